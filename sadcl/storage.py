@@ -1,0 +1,81 @@
+"""Bytes under one root, local or s3:// or gs://; what appears there appears whole."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from pyarrow import fs
+
+from sadcl.errors import UserError
+
+
+def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
+    """File system and path of a root; a plain path is a local one.
+
+    Raises:
+        UserError: for a scheme that pyarrow does not know or a file system that cannot be opened.
+    """
+    text = os.fspath(root)
+    try:
+        if "://" in text:
+            return fs.FileSystem.from_uri(text)
+        return fs.LocalFileSystem(), str(Path(text).expanduser().resolve())
+    except (OSError, ValueError) as error:
+        raise UserError(f"The storage {text!r} cannot be opened: {error}. Use a folder, s3://... or gs://...") from None
+
+
+def join(root: str | os.PathLike[str], *parts: str) -> str:
+    return "/".join([os.fspath(root).rstrip("/"), *parts])
+
+
+def write(uri: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all: a reader, or a crash, never sees half of it."""
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        with system.open_output_stream(path) as stream:  # an object appears when its upload is closed
+            stream.write(data)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(uri: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; FileNotFoundError where there is none."""
+    system, path = resolve(uri)
+    with system.open_input_file(path) as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def exists(uri: str | os.PathLike[str]) -> bool:
+    system, path = resolve(uri)
+    return bool(system.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
+    """Names of the files directly below a folder, sorted; none where the folder is missing. Half-written ones are hidden."""
+    system, path = resolve(uri)
+    infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    names = [i.base_name for i in infos if i.type == fs.FileType.File]
+    return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+
+
+def delete(uri: str | os.PathLike[str]) -> None:
+    """Remove a file or a folder with all in it; nothing happens where there is none."""
+    system, path = resolve(uri)
+    kind = system.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        system.delete_dir(path)
+    elif kind == fs.FileType.File:
+        system.delete_file(path)
