@@ -70,6 +70,8 @@ class Model(_Frozen):
     """``pooled`` is the paper's baseline: global average pooling and one linear layer."""
     backbone: str = "resnet101.tv_in1k"
     """Any timm model that offers ``features_only``."""
+    feature: Annotated[int, Field(ge=-5, le=-1)] = -1
+    """Which of the backbone's feature maps; -1 is its last and coarsest."""
     pretrained: bool = True
     weights: str | None = None
     """A local file of backbone weights (.safetensors or .pth) to use in place of a download."""
@@ -234,6 +236,7 @@ class Config(_Frozen):
         loss = {k: tree["loss"][k] for k in ("class_loss", "gamma_negative", "gamma_positive", "clip", "class_weight")}
         loss["class_reduction"] = tree["loss"]["class_reduction"]
         keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim")}
+        del keep["model"]["projection"]  # the head first trains in stage 2
         return _digest({**keep, "loss": loss})
 
 

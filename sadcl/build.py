@@ -1,0 +1,121 @@
+"""The only bridge from a configuration to the objects that it describes."""
+
+from __future__ import annotations
+
+import torch
+
+from sadcl.config import Augmentation, Config
+from sadcl.criterion import Criterion
+from sadcl.data.base import ImageSet
+from sadcl.data.loader import Loader
+from sadcl.errors import UserError
+from sadcl.memory import MemoryBank
+from sadcl.model import SADCL, Backbone, Pooled
+from sadcl.model.backbone import create
+from sadcl.prototypes import Prototypes
+
+
+def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Pooled:
+    """The network, initialised from ``config.seed``; the same on every worker.
+
+    Args:
+        pretrained: False skips loading backbone weights, for a checkpoint that brings its own.
+
+    Raises:
+        UserError: for a backbone that cannot be had, or sizes that do not fit each other.
+    """
+    spec = config.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = Backbone(
+            spec.backbone,
+            feature=spec.feature,
+            pretrained=pretrained and spec.pretrained,
+            weights=spec.weights if pretrained else None,
+            frozen=spec.frozen,
+            freeze_batchnorm=spec.freeze_batchnorm,
+        )
+        if spec.arch == "pooled":
+            return Pooled(backbone, labels=labels)
+        hidden = spec.hidden or backbone.channels
+        try:
+            return SADCL(
+                backbone,
+                labels=labels,
+                hidden=hidden,
+                projection=spec.projection,
+                prototypes=Prototypes(
+                    labels, hidden, policy=config.prototypes.policy, momentum=config.prototypes.momentum
+                ),
+                encoder_layers=spec.encoder_layers,
+                decoder_layers=spec.decoder_layers,
+                heads=spec.heads,
+                feedforward=spec.feedforward,
+                dropout=spec.dropout,
+            )
+        except ValueError as error:
+            raise UserError(f"model.hidden, model.heads: {error}.") from None
+
+
+def check_model(config: Config) -> None:
+    """Find out before anything is reserved whether the network can be built and its backbone's weights can be had."""
+    spec = config.model
+    if spec.pretrained and spec.weights is None:
+        create(spec.backbone, feature=spec.feature, pretrained=True)
+    model(config, 2, pretrained=spec.weights is not None)
+
+
+def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:
+    """The memory bank; with ``scope="worker"`` a worker's bank has the rows of its own share of the batch."""
+    policy, size = config.bank.policy, config.bank.size
+    if policy == "slot":
+        share = config.optim.batch_size if config.bank.scope == "cluster" else -(-config.optim.batch_size // world)
+        size = share
+    return MemoryBank(labels, dim, policy=policy, size=size, scope=config.bank.scope)
+
+
+def criterion(config: Config, *, contrast: bool) -> Criterion:
+    """Eq. 9; without ``contrast`` the class loss alone (stage 1, the baseline, the control)."""
+    loss = config.loss
+    return Criterion(
+        class_loss=loss.class_loss,
+        gamma_negative=loss.gamma_negative,
+        gamma_positive=loss.gamma_positive,
+        clip=loss.clip,
+        class_weight=loss.class_weight,
+        class_reduction=loss.class_reduction,
+        sample_weight=loss.sample_weight if contrast else 0.0,
+        prototype_weight=loss.prototype_weight if contrast else 0.0,
+        tau=loss.tau,
+        prototype_tau=loss.tau_of_prototypes,
+        contrast_reduction=loss.contrast_reduction,
+        normalize=loss.normalize,
+        anchors=loss.anchors,
+        bank_scope=config.bank.scope,
+    )
+
+
+def loader(
+    config: Config,
+    images: ImageSet,
+    *,
+    augmentation: Augmentation | None = None,
+    shuffle: bool = False,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    device: torch.device | None = None,
+) -> Loader:
+    """Batches of the global batch size, this worker's share of each."""
+    return Loader(
+        images,
+        image_size=config.data.image_size,
+        augmentation=augmentation,
+        seed=config.seed,
+        batch_size=config.optim.batch_size,
+        rank=rank,
+        world_size=world,
+        workers=workers,
+        shuffle=shuffle,
+        device=device,
+    )

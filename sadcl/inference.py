@@ -1,0 +1,119 @@
+"""A checkpoint at work: evaluate it, or name what a photograph shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sadcl import build
+from sadcl.config import Config
+from sadcl.data import load as load_data
+from sadcl.data.transforms import read_image, to_input
+from sadcl.errors import UserError
+from sadcl.metrics import multilabel_metrics
+from sadcl.model import SADCL, Pooled
+from sadcl.training import checkpoint
+from sadcl.training.engine import evaluate as scores_of
+from sadcl.training.loop import pick_device
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a checkpoint on a split, beside those recorded when it was made (all in percent)."""
+
+    split: str
+    metrics: dict[str, float]
+    recorded: dict[str, float]
+    images: int
+    weights: str
+
+
+class Predictor:
+    """A trained network that names what photographs show.
+
+    Attributes:
+        config: what it was trained with.
+        labels: in the order of its scores.
+        network: in inference mode, on ``device``.
+    """
+
+    def __init__(self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device) -> None:
+        self.config, self.labels, self.network, self.device = config, tuple(labels), network, device
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[str | Path] | str | Path) -> list[list[tuple[str, float]]]:
+        """Label and score (0 to 1) of every label for each image file, highest score first.
+
+        Raises:
+            UserError: for a file that is missing or is not an image.
+        """
+        paths = [images] if isinstance(images, (str, Path)) else list(images)
+        result = []
+        for path in paths:
+            image = to_input(read_image(str(path), self.config.data.image_size))
+            scores = self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
+            result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
+        return result
+
+
+def load(checkpoint_uri: str, *, device: str | None = None) -> Predictor:
+    """A predictor from a ``best.pt``, local or s3:// or gs://; nothing in the file is executed.
+
+    Raises:
+        UserError: where there is no checkpoint, or it does not hold a network of this project.
+    """
+    return _open(checkpoint_uri, device)[0]
+
+
+def evaluate(
+    checkpoint_uri: str, *, data_root: str | None = None, split: str | None = None, device: str | None = None
+) -> Evaluation:
+    """Recompute a checkpoint's figures from the images.
+
+    Args:
+        checkpoint_uri: a ``best.pt``.
+        data_root: the data it was trained on; None makes the embedded scenes again.
+        split: ``val`` (the held-out part of the training images) or ``test``; None takes the one that was recorded, test
+            before val.
+
+    Raises:
+        UserError: for another split, a split without images, or data other than what the checkpoint was made with.
+    """
+    predictor, content = _open(checkpoint_uri, device)
+    metrics: dict[str, float] = content["metrics"]
+    if split is None:
+        split = "test" if "test_mAP" in metrics else "val"
+    if split not in ("val", "test"):
+        raise UserError(f"split = {split!r} is not possible: val (held-out training images) or test.")
+    if predictor.config.data.name != "scenes" and data_root is None:
+        raise UserError(f"{checkpoint_uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
+    data = load_data(predictor.config.data, data_root)
+    if data.digest != content["data_digest"]:
+        raise UserError(
+            f"The data differs from what {checkpoint_uri!r} was trained on: digest {data.digest} here, "
+            f"{content['data_digest']} there. Labels, file names or the split are not the same."
+        )
+    images = data.val if split == "val" else data.test
+    if not len(images):
+        raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
+    loader = build.loader(predictor.config, images, device=predictor.device)
+    result = multilabel_metrics(*scores_of(predictor.network, loader, predictor.device))
+    recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
+    single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
+    return Evaluation(split, single, {n: recorded[n] for n in single if n in recorded}, len(images), content["weights"])
+
+
+def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:
+    content = checkpoint.load(uri)
+    if "labels" not in content:
+        raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
+    config = Config.parse(json.loads(content["config"]))
+    where = pick_device(device)
+    network = build.model(config, len(content["labels"]), pretrained=False)
+    network.load_state_dict(content["model"])
+    return Predictor(config, content["labels"], network.to(where).eval(), where), content

@@ -1,0 +1,120 @@
+"""Any timm backbone as a feature map, with its frozen parts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from sadcl.errors import UserError
+
+
+class Backbone(nn.Module):
+    """Last feature map of a timm model, (B, 3, H, W) -> (B, C, H / r, W / r).
+
+    Args:
+        name: a timm model that offers ``features_only``, with or without the tag of its weights.
+        feature: which of its feature maps, from the end; what comes after it is not built.
+        pretrained: load timm's weights (a download at first use).
+        weights: a local file of weights instead; keys of a classifier are ignored.
+        frozen: top-level modules that stay as they are, in inference mode.
+        freeze_batchnorm: all BatchNorm layers use and keep their stored statistics.
+
+    Raises:
+        UserError: for an unknown name, a model without feature maps, weights that cannot be had or do not fit, or a frozen
+            part that the model does not have.
+    """
+
+    channels: int
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        feature: int = -1,
+        pretrained: bool = False,
+        weights: str | None = None,
+        frozen: Sequence[str] = (),
+        freeze_batchnorm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.body = create(name, feature=feature, pretrained=pretrained and weights is None)
+        if weights is not None:
+            _load_local(self.body, name, weights)
+        self.channels = self.body.feature_info.channels()[-1]
+        parts = dict(self.body.named_children())
+        if missing := [part for part in frozen if part not in parts]:
+            raise UserError(
+                f"model.frozen names {missing[0]!r}, which {name} does not have; its parts are {', '.join(parts)}."
+            )
+        self.frozen = tuple(frozen)
+        for part in self.frozen:
+            parts[part].requires_grad_(False)
+        if freeze_batchnorm:
+            self.body = freeze_batch_norm_2d(self.body)
+        self.train()
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        for part in self.frozen:
+            self.body.get_submodule(part).eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: list[Tensor] = self.body(images)
+        return features[-1]
+
+
+def create(name: str, *, feature: int = -1, pretrained: bool = False) -> nn.Module:
+    """timm's feature extractor, with errors that a user can act on."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() gives those that exist."
+        raise UserError(f"model.backbone = {name!r} is no model of timm {timm.__version__}: {hint}")
+    try:
+        if pretrained:
+            _knock(name)
+        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(feature,))
+    except Exception as error:
+        if not pretrained:
+            raise UserError(f"model.backbone = {name!r} gives no feature maps: {error}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). Connect it once so that "
+            "they are cached, or copy the file here and set model.weights to its path, or train from random weights with "
+            "model.pretrained = false."
+        ) from None
+
+
+def _knock(name: str) -> None:
+    """One quick request before a download, which without a network would retry for a minute."""
+    hub = timm.get_pretrained_cfg(name).hf_hub_id
+    files = ("model.safetensors", "pytorch_model.bin")
+    if hub is None or any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(hub, files[0]), timeout=10)
+    except EntryNotFoundError:
+        return  # an older repository: timm knows its other file
+
+
+def _load_local(body: nn.Module, name: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"model.weights = {path!r} is not a file; it should hold the weights of {name}.")
+    try:
+        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"model.weights = {path!r} cannot be read as weights: {error}") from None
+    missing, _ = body.load_state_dict(state, strict=False)
+    if missing:
+        raise UserError(
+            f"model.weights = {path!r} does not fit {name}: {len(missing)} tensors are missing, the first is {missing[0]!r}."
+        )

@@ -1,0 +1,80 @@
+"""The settings that a study starts from, one function each.
+
+``released`` is what the released code's published run used, ``paper`` the letter of the paper; both as plain values that a
+search or an ablation changes field by field.
+"""
+
+from __future__ import annotations
+
+from sadcl.config import Augmentation, Bank, Config, Data, Loss, Model, Optim, PrototypeConfig, Stage
+
+_STAGE1 = Augmentation(randaugment=2, cutout=0.5)
+_STAGE2 = Augmentation(resize=512, multiscale=(1.0, 0.875, 0.75, 0.66, 0.5), flip=True)
+
+
+def coco14(variant: str = "released") -> Config:
+    """MS-COCO at 448 px with ResNet-101; COCO 2017 where the data root holds only that.
+
+    Args:
+        variant: ``released`` (two temperatures, means over anchors, weights 8 and 4 in the units of Eq. 8 averaged over
+            images) or ``paper`` (Eq. 8 and both contrasts summed, weights 1, one tau; the paper prints neither tau nor
+            epsilon, so 0.2 and 0.8 are ours).
+
+    Raises:
+        ValueError: for another variant.
+    """
+    if variant not in ("released", "paper"):
+        raise ValueError(f"variant must be 'released' or 'paper', but got {variant!r}")
+    released = Config(
+        data=Data(name="coco", image_size=448),
+        model=Model(backbone="resnet101.tv_in1k", hidden=2048),
+        loss=Loss(tau=0.2, prototype_tau=0.07, sample_weight=8.0, prototype_weight=4.0),
+        bank=Bank(policy="slot", epsilon=0.8),
+        prototypes=PrototypeConfig(policy="learned", epsilon=0.85),
+        stage1=Stage(epochs=20, planned_epochs=80, patience=8, lr=5e-5, augmentation=_STAGE1),
+        stage2=Stage(epochs=20, planned_epochs=80, patience=8, lr=5e-5, augmentation=_STAGE2),
+        optim=Optim(batch_size=64, weight_decay=5e-3, pct_start=0.2, ema_decay=0.9998, report="best"),
+    )
+    if variant == "released":
+        return released
+    return released.override(
+        {
+            "loss.class_reduction": "sum",
+            "loss.contrast_reduction": "sum",
+            "loss.sample_weight": 1.0,
+            "loss.prototype_weight": 1.0,
+            "loss.prototype_tau": None,
+            "prototypes.epsilon": None,
+            "prototypes.policy": "mean",
+        }
+    )
+
+
+def demo() -> Config:
+    """A network, images and stages for minutes on two CPU cores; the method is the same, the sizes are not.
+
+    No backbone weights are needed: all of a small backbone trains from random weights, with live BatchNorm.
+    """
+    return Config(
+        data=Data(name="scenes", image_size=64, scene_train=1000, scene_test=500),
+        model=Model(
+            backbone="test_resnet",
+            feature=-2,
+            pretrained=False,
+            frozen=(),
+            freeze_batchnorm=False,
+            hidden=64,
+            encoder_layers=1,
+            decoder_layers=2,
+            heads=4,
+            feedforward=128,
+            dropout=0.1,
+            projection=64,
+        ),
+        loss=Loss(tau=0.2, sample_weight=1.0, prototype_weight=0.5),
+        bank=Bank(policy="slot", epsilon=0.5),
+        prototypes=PrototypeConfig(policy="mean"),
+        stage1=Stage(epochs=12, lr=3e-3, augmentation=Augmentation(multiscale=(1.0, 0.875), flip=True)),
+        stage2=Stage(epochs=6, lr=1e-3, augmentation=Augmentation(multiscale=(1.0, 0.875), flip=True)),
+        optim=Optim(batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
+    )

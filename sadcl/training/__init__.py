@@ -1,0 +1,7 @@
+"""The loop: stages, steps, selection, checkpoints. It reports through a callback and knows neither Ray nor tables."""
+
+from sadcl.training.agreement import Disagreement
+from sadcl.training.engine import Diverged
+from sadcl.training.loop import Epoch, Outcome, fit, fit_stage1
+
+__all__ = ["Disagreement", "Diverged", "Epoch", "Outcome", "fit", "fit_stage1"]

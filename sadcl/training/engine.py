@@ -1,0 +1,156 @@
+"""One training step, and evaluation.
+
+Axes: B images of this worker, N images of a split, L labels, D hidden size, M rows of the bank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel
+
+from sadcl import distributed
+from sadcl.config import Config
+from sadcl.criterion import Criterion
+from sadcl.data.loader import Batch, Loader
+from sadcl.memory import MemoryBank
+from sadcl.model import SADCL, Output, Pooled
+from sadcl.training import agreement
+
+AGREEMENT_STEPS = 50
+"""Bank and prototypes are compared over the workers this often."""
+
+
+class Diverged(RuntimeError):
+    """A loss that is not finite: the trial has failed, the study goes on."""
+
+
+@dataclass
+class Training:
+    """Everything of one stage that changes from step to step."""
+
+    config: Config
+    stage: int
+    network: SADCL | Pooled
+    model: nn.Module
+    """The network, or DDP around it."""
+    criterion: Criterion
+    optimizer: AdamW
+    schedule: OneCycleLR
+    ema: AveragedModel | None
+    bank: MemoryBank | None
+    """None where no contrast takes part."""
+    device: torch.device
+    step: int = 0
+
+
+def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
+    """Forward, one globally normalised loss, backward, optimiser, EMA, bank and prototypes; gives the global terms."""
+    seed_step(training)
+    rows_MD, labels_M = training.bank.read() if training.bank is not None else (None, None)
+    with autocast(training):
+        output = training.model(batch.images, rows_MD)
+    terms = training.criterion(output, batch.targets, batch.weight, labels_M)
+    training.optimizer.zero_grad(set_to_none=True)
+    terms.loss.backward()
+    check_finite(training, terms.values)
+    if training.config.optim.clip_norm is not None:
+        nn.utils.clip_grad_norm_(training.network.parameters(), training.config.optim.clip_norm)
+    training.optimizer.step()
+    training.schedule.step()
+    if training.ema is not None:
+        training.ema.update_parameters(training.network)
+    values = dict(terms.values)
+    if training.bank is not None:
+        values["admitted_L"] = remember(training, training.bank, output, batch)
+    training.step += 1
+    return values
+
+
+@torch.no_grad()
+def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch) -> Tensor:
+    """Admit rows to the bank and to the prototypes (Eq. 5), by this forward's scores; rows admitted a label (L,)."""
+    network, config = training.network, training.config
+    assert isinstance(network, SADCL)
+    assert output.features_BLD is not None
+    features_BLD = output.features_BLD.detach().float()
+    scores_BL = output.logits_BL.detach().float().sigmoid()
+    positive_BL = (batch.targets == 1) & (batch.weight > 0)[:, None]
+    position = batch.position if config.bank.scope == "cluster" else 0
+    admitted_L = bank.update(features_BLD, positive_BL & (scores_BL >= config.bank.epsilon), position)
+    new_L = network.prototypes.update(features_BLD, positive_BL & (scores_BL >= config.prototype_epsilon))
+    network.prototypes.zero_moments(training.optimizer, new_L)
+    if training.step % AGREEMENT_STEPS == 0:
+        agreement.check(shared_state(training), training.step)
+    return admitted_L
+
+
+def shared_state(training: Training) -> dict[str, Tensor]:
+    """The tensors that are equal on all workers by promise."""
+    state: dict[str, Tensor] = {}
+    if training.bank is not None and training.config.bank.scope == "cluster":
+        state.update({f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()})
+    if training.bank is not None and isinstance(training.network, SADCL):
+        state.update({f"prototypes.{n}": tensor for n, tensor in training.network.prototypes.state_dict().items()})
+    return state
+
+
+def seed_step(training: Training) -> None:
+    """Make dropout a function of (seed, stage, step, worker), so that a resumed run needs no saved random state."""
+    text = f"{training.config.seed}/{training.stage}/{training.step}/{distributed.rank()}"
+    torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def autocast(training: Training) -> torch.autocast:
+    bf16 = training.config.optim.precision == "bf16"
+    return torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def check_finite(training: Training, values: dict[str, Tensor]) -> None:
+    """Stop before the optimiser spoils the weights; on a GPU only every tenth step, because looking waits for it."""
+    if training.device.type != "cpu" and training.step % 10:
+        return
+    if not bool(torch.isfinite(values["loss"])):
+        terms = ", ".join(f"{name} = {float(v):.4g}" for name, v in values.items() if name.startswith("loss"))
+        raise Diverged(f"The loss is not finite in stage {training.stage}, step {training.step + 1}: {terms}.")
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N, L) in float64 and targets (N, L) of a whole split, each image once, in the split's order on all workers."""
+    was_training = network.training
+    network.eval()
+    logits, targets, index = [], [], []
+    for batch in loader.batches(0):
+        real = batch.weight > 0
+        logits.append(network(batch.images).logits_BL.float()[real])
+        targets.append(batch.targets[real])
+        index.append(batch.index.to(device)[real])
+    network.train(was_training)
+    order = distributed.all_gather_rows(torch.cat(index)).argsort()
+    logits_NL = distributed.all_gather_rows(torch.cat(logits))[order]
+    targets_NL = distributed.all_gather_rows(torch.cat(targets))[order]
+    scores_NL = 1 / (1 + np.exp(-logits_NL.cpu().numpy().astype(np.float64)))
+    return scores_NL, targets_NL.cpu().numpy()
+
+
+@torch.no_grad()
+def first_prototypes(training: Training, loader: Loader) -> None:
+    """Eq. 5 over the whole training set with the network of stage 1, images unchanged."""
+    network = training.network
+    assert isinstance(network, SADCL)
+    network.eval()
+    for batch in loader.batches(0):
+        output = network(batch.images)
+        admitted_BL = output.logits_BL.float().sigmoid() >= training.config.prototype_epsilon
+        admitted_BL &= (batch.targets == 1) & (batch.weight > 0)[:, None]
+        assert output.features_BLD is not None
+        network.prototypes.accumulate(output.features_BLD.float(), admitted_BL)
+    network.prototypes.start_from_accumulated()
+    network.train()

@@ -1,0 +1,315 @@
+"""The stages: build, train epoch by epoch, select, save, resume.
+
+Runs alone or on every worker of a torch.distributed group, and knows nothing of what started it.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from sadcl import build, distributed, storage
+from sadcl.config import Config
+from sadcl.data import MultiLabelData
+from sadcl.data.loader import Loader
+from sadcl.errors import UserError
+from sadcl.model import SADCL
+from sadcl.training import agreement, checkpoint, selection
+from sadcl.training.engine import Training, first_prototypes, shared_state, train_step
+from sadcl.training.optim import adamw, averaged, one_cycle
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a run reports after each epoch (on the first worker)."""
+
+    stage: int
+    epoch: int
+    """From 1."""
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with; the figures are of its selected epoch and weights."""
+
+    checkpoint: str
+    """URI of best.pt."""
+    stage: int
+    epoch: int
+    weights: str
+    """``raw`` or ``ema``."""
+    metrics: dict[str, float]
+    labels: list[dict[str, Any]]
+    """One row a split and label: AP, P, R, F1 in percent, support in images."""
+    seconds: float
+    images: int
+    memory_mb: float
+
+
+Report = Callable[[Epoch], None]
+Heartbeat = Callable[[int, int, int, int], None]
+"""Called after each step on the first worker with stage, epoch, step and steps of the epoch."""
+
+
+@dataclass
+class _Progress:
+    """What a resumed stage has to know of its past."""
+
+    epoch: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    images: int = 0
+    done: bool = False
+
+
+def fit(
+    config: Config,
+    data: MultiLabelData,
+    folder: str,
+    *,
+    stage1: str | None = None,
+    test: bool = False,
+    report: Report | None = None,
+    heartbeat: Heartbeat | None = None,
+    device: str | None = None,
+    loader_workers: int = 0,
+) -> Outcome:
+    """Train both stages, or what is left of them after an interruption.
+
+    Args:
+        config: what to train; with ``stage2.epochs = 0`` stage 1 alone (the baseline, SARL) is the outcome.
+        data: from :func:`sadcl.data.load`.
+        folder: URI of this run's own checkpoints (``best.pt``, ``last.pt``); a run found there goes on.
+        stage1: URI of a stage-1 ``best.pt`` to start stage 2 from; None trains stage 1 first, in ``folder/stage1``.
+        test: evaluate the selected weights on the test split at the end, once.
+        report: called after each epoch that was trained now.
+        heartbeat: called after each step.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
+        loader_workers: processes that decode images; 0 decodes in this one.
+
+    Raises:
+        UserError: for a split without images, a device that is not there, or a checkpoint that does not fit.
+        Diverged: for a loss that is not finite.
+        Disagreement: where workers no longer hold the same bank or prototypes.
+    """
+    if not len(data.train):
+        raise UserError(f"The training split of {data.name} has no images.")
+    where = pick_device(device)
+    share = {"rank": distributed.rank(), "world": distributed.world_size(), "workers": loader_workers, "device": where}
+    watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat}
+    if config.stage2.epochs == 0:
+        return _stage(1, config, data, folder, share, test=test, **watch)
+    if stage1 is None:
+        stage1 = _stage(1, config, data, storage.join(folder, "stage1"), share, **watch).checkpoint
+    return _stage(2, config, data, folder, share, start=stage1, test=test, **watch)
+
+
+def fit_stage1(config: Config, data: MultiLabelData, folder: str, **options: Any) -> Outcome:
+    """Train stage 1 alone, to be shared by many runs of stage 2; options as for :func:`fit`."""
+    return fit(config.override({"stage2.epochs": 0, "stage2.planned_epochs": None}), data, folder, **options)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or a GPU where there is one.
+
+    Raises:
+        UserError: for a GPU that is not there.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device = {name!r} is not a device; use cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device = {name!r} was asked for, but {torch.cuda.device_count()} GPUs are visible to this process. "
+            "Leave the device out to train on the CPU, or check the driver and CUDA_VISIBLE_DEVICES."
+        )
+    return device
+
+
+def _stage(
+    number: int,
+    config: Config,
+    data: MultiLabelData,
+    folder: str,
+    share: dict[str, Any],
+    *,
+    report: Report | None,
+    heartbeat: Heartbeat | None,
+    start: str | None = None,
+    test: bool = False,
+) -> Outcome:
+    stage = config.stage1 if number == 1 else config.stage2
+    if stage.epochs == 0:
+        raise UserError("stage1.epochs and stage2.epochs are both 0: there is nothing to train.")
+    loader = build.loader(config, data.train, augmentation=stage.augmentation, shuffle=True, **share)
+    last = storage.join(folder, "last.pt")
+    resume = storage.exists(last)
+    training = _prepare(number, config, data, share["device"], loader.steps, start=start, resume=resume)
+    progress = _Progress()
+    if resume:
+        progress = _restore(training, checkpoint.load(last))
+    elif training.bank is not None:
+        first_prototypes(training, build.loader(config, data.train, **share))
+
+    while not progress.done:
+        began = time.monotonic()
+        progress.epoch += 1
+        metrics = _train_epoch(training, loader, progress.epoch, heartbeat)
+        metrics["images_per_second"] = len(data.train) / (time.monotonic() - began)
+        metrics["lr"] = training.schedule.get_last_lr()[0]
+        figures, progress.best = selection.select(training, data, progress.best, progress.epoch, folder, share)
+        patience_left = stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
+        progress.done = progress.epoch == stage.epochs or not patience_left
+        progress.seconds += time.monotonic() - began
+        progress.images += len(data.train)
+        metrics.update(figures, seconds=time.monotonic() - began, memory_mb=_peak_memory(share["device"]))
+        if distributed.rank() == 0:
+            if report is not None:
+                report(Epoch(number, progress.epoch, stage.epochs, metrics))
+            checkpoint.save(last, _snapshot(training, progress))
+        _barrier()
+
+    best = progress.best
+    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    _barrier()
+    return Outcome(
+        checkpoint=storage.join(folder, "best.pt"),
+        stage=number,
+        epoch=best["epoch"],
+        weights=best["weights"],
+        metrics={**best["metrics"], **tested},
+        labels=best["rows"] + test_rows,
+        seconds=progress.seconds,
+        images=progress.images,
+        memory_mb=_peak_memory(share["device"]),
+    )
+
+
+def _prepare(
+    number: int,
+    config: Config,
+    data: MultiLabelData,
+    device: torch.device,
+    steps: int,
+    *,
+    start: str | None,
+    resume: bool,
+) -> Training:
+    """Objects of one stage, at its beginning."""
+    labels, world = len(data.labels), distributed.world_size()
+    network = build.model(config, labels, pretrained=start is None and not resume)
+    contrast = number == 2 and config.loss.contrasts
+    stage = config.stage1 if number == 1 else config.stage2
+    if start is not None and not resume:
+        checkpoint.load_network(network, checkpoint.load(start), start, data.labels)
+    bank = None
+    if isinstance(network, SADCL):
+        network.projection.requires_grad_(contrast)
+        network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
+        if contrast:
+            bank = build.bank(config, labels, network.classifier.weight_LD.shape[1], world).to(device)
+    network.to(device)
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)
+    model: torch.nn.Module = network
+    if world > 1:
+        device_ids = [device] if device.type == "cuda" else None
+        model = DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
+    optimizer = adamw(network, stage, config.optim)
+    return Training(
+        config=config,
+        stage=number,
+        network=network,
+        model=model,
+        criterion=build.criterion(config, contrast=contrast),
+        optimizer=optimizer,
+        schedule=one_cycle(optimizer, stage, config.optim, steps),
+        ema=averaged(network, config.optim),
+        bank=bank,
+        device=device,
+    )
+
+
+def _train_epoch(training: Training, loader: Loader, epoch: int, heartbeat: Heartbeat | None) -> dict[str, float]:
+    """One pass over the training images; means over the steps of the global terms."""
+    training.network.train()
+    totals: dict[str, Tensor] = {}
+    for step, batch in enumerate(loader.batches(epoch), start=1):
+        for name, value in train_step(training, batch).items():
+            totals[name] = totals[name] + value if name in totals else value.clone()
+        if heartbeat is not None and distributed.rank() == 0:
+            heartbeat(training.stage, epoch, step, loader.steps)
+    admitted_L = totals.pop("admitted_L", None)
+    metrics = {name: float(value) / loader.steps for name, value in totals.items()}
+    if training.bank is not None and isinstance(training.network, SADCL):
+        training.network.prototypes.end_epoch()
+        agreement.check(shared_state(training), training.step)
+        assert admitted_L is not None
+        metrics["admitted"] = float(admitted_L.double().mean())
+        metrics["labels_admitted"] = float((admitted_L > 0).sum())
+        metrics["bank_fill"] = float(training.bank.fill())
+    _share_buffers(training)
+    return metrics
+
+
+def _share_buffers(training: Training) -> None:
+    """BatchNorm statistics are each worker's own while training; the first worker's are evaluated and saved."""
+    if distributed.world_size() == 1:
+        return
+    for module in (training.network, training.ema):
+        for buffer in module.buffers() if module is not None else ():
+            if buffer.device.type == training.device.type:
+                dist.broadcast(buffer, src=0)
+
+
+def _snapshot(training: Training, progress: _Progress) -> dict[str, Any]:
+    """Everything that affects what comes next; random numbers are functions of seed and position and need no saving."""
+    return {
+        "config": training.config.json_text(),
+        "step": training.step,
+        "progress": vars(progress),
+        "model": training.network.state_dict(),
+        "ema": training.ema.state_dict() if training.ema is not None else None,
+        "bank": training.bank.state_dict() if training.bank is not None else None,
+        "optimizer": training.optimizer.state_dict(),
+        "schedule": training.schedule.state_dict(),
+    }
+
+
+def _restore(training: Training, content: dict[str, Any]) -> _Progress:
+    if content["config"] != training.config.json_text():
+        raise UserError("The run's folder holds a checkpoint of another configuration; give the run another folder.")
+    training.network.load_state_dict(content["model"])
+    if training.ema is not None:
+        training.ema.load_state_dict(content["ema"])
+    if training.bank is not None:
+        training.bank.load_state_dict(content["bank"])
+    training.optimizer.load_state_dict(content["optimizer"])
+    training.schedule.load_state_dict(content["schedule"])
+    training.step = content["step"]
+    return _Progress(**content["progress"])
+
+
+def _barrier() -> None:
+    if distributed.world_size() > 1:
+        dist.barrier()
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Peak megabytes: of the device, or of this process where that is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

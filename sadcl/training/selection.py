@@ -1,0 +1,108 @@
+"""Which epoch and which weights a run's figures come from: the held-out images decide, the test images never do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from sadcl import build, distributed, storage
+from sadcl.data import MultiLabelData
+from sadcl.errors import UserError
+from sadcl.metrics import multilabel_metrics
+from sadcl.training import checkpoint
+from sadcl.training.engine import Training, evaluate
+
+
+def select(
+    training: Training, data: MultiLabelData, best: dict[str, Any], epoch: int, folder: str, share: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Evaluate an epoch on the held-out images, save it where it is the best so far.
+
+    Without held-out images nothing is chosen: the last epoch is the one kept.
+
+    Returns:
+        The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows``.
+
+    Raises:
+        UserError: where ``optim.report`` asks for averaged weights that are not kept.
+    """
+    candidates: dict[str, torch.nn.Module] = {"raw": training.network}
+    if training.ema is not None:
+        candidates["ema"] = training.ema.module
+    wanted = training.config.optim.report
+    if wanted == "ema" and training.ema is None:
+        raise UserError("optim.report = 'ema' needs optim.ema_decay > 0.")
+    if not len(data.val):
+        wanted = max(candidates, key="ema".__eq__) if wanted == "best" else wanted
+        best = {"epoch": epoch, "weights": wanted, "metrics": {}, "rows": []}
+        _save(training, data, best, candidates[wanted], folder)
+        return {}, best
+    loader = build.loader(training.config, data.val, **share)
+    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)) for n, net in candidates.items()}
+    if wanted == "best":
+        wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
+    both = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
+    figures = {"val_mAP": float(results[wanted]["mAP"]), **both}
+    if not best or rank(figures["val_mAP"]) > rank(best["metrics"]["val_mAP"]):
+        metrics, rows = tabulate(results[wanted], "val", data.labels)
+        best = {"epoch": epoch, "weights": wanted, "metrics": {**metrics, **both}, "rows": rows}
+        _save(training, data, best, candidates[wanted], folder)
+    return figures, best
+
+
+def test(
+    training: Training, data: MultiLabelData, folder: str, share: dict[str, Any]
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Figures of the selected weights on the test images, added to the checkpoint too.
+
+    Raises:
+        UserError: for a data set without test images.
+    """
+    if not len(data.test):
+        raise UserError(f"{data.name} has no test images to evaluate.")
+    uri = storage.join(folder, "best.pt")
+    content = checkpoint.load(uri)
+    training.network.load_state_dict(content["model"])
+    loader = build.loader(training.config, data.test, **share)
+    metrics, rows = tabulate(
+        multilabel_metrics(*evaluate(training.network, loader, training.device)), "test", data.labels
+    )
+    if distributed.rank() == 0:
+        kept = [row for row in content["rows"] if row["split"] != "test"]
+        checkpoint.save(uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows})
+    return metrics, rows
+
+
+def tabulate(
+    result: dict[str, Any], split: str, labels: tuple[str, ...]
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Figures of a split as ``val_mAP`` and so on, and one row a label."""
+    columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
+    figures = {f"{split}_{name}": float(value) for name, value in result.items() if name not in columns}
+    rows = [
+        {"split": split, "label": label, **{name: float(values[i]) for name, values in columns.items()}}
+        for i, label in enumerate(labels)
+    ]
+    return figures, rows
+
+
+def rank(value: float) -> float:
+    """A figure to compare by: nan (no label of the split has a positive) is the worst."""
+    return -math.inf if math.isnan(value) else value
+
+
+def _save(
+    training: Training, data: MultiLabelData, best: dict[str, Any], network: torch.nn.Module, folder: str
+) -> None:
+    if distributed.rank() != 0:
+        return
+    about = {
+        "config": training.config.json_text(),
+        "stage": training.stage,
+        "labels": list(data.labels),
+        "dataset": data.name,
+        "data_digest": data.digest,
+    }
+    checkpoint.save(storage.join(folder, "best.pt"), {**about, **best, "model": network.state_dict()})

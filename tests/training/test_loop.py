@@ -1,0 +1,195 @@
+"""The loop on real files: both stages, resume to the bit, the checkpoint reproduces its figure."""
+
+import numpy as np
+import pytest
+import torch
+
+from sadcl import inference, recipes
+from sadcl.data import load
+from sadcl.errors import UserError
+from sadcl.training import Diverged, checkpoint, engine, fit, fit_stage1
+
+TINY = {
+    "data.scene_train": 60,
+    "data.scene_test": 24,
+    "data.image_size": 32,
+    "data.holdout": 0.25,
+    "model.feature": -2,
+    "model.hidden": 16,
+    "model.feedforward": 16,
+    "model.projection": 8,
+    "model.encoder_layers": 0,
+    "model.decoder_layers": 1,
+    "model.heads": 2,
+    "optim.batch_size": 16,
+    "stage1.epochs": 2,
+    "stage2.epochs": 3,
+    "bank.epsilon": 0.02,
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return recipes.demo().override(TINY)
+
+
+@pytest.fixture(scope="module")
+def data(config, tmp_path_factory):
+    return load(config.data, tmp_path_factory.mktemp("scenes"))
+
+
+class Stop(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def trace(config, data, folder, stop_after=None, **options):
+    seen = []
+
+    def report(epoch):
+        seen.append((epoch.stage, epoch.epoch, epoch.metrics))
+        if stop_after == (epoch.stage, epoch.epoch):
+            raise Stop
+
+    try:
+        return fit(config, data, str(folder), report=report, device="cpu", **options), seen
+    except Stop:
+        return None, seen
+
+
+def test_both_stages_report_and_the_contrasts_are_active(config, data, tmp_path):
+    outcome, seen = trace(config, data, tmp_path, test=True)
+    assert [(s, e) for s, e, _ in seen] == [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
+    last = seen[-1][2]
+    assert {"loss_class", "loss_sample", "loss_prototype"} <= last.keys()
+    assert last["admitted"] > 0
+    assert last["anchors"] > 0
+    assert "loss_sample" not in seen[0][2] or seen[0][2]["loss_sample"] == 0
+    assert outcome.stage == 2
+    assert outcome.metrics["val_mAP"] == max(m["val_mAP"] for s, _, m in seen if s == 2)
+    assert 0 < outcome.metrics["test_mAP"] < 100
+    assert {(r["split"], r["label"]) for r in outcome.labels} == {
+        (s, name) for s in ("val", "test") for name in data.labels
+    }
+
+
+@pytest.mark.parametrize("policy", ["mean", "ema", "learned"])
+@pytest.mark.parametrize("stop_after", [(1, 1), (2, 1), (2, 2)])
+def test_resumed_equals_uninterrupted(config, data, tmp_path, policy, stop_after):
+    config = config.override({"prototypes.policy": policy, "bank.policy": "fifo" if policy == "ema" else "slot"})
+    whole, losses = trace(config, data, tmp_path / "whole")
+    _, first = trace(config, data, tmp_path / "parts", stop_after=stop_after)
+    resumed, second = trace(config, data, tmp_path / "parts")
+    # the epoch that was reported but not yet saved is trained again, to the same figures
+    assert second[0][:2] == stop_after
+    together = {(s, e): m["loss"] for s, e, m in first + second}
+    assert together == {(s, e): m["loss"] for s, e, m in losses}
+    assert resumed.metrics == whole.metrics
+    a = checkpoint.load(str(tmp_path / "whole" / "last.pt"))
+    b = checkpoint.load(str(tmp_path / "parts" / "last.pt"))
+    for part in ("model", "ema", "bank"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(torch.as_tensor(a[part][n]), torch.as_tensor(b[part][n])) for n in a[part]), part
+
+
+def test_a_finished_run_is_not_trained_again(config, data, tmp_path):
+    first, _ = trace(config, data, tmp_path)
+    again, seen = trace(config, data, tmp_path)
+    assert seen == []
+    assert again.metrics == first.metrics
+
+
+def test_shared_stage1_and_the_control_without_contrast(config, data, tmp_path):
+    shared = fit_stage1(config, data, str(tmp_path / "stage1"), device="cpu")
+    assert shared.stage == 1
+    control = config.override({"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0})
+    outcome, seen = trace(control, data, tmp_path / "control", stage1=shared.checkpoint)
+    assert [(s, e) for s, e, _ in seen] == [(2, 1), (2, 2), (2, 3)]
+    assert "admitted" not in seen[0][2]
+    assert outcome.stage == 2
+
+
+def test_pooled_baseline_trains_in_stage_1_alone(config, data, tmp_path):
+    pooled = config.override({"model.arch": "pooled", "stage2.epochs": 0})
+    outcome, seen = trace(pooled, data, tmp_path)
+    assert [s for s, _, _ in seen] == [1, 1]
+    assert outcome.stage == 1
+
+
+def test_all_training_images_and_a_fixed_number_of_epochs(config, data, tmp_path):
+    final = config.override(
+        {"data.holdout": 0.0, "optim.report": "raw", "stage2.epochs": 2, "stage2.planned_epochs": 3}
+    )
+    everything = load(final.data, data.train.path(0).rsplit("/scenes-", 1)[0])
+    assert len(everything.train) == 60
+    outcome, _ = trace(final, everything, tmp_path, test=True)
+    assert (outcome.epoch, outcome.weights) == (2, "raw")
+    assert "val_mAP" not in outcome.metrics
+    assert "test_mAP" in outcome.metrics
+
+
+def test_patience_stops(config, data, tmp_path):
+    stuck = config.override({"stage1.lr": 1e-12, "stage1.epochs": 6, "stage1.patience": 2, "stage2.epochs": 0})
+    stuck = stuck.override({"optim.ema_decay": 0.0, "model.freeze_batchnorm": True})
+    outcome, seen = trace(stuck, data, tmp_path)
+    assert len(seen) < 6
+    assert seen[-1][1] - outcome.epoch == 2
+
+
+def test_a_loss_that_is_not_finite_is_named(config, data, tmp_path):
+    wild = config.override({"stage1.lr": 1e30})
+    with pytest.raises(Diverged, match=r"stage 1, step \d+: .*loss_class"):
+        fit(wild, data, str(tmp_path), device="cpu")
+
+
+def test_the_checkpoint_reproduces_its_figures(config, data, tmp_path):
+    outcome, _ = trace(config, data, tmp_path, test=True)
+    root = data.train.path(0).rsplit("/scenes-", 1)[0]
+    for split in ("val", "test"):
+        result = inference.evaluate(outcome.checkpoint, data_root=root, split=split, device="cpu")
+        assert result.metrics["mAP"] == outcome.metrics[f"{split}_mAP"]
+        assert result.recorded["CF1"] == result.metrics["CF1"]
+    predictor = inference.load(outcome.checkpoint, device="cpu")
+    named = predictor.predict(data.test.path(0))[0]
+    assert len(named) == 20
+    assert [s for _, s in named] == sorted((s for _, s in named), reverse=True)
+
+
+def test_checkpoints_that_are_none(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at"):
+        checkpoint.load(str(tmp_path / "none.pt"))
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(UserError, match="not a checkpoint, or it is damaged"):
+        checkpoint.load(str(damaged))
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"weights": torch.zeros(1)}, foreign)
+    with pytest.raises(UserError, match="format 1 is read"):
+        checkpoint.load(str(foreign))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    path = tmp_path / "trap.pt"
+    torch.save({"format": 1, "model": Trap()}, path)
+    with pytest.raises(UserError):
+        checkpoint.load(str(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_gpu_that_is_not_there(config, data, tmp_path):
+    with pytest.raises(UserError, match="cuda:99.*visible"):
+        fit(config, data, str(tmp_path), device="cuda:99")
+
+
+def test_evaluation_orders_images_and_counts_each_once(config, data):
+    from sadcl import build
+
+    network = build.model(config, len(data.labels)).eval()
+    loader = build.loader(config, data.test)
+    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
+    np.testing.assert_array_equal(targets, data.test.targets)
+    assert scores.shape == (24, 20)
+    assert scores.dtype == np.float64
