@@ -54,7 +54,7 @@ class Augmentation(_Frozen):
     resize: Count | None = None
     """Resize to this square first (pixels); None is the input size."""
     multiscale: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Sides of the random crop as shares of the resized side; one is drawn for each image, then resized to the input."""
+    """Sides of the random crop as shares of the resized side; one is drawn for each image, resized to the input."""
     flip: bool = False
     randaugment: Annotated[int, Field(ge=0, le=8)] = 0
     """Operations of RandAugment (torchvision) for each image; 0 is none."""
@@ -144,7 +144,7 @@ class Stage(_Frozen):
 
     epochs: Annotated[int, Field(ge=0)] = 20
     planned_epochs: Count | None = None
-    """Length that OneCycle is planned for; None is ``epochs``. Stopping before it is another curve than a shorter plan."""
+    """Length that OneCycle is planned for; None is ``epochs``. To stop before it is another curve than a shorter plan."""
     patience: Count | None = None
     """Stop after this many epochs without a better held-out mAP."""
     lr: Positive = 5e-5
@@ -195,7 +195,7 @@ class Config(_Frozen):
         """A new configuration with the dotted fields replaced.
 
         Raises:
-            UserError: for an unknown field (naming the nearest) or a value out of range (naming field, value and range).
+            UserError: for an unknown field (with the nearest) or a value out of range (with field, value and range).
         """
         tree = self.model_dump()
         known = self.flat()

@@ -78,8 +78,8 @@ def evaluate(
     Args:
         checkpoint_uri: a ``best.pt``.
         data_root: the data it was trained on; None makes the embedded scenes again.
-        split: ``val`` (the held-out part of the training images) or ``test``; None takes the one that was recorded, test
-            before val.
+        split: ``val`` (the held-out part of the training images) or ``test``; None takes the one recorded, test before
+            val.
 
     Raises:
         UserError: for another split, a split without images, or data other than what the checkpoint was made with.

@@ -1,7 +1,7 @@
 """The settings that a study starts from, one function each.
 
-``released`` is what the released code's published run used, ``paper`` the letter of the paper; both as plain values that a
-search or an ablation changes field by field.
+``released`` is what the released code's published run used, ``paper`` the letter of the paper; as plain values that
+a search or an ablation changes field by field.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def exists(uri: str | os.PathLike[str]) -> bool:
 
 
 def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
-    """Names of the files directly below a folder, sorted; none where the folder is missing. Half-written ones are hidden."""
+    """Names of the files directly below a folder, sorted; none where it is missing. Half-written ones are hidden."""
     system, path = resolve(uri)
     infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     names = [i.base_name for i in infos if i.type == fs.FileType.File]

@@ -29,8 +29,8 @@ class Backbone(nn.Module):
         freeze_batchnorm: all BatchNorm layers use and keep their stored statistics.
 
     Raises:
-        UserError: for an unknown name, a model without feature maps, weights that cannot be had or do not fit, or a frozen
-            part that the model does not have.
+        UserError: for an unknown name, a model without feature maps, weights that cannot be had or do not fit, or a
+            frozen part that the model does not have.
     """
 
     channels: int
@@ -88,9 +88,9 @@ def create(name: str, *, feature: int = -1, pretrained: bool = False) -> nn.Modu
             raise UserError(f"model.backbone = {name!r} gives no feature maps: {error}") from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). Connect it once so that "
-            "they are cached, or copy the file here and set model.weights to its path, or train from random weights with "
-            "model.pretrained = false."
+            f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). Connect it once so "
+            "that they are cached, or copy the file here and set model.weights to its path, or train from random weights "
+            "with model.pretrained = false."
         ) from None
 
 
@@ -116,5 +116,5 @@ def _load_local(body: nn.Module, name: str, path: str) -> None:
     missing, _ = body.load_state_dict(state, strict=False)
     if missing:
         raise UserError(
-            f"model.weights = {path!r} does not fit {name}: {len(missing)} tensors are missing, the first is {missing[0]!r}."
+            f"model.weights = {path!r} does not fit {name}: {len(missing)} tensors are missing, first {missing[0]!r}."
         )

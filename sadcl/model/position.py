@@ -14,8 +14,8 @@ from torch import Tensor
 def sine_position(height: int, width: int, dim: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Sine and cosine of the normalised row and column, half of the channels each (Carion et al. 2020, DETR).
 
-    Coordinates run over (0, 2 pi] whatever the size of the map, so that a model tested at another resolution than it was
-    trained at keeps its meaning of "left" and "right".
+    Coordinates run over (0, 2 pi] whatever the size of the map, so that a model tested at another resolution than
+    it was trained at keeps its meaning of "left" and "right".
 
     Returns:
         (H * W, D).

@@ -35,6 +35,6 @@ def check(tensors: Mapping[str, Tensor], step: int) -> None:
     if len(wrong):
         worker, which = (int(i) for i in wrong[0])
         raise Disagreement(
-            f"After step {step} worker {worker} holds another {list(tensors)[which]!r} than worker 0: the run is stopped, "
+            f"After step {step} worker {worker} holds another {list(tensors)[which]!r} than worker 0: the run stops "
             "because from here on it would not be the experiment that it claims to be."
         )

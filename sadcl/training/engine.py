@@ -123,7 +123,7 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N, L) in float64 and targets (N, L) of a whole split, each image once, in the split's order on all workers."""
+    """Scores (N, L) in float64 and targets (N, L) of a whole split, each image once, in the split's order."""
     was_training = network.training
     network.eval()
     logits, targets, index = [], [], []
