@@ -144,7 +144,7 @@ class Stage(_Frozen):
 
     epochs: Annotated[int, Field(ge=0)] = 20
     planned_epochs: Count | None = None
-    """Length that OneCycle is planned for; None is ``epochs``. To stop before it is another curve than a shorter plan."""
+    """Length that OneCycle is planned for; None is ``epochs``. Stopping sooner is another curve than a shorter plan."""
     patience: Count | None = None
     """Stop after this many epochs without a better held-out mAP."""
     lr: Positive = 5e-5

@@ -55,26 +55,27 @@ def demo() -> Config:
 
     No backbone weights are needed: all of a small backbone trains from random weights, with live BatchNorm.
     """
+    light = Augmentation(flip=True)
     return Config(
-        data=Data(name="scenes", image_size=64, scene_train=1000, scene_test=500),
+        data=Data(name="scenes", image_size=64, scene_train=2000, scene_test=600),
         model=Model(
-            backbone="test_resnet",
+            backbone="test_byobnet",
             feature=-2,
             pretrained=False,
             frozen=(),
             freeze_batchnorm=False,
             hidden=64,
-            encoder_layers=1,
-            decoder_layers=2,
+            encoder_layers=0,
+            decoder_layers=1,
             heads=4,
             feedforward=128,
-            dropout=0.1,
+            dropout=0.0,
             projection=64,
         ),
-        loss=Loss(tau=0.2, sample_weight=1.0, prototype_weight=0.5),
+        loss=Loss(tau=0.2, sample_weight=0.3, prototype_weight=0.3),
         bank=Bank(policy="slot", epsilon=0.5),
         prototypes=PrototypeConfig(policy="mean"),
-        stage1=Stage(epochs=12, lr=3e-3, augmentation=Augmentation(multiscale=(1.0, 0.875), flip=True)),
-        stage2=Stage(epochs=6, lr=1e-3, augmentation=Augmentation(multiscale=(1.0, 0.875), flip=True)),
-        optim=Optim(batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
+        stage1=Stage(epochs=10, lr=2.5e-3, augmentation=light),
+        stage2=Stage(epochs=4, lr=1e-3, augmentation=light),
+        optim=Optim(batch_size=16, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
     )

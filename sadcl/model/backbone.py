@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -49,7 +50,7 @@ class Backbone(nn.Module):
         self.body = create(name, feature=feature, pretrained=pretrained and weights is None)
         if weights is not None:
             _load_local(self.body, name, weights)
-        self.channels = self.body.feature_info.channels()[-1]
+        self.channels = int(self.body.feature_info.channels()[-1])
         parts = dict(self.body.named_children())
         if missing := [part for part in frozen if part not in parts]:
             raise UserError(
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
         for part in self.frozen:
             parts[part].requires_grad_(False)
         if freeze_batchnorm:
-            self.body = freeze_batch_norm_2d(self.body)
+            freeze_batch_norm_2d(self.body)
         self.train()
 
     def train(self, mode: bool = True) -> Backbone:
@@ -73,7 +74,7 @@ class Backbone(nn.Module):
         return features[-1]
 
 
-def create(name: str, *, feature: int = -1, pretrained: bool = False) -> nn.Module:
+def create(name: str, *, feature: int = -1, pretrained: bool = False) -> Any:
     """timm's feature extractor, with errors that a user can act on."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
@@ -89,14 +90,14 @@ def create(name: str, *, feature: int = -1, pretrained: bool = False) -> nn.Modu
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). Connect it once so "
-            "that they are cached, or copy the file here and set model.weights to its path, or train from random weights "
-            "with model.pretrained = false."
+            "that they are cached, or copy the file here and set model.weights to its path, or train from random "
+            "weights with model.pretrained = false."
         ) from None
 
 
 def _knock(name: str) -> None:
     """One quick request before a download, which without a network would retry for a minute."""
-    hub = timm.get_pretrained_cfg(name).hf_hub_id
+    hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     files = ("model.safetensors", "pytorch_model.bin")
     if hub is None or any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
         return

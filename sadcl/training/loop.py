@@ -169,7 +169,7 @@ def _stage(
         progress.epoch += 1
         metrics = _train_epoch(training, loader, progress.epoch, heartbeat)
         metrics["images_per_second"] = len(data.train) / (time.monotonic() - began)
-        metrics["lr"] = training.schedule.get_last_lr()[0]
+        metrics["lr"] = float(training.schedule.get_last_lr()[0])
         figures, progress.best = selection.select(training, data, progress.best, progress.epoch, folder, share)
         patience_left = stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
         progress.done = progress.epoch == stage.epochs or not patience_left

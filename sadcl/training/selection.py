@@ -31,7 +31,7 @@ def select(
     candidates: dict[str, torch.nn.Module] = {"raw": training.network}
     if training.ema is not None:
         candidates["ema"] = training.ema.module
-    wanted = training.config.optim.report
+    wanted: str = training.config.optim.report
     if wanted == "ema" and training.ema is None:
         raise UserError("optim.report = 'ema' needs optim.ema_decay > 0.")
     if not len(data.val):

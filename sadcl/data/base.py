@@ -1,0 +1,71 @@
+"""What a data set is: images on disk and a matrix of targets, the same for every source.
+
+Axes: N images, L labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One split: where its images are and what they show; nothing is kept as one Python object an image."""
+
+    name: str
+    folder: str
+    files: pa.StringArray
+    """File names below ``folder``."""
+    targets: NDArray[np.int8]
+    """(N, L): 1 shows, 0 does not, -1 is ignored by losses and metrics."""
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.targets.shape == (len(self.files), len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> str:
+        return f"{self.folder}/{self.files[index].as_py()}"
+
+    def subset(self, indices: ArrayLike, name: str) -> ImageSet:
+        """The images at these positions, in this order."""
+        positions = np.asarray(indices, dtype=np.int64)
+        files = self.files.take(pa.array(positions))
+        return ImageSet(name, self.folder, files, self.targets[positions], self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of labels, file names and targets, wherever the files lie."""
+        return digest_of(*self.labels, "", *self.files.to_pylist(), extra=self.targets.tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelData:
+    """A data set ready for training; test images never choose anything."""
+
+    name: str
+    """Concrete: ``coco14`` or ``coco17``, not ``coco``."""
+    labels: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet
+    """The held-out part of the training images, which selects; empty where nothing is held out."""
+    test: ImageSet
+    version: str = ""
+    """Of the generator, where the images were made by one."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of everything but the place: labels, file names, targets, who is in which split."""
+        return digest_of(self.version, self.train.digest, self.val.digest, self.test.digest)
+
+
+def digest_of(*words: str, extra: bytes = b"") -> str:
+    return hashlib.sha256("\0".join(words).encode() + b"\0\0" + extra).hexdigest()[:12]

@@ -1,0 +1,162 @@
+"""MS-COCO as its publisher distributes it: instances JSON and folders of images, 2014 or 2017.
+
+Every annotation gives its image its category's label, crowd boxes and boxes without area too. What is wrong with a copy
+is found here, before anything trains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sadcl.data.base import ImageSet
+from sadcl.errors import UserError
+
+YEARS = {"coco14": "2014", "coco17": "2017"}
+
+
+def concrete(name: str, root: Path) -> str:
+    """``coco14`` or ``coco17``: which of the two a data root holds, 2014 first where it was left open.
+
+    Raises:
+        UserError: where the root is missing or holds no annotations of that year.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
+    wanted = [name] if name in YEARS else list(YEARS)
+    held = [n for n in YEARS if _json(root, "train", n).exists() or _json(root, "val", n).exists()]
+    for candidate in wanted:
+        if candidate in held:
+            return candidate
+    looked = " or ".join(_json(root, "train", n).relative_to(root).as_posix() for n in wanted)
+    folder = root / "annotations" if (root / "annotations").is_dir() else root
+    found = sorted(entry.name for entry in folder.iterdir())
+    there = ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "") if found else "nothing"
+    hint = f" It holds {' and '.join(held)}: is that the data set you mean?" if held else ""
+    raise UserError(
+        f"The data root {str(root)!r} is not a copy of COCO: looked for {looked}, found {there} in {str(folder)!r}."
+        f"{hint} Give the folder that has annotations/instances_train2014.json (or 2017) and the image folders in it."
+    )
+
+
+def read(root: Path, name: str) -> tuple[ImageSet, ImageSet]:
+    """The training and the test split (the publisher's val), images in the order of their ids.
+
+    Args:
+        root: a folder with ``annotations``, ``train2014`` and ``val2014`` (or 2017).
+        name: ``coco14`` or ``coco17``.
+
+    Raises:
+        UserError: for a file that is missing or damaged, ids that are listed nowhere, or images that are not on disk.
+    """
+    train, test = (_split(root, part, name) for part in ("train", "val"))
+    if train.labels != test.labels:
+        odd = sorted(set(train.labels) ^ set(test.labels))
+        which = f"{odd[0]!r} is in one of them only" if odd else "their order differs"
+        raise UserError(
+            f"The annotations of {name} in {str(root)!r} disagree: {len(train.labels)} categories in train, "
+            f"{len(test.labels)} in val, and {which}. Both files must come from one release."
+        )
+    return train, test
+
+
+def _json(root: Path, part: str, name: str) -> Path:
+    return root / "annotations" / f"instances_{part}{YEARS[name]}.json"
+
+
+def _split(root: Path, part: str, name: str) -> ImageSet:
+    path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
+    content = _content(path)
+    categories = {_field(c, "id", int, path): _field(c, "name", str, path) for c in content["categories"]}
+    if not categories:
+        raise UserError(f"{str(path)!r} lists no categories, so no image can have a label; use the publisher's file.")
+    column = {identity: i for i, identity in enumerate(sorted(categories))}
+    labels = tuple(categories[identity] for identity in column)
+    if len(set(labels)) < len(content["categories"]):
+        raise UserError(f"{str(path)!r} lists a category twice, by id or by name; use the publisher's file.")
+
+    files = {_field(i, "id", int, path): _field(i, "file_name", str, path) for i in content["images"]}
+    if not files:
+        raise UserError(f"{str(path)!r} lists no images: the {part} split of {name} is empty.")
+    row = {identity: i for i, identity in enumerate(sorted(files))}
+    names = [files[identity] for identity in row]
+    if len(set(names)) < len(content["images"]):
+        raise UserError(f"{str(path)!r} lists an image twice, by id or by file name; use the publisher's file.")
+
+    targets = np.zeros((len(row), len(column)), dtype=np.int8)
+    for annotation in content["annotations"]:
+        image = _field(annotation, "image_id", int, path)
+        category = _field(annotation, "category_id", int, path)
+        if image not in row or category not in column:
+            kind, value = ("image_id", image) if image not in row else ("category_id", category)
+            raise UserError(
+                f"{str(path)!r} has an annotation with {kind} {value}, which it does not list ({len(row)} images, "
+                f"{len(column)} categories are listed); the file is damaged or was put together wrongly."
+            )
+        targets[row[image], column[category]] = 1
+    _check_files(names, folder, path)
+    return ImageSet(f"{name}-{part}", str(folder), pa.array(names, pa.string()), targets, labels)
+
+
+def _content(path: Path) -> dict[str, list[Any]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"The annotation file {str(path)!r} cannot be read: {error.strerror or error}. It is part of COCO's "
+            "annotations_trainval archive; unpack that into the data root."
+        ) from None
+    try:
+        content = json.loads(data, object_hook=_without_outlines)
+    except ValueError as error:
+        raise UserError(
+            f"{str(path)!r} ({len(data):,} bytes) is not valid JSON: {error}. It may have been cut short while it was "
+            "copied or unpacked; fetch it again."
+        ) from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            found = ", ".join(map(repr, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+            raise UserError(
+                f"{str(path)!r} has no list {key!r}: found {found or 'nothing'}. Instances JSON is needed, not "
+                "captions or the image lists of the test server."
+            )
+    return content
+
+
+def _without_outlines(item: dict[str, Any]) -> dict[str, Any]:
+    """Drop what takes most of the memory while the file is still being parsed."""
+    item.pop("segmentation", None)
+    return item
+
+
+def _field(item: Any, key: str, kind: type, path: Path) -> Any:
+    value = item.get(key) if isinstance(item, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(
+            f"{str(path)!r} has an entry without a usable {key!r} ({kind.__name__} is needed, found {value!r}): "
+            f"{json.dumps(item)[:120]}. Use the publisher's file."
+        )
+    return value
+
+
+def _check_files(names: list[str], folder: Path, path: Path) -> None:
+    """All images are there; the folder is listed once, because asking for each file is slow on a network disk."""
+    try:
+        there = set(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"{path.name} lists {len(names):,} images, but their folder {str(folder)!r} cannot be read: "
+            f"{error.strerror or error}. Unpack the images there."
+        ) from None
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise UserError(
+            f"{len(missing):,} of {len(names):,} images that {path.name} lists are missing in {str(folder)!r}, first "
+            f"{missing[0]!r}. Unpack the images there, or use the annotation file that belongs to these images."
+        )

@@ -1,0 +1,185 @@
+"""Batches: which images, in which order, which of them are this worker's.
+
+An epoch's global batches are one ordered list that depends on (seed, epoch) alone, and what happens to an image
+depends on (seed, epoch, index) alone: not on the number of training workers or loader processes, nor on where a run was
+resumed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sadcl.config import Augmentation
+from sadcl.data.base import ImageSet
+from sadcl.data.transforms import augment, read_image, to_input
+from sadcl.errors import UserError
+
+CACHE_SIDE, CACHE_BYTES = 160, 2**30
+"""Decoded images are kept in memory up to this side in pixels and this size of the whole set."""
+_ORDER, _AUGMENT = 1, 2  # streams of random numbers
+
+_Item = tuple[int, tuple[int, ...]]
+"""Epoch, and the indices of this worker's images."""
+
+
+class Batch(NamedTuple):
+    """This worker's share of a global batch, on its device."""
+
+    images: Tensor
+    """(b, 3, S, S) float32, normalised."""
+    targets: Tensor
+    """(b, L) int8 in {1, 0, -1}."""
+    weight: Tensor
+    """(b,) float32; 0 for the image that an empty share runs with."""
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    """(b,) int64, positions in the image set."""
+    position: int
+    """Of the first row in the global batch."""
+
+
+class Loader:
+    """Global batches of an image set, this worker's contiguous share of each.
+
+    Args:
+        images: the split.
+        image_size: side of the square input in pixels.
+        augmentation: what is done to an image; None only resizes.
+        seed: of order and augmentation.
+        batch_size: of the global batch; the last one of an epoch may be smaller.
+        rank, world_size: which share; shares differ by at most one image, and an empty one runs the batch's first image
+            with weight 0.
+        workers: processes that decode; 0 decodes in this one.
+        shuffle: False keeps the set's order.
+        device: where batches are wanted; None is the CPU.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        image_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        shuffle: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        assert 0 <= rank < world_size
+        self.images, self.seed, self.batch_size, self.shuffle = images, seed, batch_size, shuffle
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.device = device or torch.device("cpu")
+        self._targets = torch.from_numpy(images.targets)
+        self._reader = _Reader(images, image_size, augmentation, seed, keep=workers == 0)
+        self._items: list[_Item] = []
+        self._processes: DataLoader[Tensor | UserError] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.images) // self.batch_size)
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from ``start_step`` (counted from 0) on.
+
+        Raises:
+            UserError: naming the file, for an image that is missing or damaged.
+        """
+        order = self._order(epoch)
+        shares = [self._share(order, step) for step in range(start_step, self.steps)]
+        items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
+        for (index, weight, position), images in zip(shares, self._read(items), strict=True):
+            if isinstance(images, UserError):
+                raise images
+            where = torch.from_numpy(index)
+            yield Batch(
+                to_input(images.to(self.device, non_blocking=True)),
+                self._targets[where].to(self.device),
+                torch.full((len(index),), weight).to(self.device),
+                where.to(self.device),
+                position,
+            )
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if not self.shuffle:
+            return np.arange(len(self.images))
+        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.images))
+
+    def _share(self, order: NDArray[np.int64], step: int) -> tuple[NDArray[np.int64], float, int]:
+        """Indices, weight and first position of this worker's part of a global batch."""
+        whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        start, stop = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
+        return (whole[start:stop], 1.0, start) if start < stop else (whole[:1], 0.0, start)
+
+    def _read(self, items: list[_Item]) -> Iterator[Tensor | UserError]:
+        if not self.workers:
+            return map(self._reader.__getitem__, items)
+        if self._processes is None:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])  # torch is imported once, not once a process
+            self._processes = DataLoader(
+                self._reader,
+                batch_size=None,  # an item is a whole share
+                sampler=self._items,
+                num_workers=self.workers,
+                multiprocessing_context=context,
+                persistent_workers=True,
+                pin_memory=self.device.type == "cuda",
+            )
+        self._items[:] = items
+        return iter(self._processes)
+
+
+class _Reader(Dataset[Tensor | UserError]):
+    """Reads and augments the images of one share; runs in this process or in loader processes."""
+
+    def __init__(
+        self, images: ImageSet, image_size: int, augmentation: Augmentation | None, seed: int, *, keep: bool
+    ) -> None:
+        self.images, self.size, self.augmentation, self.seed = images, image_size, augmentation, seed
+        self.side = (augmentation.resize if augmentation is not None else None) or image_size
+        self.keep = keep and self.side <= CACHE_SIDE and len(images) * 3 * self.side**2 <= CACHE_BYTES
+
+    def __getitem__(self, item: _Item) -> Tensor | UserError:
+        """uint8 (b, 3, S, S); an error is handed over as a value, so that it crosses processes unchanged."""
+        epoch, indices = item
+        try:
+            return torch.stack([self._image(epoch, index) for index in indices])
+        except UserError as error:
+            return error
+
+    def _image(self, epoch: int, index: int) -> Tensor:
+        image = self._kept(index) if self.keep else read_image(self.images.path(index), self.side)
+        if self.augmentation is None:
+            return image
+        rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
+        return augment(image, self.augmentation, self.size, rng)
+
+    def _kept(self, index: int) -> Tensor:
+        """An image out of memory, read at its first use; all loaders of a set share them."""
+        kept = _KEPT.setdefault(self.images, {})
+        if self.side not in kept:
+            count = len(self.images)
+            kept[self.side] = (
+                torch.empty(count, 3, self.side, self.side, dtype=torch.uint8),
+                np.zeros(count, dtype=bool),
+            )
+        pixels, there = kept[self.side]
+        if not there[index]:
+            pixels[index] = read_image(self.images.path(index), self.side)
+            there[index] = True
+        return pixels[index]
+
+
+_KEPT: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = WeakKeyDictionary()

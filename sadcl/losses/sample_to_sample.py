@@ -1,0 +1,210 @@
+"""The sample-to-sample contrast (Eq. 4), on activated rows only.
+
+Axes: B images of this worker, N of the global batch, L labels, P embedding size, M bank rows, C candidates (the
+activated rows of the global batch, then the bank's), A anchors of this worker, K anchors of one chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sadcl import distributed
+
+CHUNK = 256
+"""Anchors whose similarities are held at once; more of them where the candidates are few."""
+BLOCK = 1 << 18
+"""Similarities that are always held at once where a chunk would be smaller."""
+ZERO = 1e-12
+"""A row that is not longer than this has no direction: it is compared as zero, with no gradient."""
+
+
+class _Contrast(torch.autograd.Function):
+    """Sum of Eq. 4 over the anchors; the gradient is made beside the value.
+
+    Only the denominators need similarities, at most K x C at once: the positives of an anchor enter by the sum of their
+    rows. Nothing but the gradient of the candidates is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        batch_NP: Tensor,
+        bank_MP: Tensor,
+        labels_C: Tensor,
+        count_L: Tensor,
+        anchors_A: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        rows_CP = torch.cat([batch_NP, bank_MP])
+        if normalize:
+            norm_C1 = torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True)
+            inverse_C1 = (norm_C1 > ZERO) / norm_C1.clamp(min=ZERO)
+            rows_CP *= inverse_C1
+        chunks = anchors_A.split(max(CHUNK, BLOCK // max(len(rows_CP), 1))) if len(anchors_A) else ()
+        sum_LP = rows_CP.new_zeros(len(count_L), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
+        anchor_sum_LP = torch.zeros_like(sum_LP)
+        for index_K in chunks:
+            anchor_sum_LP.index_add_(0, labels_C[index_K], rows_CP[index_K])
+        weight_L = scale / (count_L - 1).clamp(min=1).to(rows_CP.dtype)
+        gradient_CP = (anchor_sum_LP * -weight_L[:, None])[labels_C]
+        total = rows_CP.new_zeros(())
+        for index_K in chunks:
+            labels_K, anchor_KP = labels_C[index_K], rows_CP[index_K]
+            weight_K1 = weight_L[labels_K, None]
+            positive_KP = sum_LP[labels_K].sub_(anchor_KP)
+            total -= (positive_KP * weight_K1 * anchor_KP).sum()
+            gradient_KP = positive_KP.sub_(anchor_KP).mul_(-weight_K1)
+            anchor_KP *= scale
+            share_KC = anchor_KP @ rows_CP.T
+            share_KC.scatter_(1, index_K[:, None], -torch.inf)
+            highest_K1 = share_KC.amax(1, keepdim=True)
+            mass_K1 = share_KC.sub_(highest_K1).exp_().sum(1, keepdim=True)
+            total += (mass_K1.log() + highest_K1).sum()
+            gradient_KP += (share_KC @ rows_CP).mul_(scale / mass_K1)
+            gradient_CP.index_add_(0, index_K, gradient_KP)
+            gradient_CP.addmm_(share_KC.T, anchor_KP.div_(mass_K1))
+        if normalize:
+            for row_KP, slope_KP, inverse_K1 in zip(
+                rows_CP.split(CHUNK), gradient_CP.split(CHUNK), inverse_C1.split(CHUNK), strict=True
+            ):
+                slope_KP.sub_(row_KP * (slope_KP * row_KP).sum(1, keepdim=True)).mul_(inverse_K1)
+        ctx.save_for_backward(gradient_CP)
+        ctx.batch = len(batch_NP)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient_CP,) = ctx.saved_tensors
+        batch_NP, bank_MP = gradient_CP[: ctx.batch], gradient_CP[ctx.batch :]
+        wanted = ctx.needs_input_grad
+        return (
+            batch_NP * gradients[0] if wanted[0] else None,
+            bank_MP * gradients[0] if wanted[1] else None,
+            *(None,) * 5,
+        )
+
+
+def sample_to_sample(
+    embeddings_BLP: Tensor,
+    targets_BL: Tensor,
+    bank_MP: Tensor,
+    bank_labels_M: Tensor,
+    *,
+    temperature: float,
+    normalize: bool = True,
+    anchors: str = "batch+bank",
+    bank_scope: str = "cluster",
+) -> tuple[Tensor, Tensor]:
+    """Eq. 4 over the whole global batch: this worker's sum and its number of counted anchors.
+
+    Every anchor is compared with all other activated rows of the global batch and of the bank. Positives are those of its
+    own label; an anchor without one is not counted. This worker's anchors are the activated rows of its own images and,
+    with ``anchors="batch+bank"``, every W-th bank row, so that the sum over workers counts each anchor once; with
+    ``bank_scope="worker"`` all rows of its own bank, which no other worker sees. The sum over workers of the gradients is
+    the gradient of the global sum.
+
+    Returns:
+        (sum, count), both scalars; the sum has a gradient also where it is empty.
+    """
+    dtype = torch.float64 if embeddings_BLP.dtype == torch.float64 else torch.float32
+    rank, world = distributed.rank(), distributed.world_size()
+    place_A = (targets_BL == 1).flatten().nonzero()[:, 0]
+    own_AP = embeddings_BLP.flatten(0, 1).index_select(0, place_A).to(dtype)
+    sizes = distributed.all_gather_sizes(len(own_AP), own_AP.device)
+    batch_CP = distributed.all_gather_rows(own_AP, sizes)
+    labels_C = torch.cat([distributed.all_gather_rows(place_A % targets_BL.shape[1], sizes), bank_labels_M])
+    start = sum(sizes[:rank])
+    index_A = torch.arange(start, start + len(own_AP), device=labels_C.device)
+    if anchors == "batch+bank":
+        first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
+        index_A = torch.cat(
+            [index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]]
+        )
+    count_L = torch.bincount(labels_C, minlength=targets_BL.shape[1])
+    index_A = index_A[count_L[labels_C[index_A]] > 1]
+    with torch.autocast(embeddings_BLP.device.type, enabled=False):
+        total: Tensor = _Contrast.apply(
+            batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize
+        )
+    return total, torch.full_like(total, len(index_A), requires_grad=False)
+
+
+def sample_to_sample_loss(
+    embeddings: Tensor,
+    targets: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
+    *,
+    temperature: float,
+    normalize: bool = True,
+    reduction: str = "mean",
+) -> Tensor:
+    """Sample-to-sample contrastive loss (Eq. 4).
+
+    Departs from the paper's letter in one point: ``reduction="mean"`` divides by the counted anchors, so that the value
+    does not grow with the batch. In a process group the batch is that of all workers, who all make this call with the
+    same bank; the mean of what they get is the loss, so that DDP's mean of gradients is its gradient.
+
+    Args:
+        embeddings: (N, L, P) projected label-level representations.
+        targets: (N, L) with 1, 0 or -1 (ignored); rows with 1 are anchors and candidates.
+        bank_embeddings: (M, P) projected bank rows; anchors and candidates too.
+        bank_labels: (M,) label index of each bank row.
+        temperature: tau > 0.
+        normalize: compare by cosine; a zero row is compared as zero.
+        reduction: ``mean`` over counted anchors, or ``sum``.
+
+    Returns:
+        Scalar; 0 with a gradient where no anchor has a positive.
+
+    Raises:
+        ValueError: for shapes that do not fit, a label index out of range, a temperature that is not positive, or
+            another reduction.
+
+    Source: Ma et al., ECAI 2023, Eq. 4.
+    """
+    check_contrast(embeddings, targets, temperature, reduction)
+    if (bank_embeddings is None) != (bank_labels is None):
+        raise ValueError("bank_embeddings and bank_labels go together, but only one of them was given")
+    if bank_embeddings is None or bank_labels is None:
+        bank_embeddings = embeddings.new_zeros(0, embeddings.shape[2])
+        bank_labels = targets.new_zeros(0)
+    if bank_labels.dim() != 1 or bank_embeddings.shape != (len(bank_labels), embeddings.shape[2]):
+        raise ValueError(
+            f"bank_embeddings (M, {embeddings.shape[2]}) and bank_labels (M,) must fit, but got "
+            f"{tuple(bank_embeddings.shape)} and {tuple(bank_labels.shape)}"
+        )
+    if len(bank_labels) and not 0 <= int(bank_labels.min()) <= int(bank_labels.max()) < targets.shape[1]:
+        raise ValueError(
+            f"bank_labels must be in 0..{targets.shape[1] - 1}, but go from {int(bank_labels.min())} "
+            f"to {int(bank_labels.max())}"
+        )
+    total, count = sample_to_sample(
+        embeddings, targets, bank_embeddings, bank_labels.long(), temperature=temperature, normalize=normalize
+    )
+    return reduced(total, count, reduction)
+
+
+def check_contrast(embeddings: Tensor, targets: Tensor, temperature: float, reduction: str) -> None:
+    """Refuse shapes and values that no contrast can mean."""
+    if embeddings.dim() != 3 or embeddings.shape[:2] != targets.shape:
+        raise ValueError(
+            f"embeddings (N, L, P) and targets (N, L) must fit, but got "
+            f"{tuple(embeddings.shape)} and {tuple(targets.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature > 0 must hold, but got {temperature}")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', but got {reduction!r}")
+
+
+def reduced(total: Tensor, count: Tensor, reduction: str) -> Tensor:
+    """A worker's loss from its sum and count: W times its share of the global loss."""
+    divisor = distributed.global_sum(count).clamp(min=1) if reduction == "mean" else 1
+    return distributed.world_size() * total / divisor

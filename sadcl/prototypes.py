@@ -1,0 +1,111 @@
+"""The category prototypes of section 3.5, the same on every worker.
+
+Axes: B images of this worker, L labels, D hidden size, A admitted rows of the global batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sadcl import distributed
+
+
+class Prototypes(nn.Module):
+    """One un-projected representation for each label, and whether it exists yet.
+
+    Args:
+        labels: L.
+        dim: D.
+        policy: ``mean`` (Eq. 5: the mean of the rows admitted in an epoch, swapped in at its end), ``ema`` (moving
+            average of each step's means) or ``learned`` (a parameter, initialised by the mean).
+        momentum: of ``ema``.
+
+    Raises:
+        ValueError: for another policy.
+    """
+
+    rows_LD: Tensor
+    valid_L: Tensor
+    sum_LD: Tensor
+    count_L: Tensor
+
+    def __init__(self, labels: int, dim: int, *, policy: str = "mean", momentum: float = 0.99) -> None:
+        super().__init__()
+        if policy not in ("mean", "ema", "learned"):
+            raise ValueError(f"policy must be mean, ema or learned, but got {policy!r}")
+        self.policy, self.momentum = policy, momentum
+        rows_LD = torch.zeros(labels, dim)
+        if policy == "learned":
+            self.rows_LD = nn.Parameter(rows_LD)
+        else:
+            self.register_buffer("rows_LD", rows_LD)
+        self.register_buffer("valid_L", torch.zeros(labels, dtype=torch.bool))
+        self.register_buffer("sum_LD", torch.zeros(labels, dim))
+        self.register_buffer("count_L", torch.zeros(labels, dtype=torch.int64))
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Rows (L, D), zero where there is none, and which are valid (L,)."""
+        return self.rows_LD, self.valid_L
+
+    @torch.no_grad()
+    def accumulate(self, features_BLD: Tensor, admitted_BL: Tensor) -> None:
+        """Add admitted rows to the sums of Eq. 5; a collective call."""
+        sum_LD, count_L = self._sums(features_BLD, admitted_BL)
+        self.sum_LD += sum_LD
+        self.count_L += count_L
+
+    @torch.no_grad()
+    def start_from_accumulated(self) -> None:
+        """Make the accumulated means the prototypes (Eq. 5) and empty the sums."""
+        seen_L = self.count_L > 0
+        mean_LD = self.sum_LD / self.count_L.clamp(min=1)[:, None]
+        self.rows_LD.copy_(torch.where(seen_L[:, None], mean_LD, self.rows_LD))
+        self.valid_L |= seen_L
+        self.sum_LD.zero_()
+        self.count_L.zero_()
+
+    @torch.no_grad()
+    def update(self, features_BLD: Tensor, admitted_BL: Tensor) -> Tensor:
+        """Take in a step's admitted rows; a collective call.
+
+        Returns:
+            (L,) bool, True where a prototype came to be in this step.
+        """
+        if self.policy == "mean":
+            self.accumulate(features_BLD, admitted_BL)
+            return torch.zeros_like(self.valid_L)
+        if self.policy == "learned" and bool(self.valid_L.all()):
+            return torch.zeros_like(self.valid_L)  # equal on all workers, so none of them waits
+        sum_LD, count_L = self._sums(features_BLD, admitted_BL)
+        seen_L = count_L > 0
+        mean_LD = sum_LD / count_L.clamp(min=1)[:, None]
+        new_L = seen_L & ~self.valid_L
+        rows_LD = torch.where(new_L[:, None], mean_LD, self.rows_LD)
+        if self.policy == "ema":
+            old_L = seen_L & self.valid_L
+            rows_LD = torch.where(old_L[:, None], torch.lerp(mean_LD, rows_LD, self.momentum), rows_LD)
+        self.rows_LD.copy_(rows_LD)
+        self.valid_L |= new_L
+        return new_L
+
+    def end_epoch(self) -> None:
+        """Swap in the epoch's means (``mean``); a label that nothing was admitted for keeps what it had."""
+        if self.policy == "mean":
+            self.start_from_accumulated()
+
+    def zero_moments(self, optimizer: Optimizer, new_L: Tensor) -> None:
+        """Forget AdamW's moments of prototypes that came to be in this step."""
+        if self.policy != "learned" or self.rows_LD not in optimizer.state:
+            return
+        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+            if name in optimizer.state[self.rows_LD]:
+                optimizer.state[self.rows_LD][name][new_L] = 0
+
+    def _sums(self, features_BLD: Tensor, admitted_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum and number a label over the global batch; every worker adds the same rows in the same order."""
+        rows_AD = distributed.all_gather_rows(features_BLD.detach()[admitted_BL].to(self.sum_LD.dtype))
+        label_A = distributed.all_gather_rows(admitted_BL.nonzero()[:, 1])
+        sum_LD = torch.zeros_like(self.sum_LD).index_add_(0, label_A, rows_AD)
+        return sum_LD, torch.bincount(label_A, minlength=len(self.valid_L))
