@@ -44,9 +44,7 @@ def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Po
                 labels=labels,
                 hidden=hidden,
                 projection=spec.projection,
-                prototypes=Prototypes(
-                    labels, hidden, policy=config.prototypes.policy, momentum=config.prototypes.momentum
-                ),
+                prototypes=Prototypes(labels, hidden, policy=config.prototypes.policy, momentum=config.prototypes.momentum),
                 encoder_layers=spec.encoder_layers,
                 decoder_layers=spec.decoder_layers,
                 heads=spec.heads,

@@ -16,6 +16,9 @@ from sadcl.losses.prototype_to_sample import prototype_to_sample
 from sadcl.losses.sample_to_sample import sample_to_sample
 
 
+COUNTED = {"sample": "anchors", "prototype": "counted_labels"}
+
+
 class Output(Protocol):
     """The part of the network's output that is compared."""
 
@@ -39,9 +42,14 @@ class Terms(NamedTuple):
 
 
 class Criterion:
-    """Eq. 9 with weights; a term of weight 0 is neither computed nor gathered.
+    """Eq. 9 with weights; a contrast of weight 0 is neither computed nor gathered.
 
-    Arguments are the fields of :class:`sadcl.config.Loss`.
+    The class loss is computed at any weight, so that the classifier takes part in every backward pass.
+
+    Arguments are the fields of :class:`sadcl.config.Loss`, and the bank's scope.
+
+    Raises:
+        ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
     """
 
     def __init__(
@@ -62,6 +70,22 @@ class Criterion:
         anchors: str = "batch+bank",
         bank_scope: str = "cluster",
     ) -> None:
+        for name, value, known in (
+            ("class_loss", class_loss, ("bce", "asymmetric")),
+            ("class_reduction", class_reduction, ("image", "sum")),
+            ("contrast_reduction", contrast_reduction, ("mean", "sum")),
+            ("anchors", anchors, ("batch+bank", "batch")),
+            ("bank_scope", bank_scope, ("cluster", "worker")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, but got {value!r}")
+        if not (tau > 0 and prototype_tau > 0):
+            raise ValueError(f"temperatures > 0 must hold, but got tau = {tau}, prototype_tau = {prototype_tau}")
+        if min(class_weight, sample_weight, prototype_weight) < 0:
+            raise ValueError(
+                f"weights >= 0 must hold, but got class_weight = {class_weight}, sample_weight = {sample_weight}, "
+                f"prototype_weight = {prototype_weight}"
+            )
         self.class_options: dict[str, Any] = {
             "kind": class_loss,
             "gamma_negative": gamma_negative,
@@ -77,10 +101,15 @@ class Criterion:
         self.tau, self.prototype_tau, self.normalize = tau, prototype_tau, normalize
         self.anchors, self.bank_scope = anchors, bank_scope
 
-    def __call__(
-        self, output: Output, targets_BL: Tensor, weight_B: Tensor, bank_labels_M: Tensor | None = None
-    ) -> Terms:
-        """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing."""
+    def __call__(self, output: Output, targets_BL: Tensor, weight_B: Tensor, bank_labels_M: Tensor | None = None) -> Terms:
+        """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
+
+        Args:
+            output: of the network; the embeddings and rows that a contrast of weight 0 would need may be None.
+            targets_BL: 1, 0 or -1 (ignored).
+            weight_B: 1 for a real image, 0 for padding.
+            bank_labels_M: label index of each row of ``output.bank_MP``.
+        """
         targets_BL = torch.where((weight_B > 0)[:, None], targets_BL, -1)
         parts = {"class": class_loss(output.logits_BL, targets_BL, weight_B, **self.class_options)}
         if self.weights["sample"] > 0:
@@ -109,16 +138,14 @@ class Criterion:
                 temperature=self.prototype_tau,
                 normalize=self.normalize,
             )
-        sums = torch.stack([total.double() for total, _ in parts.values()])
-        counts = torch.stack([count.double() for _, count in parts.values()])
-        everywhere = distributed.global_sum(torch.stack([sums.detach(), counts]))
-        weights = sums.new_tensor([self.weights[name] for name in parts])
-        means = torch.tensor([self.means[name] for name in parts], device=sums.device)
-        divisors = torch.where(means, everywhere[1].clamp(min=1), torch.ones_like(everywhere[1]))
-        loss = distributed.world_size() * (weights * sums / divisors).sum()
-        terms = everywhere[0] / divisors
-        values = {f"loss_{name}": terms[i] for i, name in enumerate(parts)}
-        values["loss"] = (weights * terms).sum()
-        names = {"sample": "anchors", "prototype": "counted_labels"}
-        values.update({names[name]: everywhere[1][i] for i, name in enumerate(parts) if name in names})
-        return Terms(loss, values)
+        everywhere = distributed.global_sum(torch.stack([torch.stack(part).detach().double() for part in parts.values()]))
+        loss = torch.zeros_like(everywhere[0, 0])
+        values = {"loss": torch.zeros_like(loss)}
+        for (name, (own_sum, _)), (global_sum, global_count) in zip(parts.items(), everywhere, strict=True):
+            divisor = global_count.clamp(min=1) if self.means[name] else 1
+            loss = loss + self.weights[name] * own_sum / divisor
+            values[f"loss_{name}"] = global_sum / divisor
+            values["loss"] += self.weights[name] * values[f"loss_{name}"]
+            if name in COUNTED:
+                values[COUNTED[name]] = global_count
+        return Terms(distributed.world_size() * loss, values)

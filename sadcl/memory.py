@@ -33,9 +33,7 @@ class MemoryBank(nn.Module):
     def __init__(self, labels: int, dim: int, *, policy: str = "slot", size: int = 64, scope: str = "cluster") -> None:
         super().__init__()
         if policy not in ("slot", "fifo", "none") or scope not in ("cluster", "worker"):
-            raise ValueError(
-                f"policy must be slot, fifo or none, scope cluster or worker, but got {policy!r}, {scope!r}"
-            )
+            raise ValueError(f"policy must be slot, fifo or none, scope cluster or worker, but got {policy!r}, {scope!r}")
         if size < 1:
             raise ValueError(f"size >= 1 must hold, but got {size}")
         self.policy, self.scope = policy, scope
@@ -71,8 +69,9 @@ class MemoryBank(nn.Module):
         if self.policy == "none" or self.scope == "worker":
             self._store(rows_AD, position_A, label_A)
             return distributed.global_sum(count_L)
-        rows_AD = distributed.all_gather_rows(rows_AD)
-        position_A, label_A = distributed.all_gather_rows(torch.stack([position_A, label_A], 1)).unbind(1)
+        sizes = distributed.all_gather_sizes(len(rows_AD), rows_AD.device)
+        rows_AD = distributed.all_gather_rows(rows_AD, sizes)
+        position_A, label_A = distributed.all_gather_rows(torch.stack([position_A, label_A], 1), sizes).unbind(1)
         self._store(rows_AD, position_A, label_A)
         return torch.bincount(label_A, minlength=admitted_BL.shape[1])
 

@@ -23,7 +23,7 @@ class Prototypes(nn.Module):
         momentum: of ``ema``.
 
     Raises:
-        ValueError: for another policy.
+        ValueError: for another policy, or a momentum outside [0, 1).
     """
 
     rows_LD: Tensor
@@ -35,6 +35,8 @@ class Prototypes(nn.Module):
         super().__init__()
         if policy not in ("mean", "ema", "learned"):
             raise ValueError(f"policy must be mean, ema or learned, but got {policy!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"0 <= momentum < 1 must hold, but got {momentum}")
         self.policy, self.momentum = policy, momentum
         rows_LD = torch.zeros(labels, dim)
         if policy == "learned":
@@ -42,7 +44,7 @@ class Prototypes(nn.Module):
         else:
             self.register_buffer("rows_LD", rows_LD)
         self.register_buffer("valid_L", torch.zeros(labels, dtype=torch.bool))
-        self.register_buffer("sum_LD", torch.zeros(labels, dim))
+        self.register_buffer("sum_LD", torch.zeros(labels, dim, dtype=torch.float64))
         self.register_buffer("count_L", torch.zeros(labels, dtype=torch.int64))
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -105,7 +107,11 @@ class Prototypes(nn.Module):
 
     def _sums(self, features_BLD: Tensor, admitted_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Sum and number a label over the global batch; every worker adds the same rows in the same order."""
-        rows_AD = distributed.all_gather_rows(features_BLD.detach()[admitted_BL].to(self.sum_LD.dtype))
-        label_A = distributed.all_gather_rows(admitted_BL.nonzero()[:, 1])
-        sum_LD = torch.zeros_like(self.sum_LD).index_add_(0, label_A, rows_AD)
+        label_A = admitted_BL.nonzero()[:, 1]
+        sizes = distributed.all_gather_sizes(len(label_A), label_A.device)
+        label_A = distributed.all_gather_rows(label_A, sizes)
+        rows_AD = distributed.all_gather_rows(features_BLD.detach()[admitted_BL].to(self.rows_LD.dtype), sizes)
+        # Accumulating by index_put sorts on a GPU; index_add would add in whatever order its threads come.
+        sum_LD = torch.zeros_like(self.sum_LD, dtype=torch.float64)
+        sum_LD.index_put_((label_A,), rows_AD.double(), accumulate=True)
         return sum_LD, torch.bincount(label_A, minlength=len(self.valid_L))

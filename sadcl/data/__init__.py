@@ -52,7 +52,11 @@ def load(config: Data, root: str | Path | None = None, *, progress: scenes.Progr
             test=config.scene_test,
             progress=progress,
         )
-        return _divide(config, *coco.read(folder, "coco17"), version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
+        try:
+            splits = coco.read(folder, "coco17")
+        except UserError as error:
+            raise UserError(f"The embedded scenes are damaged: {error} Delete {str(folder)!r}: they are made anew.") from None
+        return _divide(config, *splits, version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
     assert root is not None
     return _divide(config, *coco.read(Path(root).expanduser(), config.name))
 

@@ -23,7 +23,7 @@ def class_loss(
     """Binary cross-entropy (Eq. 8, with the minus sign that the paper leaves out), or the asymmetric loss.
 
     Asymmetric (Ridnik et al. 2021): positives weigh (1 - p)^gamma_positive, negatives p_m^gamma_negative with
-    p_m = max(p - clip, 0). With both gammas and the clip 0 the two are equal.
+    p_m = max(p - clip, 0), and the gradient goes through the weights. With both gammas and the clip 0 the two are equal.
 
     Args:
         logits_BL: scores before the sigmoid.
@@ -35,6 +35,8 @@ def class_loss(
 
     Raises:
         ValueError: for another kind.
+
+    Source: Ma et al., ECAI 2023, Eq. 8; Ridnik et al., ICCV 2021, Eq. 4-7.
     """
     logits_BL = logits_BL if logits_BL.dtype == torch.float64 else logits_BL.float()
     if weight_B is None:
@@ -45,15 +47,15 @@ def class_loss(
         loss_BL = F.binary_cross_entropy_with_logits(logits_BL, positive_BL.to(logits_BL.dtype), reduction="none")
         loss_BL = loss_BL * (positive_BL | negative_BL)
     elif kind == "asymmetric":
-        score_BL = logits_BL.sigmoid()
-        shifted_BL = (score_BL - clip).clamp(min=0)
-        log_positive_BL = F.logsigmoid(logits_BL)
-        log_negative_BL = torch.where(
-            shifted_BL == score_BL, F.logsigmoid(-logits_BL), torch.log1p(-shifted_BL.clamp(max=1 - 1e-7))
-        )
+        log_score_BL, log_other_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
+        focus_negative_BL, log_negative_BL = (gamma_negative * log_score_BL).exp(), log_other_BL
+        if clip > 0:
+            shifted_BL = (logits_BL.sigmoid() - clip).clamp(min=0)
+            focus_negative_BL = shifted_BL.clamp(min=1e-12) ** gamma_negative  # an exponent below 1 has no slope at 0
+            log_negative_BL = torch.log1p(-shifted_BL.clamp(max=1 - 1e-7))
         loss_BL = -(
-            positive_BL * (1 - score_BL) ** gamma_positive * log_positive_BL
-            + negative_BL * shifted_BL**gamma_negative * log_negative_BL
+            positive_BL * (gamma_positive * log_other_BL).exp() * log_score_BL
+            + negative_BL * focus_negative_BL * log_negative_BL
         )
     else:
         raise ValueError(f"kind must be 'bce' or 'asymmetric', but got {kind!r}")

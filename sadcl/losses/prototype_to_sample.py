@@ -96,10 +96,10 @@ def prototype_to_sample_loss(
 ) -> Tensor:
     """Prototype-to-sample contrastive loss (Eq. 6).
 
-    Departs from the paper's letter in two points: ``reduction="mean"`` divides by the counted labels, and a label without
-    a positive in the batch adds nothing (the logarithm of its empty sum is not defined). In a process group the batch is
-    that of all workers, who all make this call; the mean of what they get is the loss, so that DDP's mean of gradients is
-    its gradient.
+    Departs from the paper's letter in two points: ``reduction="mean"`` divides by the counted labels, and a label
+    without a positive in the batch adds nothing (the logarithm of its empty sum is not defined). In a process group the
+    batch is that of all workers, who all make this call; the mean of what they get is the loss, so that DDP's mean of
+    gradients is its gradient.
 
     Args:
         embeddings: (N, L, P) projected label-level representations.
@@ -120,14 +120,10 @@ def prototype_to_sample_loss(
     """
     check_contrast(embeddings, targets, temperature, reduction)
     if prototypes.shape != embeddings.shape[1:]:
-        raise ValueError(
-            f"prototypes must be (L, P) = {tuple(embeddings.shape[1:])}, but got {tuple(prototypes.shape)}"
-        )
+        raise ValueError(f"prototypes must be (L, P) = {tuple(embeddings.shape[1:])}, but got {tuple(prototypes.shape)}")
     if valid is None:
         valid = torch.ones(len(prototypes), dtype=torch.bool, device=prototypes.device)
     if valid.shape != prototypes.shape[:1] or valid.dtype != torch.bool:
         raise ValueError(f"valid must be bool ({len(prototypes)},), but got {valid.dtype} {tuple(valid.shape)}")
-    total, count = prototype_to_sample(
-        embeddings, targets, prototypes, valid, temperature=temperature, normalize=normalize
-    )
+    total, count = prototype_to_sample(embeddings, targets, prototypes, valid, temperature=temperature, normalize=normalize)
     return reduced(total, count, reduction)

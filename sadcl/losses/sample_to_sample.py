@@ -103,11 +103,11 @@ def sample_to_sample(
 ) -> tuple[Tensor, Tensor]:
     """Eq. 4 over the whole global batch: this worker's sum and its number of counted anchors.
 
-    Every anchor is compared with all other activated rows of the global batch and of the bank. Positives are those of its
-    own label; an anchor without one is not counted. This worker's anchors are the activated rows of its own images and,
-    with ``anchors="batch+bank"``, every W-th bank row, so that the sum over workers counts each anchor once; with
-    ``bank_scope="worker"`` all rows of its own bank, which no other worker sees. The sum over workers of the gradients is
-    the gradient of the global sum.
+    Every anchor is compared with all other activated rows of the global batch and of the bank. Positives are those of
+    its own label; an anchor without one is not counted. This worker's anchors are the activated rows of its own images
+    and, with ``anchors="batch+bank"``, every W-th bank row, so that the sum over workers counts each anchor once; with
+    ``bank_scope="worker"`` all rows of its own bank, which no other worker sees. The sum over workers of the gradients
+    is the gradient of the global sum.
 
     Returns:
         (sum, count), both scalars; the sum has a gradient also where it is empty.
@@ -123,15 +123,11 @@ def sample_to_sample(
     index_A = torch.arange(start, start + len(own_AP), device=labels_C.device)
     if anchors == "batch+bank":
         first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
-        index_A = torch.cat(
-            [index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]]
-        )
+        index_A = torch.cat([index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]])
     count_L = torch.bincount(labels_C, minlength=targets_BL.shape[1])
     index_A = index_A[count_L[labels_C[index_A]] > 1]
     with torch.autocast(embeddings_BLP.device.type, enabled=False):
-        total: Tensor = _Contrast.apply(
-            batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize
-        )
+        total: Tensor = _Contrast.apply(batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize)
     return total, torch.full_like(total, len(index_A), requires_grad=False)
 
 
@@ -195,8 +191,7 @@ def check_contrast(embeddings: Tensor, targets: Tensor, temperature: float, redu
     """Refuse shapes and values that no contrast can mean."""
     if embeddings.dim() != 3 or embeddings.shape[:2] != targets.shape:
         raise ValueError(
-            f"embeddings (N, L, P) and targets (N, L) must fit, but got "
-            f"{tuple(embeddings.shape)} and {tuple(targets.shape)}"
+            f"embeddings (N, L, P) and targets (N, L) must fit, but got {tuple(embeddings.shape)} and {tuple(targets.shape)}"
         )
     if not temperature > 0:
         raise ValueError(f"temperature > 0 must hold, but got {temperature}")

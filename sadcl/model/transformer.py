@@ -83,9 +83,7 @@ class LabelTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if dim % heads or dim % 4:
-            raise ValueError(
-                f"The hidden size must be a multiple of 4 and of the heads, but got {dim} and {heads} heads"
-            )
+            raise ValueError(f"The hidden size must be a multiple of 4 and of the heads, but got {dim} and {heads} heads")
         layer = (dim, heads, feedforward, dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(decoder_layers))

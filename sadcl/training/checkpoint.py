@@ -30,9 +30,7 @@ def load(uri: str) -> dict[str, Any]:
     try:
         data = storage.read(uri)
     except (FileNotFoundError, IsADirectoryError, OSError) as error:
-        raise UserError(
-            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt."
-        ) from None
+        raise UserError(f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt.") from None
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -61,7 +59,5 @@ def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: 
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     wrong = [n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)]
     if wrong:
-        raise UserError(
-            f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}."
-        )
+        raise UserError(f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}.")
     network.load_state_dict({n: t for n, t in fitting.items() if not n.startswith("prototypes.")}, strict=False)

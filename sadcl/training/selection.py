@@ -66,18 +66,14 @@ def test(
     content = checkpoint.load(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
-    metrics, rows = tabulate(
-        multilabel_metrics(*evaluate(training.network, loader, training.device)), "test", data.labels
-    )
+    metrics, rows = tabulate(multilabel_metrics(*evaluate(training.network, loader, training.device)), "test", data.labels)
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
         checkpoint.save(uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows})
     return metrics, rows
 
 
-def tabulate(
-    result: dict[str, Any], split: str, labels: tuple[str, ...]
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def tabulate(result: dict[str, Any], split: str, labels: tuple[str, ...]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Figures of a split as ``val_mAP`` and so on, and one row a label."""
     columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
     figures = {f"{split}_{name}": float(value) for name, value in result.items() if name not in columns}
@@ -93,9 +89,7 @@ def rank(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _save(
-    training: Training, data: MultiLabelData, best: dict[str, Any], network: torch.nn.Module, folder: str
-) -> None:
+def _save(training: Training, data: MultiLabelData, best: dict[str, Any], network: torch.nn.Module, folder: str) -> None:
     if distributed.rank() != 0:
         return
     about = {

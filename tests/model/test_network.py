@@ -102,7 +102,7 @@ def test_pooled_baseline():
 
 
 def test_frozen_parts_do_not_move():
-    changes = {"model.frozen": ("conv1", "bn1", "layer1"), "model.freeze_batchnorm": True}
+    changes = {"model.frozen": ("stem", "stages_0"), "model.freeze_batchnorm": True}
     network = build.model(small(**changes), 4)
     assert isinstance(network, SADCL)
     network.projection.requires_grad_(False)
@@ -113,9 +113,9 @@ def test_frozen_parts_do_not_move():
     optimizer.step()
     moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
     assert moved
-    still = ("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1", "projection")
+    still = ("backbone.body.stem", "backbone.body.stages_0", "projection")
     assert not [n for n in moved if n.startswith(still) or "running" in n or ".bn" in n]
-    assert not network.backbone.body.get_submodule("layer1").training
+    assert not network.backbone.body.get_submodule("stages_0").training
 
 
 def test_same_seed_same_network():

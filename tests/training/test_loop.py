@@ -67,9 +67,7 @@ def test_both_stages_report_and_the_contrasts_are_active(config, data, tmp_path)
     assert outcome.stage == 2
     assert outcome.metrics["val_mAP"] == max(m["val_mAP"] for s, _, m in seen if s == 2)
     assert 0 < outcome.metrics["test_mAP"] < 100
-    assert {(r["split"], r["label"]) for r in outcome.labels} == {
-        (s, name) for s in ("val", "test") for name in data.labels
-    }
+    assert {(r["split"], r["label"]) for r in outcome.labels} == {(s, name) for s in ("val", "test") for name in data.labels}
 
 
 @pytest.mark.parametrize("policy", ["mean", "ema", "learned"])
@@ -116,9 +114,7 @@ def test_pooled_baseline_trains_in_stage_1_alone(config, data, tmp_path):
 
 
 def test_all_training_images_and_a_fixed_number_of_epochs(config, data, tmp_path):
-    final = config.override(
-        {"data.holdout": 0.0, "optim.report": "raw", "stage2.epochs": 2, "stage2.planned_epochs": 3}
-    )
+    final = config.override({"data.holdout": 0.0, "optim.report": "raw", "stage2.epochs": 2, "stage2.planned_epochs": 3})
     everything = load(final.data, data.train.path(0).rsplit("/scenes-", 1)[0])
     assert len(everything.train) == 60
     outcome, _ = trace(final, everything, tmp_path, test=True)

@@ -1,0 +1,122 @@
+"""Metrics of multi-label classification, in percent; NumPy only.
+
+Axes: N images, L labels. Targets are 1, 0 or -1 (ignored: neither positive nor negative).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def average_precision(scores: ArrayLike, targets: ArrayLike) -> dict[str, float]:
+    """Average precision of one label by three conventions; tied scores enter together.
+
+    Args:
+        scores: (N,), higher is more confident.
+        targets: (N,) with 1, 0 or -1.
+
+    Returns:
+        ``AP``, the area under the interpolated precision envelope at all points (VOC 2010 devkit), ``AP_step`` without the
+        envelope (scikit-learn's ``average_precision_score``) and ``AP_11pt`` (VOC 2007), in percent; nan without a positive.
+
+    Source: Everingham et al. 2015, section 4.
+    """
+    scores_N, targets_N = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    known = targets_N >= 0
+    scores_N, positive_N = scores_N[known], targets_N[known] == 1
+    total = int(positive_N.sum())
+    if not total:
+        return {"AP": np.nan, "AP_step": np.nan, "AP_11pt": np.nan}
+    order = np.argsort(-scores_N, kind="stable")
+    ranked = scores_N[order]
+    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each run of equal scores
+    hits = np.cumsum(positive_N[order])[last]
+    recall, precision = hits / total, hits / (last + 1)
+    gain = np.diff(recall, prepend=0.0)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    # hits / total are compared with tenths in whole numbers: 10 * hits >= tenth * total
+    places = [np.searchsorted(10 * hits, tenth * total) for tenth in range(11)]
+    return {
+        "AP": float(100 * (gain * envelope).sum()),
+        "AP_step": float(100 * (gain * precision).sum()),
+        "AP_11pt": float(100 * np.mean([envelope[p] for p in places])),
+    }
+
+
+def multilabel_metrics(scores: ArrayLike, targets: ArrayLike, *, threshold: float = 0.5, top_k: int = 3) -> dict[str, Any]:
+    """All metrics of the literature's tables.
+
+    A label is predicted where its score is above the threshold; for the ``_top3`` figures where it is also among the image's
+    ``top_k`` highest (of equal scores the label that comes first). A label that is never predicted has precision 0 and
+    stays in the mean; a label without a positive has no AP, recall or F1 and is left out of the means over labels.
+
+    Args:
+        scores: (N, L), 0 to 1.
+        targets: (N, L) with 1, 0 or -1.
+        threshold: of a prediction.
+        top_k: labels an image at most for ``_top3``.
+
+    Returns:
+        ``mAP`` (envelope), ``mAP_step`` (scikit-learn), ``mAP_11pt``; ``CP CR CF1 CF1_macro OP OR OF1`` and the same with
+        ``_top3``; ``undefined``, the labels without a positive; and by label (L,): ``AP``, ``P``, ``R``, ``F1``,
+        ``support``. ``CF1`` is the harmonic mean of CP and CR, ``CF1_macro`` the mean of the labels' F1.
+
+    Raises:
+        ValueError: for shapes that differ, no image, a score that is not finite, or another target.
+    """
+    scores_NL, targets_NL = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    if scores_NL.ndim != 2 or scores_NL.shape != targets_NL.shape or not scores_NL.size:
+        raise ValueError(f"scores and targets must be (N, L) alike, but got {scores_NL.shape} and {targets_NL.shape}")
+    if not np.isfinite(scores_NL).all():
+        raise ValueError(f"scores must be finite, but {int((~np.isfinite(scores_NL)).sum())} are not")
+    if not np.isin(targets_NL, (-1, 0, 1)).all():
+        raise ValueError(f"targets must be 1, 0 or -1, but got {np.unique(targets_NL)[:5].tolist()}")
+    areas = [average_precision(s, t) for s, t in zip(scores_NL.T, targets_NL.T, strict=True)]
+    result: dict[str, Any] = {"AP": np.array([a["AP"] for a in areas])}
+    for name, kind in (("mAP", "AP"), ("mAP_step", "AP_step"), ("mAP_11pt", "AP_11pt")):
+        result[name] = _mean(np.array([a[kind] for a in areas]))
+    predicted_NL = scores_NL > threshold
+    result |= _counts(predicted_NL, targets_NL, "")
+    best_Nk = np.argsort(-scores_NL, axis=1, kind="stable")[:, :top_k]
+    among_NL = np.zeros_like(predicted_NL)
+    np.put_along_axis(among_NL, best_Nk, True, axis=1)
+    top = _counts(predicted_NL & among_NL, targets_NL, "_top3")
+    result |= {name: value for name, value in top.items() if name.endswith("_top3")}
+    result["undefined"] = int(np.isnan(result["AP"]).sum())
+    return result
+
+
+def _counts(predicted_NL: NDArray[np.bool_], targets_NL: NDArray[Any], suffix: str) -> dict[str, Any]:
+    positive_NL, known_NL = targets_NL == 1, targets_NL >= 0
+    hits_L = (predicted_NL & positive_NL).sum(0)
+    predicted_L, positive_L = (predicted_NL & known_NL).sum(0), positive_NL.sum(0)
+    defined_L = positive_L > 0
+    P_L = _ratio(hits_L, predicted_L)
+    R_L = np.where(defined_L, _ratio(hits_L, positive_L), np.nan)
+    F1_L = np.where(defined_L, _ratio(2 * hits_L, predicted_L + positive_L), np.nan)
+    CP, CR = _mean(P_L[defined_L]), _mean(R_L)
+    OP = float(_ratio(hits_L.sum(), predicted_L.sum()))
+    OR = float(_ratio(hits_L.sum(), positive_L.sum()))
+    figures = {"CP": CP, "CR": CR, "CF1": _harmonic(CP, CR), "CF1_macro": _mean(F1_L)}
+    figures |= {"OP": OP, "OR": OR, "OF1": _harmonic(OP, OR)}
+    labels = {"P": P_L, "R": R_L, "F1": F1_L, "support": positive_L}
+    return {name + suffix: value for name, value in figures.items()} | labels
+
+
+def _ratio(part: Any, whole: Any) -> Any:
+    """Percent; 0 of nothing is 0."""
+    return 100 * np.asarray(part) / np.maximum(whole, 1)
+
+
+def _mean(values: Floats) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else np.nan
+
+
+def _harmonic(one: float, other: float) -> float:
+    return 2 * one * other / (one + other) if one + other > 0 else 0.0

@@ -1,0 +1,107 @@
+"""The tables and what their columns mean."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+VERSION = 1
+"""Written in every file; a newer file is refused, an older one stays readable."""
+
+_F, _I, _S, _T = pa.float64(), pa.int64(), pa.string(), pa.timestamp("ms", tz="UTC")
+
+TRIALS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (_S, "identity of the run: study, arm, seed and configuration; one row each"),
+    "study": (_S, "the study it belongs to"),
+    "phase": (_S, "stage1, baseline, search, confirm or final"),
+    "arm": (_S, "name of the setting; 'tuned' where a search chose it"),
+    "seed": (_I, "of initialisation, order, augmentation and dropout"),
+    "dataset": (_S, "concrete data set"),
+    "scale": (_S, "demo or full"),
+    "status": (_S, "running, complete, pruned or failed"),
+    "cause": (_S, "why it failed, or was stopped early"),
+    "params": (_S, "JSON of what the search set"),
+    "val_mAP": (_F, "percent, on the held-out training images that select: interpolated envelope, all points"),
+    "test_mAP": (_F, "percent, on the test images that never choose anything; final runs only"),
+    "weights": (_S, "raw or ema: which weights the figures come from"),
+    "epoch": (_I, "epoch that the figures come from"),
+    "epochs_done": (_I, "epochs trained, both stages"),
+    "checkpoint": (_S, "URI of the selected weights"),
+    "stage1_key": (_S, "the stage 1 that it started from"),
+    "config": (_S, "JSON of the whole configuration"),
+    "config_digest": (_S, "of the configuration"),
+    "data_digest": (_S, "of labels, file names, targets and split"),
+    "seconds": (_F, "training and selection, without a shared stage 1"),
+    "images": (_I, "training images seen"),
+    "images_per_second": (_F, "images / seconds"),
+    "memory_mb": (_F, "peak: of the GPU, or of the process on a CPU"),
+    "workers": (_I, "training processes"),
+    "gpus": (_F, "GPUs of a worker"),
+    "device": (_S, "what it ran on"),
+    "host": (_S, "name of the machine"),
+    "python": (_S, "version"),
+    "torch": (_S, "version"),
+    "torchvision": (_S, "version"),
+    "timm": (_S, "version"),
+    "ray": (_S, "version"),
+    "optuna": (_S, "version"),
+    "numpy": (_S, "version"),
+    "code": (_S, "hash of this package's sources"),
+    "revision": (_S, "git revision where known, with + for changes"),
+    "started": (_T, "first start"),
+    "ended": (_T, "end, in whatever status"),
+    "schema_version": (_I, "of this table"),
+}
+EPOCHS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (_S, "the trial"),
+    "study": (_S, "its study"),
+    "stage": (_I, "1: SARL alone; 2: with the contrasts"),
+    "epoch": (_I, "from 1, within the stage"),
+    "val_mAP": (_F, "percent, of the weights that are reported"),
+    "val_mAP_raw": (_F, "percent, of the raw weights"),
+    "val_mAP_ema": (_F, "percent, of the averaged weights"),
+    "loss": (_F, "weighted sum of the terms, mean over the steps"),
+    "loss_class": (_F, "Eq. 8"),
+    "loss_sample": (_F, "Eq. 4"),
+    "loss_prototype": (_F, "Eq. 6"),
+    "anchors": (_F, "anchors with a positive, mean over the steps"),
+    "counted_labels": (_F, "labels counted by Eq. 6, mean over the steps"),
+    "admitted": (_F, "rows admitted to the bank, mean over the labels"),
+    "labels_admitted": (_F, "labels with at least one admitted row"),
+    "bank_fill": (_F, "valid rows of the bank at the end"),
+    "lr": (_F, "learning rate at the end"),
+    "seconds": (_F, "training and selection"),
+    "images_per_second": (_F, "training alone"),
+    "memory_mb": (_F, "peak so far"),
+}
+LABELS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (_S, "the trial"),
+    "study": (_S, "its study"),
+    "split": (_S, "val or test"),
+    "label": (_S, "name"),
+    "AP": (_F, "percent; nan where the split has no positive"),
+    "P": (_F, "precision at 0.5, percent"),
+    "R": (_F, "recall at 0.5, percent"),
+    "F1": (_F, "percent"),
+    "support": (_F, "images with the label"),
+}
+TABLES = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS}
+KEYS = {"trials": ("key",), "epochs": ("key", "stage", "epoch"), "labels": ("key", "split", "label")}
+
+
+def table(name: str, rows: list[dict[str, object]]) -> pa.Table:
+    """Rows as an Arrow table: the columns of the schema in their types, then what else the rows have.
+
+    Another column's type is a number's (float64), else text; a value of a known column that does not fit is an error of ours.
+    """
+    known = TABLES[name]
+    extra = sorted({column for row in rows for column in row} - known.keys())
+    columns = {column: pa.array([row.get(column) for row in rows], kind) for column, (kind, _) in known.items()}
+    for column in extra:
+        values = [row.get(column) for row in rows]
+        number = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values)
+        columns[column] = (
+            pa.array([None if v is None else float(v) for v in values], _F)  # type: ignore[arg-type]
+            if number
+            else pa.array([None if v is None else str(v) for v in values], _S)
+        )
+    return pa.table(columns).replace_schema_metadata({"sadcl": str(VERSION)})

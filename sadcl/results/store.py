@@ -1,0 +1,133 @@
+"""The tables as Parquet files below one root: one file a trial and table, replaced whole, one writer each, no server."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sadcl import storage
+from sadcl.errors import UserError
+from sadcl.results import schema
+
+FOLDER = "tables"
+
+
+class RunWriter:
+    """Writes the rows of one trial; opening it for a trial that was interrupted goes on with what is there.
+
+    Every call leaves whole files behind, so that a crash loses at most the row being written.
+
+    Args:
+        root: of the store.
+        key: of the trial.
+        row: its columns of the trials table that are known at the start.
+    """
+
+    def __init__(self, root: str, key: str, row: Mapping[str, Any]) -> None:
+        self.root, self.key = root, key
+        before = _rows(root, "trials", key)
+        now = datetime.now(UTC)
+        self.row: dict[str, Any] = {
+            **row,
+            "key": key,
+            "status": "running",
+            "cause": None,
+            "started": before[0]["started"] if before else now,
+            "schema_version": schema.VERSION,
+        }
+        self._epochs = {(e["stage"], e["epoch"]): e for e in _rows(root, "epochs", key)}
+        self._write("trials", [self.row])
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch; one reported again takes the place of the former."""
+        self._epochs[row["stage"], row["epoch"]] = {**row, "key": self.key, "study": self.row.get("study")}
+        self._write("epochs", [self._epochs[at] for at in sorted(self._epochs)])
+
+    def finish(
+        self,
+        status: str,
+        *,
+        cause: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        labels: list[dict[str, Any]] | None = None,
+    ) -> None:
+        """End the trial as ``complete``, ``pruned`` or ``failed``; its row appears last, when all else is there."""
+        if labels:
+            study = self.row.get("study")
+            self._write("labels", [{**label, "key": self.key, "study": study} for label in labels])
+        self.row.update(metrics or {})
+        self.row.update(status=status, cause=cause, ended=datetime.now(UTC), epochs_done=len(self._epochs))
+        self._write("trials", [self.row])
+
+    def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(schema.table(table, rows), buffer, compression="zstd")
+        storage.write(_uri(self.root, table, self.key), buffer.getvalue())
+
+
+def read(root: str, table: str) -> pa.Table:
+    """A whole table: ``trials``, ``epochs`` or ``labels``; columns that a file lacks are null.
+
+    Raises:
+        UserError: for another table, a root that holds no tables, or a file that is not one of theirs.
+    """
+    if table not in schema.TABLES:
+        raise UserError(f"There is no table {table!r}{nearest(table, schema.TABLES)}")
+    if not storage.exists(storage.join(root, FOLDER)):
+        raise UserError(f"{str(root)!r} holds no results: it has no folder {FOLDER!r}. Give the --storage of a run.")
+    folder = storage.join(root, FOLDER, table)
+    with ThreadPoolExecutor(8) as pool:
+        uris = [storage.join(folder, name) for name in storage.listing(folder, ".parquet")]
+        parts = [part for part in pool.map(_read_file, uris) if part is not None]
+    empty = schema.table(table, [])
+    return pa.concat_tables([empty, *parts], promote_options="permissive") if parts else empty
+
+
+def delete(root: str, key: str) -> None:
+    """Remove a trial's rows from all tables."""
+    for table in schema.TABLES:
+        storage.delete(_uri(root, table, key))
+
+
+def nearest(name: str, names: Any) -> str:
+    """What to say after an unknown name."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(str, names)) or 'none'}."
+
+
+def _uri(root: str, table: str, key: str) -> str:
+    """A file name that is safe and of its key alone, whatever the key holds."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", key).lstrip(".")[:120]
+    if plain != key:
+        plain += "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+    return storage.join(root, FOLDER, table, f"{plain}.parquet")
+
+
+def _rows(root: str, table: str, key: str) -> list[dict[str, Any]]:
+    uri = _uri(root, table, key)
+    part = _read_file(uri) if storage.exists(uri) else None
+    return part.to_pylist() if part is not None else []
+
+
+def _read_file(uri: str) -> pa.Table | None:
+    """One file, or None where it was removed meanwhile."""
+    try:
+        part = pq.read_table(pa.BufferReader(storage.read(uri)))
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise UserError(f"{uri!r} is damaged or not a table of results: {error}. Move it away and run again.") from None
+    version = (part.schema.metadata or {}).get(b"sadcl")
+    if version is None or int(version) > schema.VERSION:
+        found = "no version" if version is None else f"version {int(version)}"
+        raise UserError(f"{uri!r} has {found} of the schema; this program reads up to {schema.VERSION}.")
+    return part
