@@ -1,0 +1,43 @@
+"""SADCL on Ray: hyper-parameter search and ablation of semantic-aware dual contrastive learning."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sadcl import losses, metrics, recipes
+    from sadcl.config import Config
+    from sadcl.errors import UserError
+    from sadcl.inference import load
+    from sadcl.platform import main, run, train
+    from sadcl.results import read, sql
+    from sadcl.search import Search
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Search", "UserError", "load", "losses", "main", "metrics", "read", "recipes", "run", "sql", "train"]
+
+_HOMES = {
+    "Config": "sadcl.config",
+    "Search": "sadcl.search",
+    "UserError": "sadcl.errors",
+    "load": "sadcl.inference",
+    "main": "sadcl.platform",
+    "read": "sadcl.results",
+    "run": "sadcl.platform",
+    "sql": "sadcl.results",
+    "train": "sadcl.platform",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import sadcl` loads neither torch nor Ray."""
+    if name in ("losses", "metrics", "recipes"):
+        return importlib.import_module(f"sadcl.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sadcl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

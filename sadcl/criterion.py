@@ -15,7 +15,6 @@ from sadcl.losses.classification import class_loss
 from sadcl.losses.prototype_to_sample import prototype_to_sample
 from sadcl.losses.sample_to_sample import sample_to_sample
 
-
 COUNTED = {"sample": "anchors", "prototype": "counted_labels"}
 
 

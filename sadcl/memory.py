@@ -85,7 +85,7 @@ class MemoryBank(nn.Module):
             one_hot_AL = nn.functional.one_hot(label_A, labels)
             order_A = (one_hot_AL.cumsum(0) - 1).gather(1, label_A[:, None])[:, 0]
             count_L = one_hot_AL.sum(0)
-            newest_A = order_A >= count_L[label_A] - size
+            newest_A = order_A >= count_L[label_A] - size  # no place is written twice, in an order left to the device
             rows_AD, label_A, order_A = rows_AD[newest_A], label_A[newest_A], order_A[newest_A]
             place_A = (self.cursor_L[label_A] + order_A) % size
             self.cursor_L.copy_((self.cursor_L + count_L) % size)

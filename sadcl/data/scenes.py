@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from sadcl.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change to what is drawn: it names the folder and goes into the data digest."""
 SIDE = 96
 """Width and height of an image in pixels."""
@@ -202,21 +202,22 @@ def write(folder: Path, *, seed: int, train: int, test: int, progress: Progress 
 def draw(seed: int, split: int, index: int) -> tuple[Image.Image, list[_Object]]:
     """One image and what is in it, the farthest object first."""
     rng = np.random.default_rng([VERSION, seed, split, index])
+    objects: list[_Object] = []
+    drawings: list[list[tuple[Points, int]]] = []
+    for label in _choose(rng):  # all before the first pixel: labels and boxes depend on no imaging library
+        placed = _place(LABELS[label], objects, rng)
+        if placed is not None:  # None where no room is left: the image goes without
+            drawings.append(placed[0])
+            objects.append(_Object(label, placed[1]))
     image = _background(rng)
     ground = np.asarray(image.resize((1, 1), Image.Resampling.BOX), dtype=float)[0, 0]
     pen = ImageDraw.Draw(image)
     for _ in range(rng.integers(2, 6)):
         _clutter(pen, rng)
-    objects: list[_Object] = []
-    for label in _choose(rng):
-        placed = _place(LABELS[label], objects, rng)
-        if placed is None:  # no room left: the image goes without
-            continue
-        parts, box = placed
-        inks = _inks(LABELS[label], ground, rng)
+    for thing, parts in zip(objects, drawings, strict=True):
+        inks = _inks(LABELS[thing.label], ground, rng)
         for points, ink in parts:
             pen.polygon([(2 * x, 2 * y) for x, y in points.tolist()], fill=inks[ink])
-        objects.append(_Object(label, box))
     for _ in range(rng.integers(0, 3)):
         _scratch(pen, rng)
     small = np.asarray(image.reduce(2), dtype=np.int16)
@@ -270,7 +271,7 @@ def _hidden(front: tuple[float, float, float, float], back: tuple[float, float, 
 
 
 def _inks(label: Label, ground: Points, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Two colours that stand out from each other and from the ground; the hue is only now and then the label's own."""
+    """A light colour that stands out from the ground, its hue only now and then the label's own, and a dark one."""
     for _ in range(6):
         hue = rng.normal(label.hue, 0.05) if rng.random() < 0.4 else rng.random()
         red, green, blue = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.3, 1), rng.uniform(0.7, 1))
@@ -282,7 +283,7 @@ def _inks(label: Label, ground: Points, rng: np.random.Generator) -> list[tuple[
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """Soft patches of colour, at twice the size."""
+    """Soft patches of dull colour, at twice the size."""
     base = rng.uniform(70, 130) + rng.uniform(-20, 20, 3)
     patches = (base + rng.normal(0, 14, (5, 5, 3))).clip(0, 255).astype(np.uint8)
     return Image.fromarray(patches).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)

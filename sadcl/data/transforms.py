@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from sadcl.config import Augmentation
 from sadcl.errors import UserError
+
+try:
+    from torchvision.io import ImageReadMode, decode_image
+except ImportError:  # deprecated there since 0.29; half as fast again as Pillow while it lasts
+    decode_image = None
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -47,16 +51,20 @@ def decode(data: bytes, name: str) -> Tensor:
     """
     if not data:
         raise UserError(f"The image {name!r} is empty (0 bytes): it was not copied whole; fetch it again.")
-    try:
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        image = decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-        if image.ndim == 3 and image.dtype == torch.uint8:
-            return image
-    except RuntimeError:
-        pass  # a format that torchvision does not know, or damage: Pillow tells which
+    if decode_image is not None:
+        try:
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            image = decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+            if image.ndim == 3 and image.dtype == torch.uint8:
+                return image
+        except RuntimeError:
+            pass  # a format that torchvision does not know, or damage: Pillow tells which
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip: the upper byte is the picture
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            upright = upright.convert("RGB")
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
         reason = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise UserError(

@@ -92,6 +92,12 @@ def read(root: str, table: str) -> pa.Table:
     return pa.concat_tables([empty, *parts], promote_options="permissive") if parts else empty
 
 
+def row_of(root: str, key: str) -> dict[str, Any] | None:
+    """A trial's row of the trials table; None where there is none."""
+    rows = _rows(root, "trials", key)
+    return rows[0] if rows else None
+
+
 def delete(root: str, key: str) -> None:
     """Remove a trial's rows from all tables."""
     for table in schema.TABLES:

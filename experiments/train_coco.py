@@ -1,0 +1,11 @@
+"""Train SADCL on MS-COCO with the published settings, on one worker or on many.
+
+python experiments/train_coco.py --workers 2                         # embedded scenes, demo scale
+python experiments/train_coco.py --data-root /data/coco --workers 8  # the real thing
+"""
+
+from sadcl import recipes
+from sadcl.platform import main_train
+
+if __name__ == "__main__":
+    main_train(recipes.coco14("released"), recipes.demo(), name="coco14-train")

@@ -1,0 +1,44 @@
+"""Starting or joining a Ray cluster, quietly and on this machine's loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from sadcl.errors import UserError
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[dict[str, float]]:
+    """A connection for as long as the block runs; gives the cluster's resources.
+
+    Without an address it is a private cluster of this machine, never one that happens to run. The address comes from
+    :func:`sadcl.ray_backend.environment.prepare`, which has to be called before Ray is imported.
+
+    Raises:
+        UserError: for an address that cannot be joined.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address is None:
+            ray.init(
+                address="local", include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **quiet
+            )
+        else:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one (cluster/README.md), or "
+                    "leave --address and RAY_ADDRESS out for a private one on this machine."
+                ) from None
+        for name in ("ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()

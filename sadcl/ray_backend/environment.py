@@ -1,0 +1,22 @@
+"""Ray's environment; Ray reads it when it is imported, so this comes first and imports nothing of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+
+def prepare(address: str | None) -> str | None:
+    """Set what Ray is to read, and give the address of the cluster to join; None for a private one.
+
+    A private cluster gets a token of its own, so that no other user of the machine can run code on it.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the program, whose tables are whole at any time
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the tables are ours
+    os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    return address

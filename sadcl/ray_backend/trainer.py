@@ -1,0 +1,63 @@
+"""Training on two workers or more: Ray Train runs the same loop in each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sadcl import runner
+from sadcl.ray_backend.board import emitter
+from sadcl.runner import TrialFailed, Where
+from sadcl.search.plan import Trial
+
+RESTARTS = 3
+"""Times that a lost worker or node is replaced; the run goes on from its last checkpoint."""
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    row = runner.execute(settings["trial"], settings["where"], emitter(settings["board"]))
+    ray.train.report({"key": row["key"]})
+
+
+def train(trial: Trial, where: Where, scratch: str, board: Any = None) -> dict[str, Any]:
+    """Run a trial under TorchTrainer on a fixed number of workers, and give its row.
+
+    The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps.
+
+    Raises:
+        TrialFailed: where it fails; the row has the cause.
+    """
+    if (row := runner.finished(trial, where)) is None:
+        resources = {"CPU": float(where.cpus), **({"GPU": float(where.gpus)} if where.gpus else {})}
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"trial": trial, "where": where, "board": board},
+            scaling_config=ScalingConfig(
+                num_workers=where.workers,
+                use_gpu=where.gpus > 0,
+                resources_per_worker=resources,
+            ),
+            torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo", timeout_s=1800),
+            run_config=RunConfig(
+                name=f"{trial.key}-{os.getpid()}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=RESTARTS if board is None else 1),
+            ),
+        )
+        failure: Exception | None = None
+        try:
+            trainer.fit()
+        except Exception as error:  # what Train raises differs by what was lost
+            failure = error
+        row = runner.finished(trial, where)
+        if row is None:
+            cause = runner.cause_of(failure) if failure is not None else "the workers ended without a result"
+            runner.fail(trial, where, cause)
+            raise TrialFailed(cause)
+    if row["status"] == "failed":
+        raise TrialFailed(row["cause"])
+    return row

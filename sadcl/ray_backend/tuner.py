@@ -1,0 +1,133 @@
+"""The search: Ray Tune runs the trials, Optuna chooses their settings, the tables are the truth.
+
+Optuna's study is a journal that is made anew from the tables at every start, so that the two always agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from sadcl.ray_backend import jobs
+from sadcl.runner import TrialFailed, Where
+from sadcl.search.plan import Trial
+from sadcl.search.space import Choice, Float, Int, Space
+
+METRIC = "val_mAP"
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+def search(
+    space: Space,
+    total: int,
+    rows: Sequence[dict[str, Any]],
+    make: Callable[[dict[str, Any]], Trial],
+    where: Where,
+    *,
+    study: str,
+    journal: Path,
+    seed: int,
+    concurrent: int,
+    scratch: str,
+    board: Any,
+) -> None:
+    """Run what is left of a study's trials; what they gave is in the tables.
+
+    Args:
+        space: what Optuna chooses from.
+        total: trials of the whole study.
+        rows: of the trials table, this study's search phase: those that ended are told to Optuna, those that were
+            interrupted are run first, with the same settings.
+        make: settings -> trial.
+        journal: file of Optuna's study, replaced.
+        seed: of the sampler.
+        concurrent: trials at once.
+        scratch: folder for what Tune writes; nothing of it is needed afterwards.
+        board: takes the trials' events.
+    """
+    ended = [row for row in rows if row["status"] in _STATES]
+    interrupted = [row for row in rows if row["status"] == "running"]
+    if total <= len(ended):
+        return
+    distributions = {field: _distribution(d) for field, d in space.items()}
+    store = _rebuild(study, journal, distributions, ended, interrupted)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # a resumed search must not draw the first random settings again
+    sampler = optuna.samplers.TPESampler(seed=seed + 7919 * len(ended), multivariate=True, n_startup_trials=4)
+    searcher = OptunaSearch(space=distributions, metric=METRIC, mode="max", storage=store, study_name=study, sampler=sampler)
+
+    def objective(params: dict[str, Any]) -> None:
+        trial = make(params)
+        try:
+            row = jobs.run(trial, where, scratch, board)
+        except TrialFailed as failure:
+            # an exception is how Tune hears of a failure; the table has the whole of it
+            raise RuntimeError(str(failure)) from None
+        tune.report({METRIC: row[METRIC], "epoch": row["epoch"], "key": trial.key})
+
+    reserved = jobs.resources(where)
+    per_trial = {"CPU": reserved["num_cpus"] or 0.01, "GPU": reserved["num_gpus"]}
+    tuner = tune.Tuner(
+        tune.with_resources(objective, per_trial),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=total - len(ended),
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda t: t.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=study, storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=0)
+        ),
+    )
+    tuner.fit()
+
+
+def _distribution(distribution: Float | Int | Choice) -> BaseDistribution:
+    if isinstance(distribution, Choice):
+        return CategoricalDistribution(distribution.values)
+    if isinstance(distribution, Int):
+        return IntDistribution(distribution.low, distribution.high, log=distribution.log)
+    return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
+
+
+def _rebuild(
+    study: str,
+    journal: Path,
+    distributions: dict[str, BaseDistribution],
+    ended: Sequence[dict[str, Any]],
+    interrupted: Sequence[dict[str, Any]],
+) -> JournalStorage:
+    """Optuna's study as the tables have it."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    for old in journal.parent.glob(f"{journal.name}*"):
+        os.remove(old)
+    store = JournalStorage(JournalFileBackend(str(journal)))
+    made = optuna.create_study(storage=store, study_name=study, direction="maximize")
+    for row in sorted(ended, key=lambda r: r["started"]):
+        state = _STATES[row["status"]]
+        made.add_trial(
+            create_trial(
+                state=state,
+                params=json.loads(row["params"]),
+                distributions=distributions,
+                value=row[METRIC] if state is not TrialState.FAIL else None,
+                user_attrs={"key": row["key"]},
+            )
+        )
+    for row in interrupted:
+        made.enqueue_trial(json.loads(row["params"]), user_attrs={"key": row["key"]})
+    return store

@@ -1,0 +1,165 @@
+"""Batches: every image once, the same for any number of workers and processes, from any step on."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from sadcl.config import Augmentation, Data
+from sadcl.data import load
+from sadcl.data.loader import _KEPT, Loader
+from sadcl.data.transforms import read_image, to_input
+from sadcl.errors import UserError
+
+AUGMENTATION = Augmentation(multiscale=(1.0, 0.75), flip=True, cutout=0.25, randaugment=1)
+
+
+def loader(images, **options):
+    defaults = {"image_size": 32, "augmentation": AUGMENTATION, "seed": 5, "batch_size": 9, "shuffle": True}
+    return Loader(images, **{**defaults, **options})
+
+
+def equal(a, b):
+    return a.position == b.position and all(torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True))
+
+
+def test_every_image_once_an_epoch_in_another_order(small_scenes):
+    images = small_scenes.train
+    one = loader(images)
+    assert len(images) % 9
+    assert one.steps == -(-len(images) // 9)
+    orders = []
+    for epoch in (1, 2, 1):
+        batches = list(one.batches(epoch))
+        assert len(batches) == one.steps
+        assert [len(b.index) for b in batches[:-1]] == [9] * (one.steps - 1)
+        index = torch.cat([b.index for b in batches])
+        assert sorted(index.tolist()) == list(range(len(images)))
+        assert all((b.weight == 1).all() and b.position == 0 for b in batches)
+        targets = torch.cat([b.targets for b in batches])
+        assert targets.dtype == torch.int8
+        assert (targets.numpy() == images.targets[index]).all()
+        orders.append(index)
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
+
+
+def test_without_shuffling_or_augmentation_it_is_the_files(small_scenes):
+    images = small_scenes.test
+    batches = list(loader(images, augmentation=None, shuffle=False).batches(0))
+    assert torch.cat([b.index for b in batches]).tolist() == list(range(len(images)))
+    expected = torch.stack([to_input(read_image(images.path(i), 32)) for i in range(len(images))])
+    assert torch.equal(torch.cat([b.images for b in batches]), expected)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4, 11])
+def test_shares_put_together_are_the_global_batch(small_scenes, world):
+    """To the bit; a share without images runs the batch's first one with weight 0."""
+    images = small_scenes.train.subset(range(19), "x")  # batches of 9, 9 and 1
+    whole = list(loader(images).batches(3))
+    ranks = [list(loader(images, rank=r, world_size=world).batches(3)) for r in range(world)]
+    for step, batch in enumerate(whole):
+        shares = [batches[step] for batches in ranks]
+        real = [s for s in shares if (s.weight == 1).all()]
+        for part in ("images", "targets", "index"):
+            assert torch.equal(torch.cat([getattr(s, part) for s in real]), getattr(batch, part))
+        sizes = [int(s.weight.sum()) for s in shares]
+        assert max(sizes) - min(sizes) <= 1
+        for share in shares:
+            if (share.weight == 1).all():
+                assert torch.equal(batch.index[share.position : share.position + len(share.index)], share.index)
+            else:
+                assert share.weight.tolist() == [0]
+                assert torch.equal(share.images, batch.images[:1])
+        assert len(real) == min(world, len(batch.index))
+
+
+def test_loader_processes_give_the_same_bytes_and_name_bad_files(tmp_path):
+    config = Data(name="scenes", scene_train=20, scene_test=4)
+    data = load(config, tmp_path)
+    alone, helped = loader(data.train, batch_size=4), loader(data.train, batch_size=4, workers=2)
+    for epoch in (1, 2):
+        assert all(map(equal, alone.batches(epoch), helped.batches(epoch)))
+    next(helped.batches(3))  # left in the middle of an epoch
+    assert all(map(equal, alone.batches(4, start_step=2), helped.batches(4, start_step=2)))
+    bad = data.train.path(7)
+    with open(bad, "r+b") as file:
+        file.truncate(700)
+    messages = []
+    fresh = load(config, tmp_path).train  # nothing of it in memory yet
+    for one in (loader(fresh, batch_size=4), helped):
+        with pytest.raises(UserError) as caught:
+            list(one.batches(5))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]  # no traceback of another process in it
+    assert bad in messages[0]
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 6])
+def test_an_epoch_goes_on_where_it_stopped(small_scenes, start):
+    one = loader(small_scenes.train)
+    whole = list(one.batches(2))
+    rest = list(loader(small_scenes.train).batches(2, start_step=start))
+    assert len(rest) == max(len(whole) - start, 0)
+    assert all(map(equal, rest, whole[start:]))
+
+
+def pixels(images, epoch, **options):
+    """Image index -> what the network sees of it."""
+    batches = list(loader(images, **options).batches(epoch))
+    return {int(i): image for b in batches for i, image in zip(b.index, b.images, strict=True)}
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(small_scenes):
+    images = small_scenes.train
+    one = pixels(images, 1)
+    for other in (pixels(images, 1, batch_size=4), pixels(images, 1, shuffle=False)):
+        assert all(torch.equal(one[i], other[i]) for i in one)
+    for other in (pixels(images, 2), pixels(images, 1, seed=6)):
+        assert np.mean([torch.equal(one[i], other[i]) for i in one]) < 0.1
+
+
+def test_images_in_memory_are_the_files_and_go_with_their_set(tmp_path):
+    data = load(Data(name="scenes", scene_train=20, scene_test=4), tmp_path)
+    images = data.train
+    before = pixels(images, 1)
+    for i in range(len(images)):
+        open(images.path(i), "w").close()
+    again = pixels(images, 1)  # another loader of the same set reads no file
+    assert all(torch.equal(before[i], again[i]) for i in before)
+    with pytest.raises(UserError, match="empty"):
+        pixels(images, 1, image_size=192)  # too large to keep, and decoded at another size
+    kept = weakref.ref(next(iter(_KEPT[images].values()))[1])
+    del images, data
+    gc.collect()
+    assert kept() is None
+
+
+def test_resize_before_the_crop(small_scenes):
+    spec = Augmentation(resize=64, multiscale=(0.5,))
+    batch = next(loader(small_scenes.train, augmentation=spec).batches(1))
+    assert batch.images.shape[-2:] == (32, 32)
+    # a crop of half of 64 px is not resized: its pixels are the file's
+    source = to_input(read_image(small_scenes.train.path(int(batch.index[0])), 64))
+    windows = source.unfold(1, 32, 1).unfold(2, 32, 1)
+    assert (windows == batch.images[0][:, None, None]).flatten(3).all(dim=3).all(dim=0).any()
+
+
+def test_an_empty_set_has_no_batches(small_scenes):
+    empty = loader(small_scenes.train.subset([], "none"))
+    assert empty.steps == 0
+    assert list(empty.batches(1)) == []
+
+
+def test_real_photographs(photographs):
+    data = load(Data(name="coco", limit_train=12, limit_test=6, holdout=0.25), photographs)
+    batches = list(loader(data.train, image_size=224, batch_size=4).batches(1))
+    images = torch.cat([b.images for b in batches])
+    assert images.shape == (len(data.train), 3, 224, 224)
+    assert images.isfinite().all()
+    assert images.flatten(1).std(dim=1).min() > 0.1  # photographs, not blanks
+    kept = pixels(data.test, 1, image_size=64, augmentation=None)
+    for i, image in kept.items():
+        assert torch.equal(image, to_input(read_image(data.test.path(i), 64)))

@@ -1,0 +1,177 @@
+"""From a file to the network's input; Pillow is the reference for decoding."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from sadcl.config import Augmentation
+from sadcl.data import transforms
+from sadcl.data.transforms import augment, cutout, decode, read_image, resize, to_input
+from sadcl.errors import UserError
+
+
+def picture(width=40, height=30):
+    """Smooth colours with an orientation."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 6, y * 8, (x + y) * 3], axis=-1).astype(np.uint8))
+
+
+def encoded(image, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(picture()), id="jpeg"),
+        pytest.param(encoded(picture(), progressive=True), id="progressive"),
+        pytest.param(encoded(picture().convert("L")), id="gray"),
+        pytest.param(encoded(picture().convert("CMYK")), id="cmyk"),
+        pytest.param(encoded(picture(), "PNG"), id="png"),
+        pytest.param(encoded(picture().convert("RGBA"), "PNG"), id="png-alpha"),
+        pytest.param(encoded(picture().convert("P"), "PNG"), id="png-palette"),
+        pytest.param(encoded(picture(), "BMP"), id="bmp"),
+        pytest.param(encoded(picture(), "GIF"), id="gif"),
+        pytest.param(encoded(picture(), exif=orientation(6)), id="exif-6"),
+        pytest.param(encoded(picture(), exif=orientation(3)), id="exif-3"),
+        pytest.param(encoded(picture()) + b"trailing bytes", id="trailing"),
+    ],
+)
+def test_decoding_is_pillows(data, fast, tmp_path, monkeypatch):
+    if not fast:
+        monkeypatch.setattr(transforms, "decode_image", None)  # a torchvision that no longer decodes
+    (tmp_path / "named.jpg").write_bytes(data)  # whatever it is
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    image = decode(data, "named.jpg")
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, *expected.shape[:2])
+    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 2
+    assert read_image(tmp_path / "named.jpg", 16).shape == (3, 16, 16)
+
+
+def test_sixteen_bit_png_is_brought_to_bytes():
+    data = encoded(Image.fromarray(np.array([[0, 256, 40_000, 65_535]], np.uint16)), "PNG")
+    image = decode(data, "x.png")
+    assert image.dtype == torch.uint8
+    assert image.tolist() == [[[0, 1, 156, 255]]] * 3
+
+
+WHOLE = encoded(Image.effect_noise((64, 64), 90).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"bad.jpg' is empty \(0 bytes\)"),
+        (b"GIF89a, not really", r"bad.jpg' \(18 bytes\) cannot be decoded"),
+        (b"<html>404</html>", r"cannot be decoded: no known image format"),
+        (WHOLE[:20], r"cannot be decoded"),
+        (WHOLE[: len(WHOLE) // 2], r"cannot be decoded: .*truncated"),
+        (WHOLE[:-40], r"cannot be decoded: .*truncated"),
+        (WHOLE[:-2], r"cannot be decoded: .*truncated"),
+        (encoded(picture(), "PNG")[:80], r"cannot be decoded"),
+    ],
+)
+def test_damaged_files_are_named(data, message, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        read_image(tmp_path / "bad.jpg", 32)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"none.jpg' cannot be read: No such file"):
+        read_image(tmp_path / "none.jpg", 32)
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory"):
+        read_image(tmp_path, 32)
+
+
+def test_resizing_is_pillows_bilinear():
+    image = torch.from_numpy(np.array(picture(100, 60))).permute(2, 0, 1)
+    expected = np.asarray(picture(100, 60).resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(resize(image, 32).permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+def test_normalisation():
+    image = torch.arange(3 * 4 * 4, dtype=torch.uint8).view(3, 4, 4)
+    expected = (image.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1).double()
+    torch.testing.assert_close(to_input(image).double(), expected, atol=1e-6, rtol=1e-6)
+    assert torch.equal(to_input(image[None])[0], to_input(image))  # a batch is its images
+
+
+SPECS = [
+    Augmentation(flip=True),
+    Augmentation(multiscale=(1.0, 0.75, 0.5)),
+    Augmentation(cutout=0.5),
+    Augmentation(randaugment=2),
+    Augmentation(multiscale=(0.75,), flip=True, cutout=0.3, randaugment=2, randaugment_magnitude=20),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_augmentation_is_a_function_of_its_generator_alone(spec):
+    image = torch.from_numpy(np.array(picture(48, 48))).permute(2, 0, 1).contiguous()
+    before = image.clone()
+    results = []
+    for seed, disturbance in ((0, 1), (0, 2), *((s, 3) for s in range(1, 12))):
+        torch.manual_seed(disturbance)
+        state = torch.get_rng_state()
+        results.append(augment(image, spec, 32, np.random.default_rng(seed)))
+        assert torch.equal(torch.get_rng_state(), state)  # dropout after it sees the same numbers as without it
+    assert torch.equal(image, before)
+    assert all(r.shape == (3, 32, 32) and r.dtype == torch.uint8 for r in results)
+    assert torch.equal(results[0], results[1])
+    assert any(not torch.equal(results[0], r) for r in results[2:])
+
+
+def test_flip_mirrors_half_of_the_images():
+    image = torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)
+    mirrored = 0
+    for seed in range(200):
+        result = augment(image, Augmentation(flip=True), 32, np.random.default_rng(seed))
+        assert torch.equal(result, image) or torch.equal(result, image.flip(-1))
+        mirrored += not torch.equal(result, image)
+    assert 70 < mirrored < 130
+
+
+def test_a_crop_is_a_part_of_the_image():
+    """Of a picture whose red is the column and green the row, a half-size crop spans half of the values."""
+    y, x = np.mgrid[:64, :64]
+    image = torch.from_numpy(np.stack([x * 4, y * 4, 0 * x]).astype(np.uint8))
+    starts = set()
+    for seed in range(30):
+        crop = augment(image, Augmentation(multiscale=(0.5,)), 64, np.random.default_rng(seed)).int()
+        for channel in crop[:2]:
+            assert channel.max() - channel.min() == 31 * 4
+        starts.add((int(crop[0].min()), int(crop[1].min())))
+    assert len(starts) > 20
+
+
+def test_cutout_is_one_square_cut_off_at_the_border():
+    image = torch.full((3, 20, 20), 77, dtype=torch.uint8)
+    sizes = set()
+    for seed in range(100):
+        result = cutout(image, 8, np.random.default_rng(seed))
+        hole = (result != 77).any(dim=0)
+        rows, columns = hole.any(dim=1).sum().item(), hole.any(dim=0).sum().item()
+        assert hole.sum() == rows * columns
+        assert 1 <= rows <= 8
+        assert 1 <= columns <= 8
+        sizes.add((rows, columns))
+    assert (8, 8) in sizes
+    assert len(sizes) > 5

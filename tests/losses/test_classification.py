@@ -1,0 +1,98 @@
+"""Eq. 8 against plain loops, and the asymmetric loss against timm's."""
+
+import math
+
+import pytest
+import torch
+from timm.loss import AsymmetricLossMultiLabel
+
+from sadcl.losses import class_loss
+
+
+def make(images=4, labels=5):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(images, labels, generator=generator, dtype=torch.float64) * 3
+    targets = torch.randint(-1, 2, (images, labels), generator=generator)
+    return logits.requires_grad_(), targets
+
+
+def test_equals_eq_8_in_plain_loops():
+    logits, targets = make()
+    weight = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    expected = 0.0
+    for i in range(4):
+        for j in range(5):
+            score = 1 / (1 + math.exp(-logits[i, j].item()))
+            if targets[i, j] != -1 and weight[i]:
+                expected -= math.log(score) if targets[i, j] == 1 else math.log(1 - score)
+    total, count = class_loss(logits, targets, weight)
+    assert count == 3
+    assert total.item() == pytest.approx(expected, abs=1e-10)
+    (gradient,) = torch.autograd.grad(total, logits)
+    slope = (logits.sigmoid() - (targets == 1).double()) * (targets != -1) * weight[:, None]
+    torch.testing.assert_close(gradient, slope.detach(), rtol=1e-10, atol=1e-10)
+
+
+def asymmetric(logits, targets, negative, positive, clip):
+    total = 0
+    for i in range(logits.shape[0]):
+        for j in range(logits.shape[1]):
+            score = torch.sigmoid(logits[i, j])
+            shifted = torch.clamp(score - clip, min=0)
+            if targets[i, j] == 1:
+                total -= (1 - score) ** positive * torch.log(score)
+            elif targets[i, j] == 0:
+                total -= shifted**negative * torch.log(1 - shifted)
+    return total
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(("negative", "positive"), [(4.0, 0.0), (2.0, 1.0), (0.0, 0.0)])
+def test_asymmetric_equals_plain_loops_and_timm(clip, negative, positive):
+    logits, targets = make()
+    options = {"kind": "asymmetric", "gamma_negative": negative, "gamma_positive": positive, "clip": clip}
+    total, _ = class_loss(logits, targets, **options)
+    loops = asymmetric(logits, targets, negative, positive, clip)
+    one_row = targets[targets != -1][None]  # timm's default reduction changed from the sum to a mean over rows
+    timm = AsymmetricLossMultiLabel(negative, positive, clip)(logits[targets != -1][None], one_row)
+    for theirs, tolerance in ((loops, 1e-10), (timm.double(), 1e-4)):  # timm computes in float32
+        torch.testing.assert_close(total, theirs, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            torch.autograd.grad(total, logits, retain_graph=True)[0],
+            torch.autograd.grad(theirs, logits, retain_graph=True)[0],
+            rtol=tolerance,
+            atol=tolerance,
+        )
+
+
+def test_asymmetric_without_focus_and_clip_is_bce():
+    logits, targets = make()
+    plain, _ = class_loss(logits, targets)
+    focused, _ = class_loss(logits, targets, kind="asymmetric", gamma_negative=0, gamma_positive=0, clip=0)
+    torch.testing.assert_close(plain, focused, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("clip", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 4.0])
+def test_saturated_scores_stay_finite(dtype, clip, gamma):
+    logits = torch.tensor([[-1000.0, 1000.0, -20.0, 20.0, 0.0]], dtype=dtype).repeat(2, 1).requires_grad_()
+    targets = torch.tensor([[1] * 5, [0] * 5])
+    for kind in ("bce", "asymmetric"):
+        total, _ = class_loss(logits, targets, kind=kind, gamma_negative=gamma, gamma_positive=gamma, clip=clip)
+        (gradient,) = torch.autograd.grad(total, logits)
+        assert bool(total.isfinite())
+        assert bool(gradient.isfinite().all())
+
+
+def test_nothing_known_is_a_differentiable_zero():
+    logits, targets = make()
+    for kind in ("bce", "asymmetric"):
+        total, count = class_loss(logits, targets * 0 - 1, torch.zeros(4), kind=kind)
+        assert total == count == 0
+        assert bool((torch.autograd.grad(total, logits)[0] == 0).all())
+
+
+def test_another_kind_is_refused():
+    with pytest.raises(ValueError, match="but got 'focal'"):
+        class_loss(*make(), kind="focal")
