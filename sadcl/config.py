@@ -259,4 +259,6 @@ def _explain(item: Any) -> str:
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"
+    if isinstance(item["input"], dict):  # a rule over several fields: it names them and their values
+        return f"{name} is not possible: {message.removeprefix('value error, ')}"
     return f"{name} = {item['input']!r} is not possible: {message}"

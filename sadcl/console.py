@@ -1,11 +1,13 @@
-"""What people watch while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""What people see while the work runs: a live table on a terminal, plain lines elsewhere; and how a command ends."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +17,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-console = Console(soft_wrap=True)
+from sadcl.errors import TrialFailed, UserError
+
+console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
+_PLAIN_SECONDS = 60
+"""Without a terminal an epoch that is under way is mentioned this often."""
 
 
 def shout(text: str, title: str) -> None:
@@ -26,18 +32,54 @@ def shout(text: str, title: str) -> None:
         console.print(f"=== {title}: {text} ===", highlight=False)
 
 
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """One paragraph for a user's mistake (exit 2) or a failed run (exit 1), a hint after Ctrl-C (exit 130)."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # signals belong to the main thread
+        signal.signal(signal.SIGTERM, stop)  # what `ray job stop` sends
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except TrialFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
 def settings(params: Mapping[str, Any]) -> str:
-    """A trial's settings in a few characters: the last part of each field's name, three digits."""
-    parts = [f"{k.split('.')[-1]}={v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]}={v}" for k, v in params.items()]
-    return " ".join(parts)
+    """A trial's settings in a few characters: the last part of each field's name where that says enough, three digits."""
+    last = [name.split(".")[-1] for name in params]
+    names = [short if last.count(short) == 1 else full for full, short in zip(params, last, strict=True)]
+    return " ".join(
+        f"{n}={v:.3g}" if isinstance(v, float) else f"{n}={v}" for n, v in zip(names, params.values(), strict=True)
+    )
+
+
+def clock(seconds: float | None) -> str:
+    """1:05:09, or ? where that is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Watch:
     """Fetches the trials' events in a thread of its own and shows them until the block ends.
 
     Args:
-        title: of the study.
-        fetch: gives the events since the last call.
+        title: of what runs.
+        fetch: gives the events since the last call; an event has a trial's ``key`` and what is new of ``what, params,
+            status, cause, val_mAP, test_mAP, stage, epoch, epochs, metrics`` and ``part``, the share of an epoch that is
+            done.
         epochs: epochs of the whole plan that are still to be trained, for the time that is left.
         best: held-out mAP that the search has reached before.
     """
@@ -45,11 +87,10 @@ class Watch:
     def __init__(self, title: str, fetch: Callable[[], list[dict[str, Any]]], epochs: int, best: float | None = None) -> None:
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.done, self.began = 0, time.monotonic()
-        self.names: dict[str, tuple[str, str]] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Watch:
         if self._live is not None:
@@ -65,94 +106,93 @@ class Watch:
         if self._live is not None:
             self._live.stop()
 
-    def name(self, key: str, what: str, params: Mapping[str, Any]) -> None:
-        """Say what a trial is called."""
-        self.names[key] = (what, settings(params))
-
-    def skip(self, epochs: int) -> None:
-        """Some epochs of the plan will not be trained after all."""
-        self.epochs -= epochs
-
-    def say(self, text: str) -> None:
-        console.print(text, highlight=False)
+    def left(self) -> float | None:
+        """Seconds that the rest of the plan will take, by what was trained so far."""
+        under_way = sum(row.get("part", 0.0) for row in self.rows.values() if row.get("status") == "running")
+        if not self.done + under_way:
+            return None
+        rest = max(self.epochs - self.done - under_way, 0)
+        return rest * (time.monotonic() - self.began) / (self.done + under_way)
 
     def _loop(self) -> None:
         while not self._stop.wait(0.5):
             try:
                 self._take()
-            except Exception:  # the cluster is going away: the study says why
+            except Exception:  # the cluster is going away: the main thread says why
                 return
 
     def _take(self) -> None:
         for event in self.fetch():
             self._event(event)
         if self._live is not None:
-            self._live.update(self._render(), refresh=True)
+            self._live.update(self._table(), refresh=True)
 
-    def _event(self, event: dict[str, Any]) -> None:
-        key = event["key"]
-        if key not in self.names and "what" in event:
-            self.name(key, event["what"], json.loads(event["params"]))
-        row = self.rows.setdefault(key, {"since": time.monotonic()})
+    def _event(self, event: Mapping[str, Any]) -> None:
+        row = self.rows.setdefault(event["key"], {"what": event["key"], "params": {}, "said": time.monotonic()})
+        row.update({"metrics": {}} if event.get("status") == "running" else {})
         row.update(event)
-        what, setting = self.names.get(key, (key, ""))
-        if "epoch" in event and "epochs" in event:
+        what = row["what"]
+        if "metrics" in event:  # an epoch has ended
             self.done += 1
-            value = event.get("val_mAP")
+            row["part"] = 0.0
+            value = event["metrics"].get("val_mAP")
             if value is not None and what.startswith("search"):
                 self.best = value if self.best is None else max(self.best, value)
             self._line(
-                f"{what} {setting} | stage {event['stage']} epoch {event['epoch']}/{event['epochs']} | {_held_out(value)}"
-                f"{_active(event)} | best {_figure(self.best)} | left {_clock(self.left())}"
+                f"{what}: stage {row['stage']} epoch {row['epoch']}/{row['epochs']}{_held_out(value)}"
+                f"{_active(event['metrics'])}; {self._state()}"
             )
-        elif event.get("status") in ("failed", "complete"):
-            reason = f": {event['cause']}" if event.get("cause") else f" | {_held_out(event.get('val_mAP'))}"
-            self._line(f"{what} {setting} | {event['status']}{reason}")
+        elif "part" in event:
+            if time.monotonic() - row["said"] > _PLAIN_SECONDS:
+                row["said"] = time.monotonic()
+                self._line(f"{what}: stage {row['stage']} epoch {row['epoch']}, {event['part']:.0%} of it; {self._state()}")
+        elif event.get("status") == "running":
+            self._line(f"{what}: started{' with ' if row['params'] else ''}{settings(row['params'])}")
+        elif event.get("status") == "failed":
+            self._line(f"{what}: FAILED: {event['cause']}")
+        elif event.get("status") == "complete":
+            tested = event.get("test_mAP")
+            self._line(f"{what}: complete{_held_out(event.get('val_mAP'))}{f', test mAP {tested:.2f}' if tested else ''}")
+
+    def _state(self) -> str:
+        best = "" if self.best is None else f"best of search {self.best:.2f}, "
+        return f"{best}about {clock(self.left())} left"
 
     def _line(self, text: str) -> None:
         if self._live is None:
-            console.print(f"[{_clock(time.monotonic() - self.began)}] {text}", highlight=False, markup=False)
+            console.print(f"[{clock(time.monotonic() - self.began)}] {text}", highlight=False, markup=False)
 
-    def left(self) -> float | None:
-        """Seconds that the rest of the plan will take, by what was trained so far."""
-        if not self.done:
-            return None
-        return max(self.epochs - self.done, 0) * (time.monotonic() - self.began) / self.done
-
-    def _render(self) -> Group:
+    def _table(self) -> Group:
         table = Table(title=self.title, title_justify="left", expand=False)
-        for column in ("trial", "settings", "epoch", "mAP", "rows/label", "state"):
-            table.add_column(column, justify="right" if column in ("epoch", "mAP", "rows/label") else "left")
-        for key, row in list(self.rows.items())[-24:]:
-            what, setting = self.names.get(key, (key, ""))
-            epoch = f"{row['stage']}: {row['epoch']}/{row['epochs']}" if "epochs" in row else ""
-            state = row.get("status", "running")
-            style = {"failed": "red", "complete": "green"}.get(state, "")
-            admitted = f"{row['admitted']:.0f}" if "admitted" in row else ""
-            table.add_row(what, setting, epoch, _figure(row.get("val_mAP")), admitted, Text(state, style=style))
-        foot = f"best {_figure(self.best)}   {self.done}/{self.epochs} epochs   left {_clock(self.left())}"
+        for column in ("trial", "settings", "epoch", "held-out mAP", "rows/label", "state"):
+            right = column in ("epoch", "held-out mAP", "rows/label")
+            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        for row in list(self.rows.values())[-max(console.height - 8, 4) :]:
+            metrics = row.get("metrics", {})
+            at = f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}" if "epoch" in row else ""
+            state = row.get("status", "")
+            if state == "running" and row.get("part"):
+                state = f"{row['part']:.0%} of epoch"
+            value = row.get("val_mAP", metrics.get("val_mAP"))
+            table.add_row(
+                row["what"],
+                settings(row["params"]),
+                at,
+                "" if value is None else f"{value:.2f}",
+                f"{metrics['admitted']:.0f}" if "admitted" in metrics else "",
+                Text(state, style={"failed": "red", "complete": "green"}.get(state, "")),
+            )
+        foot = f"{self.done}/{max(self.epochs, self.done)} epochs; {self._state()}"
         return Group(table, Text(foot, style="bold"))
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def _held_out(value: float | None) -> str:
-    return "all training images" if value is None else f"held-out mAP {value:.2f}"
+    return "" if value is None else f", held-out mAP {value:.2f}"
 
 
-def _active(event: Mapping[str, Any]) -> str:
+def _active(metrics: Mapping[str, Any]) -> str:
     """Whether the contrasts see anything."""
-    if "admitted" not in event:
+    if "admitted" not in metrics:
         return ""
-    warning = " NO CONTRAST IS ACTIVE: lower epsilon" if not event["admitted"] and not event.get("anchors") else ""
-    return f" | {event['admitted']:.0f} rows a label admitted{warning}"
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    idle = not metrics.get("anchors") and not metrics.get("counted_labels")
+    return f", {metrics['admitted']:.0f} rows a label admitted{' (NO CONTRAST IS ACTIVE: lower epsilon)' if idle else ''}"

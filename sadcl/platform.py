@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from pyarrow import fs
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sadcl import build, data, runner, storage, study
+from sadcl import build, data, runner, study
 from sadcl.config import Config
-from sadcl.console import Watch, console, settings, shout
+from sadcl.console import Watch, console, guarded, shout
+from sadcl.data import checks
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment, preflight
 from sadcl.results import store
-from sadcl.runner import TrialFailed, Where
-from sadcl.search.plan import Search, Trial
-from sadcl.search.space import describe
-from sadcl.training.loop import pick_device
+from sadcl.runner import Where
+from sadcl.search.plan import Plan, Search, Trial
 
 
 def run(
@@ -67,18 +62,12 @@ def run(
     Raises:
         UserError: for whatever can be known to be wrong before trials start, and where no trial succeeds.
     """
-    scale = scale or ("full" if data_root is not None else "demo")
-    if scale not in ("demo", "full"):
-        raise UserError(f"--scale {scale!r} is not possible: demo or full.")
-    if scale == "full" and data_root is None:
-        raise UserError("--scale full needs --data-root: say where the data set lies.")
+    scale = _scale(scale, data_root)
     if workers < 1 or (trials is not None and trials < search.confirm_top) or (max_concurrent or 1) < 1:
         raise UserError(
             f"workers >= 1, max-concurrent >= 1 and trials >= {search.confirm_top} must hold, but got workers={workers}, "
             f"max-concurrent={max_concurrent}, trials={trials}."
         )
-    total = trials or (search.trials if scale == "full" else search.demo_trials)
-    name = search.study(scale)
     base = search.config(scale)
     if data_root is not None:
         concrete = data.resolve(base.data.model_copy(update={"name": search.base.data.name}), data_root).name
@@ -86,187 +75,60 @@ def run(
     where = _where(storage, data_root, scale, workers, gpus_per_trial, address)
     if data_root is None:
         shout(
-            f"no --data-root was given, so {name} runs a small network on embedded scenes. Its figures prove the path, "
-            "not the science. Give --data-root for the real thing.",
+            f"no --data-root was given, so {search.name} runs a small network on embedded scenes. Its figures prove the "
+            "path, not the science. Give --data-root for the real thing.",
             "DEMO SCALE",
         )
     preflight.check_storage(storage)
     images = _load(base, data_root)
+    whole = runner.load(base.data.model_copy(update={"holdout": 0.0}), data_root)
     build.check_model(base)
-    plan = _Plan(search, scale, base, images.digest, total)
+    total = trials or (search.trials if scale == "full" else search.demo_trials)
+    plan = Plan(search, scale, base, total, images.digest, whole.digest)
     console.print(f"[bold]{search.question}[/bold]", highlight=False)
-    for text in plan.lines(images, where):
+    counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
+    console.print(f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels)", highlight=False)
+    for text in plan.lines():
         console.print(text, highlight=False)
+    console.print(
+        f"  each trial: {workers} worker(s) of {where.cpus} CPU(s) and {where.gpus:g} GPU(s); results in {where.storage}",
+        highlight=False,
+    )
     if dry_run:
         return None
     if scale == "full" and not where.gpus:
-        _warn_of_hours(plan, base, images, yes)
-    with study.locked(storage, name):
+        _warn_of_hours(plan, images, yes)
+    with study.locked(storage, plan.study):
         if fresh:
-            _remove(storage, name, yes)
-        study.claim(storage, search.identity(scale, base, images.digest))
-        _run(plan, where, address, max_concurrent)
-    found = study.rows(storage, name)
-    shared = plan.stage1(base).key
-    stage1 = [row for row in store.read(storage, "trials").to_pylist() if row["key"] == shared and row["study"] != name]
-    table, sentences = study.summary(_with_admitted(storage, found + stage1), search.published)
+            _remove(storage, plan.study, yes)
+        study.claim(storage, plan.identity())
+        before = study.rows(storage, plan.study)
+        if before:
+            count = {s: len([r for r in before if r["status"] == s]) for s in ("complete", "running", "failed")}
+            console.print(
+                f"Going on with what is there: {count['complete']} runs are complete, {count['running']} were interrupted, "
+                f"{count['failed']} failed and are tried again.",
+                highlight=False,
+            )
+        address = environment.prepare(address)
+        from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
+
+        driver.drive(plan, where, address, max_concurrent)
+    table, sentences = study.summary(study.with_admitted(storage, plan), search)
     console.print(table)
     for text in sentences:
         console.print(text, highlight=False)
-    console.print(f"Ask the tables: sadcl results top --study {name} --storage {storage}", highlight=False)
-    return store.read(storage, "trials").filter(pa.compute.field("study") == name)
+    console.print(f"Ask the tables: sadcl results top --study {plan.study} --storage {storage}", highlight=False)
+    return store.read(storage, "trials").filter(pa.compute.field("study") == plan.study)
 
 
-class _Plan:
-    """The trials of a study, as far as they are known before it runs."""
-
-    def __init__(self, search: Search, scale: str, base: Config, digest: str, total: int) -> None:
-        self.search, self.scale, self.base, self.digest, self.total = search, scale, base, digest, total
-        self.study = search.study(scale)
-        self.space = search.space_at(scale)
-
-    def stage1(self, config: Config) -> Trial:
-        return self.search.stage1_trial(self.scale, config, self.digest)
-
-    def baselines(self) -> list[Trial]:
-        return self.search.baseline_trials(self.scale, self.base)
-
-    def seeds(self) -> list[Config]:
-        return [self.base.override({"seed": seed}) for seed in self.search.confirm_seeds]
-
-    def epochs(self, ended: set[str]) -> int:
-        """Epochs that are still to be trained."""
-        s1, s2 = self.base.stage1.epochs, self.base.stage2.epochs
-        known = [self.stage1(self.base), *self.baselines(), *(self.stage1(config) for config in self.seeds())]
-        count = sum(runner.epochs_of(t.config, with_stage1=False) for t in known if t.key not in ended)
-        count += (self.total - len([key for key in ended if key.startswith(f"{self.study}-tuned-s{self.base.seed}-")])) * s2
-        arms = self.search.confirm_top + ("stage2" in self.search.baselines)
-        return max(count, 0) + len(self.search.confirm_seeds) * arms * s2 + s1 + s2
-
-    def lines(self, images: data.MultiLabelData, where: Where) -> Iterator[str]:
-        counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test"
-        yield f"study {self.study}: {images.name} ({counts} images, {len(images.labels)} labels, digest {images.digest})"
-        for field, text in describe(self.space).items():
-            yield f"  {field}: {text}"
-        stages = f"{self.base.stage1.epochs} + {self.base.stage2.epochs} epochs"
-        seeds = ", ".join(map(str, self.search.confirm_seeds))
-        yield (
-            f"  one shared stage 1, {' and '.join(self.search.baselines)}, {self.total} trials, the best {self.search.confirm_top} "
-            f"again over seeds {seeds}, one final run; {stages}"
-        )
-        yield f"  each trial: {where.workers} worker(s) of {where.cpus} CPU(s) and {where.gpus:g} GPU(s); results in {where.storage}"
-
-
-def _run(plan: _Plan, where: Where, address: str | None, max_concurrent: int | None) -> None:
-    address = environment.prepare(address)
-    from sadcl.ray_backend import board as boards
-    from sadcl.ray_backend import cluster, jobs, tuner
-
-    search, base = plan.search, plan.base
-    before = study.rows(where.storage, plan.study)
-    ended = {row["key"] for row in before if row["status"] in runner.FINISHED}
-    if before:
-        left = len([row for row in before if row["status"] == "running"])
-        console.print(f"Going on: {len(ended)} runs have ended, {left} were interrupted.", highlight=False)
-    scores = [row["val_mAP"] for row in before if row["phase"] == "search" and row["val_mAP"] is not None]
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as available:
-        fit_at_once = preflight.check_resources(available, workers=where.workers, cpus=where.cpus, gpus=where.gpus)
-        board = boards.open_board()
-        title = f"{plan.study}: {search.question}"
-        with Watch(title, lambda: boards.drain(board), plan.epochs(ended), max(scores, default=None)) as watch:
-            pool = jobs.Jobs(where, scratch, board)
-
-            def start(trial: Trial) -> Trial:
-                watch.name(trial.key, _what(trial), trial.params)
-                pool.start(trial)
-                return trial
-
-            stage1 = start(plan.stage1(base))
-            baselines = plan.baselines()
-            alone = [start(trial) for trial in baselines if not trial.config.stage2.epochs]
-            shared = pool.result(stage1)
-            if shared["status"] != "complete":
-                raise UserError(f"Stage 1, which all trials start from, has failed: {shared['cause']}")
-            others = [start(trial) for trial in baselines if trial.config.stage2.epochs]
-            fresh = [start(plan.stage1(config)) for config in plan.seeds()]
-
-            def make(params: dict[str, Any]) -> Trial:
-                return search.search_trial(plan.scale, base, params)
-
-            tuner.search(
-                plan.space,
-                plan.total,
-                [row for row in before if row["phase"] == "search"],
-                make,
-                where,
-                study=plan.study,
-                journal=_journal(where.storage, plan.study, scratch),
-                seed=base.seed,
-                concurrent=max_concurrent or fit_at_once,
-                scratch=scratch,
-                board=board,
-            )
-            best = _best(where.storage, plan.study, search.confirm_top)
-            for trial in fresh:
-                pool.result(trial)
-            final = _final(plan, best[0], shared)
-            final_stage1 = start(plan.stage1(final.config))
-            confirm = [start(t) for t in search.confirm_trials(plan.scale, base, [b["settings"] for b in best])]
-            results = [(trial, pool.result(trial)) for trial in confirm]
-            winner = _winner(best, results)
-            if winner is not best[0]:
-                final = _final(plan, winner, shared)
-                final_stage1 = start(plan.stage1(final.config))
-            pool.result(final_stage1)
-            pool.result(start(final))
-            for trial in (*alone, *others):
-                pool.result(trial)
-
-
-def _what(trial: Trial) -> str:
-    return {"search": f"search {trial.key[-4:]}", "confirm": f"confirm {trial.arm} s{trial.config.seed}"}.get(
-        trial.phase,
-        f"{trial.phase} {trial.arm} s{trial.config.seed}"
-        if trial.phase != trial.arm
-        else f"{trial.arm} s{trial.config.seed}",
-    )
-
-
-def _best(root: str, name: str, count: int) -> list[dict[str, Any]]:
-    """The best settings of the search, by the held-out images."""
-    import json
-
-    trials = [row for row in study.rows(root, name) if row["phase"] == "search"]
-    complete = [row for row in trials if row["status"] == "complete" and row["val_mAP"] is not None]
-    if not complete:
-        cause = next((row["cause"] for row in trials if row["cause"]), "none was run")
-        raise UserError(f"None of the {len(trials)} trials of {name!r} succeeded; the first cause: {cause}")
-    ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
-    return [{**row, "settings": json.loads(row["params"])} for row in ranked]
-
-
-def _final(plan: _Plan, row: dict[str, Any], stage1: dict[str, Any]) -> Trial:
-    """The final run's trial: epochs and weights as the held-out images chose them, on the same schedule."""
-    base = plan.base
-    chosen = {
-        "stage1.epochs": stage1["epoch"],
-        "stage1.planned_epochs": base.stage1.planned_epochs or base.stage1.epochs,
-        "stage1.patience": None,
-        "stage2.epochs": row["epoch"],
-        "stage2.planned_epochs": base.stage2.planned_epochs or base.stage2.epochs,
-        "stage2.patience": None,
-        "optim.report": row["weights"],
-    }
-    return plan.search.final_trial(plan.scale, base, row["settings"], chosen)
-
-
-def _winner(best: list[dict[str, Any]], results: list[tuple[Trial, dict[str, Any]]]) -> dict[str, Any]:
-    """The setting with the best confirmed mean; the search's best where nothing was confirmed."""
-    means = []
-    for row in best:
-        values = [r["val_mAP"] for t, r in results if dict(t.params) == row["settings"] and r["status"] == "complete"]
-        means.append(sum(values) / len(values) if values else float("-inf"))
-    return best[means.index(max(means))]
+def _scale(scale: str | None, data_root: str | None) -> str:
+    scale = scale or ("full" if data_root is not None else "demo")
+    if scale not in ("demo", "full"):
+        raise UserError(f"--scale {scale!r} is not possible: demo or full.")
+    if scale == "full" and data_root is None:
+        raise UserError("--scale full needs --data-root: say where the data set lies.")
+    return scale
 
 
 def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: float | None, address: str | None) -> Where:
@@ -279,40 +141,30 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
         raise UserError(f"--gpus-per-trial {gpus:g} is not possible: 0, a part of one such as 0.25, or a whole number.")
     if gpus and not here and not remote:
         raise UserError(
-            f"--gpus-per-trial {gpus:g} was asked for, but this machine shows no GPU to PyTorch {torch.__version__}. Check the "
-            "driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 to train on the CPU, or join a cluster with --address."
+            f"--gpus-per-trial {gpus:g} was asked for, but PyTorch {torch.__version__} sees no GPU on this machine. Check "
+            "the driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 for the CPU, or join a cluster with --address."
         )
     cpus = 1
     if scale == "full":
-        share = int(here / gpus) if gpus and here else 1
-        cpus = max(1, min(8, (os.cpu_count() or 1) // max(share * workers, 1)))
+        at_once = max(int(here / gpus), workers) if gpus and here else workers
+        cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
     absolute = root if "://" in root else str(Path(root).expanduser().resolve())
     place = str(Path(data_root).expanduser().resolve()) if data_root is not None and "://" not in data_root else data_root
     return Where(absolute, place, scale, workers, cpus, gpus)
 
 
 def _load(config: Config, root: str | None) -> data.MultiLabelData:
-    """Read the data here first, so that what is wrong with it is said before anything is reserved."""
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
+    """Read the data and look at every image file here first, so that what is wrong is said before anything is reserved."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading the data", total=None)
-        return data.load(config.data, root, progress=lambda done, all_: bar.update(task, completed=done, total=all_))
 
+        def show(what: str) -> data.Progress:
+            return lambda done, all_: bar.update(task, description=what, completed=done, total=all_)
 
-def _journal(root: str, name: str, scratch: str) -> Path:
-    """Optuna's journal lies beside the tables where that is a disk; a copy of the truth, made anew at every start."""
-    system, path = storage.resolve(root)
-    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(scratch)
-    return folder / "optuna" / f"{name}.journal"
-
-
-def _with_admitted(root: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row with the rows a label that its last epoch admitted to the bank."""
-    last: dict[str, Any] = {}
-    for epoch in store.read(root, "epochs").sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
-        last[epoch["key"]] = epoch["admitted"]
-    return [{**row, "admitted": last.get(row["key"])} for row in rows]
+        images = data.load(config.data, root, progress=show("drawing the scenes"))
+        checks.check_files([images.train, images.val, images.test], progress=show("looking at the image files"))
+    return images
 
 
 def _remove(root: str, name: str, yes: bool) -> None:
@@ -331,14 +183,14 @@ def _ask(question: str, yes: bool) -> None:
         raise UserError("Nothing was done.")
 
 
-def _warn_of_hours(plan: _Plan, config: Config, images: data.MultiLabelData, yes: bool) -> None:
+def _warn_of_hours(plan: Plan, images: data.MultiLabelData, yes: bool) -> None:
     """Full scale without a GPU: say how long it would take, by a timed step of two images."""
-    network = build.model(config, len(images.labels), pretrained=False)
-    side = config.data.image_size
+    network = build.model(plan.base, len(images.labels), pretrained=False)
+    side = plan.base.data.image_size
     began = time.monotonic()
     network(torch.zeros(2, 3, side, side)).logits_BL.sum().backward()
     per_image = (time.monotonic() - began) / 2
-    hours = plan.epochs(set()) * len(images.train) * per_image / 3600
+    hours = plan.epochs_left((), 0) * len(images.train) * per_image / 3600
     _ask(f"There is no GPU: the study would take about {hours:,.0f} hours on this machine's CPUs.", yes)
 
 
@@ -374,35 +226,29 @@ def train(
     """
     if workers < 1:
         raise UserError(f"--workers {workers} is not possible: at least 1.")
+    scale = _scale(scale or ("demo" if config.data.name == "scenes" else None), data_root)
     preflight.check_storage(storage)
     config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    scale = scale or ("full" if data_root is not None else "demo")
     where = _where(storage, data_root, scale, workers, gpus_per_worker, address)
     images = _load(config, data_root)
     build.check_model(config)
-    pick_device("cuda" if where.gpus and workers == 1 else "cpu")
-    trial = Trial(name, "train", "train", config)
-    if (row := runner.finished(trial, where)) is not None and row["status"] == "complete":
-        return row
-    store.delete(where.storage, trial.key) if row is not None else None
-    epochs = runner.epochs_of(config, with_stage1=True)
+    trial = Trial(name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{images.digest}")
+    if (row := runner.finished(trial, where)) is not None:
+        if row["status"] == "complete":
+            console.print(f"{trial.key} is complete already; nothing is trained again.", highlight=False)
+            return row
+        store.delete(where.storage, trial.key)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
     console.print(f"{trial.key}: {images.name}, {counts}, {workers} worker(s)", highlight=False)
-    if workers == 1:
-        events: list[dict[str, Any]] = []
-        with Watch(name, lambda: [events.pop(0) for _ in range(len(events))], epochs) as watch:
-            watch.name(trial.key, "train", {})
-            return runner.execute(trial, where, events.append)
-    address = environment.prepare(address)
-    from sadcl.ray_backend import board as boards
-    from sadcl.ray_backend import cluster, trainer
+    with study.locked(storage, trial.key):
+        if workers == 1:
+            events: list[dict[str, Any]] = []
+            with Watch(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
+                return runner.execute(trial, where, events.append)
+        address = environment.prepare(address)
+        from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as available:
-        preflight.check_resources(available, workers=workers, cpus=where.cpus, gpus=where.gpus)
-        board = boards.open_board()
-        with Watch(name, lambda: boards.drain(board), epochs) as watch:
-            watch.name(trial.key, "train", {})
-            return trainer.train(trial, where, scratch, board)
+        return driver.train(trial, where, address)
 
 
 def main(search: Search, arguments: Sequence[str] | None = None) -> None:
@@ -433,13 +279,14 @@ def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str]
     options = vars(parser.parse_args(arguments))
     seed = options.pop("seed")
     with guarded():
-        scale = options["scale"] or ("full" if options["data_root"] is not None else "demo")
+        scale = _scale(options.pop("scale"), options["data_root"])
         if options["data_root"] is None:
             shout("no --data-root was given: a small network on embedded scenes.", "DEMO SCALE")
         chosen = config if scale == "full" else demo
         if options["data_root"] is not None:
             chosen = chosen.override({"data.name": config.data.name})
-        row = train(chosen.override({"seed": seed}), name=name if scale == "full" else f"{name}-demo", **options)
+        study_name = name if scale == "full" else f"{name}-demo"
+        row = train(chosen.override({"seed": seed}), name=study_name, scale=scale, **options)
         console.print(f"held-out mAP {row['val_mAP']:.2f}, test mAP {row['test_mAP']:.2f} ({row['weights']} weights)")
         console.print(f"checkpoint: {row['checkpoint']}", highlight=False)
 
@@ -451,28 +298,3 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", default="runs", metavar="ROOT", help="of tables and checkpoints (default: runs)")
     parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else a private one on this machine)")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="training processes (default: 1)")
-
-
-@contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """One paragraph for a user's mistake (exit 2) or a failed run (exit 1), a hint after Ctrl-C (exit 130)."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(ValueError):  # signals belong to the main thread
-        signal.signal(signal.SIGTERM, stop)  # what `ray job stop` sends
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrialFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
-
-
-__all__ = ["main", "main_train", "run", "settings", "train"]

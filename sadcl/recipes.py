@@ -57,7 +57,7 @@ def demo() -> Config:
     """
     light = Augmentation(flip=True)
     return Config(
-        data=Data(name="scenes", image_size=64, scene_train=2000, scene_test=600),
+        data=Data(name="scenes", image_size=64, scene_train=2000, scene_test=600, limit_train=2000, limit_test=600),
         model=Model(
             backbone="test_byobnet",
             feature=-2,
@@ -75,7 +75,7 @@ def demo() -> Config:
         loss=Loss(tau=0.2, sample_weight=0.3, prototype_weight=0.3),
         bank=Bank(policy="slot", epsilon=0.5),
         prototypes=PrototypeConfig(policy="mean"),
-        stage1=Stage(epochs=10, lr=2.5e-3, augmentation=light),
-        stage2=Stage(epochs=4, lr=1e-3, augmentation=light),
-        optim=Optim(batch_size=16, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
+        stage1=Stage(epochs=10, lr=4e-3, augmentation=light),
+        stage2=Stage(epochs=4, lr=1.5e-3, augmentation=light),
+        optim=Optim(batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
     )

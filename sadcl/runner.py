@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import torch
 
 from sadcl import data, distributed, storage
-from sadcl.config import Config, Data
-from sadcl.errors import UserError
+from sadcl.config import Data
+from sadcl.errors import TrialFailed, UserError
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
-from sadcl.search.plan import Trial, stage1_key
-from sadcl.training import Epoch, fit
+from sadcl.search.plan import Trial
+from sadcl.training import Disagreement, Diverged, Epoch, fit
 
 FINISHED = ("complete", "pruned", "failed")
 
@@ -46,10 +47,6 @@ class Where:
         return self.cpus - 1 if self.scale == "full" else 0
 
 
-class TrialFailed(RuntimeError):
-    """A trial that did not end well; its row says why."""
-
-
 Emit = Callable[[dict[str, Any]], None]
 """Takes events: ``key``, and ``status`` or an epoch's figures."""
 
@@ -63,49 +60,44 @@ def finished(trial: Trial, where: Where) -> dict[str, Any] | None:
 def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, Any]:
     """Train a trial, or what an interruption left of it, and give its row of the trials table.
 
-    A trial that has ended before is not trained again.
+    A trial that has ended before is not trained again. The stage 1 that it starts from has to be complete.
 
     Raises:
-        TrialFailed: where it fails, whatever the cause; the row has it.
+        TrialFailed: where it fails, whatever the cause; the row has it. In a process group a lost worker or connection
+            leaves the row ``running``, because the group may be started again.
     """
-    if distributed.world_size() == 1 and (row := finished(trial, where)) is not None:
+    if (row := finished(trial, where)) is not None:
         if row["status"] == "failed":
             raise TrialFailed(row["cause"])
         return row
     first = distributed.rank() == 0
-    try:
-        images = load(trial.config.data, where.data_root)
-    except Exception as error:
-        if first:
-            RunWriter(where.storage, trial.key, describe(trial, where, None)).finish("failed", cause=cause_of(error))
-        raise TrialFailed(cause_of(error)) from error
-    writer = RunWriter(where.storage, trial.key, describe(trial, where, images)) if first else None
     send = emit if emit is not None and first else lambda event: None
-    send({"key": trial.key, "status": "running"})
-
-    def report(epoch: Epoch) -> None:
-        assert writer is not None
-        writer.epoch({"stage": epoch.stage, "epoch": epoch.epoch, **epoch.metrics})
-        send({"key": trial.key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, **epoch.metrics})
-
+    writer: RunWriter | None = None
     try:
+        start = stage1_of(trial, where)
+        images = load(trial.config.data, where.data_root)
+        if first:
+            writer = RunWriter(where.storage, trial.key, describe(trial, where, images))
+        send({"key": trial.key, "status": "running", "what": trial.title, "params": dict(trial.params)})
         if not where.gpus:
             torch.set_num_threads(max(1, where.cpus - where.loader_workers))
         outcome = fit(
             trial.config,
             images,
             folder(trial, where),
-            stage1=shared_stage1(trial, where, images.digest),
+            stage1=start,
             test=trial.phase in ("final", "train") and len(images.test) > 0,
-            report=report,
+            report=functools.partial(_report, writer, send, trial.key),
+            heartbeat=_heartbeat(send, trial.key),
             device="cuda" if where.gpus else "cpu",
             loader_workers=where.loader_workers,
         )
     except Exception as error:
-        if writer is not None:
-            writer.finish("failed", cause=cause_of(error))
-        send({"key": trial.key, "status": "failed", "cause": cause_of(error)})
-        raise TrialFailed(cause_of(error)) from error
+        cause = cause_of(error)
+        if distributed.world_size() == 1 or isinstance(error, (UserError, TrialFailed, Diverged, Disagreement)):
+            fail(trial, where, cause)
+            send({"key": trial.key, "status": "failed", "cause": cause})
+        raise TrialFailed(cause) from error
     figures = {
         **outcome.metrics,
         "weights": outcome.weights,
@@ -119,13 +111,33 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
     if writer is None:
         return {"key": trial.key, "status": "complete", **figures}
     writer.finish("complete", metrics=figures, labels=outcome.labels)
-    send({"key": trial.key, "status": "complete", **{k: v for k, v in figures.items() if not k.startswith("val_mAP_")}})
+    send({"key": trial.key, "status": "complete", "val_mAP": figures.get("val_mAP"), "test_mAP": figures.get("test_mAP")})
     return writer.row
 
 
+def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> None:
+    assert writer is not None  # only the first worker reports
+    writer.epoch({"stage": epoch.stage, "epoch": epoch.epoch, **epoch.metrics})
+    send({"key": key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, "metrics": epoch.metrics})
+
+
+def _heartbeat(send: Emit, key: str) -> Callable[[int, int, int, int], None]:
+    """Says at most every two seconds how far an epoch is."""
+    last = time.monotonic()
+
+    def beat(stage: int, epoch: int, step: int, steps: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            send({"key": key, "stage": stage, "epoch": epoch, "part": step / steps})
+
+    return beat
+
+
 def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
-    """Record from outside that a trial has failed, and give its row."""
-    writer = RunWriter(where.storage, trial.key, describe(trial, where, None))
+    """Record that a trial has failed, and give its row."""
+    row = row_of(where.storage, trial.key) or describe(trial, where, None)
+    writer = RunWriter(where.storage, trial.key, row)
     writer.finish("failed", cause=cause)
     return writer.row
 
@@ -146,19 +158,25 @@ def folder(trial: Trial, where: Where) -> str:
     return storage.join(where.storage, kind, trial.key)
 
 
-def shared_stage1(trial: Trial, where: Where, data_digest: str) -> str | None:
-    """The checkpoint of the stage 1 that the trial starts from, where it is complete; None trains one for the trial."""
-    if trial.config.stage2.epochs == 0:
+def stage1_of(trial: Trial, where: Where) -> str | None:
+    """The checkpoint that the trial starts from; None trains stage 1 in the trial, where it has one.
+
+    Raises:
+        TrialFailed: where its stage 1 is not complete.
+    """
+    if trial.stage1 is None:
         return None
-    row = row_of(where.storage, stage1_key(trial.config, data_digest))
-    return row["checkpoint"] if row is not None and row["status"] == "complete" else None
+    row = finished(trial.stage1, where)
+    if row is None or row["status"] != "complete":
+        cause = "it was not trained" if row is None else row["cause"]
+        raise TrialFailed(f"The stage 1 that it starts from ({trial.stage1.key}) has failed: {cause}")
+    checkpoint: str = row["checkpoint"]
+    return checkpoint
 
 
 def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> dict[str, Any]:
     """The columns of the trials table that are known before training."""
     config = trial.config
-    digest = images.digest if images is not None else None
-    shared = digest is not None and config.stage2.epochs > 0
     return {
         **{name.replace(".", "_"): _plain(value) for name, value in config.flat().items()},
         "study": trial.study,
@@ -170,8 +188,8 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
         "params": json.dumps(dict(trial.params), sort_keys=True),
         "config": config.json_text(),
         "config_digest": config.digest(),
-        "data_digest": digest,
-        "stage1_key": stage1_key(config, digest) if shared and digest is not None else None,
+        "data_digest": images.digest if images is not None else None,
+        "stage1_key": trial.stage1.key if trial.stage1 is not None else None,
         "workers": where.workers,
         "gpus": float(where.gpus),
         "device": torch.cuda.get_device_name() if where.gpus and torch.cuda.is_available() else "cpu",
@@ -191,8 +209,3 @@ def cause_of(error: BaseException) -> str:
     if memory:
         return f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}"
     return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-
-
-def epochs_of(config: Config, *, with_stage1: bool) -> int:
-    """Epochs that a trial trains itself."""
-    return config.stage2.epochs + (config.stage1.epochs if with_stage1 or not config.stage2.epochs else 0)

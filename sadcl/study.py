@@ -17,6 +17,7 @@ from scipy import stats
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
+from sadcl.search.plan import Plan, Search, best, winner
 
 
 def rows(root: str, study: str) -> list[dict[str, Any]]:
@@ -48,10 +49,13 @@ def claim(root: str, identity: Mapping[str, Any]) -> None:
 
 
 def remove(root: str, study: str) -> None:
-    """Remove a study's rows, checkpoints and journal; stage-1 checkpoints that other studies share stay."""
-    for row in rows(root, study):
-        if row["phase"] != "stage1":
-            storage.delete(storage.join(root, "checkpoints", row["key"]))
+    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
+    everything = store.read(root, "trials").to_pylist() if storage.exists(storage.join(root, store.FOLDER)) else []
+    shared = {row["stage1_key"] for row in everything if row["study"] != study}
+    for row in everything:
+        if row["study"] == study and row["key"] not in shared:
+            kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
+            storage.delete(storage.join(root, kind, row["key"]))
             store.delete(root, row["key"])
     for name in (f"studies/{study}.json", f"optuna/{study}.journal"):
         storage.delete(storage.join(root, *name.split("/")))
@@ -89,52 +93,70 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def summary(study: list[dict[str, Any]], published: float | None) -> tuple[Table, list[str]]:
-    """What a search comes to, as a table and as sentences that say no more than it shows."""
-    table = Table(title="Result", title_justify="left")
-    for column in ("run", "seeds", "held-out mAP", "test mAP", "rows/label", "what it is"):
-        table.add_column(column, justify="right" if "mAP" in column or column in ("seeds", "rows/label") else "left")
-    complete = [row for row in study if row["status"] == "complete"]
+def with_admitted(root: str, plan: Plan) -> list[dict[str, Any]]:
+    """The study's rows, its stage 1 among them whoever trained it, each with the rows a label that it last admitted."""
+    last: dict[str, Any] = {}
+    for epoch in store.read(root, "epochs").sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
+        last[epoch["key"]] = epoch["admitted"]
+    shared = plan.stage1(plan.base).key
+    trials = store.read(root, "trials").to_pylist()
+    return [{**r, "admitted": last.get(r["key"])} for r in trials if r["study"] == plan.study or r["key"] == shared]
 
-    def line(name: str, phase: str, arm: str, what: str) -> list[dict[str, Any]]:
-        found = sorted((r for r in complete if (r["phase"], r["arm"]) == (phase, arm)), key=lambda r: r["seed"])
-        if phase == "search":
-            found = sorted(found, key=lambda r: -r["val_mAP"])[:1]
-        if found:
-            rows_a_label = [r["admitted"] for r in found if r.get("admitted") is not None]
+
+def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[str]]:
+    """What a search comes to, as a table and as sentences that say no more than it shows."""
+    table = Table(title="Result (mAP in percent, +- half of the 95 % interval over seeds)", title_justify="left")
+    for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
+        table.add_column(column, justify="left" if column in ("run", "what it is") else "right", overflow="fold")
+    complete = [row for row in found if row["status"] == "complete"]
+    chosen = winner(complete, search.confirm_top)
+    best_key = best(complete, 1)[0]["key"] if chosen is not None else None
+
+    def line(name: str, what: str, phase: str, arm: str, **only: Any) -> list[dict[str, Any]]:
+        rows = [r for r in complete if (r["phase"], r["arm"]) == (phase, arm) and all(r[k] == v for k, v in only.items())]
+        if rows:
+            admitted = [r["admitted"] for r in rows if r.get("admitted") is not None]
             table.add_row(
                 name,
-                str(len(found)),
-                _spread([r["val_mAP"] for r in found if r["val_mAP"] is not None]),
-                _spread([r["test_mAP"] for r in found if r["test_mAP"] is not None]),
-                f"{np.mean(rows_a_label):.0f}" if rows_a_label else "",
                 what,
+                str(len(rows)),
+                _spread([r["val_mAP"] for r in rows if r["val_mAP"] is not None]),
+                _spread([r["test_mAP"] for r in rows if r["test_mAP"] is not None]),
+                f"{np.mean(admitted):.0f}" if admitted else "",
             )
-        return found
+        return rows
 
-    line("baseline", "baseline", "baseline", "pooled network, as long as both stages")
-    line("stage 1", "stage1", "stage1", "SARL alone, shared by the trials")
-    line("control", "baseline", "stage2", "stage 2 without contrasts")
-    best = line("best of search", "search", "tuned", "chosen on these held-out images, so it looks better than it is")
-    control = line("control, confirmed", "confirm", "stage2", "fresh seeds, each with its own stage 1")
-    tuned = line("tuned, confirmed", "confirm", "tuned", "the best setting over the same fresh seeds")
-    final = line("tuned, final", "final", "tuned", "all training images; the test images were used this once")
+    base = next((row["stage1_key"] for row in complete if row["key"] == best_key), None)
+    line("baseline", "pooled network, epochs of both stages", "baseline", "baseline")
+    line("stage 1", "SARL alone; the trials start from it", "stage1", "stage1", key=base)
+    line("control", "stage 2 without contrasts", "baseline", "stage2")
+    line("best of search", "chosen on these images: optimistic", "search", "tuned", key=best_key)
+    control = line("control, confirmed", "fresh seeds, own stage 1 each", "confirm", "stage2")
     sentences = []
-    pairs = [(t["val_mAP"], c["val_mAP"]) for t in tuned for c in control if t["seed"] == c["seed"]]
-    if pairs:
-        gain, half = interval([t - c for t, c in pairs])
-        seeds = f"{len(pairs)} paired seeds"
-        verdict = "no gain is shown" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
-        band = f" +- {half:.2f} (95 %)" if half == half else ""
-        sentences.append(f"Contrasts against stage 2 without them: {gain:+.2f}{band} held-out mAP over {seeds}: {verdict}.")
-    if final and final[0]["test_mAP"] is not None:
-        beside = f"; the paper reports {published:.1f}" if published is not None and final[0]["scale"] == "full" else ""
-        sentences.append(f"Test mAP of the final run: {final[0]['test_mAP']:.2f} (one run, seed {final[0]['seed']}){beside}.")
-    if best:
-        params = ", ".join(f"{k} = {v:.4g}" for k, v in sorted(json.loads(best[0]["params"]).items()))
+    if chosen is not None:
+        mine = {"params": chosen["params"]}
+        tuned = line("tuned, confirmed", "the best setting, same fresh seeds", "confirm", "tuned", **mine)
+        final = line("tuned, final", "all training images; test used once", "final", "tuned", **mine)
+        pairs = [t["val_mAP"] - c["val_mAP"] for t in tuned for c in control if t["seed"] == c["seed"]]
+        if pairs:
+            gain, half = interval(pairs)
+            verdict = "no gain is shown" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
+            band = f" +- {half:.2f} (95 %)" if half == half else ""
+            over = f"{len(pairs)} paired seeds" if len(pairs) > 1 else "one seed"
+            sentences.append(
+                f"Contrasts against stage 2 without them: {gain:+.2f}{band} held-out mAP over {over}: {verdict}."
+            )
+        if final and final[0]["test_mAP"] is not None:
+            full = search.published is not None and final[0]["scale"] == "full"
+            beside = f"; the paper reports {search.published:.1f}" if full else ""
+            sentences.append(
+                f"Test mAP of the final run: {final[0]['test_mAP']:.2f} (one run, seed {final[0]['seed']}){beside}."
+            )
+            sentences.append(f"Its checkpoint: {final[0]['checkpoint']}")
+        params = ", ".join(f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in chosen["settings"].items())
         sentences.append(f"Best setting: {params}.")
-    if failed := [row for row in study if row["status"] == "failed"]:
-        sentences.append(f"{len(failed)} trials failed; the first: {failed[0]['key']}: {failed[0]['cause']}")
+    if failed := [row for row in found if row["status"] == "failed"]:
+        sentences.append(f"{len(failed)} runs failed; the first: {failed[0]['key']}: {failed[0]['cause']}")
     return table, sentences
 
 

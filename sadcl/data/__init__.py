@@ -12,10 +12,10 @@ import numpy as np
 
 from sadcl.config import Data
 from sadcl.data import coco, scenes, split
-from sadcl.data.base import ImageSet, MultiLabelData
+from sadcl.data.base import ImageSet, MultiLabelData, Progress
 from sadcl.errors import UserError
 
-__all__ = ["ImageSet", "MultiLabelData", "load", "resolve"]
+__all__ = ["ImageSet", "MultiLabelData", "Progress", "load", "resolve"]
 
 
 def resolve(config: Data, root: str | Path | None) -> Data:
@@ -31,7 +31,7 @@ def resolve(config: Data, root: str | Path | None) -> Data:
     return config.model_copy(update={"name": coco.concrete(config.name, Path(root).expanduser())})
 
 
-def load(config: Data, root: str | Path | None = None, *, progress: scenes.Progress | None = None) -> MultiLabelData:
+def load(config: Data, root: str | Path | None = None, *, progress: Progress | None = None) -> MultiLabelData:
     """Read a data set, check it, and hold out the part of its training images that selects.
 
     Args:

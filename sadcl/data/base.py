@@ -6,12 +6,16 @@ Axes: N images, L labels.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are in all."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from sadcl.data.base import Progress
 from sadcl.errors import UserError
 
 VERSION = 2
@@ -31,8 +32,6 @@ SIDE = 96
 SPLITS = ("train2017", "val2017")
 
 Points = NDArray[np.float64]
-Progress = Callable[[int, int], None]
-"""Called with the images made so far and the images in all."""
 
 
 class Label(NamedTuple):

@@ -5,21 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from sadcl import runner
+from sadcl.errors import TrialFailed
 from sadcl.ray_backend.board import emitter
-from sadcl.runner import TrialFailed, Where
+from sadcl.runner import Where
 from sadcl.search.plan import Trial
 
 
-def run(trial: Trial, where: Where, scratch: str, board: Any) -> dict[str, Any]:
-    """A trial in this process, or under Ray Train where it has two workers or more."""
-    if where.workers > 1:
-        from sadcl.ray_backend import trainer
+def run(trial: Trial, where: Where, scratch: str, board: Any, after: Any = None) -> dict[str, Any]:
+    """A trial, and before it the stage 1 that it starts from where nobody has trained that; gives the trial's row.
 
-        return trainer.train(trial, where, scratch, board)
-    return runner.execute(trial, where, emitter(board))
+    With one worker it is trained in this process, with two or more under Ray Train.
+
+    Args:
+        after: what has to be done first; only waited for.
+
+    Raises:
+        TrialFailed: the row has the cause.
+    """
+    for part in (trial.stage1, trial):
+        if part is not None and (row := runner.finished(part, where)) is None:
+            if where.workers == 1:
+                row = runner.execute(part, where, emitter(board))
+            else:
+                from sadcl.ray_backend import trainer
+
+                row = trainer.train(part, where, scratch, board)
+    assert row is not None
+    if row["status"] == "failed":
+        raise TrialFailed(row["cause"])
+    return row
 
 
 def resources(where: Where) -> dict[str, float]:
@@ -30,34 +47,35 @@ def resources(where: Where) -> dict[str, float]:
 
 
 class Jobs:
-    """Trials in flight; each is started once and may be waited for by many.
+    """Trials in flight, each after the stage 1 that it starts from; each is started once and may be waited for by many.
 
     A task that is killed is started again, twice at most, and goes on from its last checkpoint.
     """
 
     def __init__(self, where: Where, scratch: str, board: Any) -> None:
         self.where, self.scratch, self.board = where, scratch, board
-        self._running: dict[str, tuple[Trial, Any]] = {}
+        self._running: dict[str, Any] = {}
 
-    def start(self, trial: Trial) -> None:
+    def start(self, trial: Trial) -> Any:
+        """Start a trial unless it was; gives the reference of its row."""
         if trial.key not in self._running:
+            after = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {**resources(self.where), "max_retries": 2, "retry_exceptions": False}
             task: Any = ray.remote(**options)(run)
-            self._running[trial.key] = (trial, task.remote(trial, self.where, self.scratch, self.board))
+            self._running[trial.key] = task.remote(trial, self.where, self.scratch, self.board, after)
+        return self._running[trial.key]
 
     def result(self, trial: Trial) -> dict[str, Any]:
-        """The trial's row; of a failed one too.
-
-        Raises:
-            TrialFailed: never; a failure is a row.
-        """
-        self.start(trial)
+        """The trial's row; of a failed one too, for a failure is a row."""
         try:
-            row: dict[str, Any] = ray.get(self._running[trial.key][1])
+            row: dict[str, Any] = ray.get(self.start(trial))
             return row
-        except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, TrialFailed) else error
-            return runner.finished(trial, self.where) or runner.fail(trial, self.where, runner.cause_of(cause))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
+            if (known := runner.finished(trial, self.where)) is not None:
+                return known
+            if isinstance(error, RayTaskError):
+                failed = runner.finished(trial.stage1, self.where) if trial.stage1 is not None else None
+                upstream = f"The stage 1 that it starts from has failed: {failed['cause']}" if failed is not None else ""
+                return runner.fail(trial, self.where, upstream or runner.cause_of(error.cause))
             reason = str(error).strip().splitlines()[0]
             return runner.fail(trial, self.where, f"its process was lost ({type(error).__name__}: {reason})")

@@ -10,8 +10,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import runner
+from sadcl.errors import TrialFailed
 from sadcl.ray_backend.board import emitter
-from sadcl.runner import TrialFailed, Where
+from sadcl.runner import Where
 from sadcl.search.plan import Trial
 
 RESTARTS = 3
@@ -19,8 +20,11 @@ RESTARTS = 3
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    row = runner.execute(settings["trial"], settings["where"], emitter(settings["board"]))
-    ray.train.report({"key": row["key"]})
+    """On each worker: the loop; a failure that would only come again ends the run instead of starting it anew."""
+    trial, where = settings["trial"], settings["where"]
+    if runner.finished(trial, where) is None:
+        runner.execute(trial, where, emitter(settings["board"]))
+    ray.train.report({"key": trial.key})
 
 
 def train(trial: Trial, where: Where, scratch: str, board: Any = None) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Any = None) -> dict[s
             run_config=RunConfig(
                 name=f"{trial.key}-{os.getpid()}",
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=RESTARTS if board is None else 1),
+                failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )
         failure: Exception | None = None

@@ -20,13 +20,15 @@ from optuna.trial import TrialState, create_trial
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
+from sadcl import runner
+from sadcl.errors import TrialFailed
 from sadcl.ray_backend import jobs
-from sadcl.runner import TrialFailed, Where
+from sadcl.runner import Where
 from sadcl.search.plan import Trial
 from sadcl.search.space import Choice, Float, Int, Space
 
 METRIC = "val_mAP"
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 def search(
@@ -48,8 +50,8 @@ def search(
     Args:
         space: what Optuna chooses from.
         total: trials of the whole study.
-        rows: of the trials table, this study's search phase: those that ended are told to Optuna, those that were
-            interrupted are run first, with the same settings.
+        rows: of the trials table, this study's search phase: those that ended well are told to Optuna, those that were
+            interrupted or failed are run first, with the same settings.
         make: settings -> trial.
         journal: file of Optuna's study, replaced.
         seed: of the sampler.
@@ -58,16 +60,24 @@ def search(
         board: takes the trials' events.
     """
     ended = [row for row in rows if row["status"] in _STATES]
-    interrupted = [row for row in rows if row["status"] == "running"]
+    again = [row for row in rows if row["status"] not in _STATES]
     if total <= len(ended):
         return
-    distributions = {field: _distribution(d) for field, d in space.items()}
-    store = _rebuild(study, journal, distributions, ended, interrupted)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {field: _distribution(d) for field, d in space.items()}
+    store = _rebuild(study, journal, distributions, ended, again)
     # a resumed search must not draw the first random settings again
     sampler = optuna.samplers.TPESampler(seed=seed + 7919 * len(ended), multivariate=True, n_startup_trials=4)
     searcher = OptunaSearch(space=distributions, metric=METRIC, mode="max", storage=store, study_name=study, sampler=sampler)
+
+    started: dict[str, dict[str, Any]] = {}
+
+    class _Note(tune.Callback):
+        """Knows the settings of every trial, also of one whose process leaves no word."""
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            started[trial.trial_id] = trial.config
 
     def objective(params: dict[str, Any]) -> None:
         trial = make(params)
@@ -90,10 +100,18 @@ def search(
             trial_dirname_creator=lambda t: t.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=study, storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=0)
+            name=study,
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[_Note()],
+            failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
     tuner.fit()
+    for params in started.values():
+        trial = make(params)
+        if runner.finished(trial, where) is None:
+            runner.fail(trial, where, "its process was lost: it was killed, or the machine ran out of memory")
 
 
 def _distribution(distribution: Float | Int | Choice) -> BaseDistribution:
@@ -109,7 +127,7 @@ def _rebuild(
     journal: Path,
     distributions: dict[str, BaseDistribution],
     ended: Sequence[dict[str, Any]],
-    interrupted: Sequence[dict[str, Any]],
+    again: Sequence[dict[str, Any]],
 ) -> JournalStorage:
     """Optuna's study as the tables have it."""
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -118,16 +136,15 @@ def _rebuild(
     store = JournalStorage(JournalFileBackend(str(journal)))
     made = optuna.create_study(storage=store, study_name=study, direction="maximize")
     for row in sorted(ended, key=lambda r: r["started"]):
-        state = _STATES[row["status"]]
         made.add_trial(
             create_trial(
-                state=state,
+                state=_STATES[row["status"]],
                 params=json.loads(row["params"]),
                 distributions=distributions,
-                value=row[METRIC] if state is not TrialState.FAIL else None,
+                value=row[METRIC],
                 user_attrs={"key": row["key"]},
             )
         )
-    for row in interrupted:
+    for row in again:
         made.enqueue_trial(json.loads(row["params"]), user_attrs={"key": row["key"]})
     return store

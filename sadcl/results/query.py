@@ -26,8 +26,8 @@ def sql(root: str, query: str) -> pa.Table:
             connection.register(name, read(root, name))
         connection.execute("set lock_configuration = true")
         try:
-            result = connection.execute(query)
-            return result.to_arrow_table() if result.description else pa.table({})
+            relation = connection.sql(query)
+            return relation.to_arrow_table() if relation is not None else pa.table({})
         except duckdb.Error as error:
             raise UserError(f"The query cannot be answered: {str(error).strip()}") from None
 

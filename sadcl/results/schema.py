@@ -91,17 +91,19 @@ KEYS = {"trials": ("key",), "epochs": ("key", "stage", "epoch"), "labels": ("key
 def table(name: str, rows: list[dict[str, object]]) -> pa.Table:
     """Rows as an Arrow table: the columns of the schema in their types, then what else the rows have.
 
-    Another column's type is a number's (float64), else text; a value of a known column that does not fit is an error of ours.
+    Another column's type is float64, bool, text, or none yet where all is null; a value of a known column that does
+    not fit is an error of ours.
     """
     known = TABLES[name]
     extra = sorted({column for row in rows for column in row} - known.keys())
     columns = {column: pa.array([row.get(column) for row in rows], kind) for column, (kind, _) in known.items()}
     for column in extra:
         values = [row.get(column) for row in rows]
-        number = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values)
-        columns[column] = (
-            pa.array([None if v is None else float(v) for v in values], _F)  # type: ignore[arg-type]
-            if number
-            else pa.array([None if v is None else str(v) for v in values], _S)
-        )
+        there = [v for v in values if v is not None]
+        if not there or all(isinstance(v, bool) for v in there):
+            columns[column] = pa.array(values)
+        elif all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in there):
+            columns[column] = pa.array([None if v is None else float(v) for v in values], _F)  # type: ignore[arg-type]
+        else:
+            columns[column] = pa.array([None if v is None else str(v) for v in values], _S)
     return pa.table(columns).replace_schema_metadata({"sadcl": str(VERSION)})

@@ -88,8 +88,24 @@ def read(root: str, table: str) -> pa.Table:
     with ThreadPoolExecutor(8) as pool:
         uris = [storage.join(folder, name) for name in storage.listing(folder, ".parquet")]
         parts = [part for part in pool.map(_read_file, uris) if part is not None]
-    empty = schema.table(table, [])
-    return pa.concat_tables([empty, *parts], promote_options="permissive") if parts else empty
+    return _together([schema.table(table, []), *parts])
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    """One table; a column of different kinds in different parts becomes words, and is null where a part lacks it."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for field in (field for part in parts for field in part.schema):
+        if not pa.types.is_null(field.type):
+            kinds.setdefault(field.name, set()).add(field.type)
+    mixed = {name for name, found in kinds.items() if len(found) > 1}
+
+    def alike(part: pa.Table) -> pa.Table:
+        for i, field in enumerate(part.schema):
+            if field.name in mixed:
+                part = part.set_column(i, field.name, part[field.name].cast(pa.string()))
+        return part
+
+    return pa.concat_tables([alike(part) for part in parts], promote_options="permissive")
 
 
 def row_of(root: str, key: str) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,9 +24,11 @@ class Trial:
     """One run: what to train, and what it is for.
 
     Attributes:
-        phase: ``stage1``, ``baseline``, ``search``, ``confirm`` or ``final``.
+        phase: ``stage1``, ``baseline``, ``search``, ``confirm``, ``final`` or ``train``.
         arm: name of the setting.
         params: what the search set, by field.
+        stage1: the run whose weights stage 2 starts from; None trains stage 1 in this run, where there is one.
+        name: a key of its own, for runs that studies share.
     """
 
     study: str
@@ -33,13 +36,28 @@ class Trial:
     arm: str
     config: Config
     params: Mapping[str, Any] = field(default_factory=dict)
+    stage1: Trial | None = None
     name: str = ""
-    """A key of its own, for what studies share."""
 
     @property
     def key(self) -> str:
         """Made of what the trial is alone, so that the same trial is the same row whenever and wherever it is run."""
         return self.name or f"{self.study}-{self.arm}-s{self.config.seed}-{self.config.digest()}"
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.phase == "search":
+            return f"search {self.key[-4:]}"
+        what = self.arm if self.phase in ("baseline", "stage1", "train") else f"{self.phase} {self.arm}"
+        all_images = " all images" if self.phase == "stage1" and not self.config.data.holdout else ""
+        return f"{what} s{self.config.seed}{all_images}"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run trains itself."""
+        own = self.config.stage1.epochs if self.stage1 is None else 0
+        return own + self.config.stage2.epochs
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,8 @@ class Search:
         space: fields that the search sets, at full scale.
         demo_space: the same at demo scale; None takes ``space``.
         trials, demo_trials: settings to try.
-        baselines: arm -> overrides; the stage-1 arms and the control to stand beside the tuned setting.
+        baselines: arm -> overrides, to stand beside the tuned setting; the arm ``stage2`` is the control, which is
+            trained over ``confirm_seeds`` too.
         confirm_top: settings that are trained again over ``confirm_seeds``, best first.
         confirm_seeds: seeds that the search does not use.
         published: the paper's figure on the test images, for the summary.
@@ -102,67 +121,149 @@ class Search:
     def space_at(self, scale: str) -> Space:
         return self.space if scale == "full" or self.demo_space is None else self.demo_space
 
-    def study(self, scale: str) -> str:
-        return self.name if scale == "full" else f"{self.name}-demo"
 
-    def identity(self, scale: str, base: Config, data_digest: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a search at one scale, on one data set.
+
+    Attributes:
+        search: what to find out.
+        scale: ``demo`` or ``full``.
+        base: the configuration at that scale, with the concrete data set.
+        total: settings that the whole study tries.
+        digest: of the data, part held out.
+        whole_digest: of the data with nothing held out, which the final run trains on.
+    """
+
+    search: Search
+    scale: str
+    base: Config
+    total: int
+    digest: str
+    whole_digest: str
+
+    @property
+    def study(self) -> str:
+        return self.search.name if self.scale == "full" else f"{self.search.name}-demo"
+
+    def identity(self) -> dict[str, Any]:
         """What makes two studies of one name the same study."""
         return {
-            "name": self.study(scale),
-            "scale": scale,
-            "base": base.digest(),
-            "data": data_digest,
-            "space": describe(self.space_at(scale)),
+            "name": self.study,
+            "scale": self.scale,
+            "base": self.base.digest(),
+            "data": self.digest,
+            "space": describe(self.search.space_at(self.scale)),
         }
 
-    def stage1_trial(self, scale: str, config: Config, data_digest: str) -> Trial:
+    def stage1(self, config: Config) -> Trial:
         """The stage 1 that a configuration starts from; all settings of stage 2 share it, and other studies too."""
         alone = config.override({"stage2.epochs": 0, "stage2.planned_epochs": None})
-        return Trial(self.study(scale), "stage1", "stage1", alone, name=stage1_key(config, data_digest))
+        digest = self.digest if config.data.holdout else self.whole_digest
+        return Trial(self.study, "stage1", "stage1", alone, name=f"stage1-s{config.seed}-{config.stage1_digest()}-{digest}")
 
-    def baseline_trials(self, scale: str, base: Config) -> list[Trial]:
-        study = self.study(scale)
-        return [Trial(study, "baseline", arm, _arm(base, changes)) for arm, changes in self.baselines.items()]
+    def baselines(self) -> list[Trial]:
+        return [self._trial("baseline", arm, _arm(self.base, changes)) for arm, changes in self.search.baselines.items()]
 
-    def search_trial(self, scale: str, base: Config, params: Mapping[str, Any]) -> Trial:
-        return Trial(self.study(scale), "search", "tuned", base.override(params), dict(params))
+    def try_out(self, params: Mapping[str, Any]) -> Trial:
+        """A trial of the search."""
+        return self._trial("search", "tuned", self.base.override(params), params)
 
-    def confirm_trials(self, scale: str, base: Config, best: list[Mapping[str, Any]]) -> list[Trial]:
-        """The best settings and the control, each over the fresh seeds."""
-        study, trials = self.study(scale), []
-        for seed in self.confirm_seeds:
-            for place, params in enumerate(best, start=1):
-                arm = "tuned" if place == 1 else f"tuned-{place}"
-                trials.append(Trial(study, "confirm", arm, base.override({**params, "seed": seed}), dict(params)))
-            if "stage2" in self.baselines:
-                control = _arm(base, self.baselines["stage2"]).override({"seed": seed})
-                trials.append(Trial(study, "confirm", "stage2", control))
-        return trials
+    def controls(self) -> list[Trial]:
+        """The control over the fresh seeds."""
+        if "stage2" not in self.search.baselines:
+            return []
+        control = _arm(self.base, self.search.baselines["stage2"])
+        return [self._trial("confirm", "stage2", control.override({"seed": seed})) for seed in self.search.confirm_seeds]
 
-    def final_trial(self, scale: str, base: Config, params: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trial:
-        """The confirmed setting on all training images, for the epochs and the weights that the search chose."""
-        return Trial(
-            self.study(scale), "final", "tuned", base.override({**params, **chosen, "data.holdout": 0.0}), dict(params)
+    def confirm(self, params: Mapping[str, Any]) -> list[Trial]:
+        """A setting over the fresh seeds."""
+        seeds = self.search.confirm_seeds
+        return [self._trial("confirm", "tuned", self.base.override({**params, "seed": seed}), params) for seed in seeds]
+
+    def final(self, params: Mapping[str, Any], stage1: Mapping[str, Any], stage2: Mapping[str, Any]) -> Trial:
+        """A setting on all training images, for the epochs and the weights that the held-out images chose.
+
+        Args:
+            stage1, stage2: rows of the trials table with ``epoch`` and ``weights`` of the runs that chose them.
+        """
+        fixed: dict[str, Any] = {"data.holdout": 0.0}
+        for name, stage, row in (("stage1", self.base.stage1, stage1), ("stage2", self.base.stage2, stage2)):
+            fixed[f"{name}.epochs"] = row["epoch"]
+            fixed[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
+            fixed[f"{name}.patience"] = None
+        config = self.base.override({**params, **fixed})
+        first = self.stage1(config.override({"optim.report": stage1["weights"]}))
+        chosen = config.override({"optim.report": stage2["weights"]})
+        return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
+
+    def early_stage1(self, stage1: Mapping[str, Any]) -> Trial | None:
+        """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
+        space = self.search.space_at(self.scale)
+        bounds = [self.base.override({name: value}) for name, values in space.items() for value in values.probes]
+        if any(config.stage1_digest() != self.base.stage1_digest() for config in bounds):
+            return None
+        return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
+
+    def epochs_left(self, ended: Iterable[str], tried: int) -> int:
+        """Epochs that are still to be trained.
+
+        Args:
+            ended: keys of the runs that have ended.
+            tried: how many of them are trials of the search.
+        """
+        known = [*self.baselines(), *self.controls(), *self.confirm({})]
+        runs = {trial.key: trial for trial in [*known, *(t.stage1 for t in known if t.stage1 is not None)]}
+        count = sum(trial.epochs for key, trial in runs.items() if key not in ended)
+        again = (self.search.confirm_top - 1) * len(self.search.confirm_seeds) + 1
+        return count + (max(self.total - tried, 0) + again) * self.base.stage2.epochs + self.base.stage1.epochs
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words."""
+        for name, text in describe(self.search.space_at(self.scale)).items():
+            yield f"  {name}: {text}"
+        seeds = ", ".join(map(str, self.search.confirm_seeds))
+        top = "the best" if self.search.confirm_top == 1 else f"the best {self.search.confirm_top}"
+        yield (
+            f"  one shared stage 1, {' and '.join(self.search.baselines)}, {self.total} trials, {top} again over seeds "
+            f"{seeds}, one final run; {self.base.stage1.epochs} + {self.base.stage2.epochs} epochs each"
         )
 
+    def _trial(self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None) -> Trial:
+        stage1 = self.stage1(config) if config.stage2.epochs else None
+        return Trial(self.study, phase, arm, config, dict(params or {}), stage1=stage1)
 
-def stage1_key(config: Config, data_digest: str) -> str:
-    return f"stage1-s{config.seed}-{config.stage1_digest()}-{data_digest}"
+
+def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The best trials of a search by the held-out images, best first; ``settings`` is what the search set."""
+    complete = [r for r in rows if r["phase"] == "search" and r["status"] == "complete" and r["val_mAP"] is not None]
+    ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
+    return [{**row, "settings": json.loads(row["params"])} for row in ranked]
+
+
+def winner(rows: Iterable[Mapping[str, Any]], count: int) -> dict[str, Any] | None:
+    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed."""
+    rows = list(rows)
+    confirmed = [r for r in rows if (r["phase"], r["arm"], r["status"]) == ("confirm", "tuned", "complete")]
+
+    def mean(row: Mapping[str, Any]) -> float:
+        values = [r["val_mAP"] for r in confirmed if json.loads(r["params"]) == row["settings"]]
+        return sum(values) / len(values) if values else float("-inf")
+
+    return max(best(rows, count), key=mean, default=None)
 
 
 def _arm(base: Config, changes: Mapping[str, Any]) -> Config:
     """A baseline; the pooled network has one stage, as long as the two together."""
     config = base.override(changes)
-    if config.model.arch == "pooled" and config.stage2.epochs:
-        planned = (config.stage1.planned_epochs or config.stage1.epochs) + (
-            config.stage2.planned_epochs or config.stage2.epochs
-        )
-        config = config.override(
-            {
-                "stage1.epochs": config.stage1.epochs + config.stage2.epochs,
-                "stage1.planned_epochs": planned,
-                "stage2.epochs": 0,
-                "stage2.planned_epochs": None,
-            }
-        )
-    return config
+    if config.model.arch != "pooled" or not config.stage2.epochs:
+        return config
+    one, two = config.stage1, config.stage2
+    return config.override(
+        {
+            "stage1.epochs": one.epochs + two.epochs,
+            "stage1.planned_epochs": (one.planned_epochs or one.epochs) + (two.planned_epochs or two.epochs),
+            "stage2.epochs": 0,
+            "stage2.planned_epochs": None,
+        }
+    )
