@@ -102,7 +102,8 @@ class Watch:
         self._stop.set()
         self._thread.join(timeout=5)
         if kind is None:
-            self._take()
+            with contextlib.suppress(Exception):  # as in the loop
+                self._take()
         if self._live is not None:
             self._live.stop()
 

@@ -63,7 +63,11 @@ def run(
         UserError: for whatever can be known to be wrong before trials start, and where no trial succeeds.
     """
     scale = _scale(scale, data_root)
-    if workers < 1 or (trials is not None and trials < search.confirm_top) or (max_concurrent or 1) < 1:
+    if (
+        workers < 1
+        or (trials is not None and trials < search.confirm_top)
+        or (max_concurrent is not None and max_concurrent < 1)
+    ):
         raise UserError(
             f"workers >= 1, max-concurrent >= 1 and trials >= {search.confirm_top} must hold, but got workers={workers}, "
             f"max-concurrent={max_concurrent}, trials={trials}."

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from sadcl import storage, study
+from sadcl import runner, storage, study
 from sadcl.console import Watch
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
@@ -29,11 +29,13 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
         UserError: for a trial that the cluster can never place, or where stage 1 or all trials fail.
     """
     rows = study.rows(where.storage, plan.study)
-    for row in rows:
-        if row["status"] == "failed":
-            store.delete(where.storage, row["key"])
+    if _answered(plan, where, rows):
+        return
     ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
     searched = [row for row in rows if row["phase"] == "search"]
+    for row in searched:
+        if row["status"] == "failed":
+            store.delete(where.storage, row["key"])
     tried = [row for row in searched if row["key"] in ended]
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as available:
         fit_at_once = preflight.check_resources(available, workers=where.workers, cpus=where.cpus, gpus=where.gpus)
@@ -83,6 +85,20 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
             final = _final(plan, pool, chosen, shared)
             for trial in (final, *beside):
                 pool.result(trial)
+
+
+def _answered(plan: Plan, where: Where, rows: list[dict[str, Any]]) -> bool:
+    """Whether nothing is left to run."""
+    tried = [row for row in rows if row["phase"] == "search" and row["status"] in ("complete", "pruned")]
+    chosen = winner(rows, plan.search.confirm_top)
+    if len(tried) < plan.total or chosen is None:
+        return False
+    again = [trial for row in best(rows, plan.search.confirm_top) for trial in plan.confirm(row["settings"])]
+    needed = [plan.stage1(plan.base), *plan.baselines(), *plan.controls(), *again]
+    if any(runner.finished(trial, where) is None for trial in needed):
+        return False
+    shared = store.row_of(where.storage, chosen["stage1_key"])
+    return shared is not None and runner.finished(plan.final(chosen["settings"], shared, chosen), where) is not None
 
 
 def _final(plan: Plan, pool: jobs.Jobs, row: dict[str, Any], shared: dict[str, Any]) -> Trial:

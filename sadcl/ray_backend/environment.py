@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 
 
 def prepare(address: str | None) -> str | None:
     """Set what Ray is to read, and give the address of the cluster to join; None for a private one.
 
-    A private cluster gets a token of its own, so that no other user of the machine can run code on it.
+    A private cluster gets a token of its own, so that no other user of the machine can run code on it. Where the caller has
+    imported Ray already that comes too late, and Ray's own default holds.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -17,7 +19,7 @@ def prepare(address: str | None) -> str | None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the tables are ours
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and what people see is ours
     os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
-    if address is None and "RAY_AUTH_MODE" not in os.environ:
+    if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return address

@@ -10,6 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from sadcl import runner
 from sadcl.errors import TrialFailed
 from sadcl.ray_backend.board import emitter
+from sadcl.results import store
 from sadcl.runner import Where
 from sadcl.search.plan import Trial
 
@@ -57,8 +58,14 @@ class Jobs:
         self._running: dict[str, Any] = {}
 
     def start(self, trial: Trial) -> Any:
-        """Start a trial unless it was; gives the reference of its row."""
-        if trial.key not in self._running:
+        """Start a trial unless it was, or is complete; one that failed in an earlier run starts anew. Gives a reference."""
+        if trial.key in self._running:
+            return self._running[trial.key]
+        row = runner.finished(trial, self.where)
+        if row is not None and row["status"] != "failed":
+            self._running[trial.key] = ray.put(row)
+        else:
+            store.delete(self.where.storage, trial.key) if row is not None else None
             after = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {**resources(self.where), "max_retries": 2, "retry_exceptions": False}
             task: Any = ray.remote(**options)(run)

@@ -25,6 +25,7 @@ def check_storage(root: str) -> None:
             f"--storage {root!r} is relative, and this is a Ray job: its working directory is removed at the end, "
             "results and all. Give an absolute path on storage that all nodes share, or s3://... or gs://..."
         )
+    storage.resolve(root)  # names the root where its scheme is unknown, and not the probe below it
     probe = storage.join(root, f".probe-{uuid.uuid4().hex[:8]}")
     try:
         storage.write(probe, b"sadcl")

@@ -1,0 +1,76 @@
+"""A study small enough for a test: every phase of the real thing in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "data.scene_train": 60,
+    "data.scene_test": 24,
+    "data.image_size": 32,
+    "data.holdout": 0.25,
+    "model.hidden": 16,
+    "model.feedforward": 16,
+    "model.projection": 8,
+    "model.heads": 2,
+    "optim.batch_size": 16,
+    "stage1.epochs": 2,
+    "stage2.epochs": 3,
+    "bank.epsilon": 0.02,
+}
+STUDY = """
+import sys
+from sadcl import Search, main, recipes
+from sadcl.search import Float
+
+main(Search(
+    name="tiny",
+    question="Does the path hold?",
+    base=recipes.coco14(),
+    demo=recipes.demo().override({changes!r}),
+    space={{"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.02, 0.1)}},
+    trials=3,
+    demo_trials={trials},
+    confirm_seeds={seeds!r},
+))
+"""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where embedded scenes are kept for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def command(cache, tmp_path):
+    """Runs a command as a user would, in an empty folder, without any setting of Ray's of whoever runs the tests."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    environment |= {"XDG_CACHE_HOME": str(cache), "PYTHONUNBUFFERED": "1"}
+
+    def run(*words, check=True, timeout=300, **more):
+        words = [sys.executable if w == "python" else str(w) for w in words]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment | more, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    run.environment = environment
+    return run
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """Writes an experiment's file and gives its path."""
+
+    def write(trials=3, seeds=(7,), **changes):
+        path = tmp_path / "tiny.py"
+        path.write_text(STUDY.format(changes=TINY | changes, trials=trials, seeds=seeds))
+        return path
+
+    return write

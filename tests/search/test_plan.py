@@ -1,0 +1,124 @@
+"""Studies as values: what cannot be is refused at once; keys are what a trial is; who starts from which stage 1."""
+
+import pytest
+
+from sadcl import Search, recipes
+from sadcl.errors import UserError
+from sadcl.search import Choice, Float, Int, Plan
+from sadcl.search.plan import best, winner
+
+SPACE = {"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.3, 0.7)}
+
+
+def search(**changes):
+    options = {"name": "s", "question": "?", "base": recipes.coco14(), "demo": recipes.demo(), "space": SPACE}
+    return Search(**options | changes)
+
+
+def plan(scale="demo", **changes):
+    value = search(**changes)
+    return Plan(value, scale, value.config(scale), 8, "d1", "d2")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Float(3, 1), r"low < high must hold, but got low=3, high=1"),
+        (lambda: Float(0, 1, log=True), r"low > 0, but got low=0"),
+        (lambda: Float(0, float("inf")), r"low < high"),
+        (lambda: Int(1, 2.5), r"whole bounds, but got low=1, high=2.5"),
+        (lambda: Choice("a"), r"two different values"),
+        (lambda: Choice(1, 1), r"two different values"),
+        (lambda: search(space={}), r"space is empty"),
+        (lambda: search(space={"loss.tua": Float(0.1, 1)}), r"no configuration field 'loss.tua'. Did you mean 'loss.tau'"),
+        (
+            lambda: search(space={"loss.tau": Float(-1, 1)}),
+            r"loss.tau = -1 is not possible: .* greater than or equal to 0.005",
+        ),
+        (lambda: search(space={"bank.policy": Choice("slot", "lifo")}), r"bank.policy = 'lifo'"),
+        (lambda: search(baselines={"x": {"model.arhc": "pooled"}}), r"model.arch"),
+        (lambda: search(name="a/b"), r"must be a file name"),
+        (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
+        (lambda: search(confirm_seeds=(1, 1)), r"differ"),
+        (lambda: search(confirm_top=9), r"confirm_top=9"),
+        (lambda: search(demo=recipes.demo().override({"data.holdout": 0.0})), r"data.holdout must be above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_made(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_key_is_what_the_trial_is():
+    p = plan()
+    one, same, other = (p.try_out({"loss.tau": v, "bank.epsilon": 0.5}) for v in (0.1, 0.1, 0.2))
+    assert one.key == same.key != other.key
+    assert one.key.startswith("s-demo-tuned-s0-")
+    assert plan(name="t").try_out({"loss.tau": 0.1}).key.startswith("t-demo-tuned-s0-")
+    keys = [t.key for t in (*p.baselines(), *p.controls(), *p.confirm({"loss.tau": 0.1}), one)]
+    assert len(set(keys)) == len(keys) == 2 + 2 + 2 + 1
+
+
+def test_settings_of_stage_2_share_one_stage_1_and_the_rest_have_their_own():
+    p = plan()
+    shared = p.stage1(p.base).key
+    assert p.try_out({"loss.tau": 0.1}).stage1.key == shared
+    control = next(t for t in p.baselines() if t.arm == "stage2")
+    assert control.stage1.key == shared
+    assert p.try_out({"stage1.lr": 0.1}).stage1.key != shared
+    assert p.try_out({"model.dropout": 0.1}).stage1.key != shared
+    seeds = {t.stage1.key for t in p.confirm({})}
+    assert len(seeds) == 2
+    assert shared not in seeds
+    assert [t.stage1.key for t in p.controls()] == [t.stage1.key for t in p.confirm({"loss.tau": 0.3})]
+    assert Plan(p.search, "demo", p.base, 8, "other data", "d2").stage1(p.base).key != shared
+
+
+def test_the_baseline_trains_as_long_as_both_stages():
+    baseline = next(t for t in plan("full").baselines() if t.arm == "baseline")
+    assert baseline.stage1 is None
+    assert baseline.epochs == 40
+    assert baseline.config.stage1.planned_epochs == 160
+    assert baseline.config.stage2.epochs == 0
+
+
+def test_the_final_run_takes_epochs_and_weights_from_the_runs_that_chose_them():
+    p = plan("full")
+    final = p.final({"loss.tau": 0.1}, {"epoch": 11, "weights": "ema"}, {"epoch": 7, "weights": "raw"})
+    assert final.config.data.holdout == 0
+    assert (final.config.stage1.epochs, final.config.stage2.epochs) == (11, 7)
+    assert (final.config.stage1.planned_epochs, final.config.stage2.planned_epochs) == (80, 80)
+    assert final.config.stage1.patience is final.config.stage2.patience is None
+    assert final.config.loss.tau == 0.1
+    assert (final.config.optim.report, final.stage1.config.optim.report) == ("raw", "ema")
+    assert final.stage1.key.endswith("-d2")  # of the data with nothing held out
+    assert p.early_stage1({"epoch": 11, "weights": "ema"}).key == final.stage1.key
+    assert plan("full", space={"stage1.lr": Float(1e-5, 1e-4)}).early_stage1({"epoch": 11, "weights": "ema"}) is None
+
+
+def row(key, value, phase="search", params="{}", **more):
+    return {"key": key, "phase": phase, "arm": "tuned", "status": "complete", "val_mAP": value, "params": params, **more}
+
+
+def test_the_confirmed_mean_chooses_and_not_the_lucky_seed():
+    trials = [row("a", 70.0, params='{"x": 1}'), row("b", 69.0, params='{"x": 2}'), row("c", 68.0, params='{"x": 3}')]
+    assert [r["key"] for r in best(trials, 2)] == ["a", "b"]
+    assert winner(trials, 2)["key"] == "a"
+    again = [
+        row(f"{x}{s}", v, "confirm", f'{{"x": {x}}}')
+        for x, s, v in ((1, 7, 60), (1, 8, 61), (2, 7, 63), (2, 8, 59), (3, 7, 99))
+    ]
+    assert winner([*trials, *again], 2)["key"] == "b"
+    assert winner([*trials, *again], 1)["key"] == "a"
+    assert winner([], 1) is None
+    assert best([row("d", None), row("e", 1.0, status="failed")], 5) == []
+
+
+def test_epochs_left_is_what_the_plan_trains():
+    p = plan()
+    s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
+    # stage 1: search, two seeds, final; baseline; control three times; trials; confirmations; final
+    everything = 4 * s1 + (s1 + s2) + 3 * s2 + 8 * s2 + 2 * s2 + s2
+    assert p.epochs_left((), 0) == everything
+    ended = {p.stage1(p.base).key, p.baselines()[1].key}
+    assert p.epochs_left(ended, 3) == everything - s1 - s2 - 3 * s2

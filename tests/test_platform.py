@@ -1,0 +1,174 @@
+"""Wrong turns of a new user: one paragraph, exit code 2, no traceback, and nothing is started."""
+
+import shutil
+import sys
+
+import pytest
+
+from sadcl import Search, UserError, main, recipes, results, train
+from sadcl.data import scenes
+from sadcl.errors import TrialFailed
+from sadcl.search import Float
+from tests.conftest import TINY
+
+DEMO = recipes.demo().override(TINY)
+SEARCH = Search(
+    name="wrong",
+    question="What is wrong?",
+    base=recipes.coco14(),
+    demo=DEMO,
+    space={"loss.tau": Float(0.05, 0.5)},
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A whole copy of 'COCO 2017'."""
+    return scenes.ensure(tmp_path_factory.mktemp("data"), seed=0, train=60, test=24)
+
+
+@pytest.fixture
+def copy(good, tmp_path):
+    return shutil.copytree(good, tmp_path / "coco")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch, tmp_path):
+    """Whatever is asked here must be answered before Ray is started."""
+    monkeypatch.setitem(sys.modules, "sadcl.ray_backend.driver", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys, *words, search=SEARCH):
+    with pytest.raises(SystemExit) as end:
+        main(search, [str(w) for w in words])
+    captured = capsys.readouterr()
+    assert end.value.code == 2, captured
+    assert "Traceback" not in captured.err + captured.out
+    return captured.err
+
+
+def test_a_data_root_that_is_wrong(capsys, tmp_path, copy):
+    demo = ("--scale", "demo", "--data-root")
+    assert "nowhere' does not exist; give the folder" in refused(capsys, *demo, tmp_path / "nowhere")
+    assert "is not a copy of COCO: looked for annotations/" in refused(capsys, *demo, copy / "train2017")
+    shutil.rmtree(copy / "val2017")
+    assert "but their folder" in refused(capsys, *demo, copy)
+
+
+def test_an_image_that_is_missing_or_damaged_is_found_before_anything_starts(capsys, copy):
+    words = ("--scale", "demo", "--data-root", copy)
+    image = sorted((copy / "val2017").iterdir())[3]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    error = refused(capsys, *words)
+    assert f"1 of 84 image files cannot be used. The first: The image '{image}'" in error
+    assert "cut short" in error
+    image.unlink()
+    assert f"1 of 24 images that instances_val2017.json lists are missing in '{copy / 'val2017'}'" in refused(capsys, *words)
+
+
+def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    error = refused(capsys, "--gpus-per-trial", 1)
+    assert "sees no GPU on this machine" in error
+    assert "--gpus-per-trial 0" in error
+    assert "0, a part of one such as 0.25, or a whole number" in refused(capsys, "--gpus-per-trial", 1.5)
+
+
+def test_weights_that_cannot_be_downloaded(capsys, monkeypatch, copy, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    error = refused(capsys, "--data-root", copy, "--yes")
+    assert "The weights of resnet101.tv_in1k are not on this machine and cannot be downloaded" in error
+    assert "model.weights" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scale", "full"), "--scale full needs --data-root"),
+        (("--workers", "0"), "workers >= 1"),
+        (("--trials", "0"), "trials >= 1"),
+        (("--max-concurrent", "0"), "max-concurrent >= 1"),
+        (("--scale", "hug"), "invalid choice: 'hug'"),
+        (("--data_root", "x"), "unrecognized arguments"),
+        (("--storage", "/proc/nothing"), "storage '/proc/nothing' cannot be written"),
+        (("--storage", "s4://bucket/x"), "storage 's4://bucket/x' cannot be opened"),
+    ],
+)
+def test_flags_that_cannot_be(capsys, words, message):
+    assert message in refused(capsys, *words)
+
+
+def test_a_backbone_that_does_not_exist_is_named_with_the_nearest(capsys):
+    search = Search(
+        name="wrong", question="?", base=recipes.coco14(), demo=DEMO.override({"model.backbone": "resnet1o1"}),
+        space={"loss.tau": Float(0.05, 0.5)},
+    )  # fmt: skip
+    assert "did you mean resnet101" in refused(capsys, search=search)
+
+
+def test_a_job_may_not_keep_its_results_in_its_working_directory(capsys, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert "its working directory is removed at the end" in refused(capsys)
+
+
+def test_full_scale_without_a_gpu_says_the_hours_and_asks(capsys, copy, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    search = Search(name="slow", question="?", base=DEMO.override({"data.name": "coco"}), demo=DEMO,
+                    space={"loss.tau": Float(0.05, 0.5)})  # fmt: skip
+    error = refused(capsys, "--data-root", copy, search=search)
+    assert "There is no GPU: the study would take about" in error
+    assert "Give --yes to go on without being asked." in error
+
+
+def test_a_dry_run_shows_the_plan_and_starts_nothing(capsys, copy, tmp_path):
+    main(SEARCH, ["--dry-run", "--data-root", str(copy), "--scale", "demo", "--trials", "5"])
+    text = capsys.readouterr().out
+    assert "study wrong-demo: coco17 (46 train, 14 held out to select, 24 test images, 20 labels)" in text
+    assert "loss.tau: Float(low=0.05, high=0.5, log=False)" in text
+    assert "5 trials" in text
+    assert "DEMO SCALE" not in text
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_the_demo_on_real_images_is_small():
+    config = recipes.demo()
+    assert config.data.limit_train <= 2000
+    assert config.data.limit_test <= 600
+
+
+def test_training_in_this_process(good, tmp_path):
+    config = DEMO.override({"data.name": "coco"})
+    row = train(config, data_root=str(good), name="alone", scale="demo")
+    assert (row["status"], row["dataset"], row["workers"]) == ("complete", "coco17", 1)
+    (kept,) = results.read("runs", "trials").to_pylist()
+    assert kept["test_mAP"] == row["test_mAP"]
+    assert kept["study"] == "alone"
+    assert len(results.read("runs", "epochs")) == 5
+    again = train(config, data_root=str(good), name="alone", scale="demo")
+    assert again["ended"] == kept["ended"]
+    with pytest.raises(UserError, match="It holds coco17"):
+        train(config.override({"data.name": "coco14"}), data_root=str(good))
+
+
+def test_training_that_diverges_is_recorded_with_its_cause(good):
+    with pytest.raises(TrialFailed, match="not finite in stage 1"):
+        train(DEMO.override({"data.name": "coco", "stage1.lr": 1e30}), data_root=str(good), name="wild", scale="demo")
+    (row,) = results.read("runs", "trials").to_pylist()
+    assert row["status"] == "failed"
+    assert row["cause"].startswith("Diverged: The loss is not finite in stage 1, step ")
+
+
+def test_an_image_that_breaks_while_training_is_recorded(copy, monkeypatch):
+    monkeypatch.setattr("sadcl.data.checks.check_files", lambda *a, **k: None)
+    image = sorted((copy / "train2017").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(TrialFailed, match="cannot be decoded"):
+        train(DEMO.override({"data.name": "coco"}), data_root=str(copy), name="bad", scale="demo")
+    (row,) = results.read("runs", "trials").to_pylist()
+    assert str(image) in row["cause"]
