@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from sadcl.runner import Emit
+if TYPE_CHECKING:  # the board's process needs no torch
+    from sadcl.runner import Emit
 
 
 class _Board:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +24,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     Raises:
         UserError: for an address that cannot be joined.
     """
+    on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address is None:
@@ -34,9 +37,11 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(
-                    f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one (cluster/README.md), or "
+                    f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one (ray start --head), or "
                     "leave --address and RAY_ADDRESS out for a private one on this machine."
                 ) from None
+        if callable(on_terminate) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place, which aborts
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         yield ray.cluster_resources()
