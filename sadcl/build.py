@@ -29,6 +29,7 @@ def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Po
         torch.manual_seed(config.seed)
         backbone = Backbone(
             spec.backbone,
+            image_size=config.data.image_size,
             feature=spec.feature,
             pretrained=pretrained and spec.pretrained,
             weights=spec.weights if pretrained else None,
@@ -59,8 +60,17 @@ def check_model(config: Config) -> None:
     """Find out before anything is reserved whether the network can be built and its backbone's weights can be had."""
     spec = config.model
     if spec.pretrained and spec.weights is None:
-        create(spec.backbone, feature=spec.feature, pretrained=True)
-    model(config, 2, pretrained=spec.weights is not None)
+        create(spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True)
+    network = model(config, 2, pretrained=spec.weights is not None).eval()
+    side = config.data.image_size
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"model.backbone = {spec.backbone!r} cannot take images of data.image_size = {side} pixels: {reason}"
+        ) from None
 
 
 def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:

@@ -27,6 +27,12 @@ Temperature = Annotated[float, Field(ge=0.005, le=100)]
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
 
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UserError("; ".join(_explain(item) for item in error.errors()) + ".") from None
+
 
 class Data(_Frozen):
     """Which images, which labels, and which of them select."""
@@ -173,6 +179,12 @@ class Optim(_Frozen):
     """Which weights the figures come from; ``best`` takes the better of the two on the held-out images."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    @model_validator(mode="after")
+    def _averaged(self) -> Optim:
+        if self.report == "ema" and not self.ema_decay:
+            raise ValueError("report = 'ema' needs ema_decay > 0")
+        return self
+
 
 class Config(_Frozen):
     """Everything that decides the numbers of a run."""
@@ -186,6 +198,12 @@ class Config(_Frozen):
     stage1: Stage = Stage()
     stage2: Stage = Stage()
     optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _stages(self) -> Config:
+        if not self.stage1.epochs:
+            raise ValueError("stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has learned")
+        return self
 
     @property
     def prototype_epsilon(self) -> float:
@@ -214,10 +232,7 @@ class Config(_Frozen):
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> Config:
         """A configuration from nested plain values (what :meth:`model_dump` gives), or UserError."""
-        try:
-            return cls.model_validate(tree)
-        except ValidationError as error:
-            raise UserError("; ".join(_explain(item) for item in error.errors()) + ".") from None
+        return cls(**tree)
 
     def flat(self) -> dict[str, Any]:
         """Dotted field name -> plain value."""
@@ -256,6 +271,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _explain(item: Any) -> str:
     name = ".".join(map(str, item["loc"])) or "configuration"
+    inner = item.get("ctx", {}).get("error")
+    if isinstance(inner, UserError):  # of a part, which has said it
+        return f"{name}.{inner}".removesuffix(".")
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"

@@ -43,12 +43,9 @@ def guarded() -> Iterator[None]:
         signal.signal(signal.SIGTERM, stop)  # what `ray job stop` sends
     try:
         yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrialFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
+    except (UserError, TrialFailed) as error:
+        print(f"{'error' if isinstance(error, UserError) else 'failed'}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)

@@ -1,13 +1,31 @@
-"""What can go wrong that is not a fault of this program."""
+"""What can go wrong that is not a fault of this program, and how a script ends where nobody catches it."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
 
 
 class UserError(ValueError):
     """Bad input: the message says what was found, where, and what to do.
 
-    The command line prints it as one paragraph and exits with 2; everything else that is raised is a fault of ours and
-    keeps its traceback.
+    A script or command ends with it as one paragraph and exit code 2; everything else that is raised is a fault of ours
+    and keeps its traceback.
     """
 
 
 class TrialFailed(RuntimeError):
-    """A trial that did not end well; its row of the trials table says why. The command line exits with 1."""
+    """A trial that did not end well; its row of the trials table says why. A script ends with it and exit code 1."""
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, (UserError, TrialFailed)):
+        _before(kind, error, trace)
+        return
+    print(f"{'error' if isinstance(error, UserError) else 'failed'}: {error}", file=sys.stderr)
+    if not hasattr(sys, "ps1"):  # an interpreter that somebody types into goes on
+        raise SystemExit(2 if isinstance(error, UserError) else 1)
+
+
+# An experiment's value is made when its file is read, before any function of ours could catch a mistake in it.
+_before, sys.excepthook = sys.excepthook, _uncaught

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sadcl import build
 from sadcl.config import Config
+from sadcl.data import ImageSet
 from sadcl.data import load as load_data
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
@@ -101,11 +104,30 @@ def evaluate(
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
-    loader = build.loader(predictor.config, images, device=predictor.device)
-    result = multilabel_metrics(*scores_of(predictor.network, loader, predictor.device))
+    result = multilabel_metrics(*_scores(predictor, images, content["world"], content["threads"]))
     recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
     return Evaluation(split, single, {n: recorded[n] for n in single if n in recorded}, len(images), content["weights"])
+
+
+def _scores(predictor: Predictor, images: ImageSet, world: int, threads: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Scores and targets in the shares and with the threads of the run: sums in another order differ in the last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        shares = [
+            scores_of(
+                predictor.network,
+                build.loader(predictor.config, images, rank=rank, world=world, device=predictor.device),
+                predictor.device,
+            )
+            for rank in range(world)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    scores_NL, targets_NL, index_N = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+    order = index_N.argsort()
+    return scores_NL[order], targets_NL[order]
 
 
 def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:
@@ -116,4 +138,7 @@ def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:
     where = pick_device(device)
     network = build.model(config, len(content["labels"]), pretrained=False)
     network.load_state_dict(content["model"])
-    return Predictor(config, content["labels"], network.to(where).eval(), where), content
+    network.to(where)
+    if where.type == "cuda":
+        network.to(memory_format=torch.channels_last)
+    return Predictor(config, content["labels"], network.eval(), where), content

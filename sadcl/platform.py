@@ -101,12 +101,12 @@ def run(
     if dry_run:
         return None
     if scale == "full" and not where.gpus:
-        _warn_of_hours(plan, images, yes)
+        _warn_of_hours(base, len(images.labels), plan.epochs_left(study.rows(storage, plan)) * len(images.train), where, yes)
     with study.locked(storage, plan.study):
         if fresh:
-            _remove(storage, plan.study, yes)
+            _remove(storage, plan, yes)
         study.claim(storage, plan.identity())
-        before = study.rows(storage, plan.study)
+        before = [row for row in study.rows(storage, plan) if row["study"] == plan.study]
         if before:
             count = {s: len([r for r in before if r["status"] == s]) for s in ("complete", "running", "failed")}
             console.print(
@@ -143,6 +143,10 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
         gpus = 1.0 if here or (remote and scale == "full") else 0.0
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-trial {gpus:g} is not possible: 0, a part of one such as 0.25, or a whole number.")
+    if workers > 1 and 0 < gpus < 1:
+        raise UserError(
+            f"--gpus-per-trial {gpus:g} with --workers {workers} is not possible: each worker needs a GPU of its own."
+        )
     if gpus and not here and not remote:
         raise UserError(
             f"--gpus-per-trial {gpus:g} was asked for, but PyTorch {torch.__version__} sees no GPU on this machine. Check "
@@ -171,11 +175,11 @@ def _load(config: Config, root: str | None) -> data.MultiLabelData:
     return images
 
 
-def _remove(root: str, name: str, yes: bool) -> None:
-    count = len([row for row in study.rows(root, name) if row["status"] in runner.FINISHED])
+def _remove(root: str, plan: Plan, yes: bool) -> None:
+    count = len([r for r in study.rows(root, plan) if r["status"] in runner.FINISHED and r["study"] == plan.study])
     if count:
-        _ask(f"--fresh removes {count} finished runs of {name!r} from {root!r}.", yes)
-    study.remove(root, name)
+        _ask(f"--fresh removes {count} finished runs of {plan.study!r} from {root!r}.", yes)
+    study.remove(root, plan.study)
 
 
 def _ask(question: str, yes: bool) -> None:
@@ -187,15 +191,19 @@ def _ask(question: str, yes: bool) -> None:
         raise UserError("Nothing was done.")
 
 
-def _warn_of_hours(plan: Plan, images: data.MultiLabelData, yes: bool) -> None:
-    """Full scale without a GPU: say how long it would take, by a timed step of two images."""
-    network = build.model(plan.base, len(images.labels), pretrained=False)
-    side = plan.base.data.image_size
+def _warn_of_hours(config: Config, labels: int, images: int, where: Where, yes: bool) -> None:
+    """Full scale without a GPU: say how long that many images would take, by a timed step of two on a trial's CPUs."""
+    if not images:
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(where.threads)
+    network = build.model(config, labels, pretrained=False)
+    side = config.data.image_size
     began = time.monotonic()
     network(torch.zeros(2, 3, side, side)).logits_BL.sum().backward()
-    per_image = (time.monotonic() - began) / 2
-    hours = plan.epochs_left((), 0) * len(images.train) * per_image / 3600
-    _ask(f"There is no GPU: the study would take about {hours:,.0f} hours on this machine's CPUs.", yes)
+    hours = images * (time.monotonic() - began) / 2 / 3600
+    torch.set_num_threads(threads)
+    _ask(f"There is no GPU: this would take about {hours:,.0f} hours on this machine's CPUs.", yes)
 
 
 def train(
@@ -208,10 +216,12 @@ def train(
     address: str | None = None,
     name: str = "train",
     scale: str | None = None,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Train one configuration, or what is left of it, and evaluate it on the test images once.
 
-    One worker is this process; two or more run under Ray Train, with the same figures whatever their number.
+    One worker is this process; two or more run under Ray Train. The batch is global, so that their number changes nothing
+    but the order of chance: with dropout 0 and frozen BatchNorm not even that (then the figures are equal up to rounding).
 
     Args:
         config: what to train.
@@ -220,6 +230,7 @@ def train(
         gpus_per_worker: None takes one where there is any.
         name: of the study that the row belongs to.
         scale: written into the row; None is full where there is a data root.
+        yes: ask nothing.
 
     Returns:
         The row of the trials table, ``checkpoint`` among its columns.
@@ -241,7 +252,9 @@ def train(
         if row["status"] == "complete":
             console.print(f"{trial.key} is complete already; nothing is trained again.", highlight=False)
             return row
-        store.delete(where.storage, trial.key)
+        store.reopen(where.storage, trial.key)
+    if scale == "full" and not where.gpus:
+        _warn_of_hours(config, len(images.labels), trial.epochs * len(images.train), where, yes)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
     console.print(f"{trial.key}: {images.name}, {counts}, {workers} worker(s)", highlight=False)
     with study.locked(storage, trial.key):
@@ -280,6 +293,7 @@ def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str]
     parser.add_argument("--gpus-per-worker", type=float, metavar="G", help="0 is the CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
     options = vars(parser.parse_args(arguments))
     seed = options.pop("seed")
     with guarded():
@@ -291,7 +305,9 @@ def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str]
             chosen = chosen.override({"data.name": config.data.name})
         study_name = name if scale == "full" else f"{name}-demo"
         row = train(chosen.override({"seed": seed}), name=study_name, scale=scale, **options)
-        console.print(f"held-out mAP {row['val_mAP']:.2f}, test mAP {row['test_mAP']:.2f} ({row['weights']} weights)")
+        figures = [(n, row.get(f"{split}_mAP")) for split, n in (("val", "held-out"), ("test", "test"))]
+        text = ", ".join(f"{name} mAP {value:.2f}" for name, value in figures if value is not None)
+        console.print(f"{text} ({row['weights']} weights)", highlight=False)
         console.print(f"checkpoint: {row['checkpoint']}", highlight=False)
 
 

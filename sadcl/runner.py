@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -17,7 +18,7 @@ from sadcl.errors import TrialFailed, UserError
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.plan import Trial
-from sadcl.training import Disagreement, Diverged, Epoch, fit
+from sadcl.training import Epoch, fit
 
 FINISHED = ("complete", "pruned", "failed")
 
@@ -43,8 +44,15 @@ class Where:
 
     @property
     def loader_workers(self) -> int:
-        """One CPU trains, the others decode; at demo scale images are kept decoded."""
-        return self.cpus - 1 if self.scale == "full" else 0
+        """Beside a GPU one CPU trains and the others decode; on CPUs one decodes. At demo scale images are kept decoded."""
+        if self.scale != "full":
+            return 0
+        return self.cpus - 1 if self.gpus else min(1, self.cpus - 1)
+
+    @property
+    def threads(self) -> int:
+        """That compute on CPUs."""
+        return max(1, self.cpus - self.loader_workers)
 
 
 Emit = Callable[[dict[str, Any]], None]
@@ -80,13 +88,13 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             writer = RunWriter(where.storage, trial.key, describe(trial, where, images))
         send({"key": trial.key, "status": "running", "what": trial.title, "params": dict(trial.params)})
         if not where.gpus:
-            torch.set_num_threads(max(1, where.cpus - where.loader_workers))
+            torch.set_num_threads(where.threads)
         outcome = fit(
             trial.config,
             images,
             folder(trial, where),
             stage1=start,
-            test=trial.phase in ("final", "train") and len(images.test) > 0,
+            test=trial.phase in ("final", "train"),
             report=functools.partial(_report, writer, send, trial.key),
             heartbeat=_heartbeat(send, trial.key),
             device="cuda" if where.gpus else "cpu",
@@ -94,7 +102,7 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
         )
     except Exception as error:
         cause = cause_of(error)
-        if distributed.world_size() == 1 or isinstance(error, (UserError, TrialFailed, Diverged, Disagreement)):
+        if distributed.world_size() == 1 or not _may_pass(error):
             fail(trial, where, cause)
             send({"key": trial.key, "status": "failed", "cause": cause})
         raise TrialFailed(cause) from error
@@ -111,6 +119,8 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
     if writer is None:
         return {"key": trial.key, "status": "complete", **figures}
     writer.finish("complete", metrics=figures, labels=outcome.labels)
+    for last in ("last.pt", "stage1/last.pt"):  # as large as everything else together, and of no more use
+        storage.delete(storage.join(folder(trial, where), *last.split("/")))
     send({"key": trial.key, "status": "complete", "val_mAP": figures.get("val_mAP"), "test_mAP": figures.get("test_mAP")})
     return writer.row
 
@@ -132,6 +142,13 @@ def _heartbeat(send: Emit, key: str) -> Callable[[int, int, int, int], None]:
             send({"key": key, "stage": stage, "epoch": epoch, "part": step / steps})
 
     return beat
+
+
+def alone(trial: Trial, where: Where) -> contextlib.AbstractContextManager[bool]:
+    """Held while a stage 1 is trained, which trials and studies share: the second waits, and finds it done."""
+    if trial.phase != "stage1":
+        return contextlib.nullcontext(True)
+    return storage.exclusive(storage.join(where.storage, "stage1", f".{trial.key}.lock"), wait=True)
 
 
 def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
@@ -199,6 +216,11 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, tuple)) else value
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it says no more than that another worker, a connection or a disk is gone: then the group starts again."""
+    return type(error) is RuntimeError or isinstance(error, (OSError, torch.distributed.DistError))
 
 
 def cause_of(error: BaseException) -> str:

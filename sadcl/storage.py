@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyarrow import fs
@@ -30,7 +33,7 @@ def join(root: str | os.PathLike[str], *parts: str) -> str:
     return "/".join([os.fspath(root).rstrip("/"), *parts])
 
 
-def write(uri: str | os.PathLike[str], data: bytes) -> None:
+def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write a file whole or not at all: a reader, or a crash, never sees half of it."""
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
@@ -69,6 +72,30 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     names = [i.base_name for i in infos if i.type == fs.FileType.File]
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+
+
+@contextlib.contextmanager
+def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of that name while the block runs; object stores have no locks, and everybody holds them.
+
+    Args:
+        wait: wait for whoever holds it, or go on at once.
+
+    Returns:
+        Whether it is held.
+    """
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        yield True
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def delete(uri: str | os.PathLike[str]) -> None:

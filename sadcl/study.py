@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyarrow import fs
 from rich.table import Table
 from scipy import stats
 
@@ -20,11 +17,17 @@ from sadcl.results import store
 from sadcl.search.plan import Plan, Search, best, winner
 
 
-def rows(root: str, study: str) -> list[dict[str, Any]]:
-    """The study's rows of the trials table; none where there is no store yet."""
-    if not storage.exists(storage.join(root, store.FOLDER)):
-        return []
-    return [row for row in store.read(root, "trials").to_pylist() if row["study"] == study]
+def rows(root: str, plan: Plan) -> list[dict[str, Any]]:
+    """The study's rows of the trials table, and each stage 1 that it starts from whoever trained it."""
+    everything = _everything(root)
+    mine = [row for row in everything if row["study"] == plan.study]
+    starts = {row["stage1_key"] for row in mine} | {trial.key for trial in plan.decided(mine)}
+    return mine + [row for row in everything if row["study"] != plan.study and row["key"] in starts]
+
+
+def _everything(root: str) -> list[dict[str, Any]]:
+    """The trials table; nothing where there is no store yet."""
+    return store.read(root, "trials").to_pylist() if storage.exists(storage.join(root, store.FOLDER)) else []
 
 
 def claim(root: str, identity: Mapping[str, Any]) -> None:
@@ -50,7 +53,7 @@ def claim(root: str, identity: Mapping[str, Any]) -> None:
 
 def remove(root: str, study: str) -> None:
     """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
-    everything = store.read(root, "trials").to_pylist() if storage.exists(storage.join(root, store.FOLDER)) else []
+    everything = _everything(root)
     shared = {row["stage1_key"] for row in everything if row["study"] != study}
     for row in everything:
         if row["study"] == study and row["key"] not in shared:
@@ -68,20 +71,12 @@ def locked(root: str, study: str) -> Iterator[None]:
     Raises:
         UserError: where one does already.
     """
-    system, path = storage.resolve(root)
-    if not isinstance(system, fs.LocalFileSystem):
-        yield
-        return
-    file = Path(path) / "studies" / f".{study}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with storage.exclusive(storage.join(root, "studies", f".{study}.lock"), wait=False) as alone:
+        if not alone:
             raise UserError(
                 f"Another process is at work on the study {study!r} in {root!r}. Wait for it, or stop it first; two would "
                 "train the same trials."
-            ) from None
+            )
         yield
 
 
@@ -94,13 +89,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def with_admitted(root: str, plan: Plan) -> list[dict[str, Any]]:
-    """The study's rows, its stage 1 among them whoever trained it, each with the rows a label that it last admitted."""
+    """The study's rows as :func:`rows` gives them, each with the rows a label that its last epoch admitted."""
     last: dict[str, Any] = {}
+    found = rows(root, plan)
     for epoch in store.read(root, "epochs").sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
         last[epoch["key"]] = epoch["admitted"]
-    shared = plan.stage1(plan.base).key
-    trials = store.read(root, "trials").to_pylist()
-    return [{**r, "admitted": last.get(r["key"])} for r in trials if r["study"] == plan.study or r["key"] == shared]
+    return [{**row, "admitted": last.get(row["key"])} for row in found]
 
 
 def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[str]]:

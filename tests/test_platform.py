@@ -122,7 +122,7 @@ def test_full_scale_without_a_gpu_says_the_hours_and_asks(capsys, copy, monkeypa
     search = Search(name="slow", question="?", base=DEMO.override({"data.name": "coco"}), demo=DEMO,
                     space={"loss.tau": Float(0.05, 0.5)})  # fmt: skip
     error = refused(capsys, "--data-root", copy, search=search)
-    assert "There is no GPU: the study would take about" in error
+    assert "There is no GPU: this would take about" in error
     assert "Give --yes to go on without being asked." in error
 
 

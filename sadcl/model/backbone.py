@@ -23,6 +23,7 @@ class Backbone(nn.Module):
 
     Args:
         name: a timm model that offers ``features_only``, with or without the tag of its weights.
+        image_size: side of the images in pixels, for models that are built for one size.
         feature: which of its feature maps, from the end; what comes after it is not built.
         pretrained: load timm's weights (a download at first use).
         weights: a local file of weights instead; keys of a classifier are ignored.
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
         self,
         name: str,
         *,
+        image_size: int | None = None,
         feature: int = -1,
         pretrained: bool = False,
         weights: str | None = None,
@@ -47,10 +49,11 @@ class Backbone(nn.Module):
         freeze_batchnorm: bool = True,
     ) -> None:
         super().__init__()
-        self.body = create(name, feature=feature, pretrained=pretrained and weights is None)
+        self.body = create(name, image_size=image_size, feature=feature, pretrained=pretrained and weights is None)
         if weights is not None:
             _load_local(self.body, name, weights)
         self.channels = int(self.body.feature_info.channels()[-1])
+        self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         parts = dict(self.body.named_children())
         if missing := [part for part in frozen if part not in parts]:
             raise UserError(
@@ -71,10 +74,12 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features: list[Tensor] = self.body(images)
+        if self.channels_last:
+            return features[-1].permute(0, 3, 1, 2)
         return features[-1]
 
 
-def create(name: str, *, feature: int = -1, pretrained: bool = False) -> Any:
+def create(name: str, *, image_size: int | None = None, feature: int = -1, pretrained: bool = False) -> Any:
     """timm's feature extractor, with errors that a user can act on."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
@@ -83,7 +88,9 @@ def create(name: str, *, feature: int = -1, pretrained: bool = False) -> Any:
     try:
         if pretrained:
             _knock(name)
-        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(feature,))
+        settled = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
+        size: dict[str, Any] = {"img_size": image_size} if settled and image_size is not None else {}
+        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(feature,), **size)
     except Exception as error:
         if not pretrained:
             raise UserError(f"model.backbone = {name!r} gives no feature maps: {error}") from None

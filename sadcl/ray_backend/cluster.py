@@ -15,8 +15,8 @@ from sadcl.errors import UserError
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[dict[str, float]]:
-    """A connection for as long as the block runs; gives the cluster's resources.
+def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
+    """A connection for as long as the block runs; gives the resources of each node.
 
     Without an address it is a private cluster of this machine, never one that happens to run. The address comes from
     :func:`sadcl.ray_backend.environment.prepare`, which has to be called before Ray is imported.
@@ -44,6 +44,6 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place, which aborts
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield ray.cluster_resources()
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()

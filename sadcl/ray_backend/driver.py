@@ -8,7 +8,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from sadcl import runner, storage, study
+from sadcl import storage, study
 from sadcl.console import Watch
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
@@ -28,21 +28,18 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
     Raises:
         UserError: for a trial that the cluster can never place, or where stage 1 or all trials fail.
     """
-    rows = study.rows(where.storage, plan.study)
-    if _answered(plan, where, rows):
+    rows = study.rows(where.storage, plan)
+    if plan.answered(rows):
         return
-    ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
     searched = [row for row in rows if row["phase"] == "search"]
-    for row in searched:
-        if row["status"] == "failed":
-            store.delete(where.storage, row["key"])
-    tried = [row for row in searched if row["key"] in ended]
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as available:
-        fit_at_once = preflight.check_resources(available, workers=where.workers, cpus=where.cpus, gpus=where.gpus)
+    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as nodes:
+        where, fit_at_once = preflight.place(where, nodes)
+        for row in searched:
+            if row["status"] == "failed":
+                store.reopen(where.storage, row["key"])
         board = boards.open_board()
-        scores = [row["val_mAP"] for row in tried if row["val_mAP"] is not None]
-        left = plan.epochs_left(ended, len(tried))
-        with Watch(plan.study, lambda: boards.drain(board), left, max(scores, default=None)):
+        scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
+        with Watch(plan.study, lambda: boards.drain(board), plan.epochs_left(rows), max(scores, default=None)):
             pool = jobs.Jobs(where, scratch, board)
             stage1 = plan.stage1(plan.base)
             pool.start(stage1)
@@ -67,47 +64,28 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
                 scratch=scratch,
                 board=board,
             )
-            found = study.rows(where.storage, plan.study)
-            candidates = best(found, plan.search.confirm_top)
+            rows = study.rows(where.storage, plan)
+            candidates = best(rows, plan.search.confirm_top)
             if not candidates:
-                cause = next((r["cause"] for r in found if r["phase"] == "search" and r["cause"]), "none was run")
+                cause = next((r["cause"] for r in rows if r["phase"] == "search" and r["cause"]), "none was run")
                 raise UserError(f"None of the trials of {plan.study!r} succeeded; the first cause: {cause}")
             again = [trial for row in candidates for trial in plan.confirm(row["settings"])]
-            final = _final(plan, pool, candidates[0], shared)
+            if len(candidates) == 1:  # nothing that is still to come can change the choice
+                pool.start(_final(plan, rows))
             for trial in again:
                 pool.start(trial)
-            if len(candidates) == 1:  # nothing that is still to come can change the choice
-                pool.start(final)
             for trial in again:
                 pool.result(trial)
-            chosen = winner(study.rows(where.storage, plan.study), plan.search.confirm_top)
-            assert chosen is not None
-            final = _final(plan, pool, chosen, shared)
-            for trial in (final, *beside):
+            for trial in (_final(plan, study.rows(where.storage, plan)), *beside):
                 pool.result(trial)
 
 
-def _answered(plan: Plan, where: Where, rows: list[dict[str, Any]]) -> bool:
-    """Whether nothing is left to run."""
-    tried = [row for row in rows if row["phase"] == "search" and row["status"] in ("complete", "pruned")]
+def _final(plan: Plan, rows: list[dict[str, Any]]) -> Trial:
+    """The final run of the setting that is the best by now."""
     chosen = winner(rows, plan.search.confirm_top)
-    if len(tried) < plan.total or chosen is None:
-        return False
-    again = [trial for row in best(rows, plan.search.confirm_top) for trial in plan.confirm(row["settings"])]
-    needed = [plan.stage1(plan.base), *plan.baselines(), *plan.controls(), *again]
-    if any(runner.finished(trial, where) is None for trial in needed):
-        return False
-    shared = store.row_of(where.storage, chosen["stage1_key"])
-    return shared is not None and runner.finished(plan.final(chosen["settings"], shared, chosen), where) is not None
-
-
-def _final(plan: Plan, pool: jobs.Jobs, row: dict[str, Any], shared: dict[str, Any]) -> Trial:
-    """The final run of a setting; its stage 1 starts at once, because every setting needs the same."""
-    own = row["stage1_key"]
-    trial = plan.final(row["settings"], store.row_of(pool.where.storage, own) or shared, row)
-    assert trial.stage1 is not None
-    pool.start(trial.stage1)
-    return trial
+    assert chosen is not None
+    stage1 = next(row for row in rows if row["key"] == chosen["stage1_key"])
+    return plan.final(chosen["settings"], stage1, chosen)
 
 
 def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
@@ -117,8 +95,8 @@ def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
         UserError: for a trial that the cluster can never place.
         TrialFailed: where it fails; the row has the cause.
     """
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as available:
-        preflight.check_resources(available, workers=where.workers, cpus=where.cpus, gpus=where.gpus)
+    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as nodes:
+        where, _ = preflight.place(where, nodes)
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)

@@ -8,7 +8,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sadcl import runner
-from sadcl.errors import TrialFailed
 from sadcl.ray_backend.board import emitter
 from sadcl.results import store
 from sadcl.runner import Where
@@ -26,18 +25,14 @@ def run(trial: Trial, where: Where, scratch: str, board: Any, after: Any = None)
     Raises:
         TrialFailed: the row has the cause.
     """
-    for part in (trial.stage1, trial):
-        if part is not None and (row := runner.finished(part, where)) is None:
-            if where.workers == 1:
-                row = runner.execute(part, where, emitter(board))
-            else:
-                from sadcl.ray_backend import trainer
+    if trial.stage1 is not None and runner.finished(trial.stage1, where) is None:
+        run(trial.stage1, where, scratch, board)
+    with runner.alone(trial, where):
+        if where.workers == 1:
+            return runner.execute(trial, where, emitter(board))
+        from sadcl.ray_backend import trainer
 
-                row = trainer.train(part, where, scratch, board)
-    assert row is not None
-    if row["status"] == "failed":
-        raise TrialFailed(row["cause"])
-    return row
+        return trainer.train(trial, where, scratch, board)
 
 
 def resources(where: Where) -> dict[str, float]:
@@ -65,7 +60,8 @@ class Jobs:
         if row is not None and row["status"] != "failed":
             self._running[trial.key] = ray.put(row)
         else:
-            store.delete(self.where.storage, trial.key) if row is not None else None
+            if row is not None:
+                store.reopen(self.where.storage, trial.key)
             after = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {**resources(self.where), "max_retries": 2, "retry_exceptions": False}
             task: Any = ray.remote(**options)(run)

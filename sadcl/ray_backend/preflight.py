@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sadcl import storage
 from sadcl.errors import UserError
+from sadcl.runner import Where
 
 
 def in_ray_job() -> bool:
@@ -36,22 +39,37 @@ def check_storage(root: str) -> None:
         raise UserError(f"The storage {root!r} cannot be written: {error}. Give another --storage.") from None
 
 
-def check_resources(available: dict[str, float], *, workers: int, cpus: int, gpus: float) -> int:
-    """How many trials of this size the cluster can run at once.
+def place(where: Where, nodes: Sequence[Mapping[str, float]]) -> tuple[Where, int]:
+    """Fit the size of a trial to the cluster: beside a GPU it takes as many CPUs as cost no other trial its place.
+
+    Args:
+        where: with the CPUs that are wished for.
+        nodes: resources of each node.
+
+    Returns:
+        The same with the CPUs of each worker, and how many trials fit at once.
 
     Raises:
         UserError: where not even one can ever be placed, with the arithmetic.
     """
-    have_cpus, have_gpus = available.get("CPU", 0), available.get("GPU", 0)
-    if gpus and workers * gpus > have_gpus:
+
+    def workers(cpus: int) -> int:
+        """That can be placed, each whole on a node."""
+        count = 0
+        for node in nodes:
+            fit = int(node.get("CPU", 0) // cpus)
+            count += min(fit, int(node.get("GPU", 0) / where.gpus + 1e-9)) if where.gpus else fit
+        return count
+
+    most = workers(1)
+    enough = most if where.gpus else where.workers
+    cpus = next((c for c in range(where.cpus, 0, -1) if workers(c) >= enough), 1)
+    if most < where.workers:
+        have = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes]
+        gpus = f" and {where.gpus:g} GPUs" if where.gpus else ""
         raise UserError(
-            f"A trial needs {workers} x {gpus:g} = {workers * gpus:g} GPUs, but the cluster has {have_gpus:g}. "
-            "Lower --workers or --gpus-per-trial (0 trains on the CPU), or join a larger cluster with --address."
+            f"A trial needs {where.workers} workers with 1 CPU{gpus} each, but the cluster has room for {most} "
+            f"({'; '.join(have[:4])}). Lower --workers or --gpus-per-trial (0 trains on the CPU), or join a larger cluster "
+            "with --address."
         )
-    if workers * cpus > have_cpus:
-        raise UserError(
-            f"A trial needs {workers} x {cpus} = {workers * cpus} CPUs, but the cluster has {have_cpus:g}. "
-            "Lower --workers, or join a larger cluster with --address."
-        )
-    by_cpu = int(have_cpus // (workers * cpus))
-    return min(by_cpu, int(have_gpus // (workers * gpus))) if gpus else by_cpu
+    return replace(where, cpus=cpus), max(workers(cpus) // where.workers, 1)

@@ -59,9 +59,17 @@ def train(trial: Trial, where: Where, scratch: str, board: Any = None) -> dict[s
             failure = error
         row = runner.finished(trial, where)
         if row is None:
-            cause = runner.cause_of(failure) if failure is not None else "the workers ended without a result"
+            cause = _cause(failure) if failure is not None else "the workers ended without a result"
             runner.fail(trial, where, cause)
             raise TrialFailed(cause)
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
+
+
+def _cause(failure: Exception) -> str:
+    """The first worker's own words where there are any, else the last line of Ray's."""
+    found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
+    own = [inner for error in found for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
+    words = str(own[0] if own else found[0] if found else failure).strip()
+    return words if own else f"{type(failure).__name__}: {words.splitlines()[-1] if words else 'no message'}"

@@ -21,7 +21,7 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from sadcl import runner
-from sadcl.errors import TrialFailed
+from sadcl.errors import TrialFailed, UserError
 from sadcl.ray_backend import jobs
 from sadcl.runner import Where
 from sadcl.search.plan import Trial
@@ -68,7 +68,7 @@ def search(
     distributions = {field: _distribution(d) for field, d in space.items()}
     store = _rebuild(study, journal, distributions, ended, again)
     # a resumed search must not draw the first random settings again
-    sampler = optuna.samplers.TPESampler(seed=seed + 7919 * len(ended), multivariate=True, n_startup_trials=4)
+    sampler = optuna.samplers.TPESampler(seed=seed + 7919 * len(rows), multivariate=True, n_startup_trials=4)
     searcher = OptunaSearch(space=distributions, metric=METRIC, mode="max", storage=store, study_name=study, sampler=sampler)
 
     started: dict[str, dict[str, Any]] = {}
@@ -80,16 +80,18 @@ def search(
             started[trial.trial_id] = trial.config
 
     def objective(params: dict[str, Any]) -> None:
-        trial = make(params)
         try:
+            trial = make(params)
             row = jobs.run(trial, where, scratch, board)
-        except TrialFailed as failure:
+        except (UserError, TrialFailed) as failure:
             # an exception is how Tune hears of a failure; the table has the whole of it
             raise RuntimeError(str(failure)) from None
         tune.report({METRIC: row[METRIC], "epoch": row["epoch"], "key": trial.key})
 
     reserved = jobs.resources(where)
-    per_trial = {"CPU": reserved["num_cpus"] or 0.01, "GPU": reserved["num_gpus"]}
+    per_trial = {"CPU": reserved["num_cpus"], "GPU": reserved["num_gpus"]}
+    if where.workers > 1:  # its workers need the CPUs; a trial that reserves nothing at all is refused
+        per_trial = {"CPU": 0, "node:__internal_head__": 0.001}
     tuner = tune.Tuner(
         tune.with_resources(objective, per_trial),
         tune_config=tune.TuneConfig(
@@ -109,7 +111,10 @@ def search(
     )
     tuner.fit()
     for params in started.values():
-        trial = make(params)
+        try:
+            trial = make(params)
+        except UserError as error:
+            raise UserError(f"The space {space} holds settings that are not possible together: {error}") from None
         if runner.finished(trial, where) is None:
             runner.fail(trial, where, "its process was lost: it was killed, or the machine ran out of memory")
 
@@ -139,12 +144,22 @@ def _rebuild(
         made.add_trial(
             create_trial(
                 state=_STATES[row["status"]],
-                params=json.loads(row["params"]),
+                params=_settings(row, distributions),
                 distributions=distributions,
                 value=row[METRIC],
                 user_attrs={"key": row["key"]},
             )
         )
     for row in again:
-        made.enqueue_trial(json.loads(row["params"]), user_attrs={"key": row["key"]})
+        made.enqueue_trial(_settings(row, distributions), user_attrs={"key": row["key"]})
     return store
+
+
+def _settings(row: dict[str, Any], distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+    """What the search set, as it was before it went through JSON, which knows no tuples."""
+    settings: dict[str, Any] = json.loads(row["params"])
+    for field, value in settings.items():
+        known = distributions[field]
+        if isinstance(known, CategoricalDistribution):
+            settings[field] = next((c for c in known.choices if json.loads(json.dumps(c)) == value), value)
+    return settings

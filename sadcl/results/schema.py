@@ -33,7 +33,7 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "seconds": (_F, "training and selection, without a shared stage 1"),
     "images": (_I, "training images seen"),
     "images_per_second": (_F, "images / seconds"),
-    "memory_mb": (_F, "peak: of the GPU, or of the process on a CPU"),
+    "memory_mb": (_F, "peak: of the GPU in this run, or of the process so far on a CPU"),
     "workers": (_I, "training processes"),
     "gpus": (_F, "GPUs of a worker"),
     "device": (_S, "what it ran on"),

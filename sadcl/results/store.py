@@ -69,9 +69,7 @@ class RunWriter:
         self._write("trials", [self.row])
 
     def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(schema.table(table, rows), buffer, compression="zstd")
-        storage.write(_uri(self.root, table, self.key), buffer.getvalue())
+        _put(self.root, table, self.key, schema.table(table, rows))
 
 
 def read(root: str, table: str) -> pa.Table:
@@ -114,6 +112,13 @@ def row_of(root: str, key: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
+def reopen(root: str, key: str) -> None:
+    """Make a trial that has ended one that was interrupted: it is trained again, from its last checkpoint."""
+    for row in _rows(root, "trials", key):
+        part = schema.table("trials", [{**row, "status": "running", "cause": None, "ended": None}])
+        _put(root, "trials", key, part)
+
+
 def delete(root: str, key: str) -> None:
     """Remove a trial's rows from all tables."""
     for table in schema.TABLES:
@@ -132,6 +137,12 @@ def _uri(root: str, table: str, key: str) -> str:
     if plain != key:
         plain += "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
     return storage.join(root, FOLDER, table, f"{plain}.parquet")
+
+
+def _put(root: str, table: str, key: str, rows: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    storage.write(_uri(root, table, key), buffer.getbuffer())
 
 
 def _rows(root: str, table: str, key: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -187,12 +187,13 @@ class Plan:
         Args:
             stage1, stage2: rows of the trials table with ``epoch`` and ``weights`` of the runs that chose them.
         """
+        setting = self.base.override(params)
         fixed: dict[str, Any] = {"data.holdout": 0.0}
-        for name, stage, row in (("stage1", self.base.stage1, stage1), ("stage2", self.base.stage2, stage2)):
+        for name, stage, row in (("stage1", setting.stage1, stage1), ("stage2", setting.stage2, stage2)):
             fixed[f"{name}.epochs"] = row["epoch"]
             fixed[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
             fixed[f"{name}.patience"] = None
-        config = self.base.override({**params, **fixed})
+        config = setting.override(fixed)
         first = self.stage1(config.override({"optim.report": stage1["weights"]}))
         chosen = config.override({"optim.report": stage2["weights"]})
         return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
@@ -205,18 +206,42 @@ class Plan:
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 
-    def epochs_left(self, ended: Iterable[str], tried: int) -> int:
-        """Epochs that are still to be trained.
+    def left_to_try(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Trials of the search that are still to come."""
+        ended = [row for row in rows if row["phase"] == "search" and row["status"] in ("complete", "pruned")]
+        return max(self.total - len(ended), 0)
+
+    def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        """The runs that are known by now, besides the search's own trials: confirmation and final run once it is over.
 
         Args:
-            ended: keys of the runs that have ended.
-            tried: how many of them are trials of the search.
+            rows: of the study, with the stage 1 that its trials start from.
         """
-        known = [*self.baselines(), *self.controls(), *self.confirm({})]
-        runs = {trial.key: trial for trial in [*known, *(t.stage1 for t in known if t.stage1 is not None)]}
-        count = sum(trial.epochs for key, trial in runs.items() if key not in ended)
-        again = (self.search.confirm_top - 1) * len(self.search.confirm_seeds) + 1
-        return count + (max(self.total - tried, 0) + again) * self.base.stage2.epochs + self.base.stage1.epochs
+        trials = [*self.baselines(), *self.controls()]
+        chosen = winner(rows, self.search.confirm_top)
+        if chosen is not None and not self.left_to_try(rows):
+            trials += [t for row in best(rows, self.search.confirm_top) for t in self.confirm(row["settings"])]
+            stage1 = next((row for row in rows if row["key"] == chosen["stage1_key"]), None)
+            trials += [self.final(chosen["settings"], stage1, chosen)] if stage1 is not None else []
+        stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
+        return list({trial.key: trial for trial in (self.stage1(self.base), *stages, *trials)}.values())
+
+    def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether nothing is left to run; ``rows`` as for :meth:`decided`."""
+        complete = {row["key"] for row in rows if row["status"] == "complete"}
+        decided = self.decided(rows)
+        return any(trial.phase == "final" for trial in decided) and complete >= {trial.key for trial in decided}
+
+    def epochs_left(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Epochs that are still to be trained; ``rows`` as for :meth:`decided`."""
+        complete = {row["key"] for row in rows if row["status"] == "complete"}
+        decided = self.decided(rows)
+        count = sum(trial.epochs for trial in decided if trial.key not in complete)
+        stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
+        if not any(trial.phase == "final" for trial in decided):
+            again = self.search.confirm_top * len(self.search.confirm_seeds) + 1
+            count += (self.left_to_try(rows) + again) * stage2 + stage1
+        return count
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""

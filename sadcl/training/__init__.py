@@ -2,6 +2,6 @@
 
 from sadcl.training.agreement import Disagreement
 from sadcl.training.engine import Diverged
-from sadcl.training.loop import Epoch, Outcome, fit, fit_stage1
+from sadcl.training.loop import Epoch, Outcome, fit
 
-__all__ = ["Disagreement", "Diverged", "Epoch", "Outcome", "fit", "fit_stage1"]
+__all__ = ["Disagreement", "Diverged", "Epoch", "Outcome", "fit"]

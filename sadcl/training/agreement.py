@@ -9,6 +9,9 @@ from torch import Tensor
 
 from sadcl import distributed
 
+CHUNK = 1 << 22
+"""Elements looked at together, so that a large bank needs no copy of itself."""
+
 
 class Disagreement(RuntimeError):
     """State that must be equal on all workers is not."""
@@ -17,8 +20,12 @@ class Disagreement(RuntimeError):
 def fingerprint(tensor: Tensor) -> Tensor:
     """A 64-bit sum over the raw bits, weighted by position, so that a changed bit or two swapped rows show."""
     flat = tensor.detach().contiguous().view(-1)
-    bits = flat.view(torch.uint8).to(torch.int64)
-    return (bits * (torch.arange(len(bits), device=bits.device) * 2654435761 + 1)).sum()
+    bits = flat.view(torch.uint8 if flat.element_size() % 4 else torch.int32)
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for start in range(0, len(bits), CHUNK):
+        part = bits[start : start + CHUNK]
+        total += (part * (torch.arange(start, start + len(part), device=bits.device) * 2654435761 + 1)).sum()
+    return total
 
 
 def check(tensors: Mapping[str, Tensor], step: int) -> None:

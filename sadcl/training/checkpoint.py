@@ -18,7 +18,7 @@ def save(uri: str, content: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    storage.write(uri, buffer.getvalue())
+    storage.write(uri, buffer.getbuffer())
 
 
 def load(uri: str) -> dict[str, Any]:

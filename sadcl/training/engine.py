@@ -113,7 +113,10 @@ def autocast(training: Training) -> torch.autocast:
 
 
 def check_finite(training: Training, values: dict[str, Tensor]) -> None:
-    """Stop before the optimiser spoils the weights; on a GPU only every tenth step, because looking waits for it."""
+    """Stop before the optimiser spoils the weights; on a GPU only every tenth step, because looking waits for it.
+
+    Looked at once more at the end of an epoch, before anything is evaluated or saved.
+    """
     if training.device.type != "cpu" and training.step % 10:
         return
     if not bool(torch.isfinite(values["loss"])):
@@ -122,8 +125,11 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N, L) in float64 and targets (N, L) of a whole split, each image once, in the split's order."""
+def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (N, L) in float64, targets (N, L) and positions (N,) of a split, each image once, ascending.
+
+    In a process group every worker computes its share and has the whole.
+    """
     was_training = network.training
     network.eval()
     logits, targets, index = [], [], []
@@ -133,11 +139,12 @@ def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[
         targets.append(batch.targets[real])
         index.append(batch.index.to(device)[real])
     network.train(was_training)
-    order = distributed.all_gather_rows(torch.cat(index)).argsort()
+    index_N = distributed.all_gather_rows(torch.cat(index))
+    order = index_N.argsort()
     logits_NL = distributed.all_gather_rows(torch.cat(logits))[order]
     targets_NL = distributed.all_gather_rows(torch.cat(targets))[order]
     scores_NL = 1 / (1 + np.exp(-logits_NL.cpu().numpy().astype(np.float64)))
-    return scores_NL, targets_NL.cpu().numpy()
+    return scores_NL, targets_NL.cpu().numpy(), index_N[order].cpu().numpy()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.model import SADCL
 from sadcl.training import agreement, checkpoint, selection
-from sadcl.training.engine import Training, first_prototypes, shared_state, train_step
+from sadcl.training.engine import Diverged, Training, first_prototypes, shared_state, train_step
 from sadcl.training.optim import adamw, averaged, one_cycle
 
 
@@ -109,14 +109,11 @@ def fit(
     watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat}
     if config.stage2.epochs == 0:
         return _stage(1, config, data, folder, share, test=test, **watch)
-    if stage1 is None:
-        stage1 = _stage(1, config, data, storage.join(folder, "stage1"), share, **watch).checkpoint
-    return _stage(2, config, data, folder, share, start=stage1, test=test, **watch)
-
-
-def fit_stage1(config: Config, data: MultiLabelData, folder: str, **options: Any) -> Outcome:
-    """Train stage 1 alone, to be shared by many runs of stage 2; options as for :func:`fit`."""
-    return fit(config.override({"stage2.epochs": 0, "stage2.planned_epochs": None}), data, folder, **options)
+    if stage1 is not None:
+        return _stage(2, config, data, folder, share, start=stage1, test=test, **watch)
+    first = _stage(1, config, data, storage.join(folder, "stage1"), share, **watch)
+    second = _stage(2, config, data, folder, share, start=first.checkpoint, test=test, **watch)
+    return replace(second, seconds=first.seconds + second.seconds, images=first.images + second.images)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -152,8 +149,6 @@ def _stage(
     test: bool = False,
 ) -> Outcome:
     stage = config.stage1 if number == 1 else config.stage2
-    if stage.epochs == 0:
-        raise UserError("stage1.epochs and stage2.epochs are both 0: there is nothing to train.")
     loader = build.loader(config, data.train, augmentation=stage.augmentation, shuffle=True, **share)
     last = storage.join(folder, "last.pt")
     resume = storage.exists(last)
@@ -176,10 +171,11 @@ def _stage(
         progress.seconds += time.monotonic() - began
         progress.images += len(data.train)
         metrics.update(figures, seconds=time.monotonic() - began, memory_mb=_peak_memory(share["device"]))
+        banks = _every_bank(training)
         if distributed.rank() == 0:
             if report is not None:
                 report(Epoch(number, progress.epoch, stage.epochs, metrics))
-            checkpoint.save(last, _snapshot(training, progress))
+            checkpoint.save(last, _snapshot(training, progress, banks))
         _barrier()
 
     best = progress.best
@@ -209,6 +205,8 @@ def _prepare(
     resume: bool,
 ) -> Training:
     """Objects of one stage, at its beginning."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     labels, world = len(data.labels), distributed.world_size()
     network = build.model(config, labels, pretrained=start is None and not resume)
     contrast = number == 2 and config.loss.contrasts
@@ -253,6 +251,8 @@ def _train_epoch(training: Training, loader: Loader, epoch: int, heartbeat: Hear
         if heartbeat is not None and distributed.rank() == 0:
             heartbeat(training.stage, epoch, step, loader.steps)
     admitted_L = totals.pop("admitted_L", None)
+    if not bool(torch.isfinite(totals["loss"])):
+        raise Diverged(f"The loss is not finite in stage {training.stage}, epoch {epoch}.")
     metrics = {name: float(value) / loader.steps for name, value in totals.items()}
     if training.bank is not None and isinstance(training.network, SADCL):
         training.network.prototypes.end_epoch()
@@ -275,7 +275,18 @@ def _share_buffers(training: Training) -> None:
                 dist.broadcast(buffer, src=0)
 
 
-def _snapshot(training: Training, progress: _Progress) -> dict[str, Any]:
+def _every_bank(training: Training) -> list[dict[str, Tensor]]:
+    """State of the bank, the one of all workers or each worker's own; a collective call where they have their own."""
+    if training.bank is None:
+        return []
+    state = training.bank.state_dict()
+    if training.bank.scope == "cluster":
+        return [state]
+    gathered = {name: distributed.all_gather_rows(tensor[None]) for name, tensor in state.items()}
+    return [{name: tensors[w] for name, tensors in gathered.items()} for w in range(distributed.world_size())]
+
+
+def _snapshot(training: Training, progress: _Progress, banks: list[dict[str, Tensor]]) -> dict[str, Any]:
     """Everything that affects what comes next; random numbers are functions of seed and position and need no saving."""
     return {
         "config": training.config.json_text(),
@@ -283,7 +294,7 @@ def _snapshot(training: Training, progress: _Progress) -> dict[str, Any]:
         "progress": vars(progress),
         "model": training.network.state_dict(),
         "ema": training.ema.state_dict() if training.ema is not None else None,
-        "bank": training.bank.state_dict() if training.bank is not None else None,
+        "banks": banks,
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
     }
@@ -296,7 +307,11 @@ def _restore(training: Training, content: dict[str, Any]) -> _Progress:
     if training.ema is not None:
         training.ema.load_state_dict(content["ema"])
     if training.bank is not None:
-        training.bank.load_state_dict(content["bank"])
+        banks = content["banks"]
+        if training.bank.scope == "cluster":
+            training.bank.load_state_dict(banks[0])
+        elif len(banks) == distributed.world_size():  # of another number of workers they cannot be divided: they fill anew
+            training.bank.load_state_dict(banks[distributed.rank()])
     training.optimizer.load_state_dict(content["optimizer"])
     training.schedule.load_state_dict(content["schedule"])
     training.step = content["step"]

@@ -29,7 +29,8 @@ def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
 def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:
     """OneCycle over the planned epochs of ``steps`` each, which may be more than are run."""
     total = (stage.planned_epochs or stage.epochs) * steps
-    return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=optim.pct_start)
+    rise = max(optim.pct_start, min(1.5 / total, 0.5))  # torch divides by the steps of the rise less one
+    return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
 
 
 def averaged(network: nn.Module, optim: Optim) -> AveragedModel | None:

@@ -24,23 +24,18 @@ def select(
 
     Returns:
         The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows``.
-
-    Raises:
-        UserError: where ``optim.report`` asks for averaged weights that are not kept.
     """
     candidates: dict[str, torch.nn.Module] = {"raw": training.network}
     if training.ema is not None:
         candidates["ema"] = training.ema.module
     wanted: str = training.config.optim.report
-    if wanted == "ema" and training.ema is None:
-        raise UserError("optim.report = 'ema' needs optim.ema_decay > 0.")
     if not len(data.val):
         wanted = max(candidates, key="ema".__eq__) if wanted == "best" else wanted
         best = {"epoch": epoch, "weights": wanted, "metrics": {}, "rows": []}
         _save(training, data, best, candidates[wanted], folder)
         return {}, best
     loader = build.loader(training.config, data.val, **share)
-    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)) for n, net in candidates.items()}
+    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)[:2]) for n, net in candidates.items()}
     if wanted == "best":
         wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
     both = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
@@ -66,7 +61,8 @@ def test(
     content = checkpoint.load(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
-    metrics, rows = tabulate(multilabel_metrics(*evaluate(training.network, loader, training.device)), "test", data.labels)
+    figures = multilabel_metrics(*evaluate(training.network, loader, training.device)[:2])
+    metrics, rows = tabulate(figures, "test", data.labels)
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
         checkpoint.save(uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows})
@@ -98,5 +94,7 @@ def _save(training: Training, data: MultiLabelData, best: dict[str, Any], networ
         "labels": list(data.labels),
         "dataset": data.name,
         "data_digest": data.digest,
+        "world": distributed.world_size(),
+        "threads": torch.get_num_threads(),
     }
     checkpoint.save(storage.join(folder, "best.pt"), {**about, **best, "model": network.state_dict()})

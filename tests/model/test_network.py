@@ -95,6 +95,19 @@ def test_any_resolution_and_channel_reduction():
     assert isinstance(same.reduce, torch.nn.Identity)
 
 
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "resnet18", "convnext_atto"])
+def test_any_backbone_gives_channels_first_at_the_size_asked_for(name):
+    """timm's Swin gives its channels last, and it and ViT are built for one size of image."""
+    backbone = Backbone(name, image_size=96, freeze_batchnorm=False).eval()
+    assert backbone(torch.randn(1, 3, 96, 96)).shape[1] == backbone.channels
+    build.check_model(small(**{"model.backbone": name, "model.feature": -1, "data.image_size": 96}))
+
+
+def test_a_backbone_that_cannot_take_the_images_is_named():
+    with pytest.raises(UserError, match=r"model.backbone = 'test_vit' .*data.image_size = 33 pixels"):
+        build.check_model(small(**{"model.backbone": "test_vit", "model.feature": -1, "data.image_size": 33}))
+
+
 def test_pooled_baseline():
     network = build.model(small(**{"model.arch": "pooled"}), 7)
     assert isinstance(network, Pooled)

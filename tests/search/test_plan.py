@@ -93,11 +93,14 @@ def test_the_final_run_takes_epochs_and_weights_from_the_runs_that_chose_them():
     assert (final.config.optim.report, final.stage1.config.optim.report) == ("raw", "ema")
     assert final.stage1.key.endswith("-d2")  # of the data with nothing held out
     assert p.early_stage1({"epoch": 11, "weights": "ema"}).key == final.stage1.key
+    longer = p.final({"stage2.planned_epochs": 90}, {"epoch": 11, "weights": "ema"}, {"epoch": 7, "weights": "raw"})
+    assert longer.config.stage2.planned_epochs == 90
     assert plan("full", space={"stage1.lr": Float(1e-5, 1e-4)}).early_stage1({"epoch": 11, "weights": "ema"}) is None
 
 
 def row(key, value, phase="search", params="{}", **more):
-    return {"key": key, "phase": phase, "arm": "tuned", "status": "complete", "val_mAP": value, "params": params, **more}
+    known = {"key": key, "phase": phase, "arm": "tuned", "status": "complete", "val_mAP": value, "params": params}
+    return known | more
 
 
 def test_the_confirmed_mean_chooses_and_not_the_lucky_seed():
@@ -119,6 +122,20 @@ def test_epochs_left_is_what_the_plan_trains():
     s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
     # stage 1: search, two seeds, final; baseline; control three times; trials; confirmations; final
     everything = 4 * s1 + (s1 + s2) + 3 * s2 + 8 * s2 + 2 * s2 + s2
-    assert p.epochs_left((), 0) == everything
-    ended = {p.stage1(p.base).key, p.baselines()[1].key}
-    assert p.epochs_left(ended, 3) == everything - s1 - s2 - 3 * s2
+    assert p.epochs_left([]) == everything
+    start = p.stage1(p.base).key
+    done = [row(start, 60.0, "stage1", epoch=9, weights="ema"), row(p.baselines()[1].key, 61.0, "baseline", arm="stage2")]
+    tried = [
+        row(f"t{i}", 60.0 + i, stage1_key=start, epoch=2, weights="raw", params=f'{{"loss.tau": 0.{i + 1}}}')
+        for i in range(8)
+    ]
+    assert p.epochs_left([*done, *tried[:3]]) == everything - s1 - s2 - 3 * s2
+    # the search is over: its best is confirmed twice, and the final run stops where the held-out images said
+    rest = everything - s1 - s2 - 8 * s2 - (s1 - 9) - (s2 - 2)
+    assert p.epochs_left([*done, *tried]) == rest
+    assert not p.answered([*done, *tried])
+    every = [row(t.key, 50.0, t.phase, arm=t.arm, params='{"loss.tau": 0.8}') for t in p.decided([*done, *tried])]
+    rows = [*done, *tried, *(r for r in every if r["key"] not in {d["key"] for d in done})]
+    assert p.epochs_left(rows) == 0
+    assert p.answered(rows)
+    assert not p.answered([{**r, "status": "failed"} if r["phase"] == "baseline" else r for r in rows])

@@ -7,7 +7,7 @@ import torch
 from sadcl import inference, recipes
 from sadcl.data import load
 from sadcl.errors import UserError
-from sadcl.training import Diverged, checkpoint, engine, fit, fit_stage1
+from sadcl.training import Diverged, checkpoint, engine, fit
 
 TINY = {
     "data.scene_train": 60,
@@ -84,6 +84,7 @@ def test_resumed_equals_uninterrupted(config, data, tmp_path, policy, stop_after
     assert resumed.metrics == whole.metrics
     a = checkpoint.load(str(tmp_path / "whole" / "last.pt"))
     b = checkpoint.load(str(tmp_path / "parts" / "last.pt"))
+    (a["bank"],), (b["bank"],) = a["banks"], b["banks"]
     for part in ("model", "ema", "bank"):
         assert a[part].keys() == b[part].keys()
         assert all(torch.equal(torch.as_tensor(a[part][n]), torch.as_tensor(b[part][n])) for n in a[part]), part
@@ -97,7 +98,8 @@ def test_a_finished_run_is_not_trained_again(config, data, tmp_path):
 
 
 def test_shared_stage1_and_the_control_without_contrast(config, data, tmp_path):
-    shared = fit_stage1(config, data, str(tmp_path / "stage1"), device="cpu")
+    alone = config.override({"stage2.epochs": 0})
+    shared = fit(alone, data, str(tmp_path / "stage1"), device="cpu")
     assert shared.stage == 1
     control = config.override({"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0})
     outcome, seen = trace(control, data, tmp_path / "control", stage1=shared.checkpoint)
@@ -185,7 +187,8 @@ def test_evaluation_orders_images_and_counts_each_once(config, data):
 
     network = build.model(config, len(data.labels)).eval()
     loader = build.loader(config, data.test)
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
+    scores, targets, index = engine.evaluate(network, loader, torch.device("cpu"))
     np.testing.assert_array_equal(targets, data.test.targets)
+    assert index.tolist() == list(range(24))
     assert scores.shape == (24, 20)
     assert scores.dtype == np.float64
