@@ -3,7 +3,7 @@
 import pytest
 
 from sadcl import recipes
-from sadcl.config import Config
+from sadcl.config import Config, Loss, Stage
 from sadcl.errors import UserError
 
 
@@ -25,12 +25,24 @@ def test_override_changes_one_field_and_leaves_the_original():
         ({"loss.class_loss": "hinge"}, ["loss.class_loss = 'hinge'", "'bce' or 'asymmetric'"]),
         ({"stage1.planned_epochs": 3}, ["stage1", "planned_epochs >= epochs"]),
         ({"seed": -1}, ["seed = -1"]),
+        ({"stage1.epochs": 0}, ["stage1.epochs >= 1"]),
+        ({"optim.report": "ema", "optim.ema_decay": 0.0}, ["optim", "needs ema_decay > 0"]),
+        ({"stage2.augmentation.cutout": 2.0}, ["stage2.augmentation.cutout = 2.0"]),
     ],
 )
 def test_bad_values_are_named(change, words):
     with pytest.raises(UserError) as error:
         Config().override(change)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_parts_made_by_hand_are_checked_alike():
+    with pytest.raises(UserError, match=r"tau = -1 is not possible: .* greater than or equal to 0.005"):
+        Loss(tau=-1)
+    with pytest.raises(UserError, match=r"there is no configuration field 'tua'"):
+        Loss(tua=0.1)
+    with pytest.raises(UserError, match=r"^planned_epochs|planned_epochs >= epochs must hold, but got 3 < 20"):
+        Stage(planned_epochs=3)
 
 
 def test_digest_is_of_the_values():

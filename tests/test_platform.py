@@ -69,6 +69,33 @@ def test_an_image_that_is_missing_or_damaged_is_found_before_anything_starts(cap
     assert f"1 of 24 images that instances_val2017.json lists are missing in '{copy / 'val2017'}'" in refused(capsys, *words)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"loss.tau"', '"loss.tua"', "There is no configuration field 'loss.tua'. Did you mean 'loss.tau'?"),
+        ("Float(0.05, 0.5, log=True)", "Float(0.5, 0.05)", "low < high must hold, but got low=0.5, high=0.05."),
+        ("recipes.coco14()", 'recipes.coco14().override({"loss.tau": -1})', "loss.tau = -1 is not possible"),
+    ],
+)
+def test_a_mistake_in_the_experiments_file(command, study_file, old, new, words):
+    """It is made when the file is read, before any function of ours is called."""
+    file = study_file()
+    file.write_text(file.read_text().replace(old, new))
+    done = command("python", file, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_errors_keep_their_traceback(command, tmp_path):
+    (tmp_path / "x.py").write_text("import sadcl.errors\n1 / 0\n")
+    done = command("python", "x.py", check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert "Traceback" in done.stderr
+
+
 def test_a_gpu_that_is_not_there(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     error = refused(capsys, "--gpus-per-trial", 1)

@@ -191,3 +191,11 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     assert len([row for row in found if row["phase"] == "search" and row["status"] == "complete"]) == 2
     assert next(row for row in found if row["phase"] == "final")["status"] == "complete"
     assert "2 runs failed; the first:" in (tmp_path / "log").read_text()
+    lost = [e for e in results.read(tmp_path / "runs", "epochs").to_pylist() if e["key"] == killed[0]["key"]]
+
+    again = command("python", file, check=False)
+    assert "2 failed and are tried again" in again.stdout
+    now = {row["key"]: row for row in rows(tmp_path / "runs")}
+    assert now[killed[0]["key"]]["status"] == "complete"
+    assert now[killed[0]["key"]]["epochs_done"] == 30 >= len(lost)
+    assert now[wild["key"]]["status"] == "failed"

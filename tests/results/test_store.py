@@ -140,6 +140,15 @@ def test_removal_takes_all_rows_of_a_trial(tmp_path):
     assert store.row_of(str(tmp_path), "b")["status"] == "complete"
 
 
+def test_a_reopened_trial_keeps_its_epochs(tmp_path):
+    trial(tmp_path, "a", status="failed")
+    store.reopen(str(tmp_path), "a")
+    store.reopen(str(tmp_path), "none")
+    (row,) = results.read(tmp_path, "trials").to_pylist()
+    assert (row["status"], row["cause"], row["ended"], row["arm"]) == ("running", None, None, "tuned")
+    assert len(results.read(tmp_path, "epochs")) == 2
+
+
 def test_questions(tmp_path):
     for i, (value, status) in enumerate([(50.0, "complete"), (70.0, "complete"), (60.0, "failed")]):
         trial(tmp_path, f"t{i}", mAP=value, status=status)
