@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -51,13 +51,21 @@ def guarded() -> Iterator[None]:
         sys.exit(130)
 
 
+def short_names(fields: Iterable[str]) -> dict[str, str]:
+    """The last part of each field's name where that tells them apart, else the whole."""
+    fields = list(fields)
+    last = [name.split(".")[-1] for name in fields]
+    return {full: short if last.count(short) == 1 else full for full, short in zip(fields, last, strict=True)}
+
+
 def settings(params: Mapping[str, Any]) -> str:
-    """A trial's settings in a few characters: the last part of each field's name where that says enough, three digits."""
-    last = [name.split(".")[-1] for name in params]
-    names = [short if last.count(short) == 1 else full for full, short in zip(params, last, strict=True)]
-    return " ".join(
-        f"{n}={v:.3g}" if isinstance(v, float) else f"{n}={v}" for n, v in zip(names, params.values(), strict=True)
-    )
+    """A trial's settings in a few characters."""
+    names = short_names(params)
+    return " ".join(f"{names[field]}={_value(value)}" for field, value in params.items())
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def clock(seconds: float | None) -> str:
@@ -161,27 +169,33 @@ class Watch:
             console.print(f"[{clock(time.monotonic() - self.began)}] {text}", highlight=False, markup=False)
 
     def _table(self) -> Group:
+        shown = list(self.rows.values())[-max(console.height - 9, 4) :]
+        fields = short_names(sorted({field for row in self.rows.values() for field in row["params"]}))
         table = Table(title=self.title, title_justify="left", expand=False)
-        for column in ("trial", "settings", "epoch", "held-out mAP", "rows/label", "state"):
-            right = column in ("epoch", "held-out mAP", "rows/label")
-            table.add_column(column, justify="right" if right else "left", overflow="fold")
-        for row in list(self.rows.values())[-max(console.height - 8, 4) :]:
-            metrics = row.get("metrics", {})
-            at = f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}" if "epoch" in row else ""
-            state = row.get("status", "")
+        table.add_column("trial", no_wrap=True)
+        for name in (*fields.values(), "epoch", "held-out mAP", "rows a label"):
+            # several words, so that a long name takes several lines and not the width
+            table.add_column(name.replace("_", " ").replace(".", " "), justify="right", no_wrap=name == "epoch")
+        table.add_column("state")
+        for row in shown:
+            metrics, state = row.get("metrics", {}), row.get("status", "")
             if state == "running" and row.get("part"):
-                state = f"{row['part']:.0%} of epoch"
+                state = f"{row['part']:.0%}"
             value = row.get("val_mAP", metrics.get("val_mAP"))
             table.add_row(
                 row["what"],
-                settings(row["params"]),
-                at,
+                *(_value(row["params"][field]) if field in row["params"] else "" for field in fields),
+                f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}" if "epoch" in row else "",
                 "" if value is None else f"{value:.2f}",
-                f"{metrics['admitted']:.0f}" if "admitted" in metrics else "",
+                _rows(metrics["admitted"]) if "admitted" in metrics else "",
                 Text(state, style={"failed": "red", "complete": "green"}.get(state, "")),
             )
         foot = f"{self.done}/{max(self.epochs, self.done)} epochs; {self._state()}"
         return Group(table, Text(foot, style="bold"))
+
+
+def _rows(admitted: float) -> str:
+    return f"{admitted:.0f}" if admitted >= 10 else f"{admitted:.1f}"
 
 
 def _held_out(value: float | None) -> str:
@@ -193,4 +207,4 @@ def _active(metrics: Mapping[str, Any]) -> str:
     if "admitted" not in metrics:
         return ""
     idle = not metrics.get("anchors") and not metrics.get("counted_labels")
-    return f", {metrics['admitted']:.0f} rows a label admitted{' (NO CONTRAST IS ACTIVE: lower epsilon)' if idle else ''}"
+    return f", {_rows(metrics['admitted'])} rows a label admitted{' (NO CONTRAST IS ACTIVE: lower epsilon)' if idle else ''}"

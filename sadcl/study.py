@@ -116,7 +116,7 @@ def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[st
                 str(len(rows)),
                 _spread([r["val_mAP"] for r in rows if r["val_mAP"] is not None]),
                 _spread([r["test_mAP"] for r in rows if r["test_mAP"] is not None]),
-                f"{np.mean(admitted):.0f}" if admitted else "",
+                f"{np.mean(admitted):.1f}" if admitted else "",
             )
         return rows
 

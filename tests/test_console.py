@@ -52,7 +52,7 @@ def test_plain_lines_say_trial_settings_epoch_figure_best_and_time_left(monkeypa
     assert lines[1].startswith(start)
     assert lines[1].endswith(" left")
     assert "best of search 41.23" in lines[3]  # the baseline's 99 is no trial of the search
-    assert "0 rows a label admitted (NO CONTRAST IS ACTIVE: lower epsilon)" in lines[4]
+    assert "0.0 rows a label admitted (NO CONTRAST IS ACTIVE: lower epsilon)" in lines[4]
     assert "best of search 41.23" in lines[4]
     assert lines[5:] == [
         "search 1a2b: complete, held-out mAP 41.23",
@@ -64,7 +64,7 @@ def test_plain_lines_say_trial_settings_epoch_figure_best_and_time_left(monkeypa
 
 def test_a_terminal_shows_a_table(monkeypatch):
     _, text = watch(monkeypatch, terminal=True)
-    for word in ("search 1a2b", "tau=0.1", "2: 2/4", "rows/label", "failed", "complete", "3/10 epochs", "study x"):
+    for word in ("search 1a2b", "tau", "0.1", "2: 2/4", "rows a label", "failed", "complete", "3/10 epochs", "study x"):
         assert word in text
 
 
