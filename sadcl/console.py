@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -64,8 +65,8 @@ def settings(params: Mapping[str, Any]) -> str:
     return " ".join(f"{names[field]}={_value(value)}" for field, value in params.items())
 
 
-def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _value(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def clock(seconds: float | None) -> str:
@@ -171,12 +172,13 @@ class Watch:
     def _table(self) -> Group:
         shown = list(self.rows.values())[-max(console.height - 9, 4) :]
         fields = short_names(sorted({field for row in self.rows.values() for field in row["params"]}))
-        table = Table(title=self.title, title_justify="left", expand=False)
-        table.add_column("trial", no_wrap=True)
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("trial", min_width=11)
         for name in (*fields.values(), "epoch", "held-out mAP", "rows a label"):
             # several words, so that a long name takes several lines and not the width
-            table.add_column(name.replace("_", " ").replace(".", " "), justify="right", no_wrap=name == "epoch")
-        table.add_column("state")
+            words = name.replace("_", " ").replace(".", " ")
+            table.add_column(words, justify="right", overflow="fold", min_width=5, no_wrap=name == "epoch")
+        table.add_column("state", no_wrap=True)
         for row in shown:
             metrics, state = row.get("metrics", {}), row.get("status", "")
             if state == "running" and row.get("part"):
@@ -184,7 +186,7 @@ class Watch:
             value = row.get("val_mAP", metrics.get("val_mAP"))
             table.add_row(
                 row["what"],
-                *(_value(row["params"][field]) if field in row["params"] else "" for field in fields),
+                *(_value(row["params"][field], 2) if field in row["params"] else "" for field in fields),
                 f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}" if "epoch" in row else "",
                 "" if value is None else f"{value:.2f}",
                 _rows(metrics["admitted"]) if "admitted" in metrics else "",
