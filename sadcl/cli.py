@@ -119,11 +119,19 @@ def predict(
 ) -> None:
     """Labels of photographs with their scores, highest first."""
     from sadcl import inference
+    from sadcl.errors import UserError
 
     predictor = inference.load(_checkpoint(checkpoint, storage), device=device)
+    mistakes = []
     for image in images:
-        (scored,) = predictor.predict(image)
+        try:
+            (scored,) = predictor.predict(image)
+        except UserError as error:  # the other images are named all the same
+            mistakes.append(str(error))
+            continue
         typer.echo(f"{image}: " + ", ".join(f"{label} {score:.3f}" for label, score in scored[:top]))
+    if mistakes:
+        raise UserError(" ".join(mistakes))
 
 
 def main() -> None:
@@ -139,7 +147,9 @@ def _checkpoint(given: str, storage: str) -> str:
     from sadcl import storage as files
     from sadcl.results import query
 
-    if files.exists(given) or given.endswith(".pt"):
+    if given and files.exists(files.join(given, "best.pt")):
+        return files.join(given, "best.pt")
+    if given.endswith(".pt") or (given and files.exists(given)):
         return given
     uri: str | None = query.show(storage, given)["checkpoint"]
     if uri is None:

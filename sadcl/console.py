@@ -93,6 +93,7 @@ class Watch:
     def __init__(self, title: str, fetch: Callable[[], list[dict[str, Any]]], epochs: int, best: float | None = None) -> None:
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.done, self.began = 0, time.monotonic()
+        self._trains: float | None = None
         self.rows: dict[str, dict[str, Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -116,10 +117,13 @@ class Watch:
     def left(self) -> float | None:
         """Seconds that the rest of the plan will take, by what was trained so far."""
         under_way = sum(row.get("part", 0.0) for row in self.rows.values() if row.get("status") == "running")
-        if not self.done + under_way:
+        work = self.done + under_way
+        if self._trains is None or not work:
             return None
-        rest = max(self.epochs - self.done - under_way, 0)
-        return rest * (time.monotonic() - self.began) / (self.done + under_way)
+        took = time.monotonic() - self._trains
+        if work < 2 and took < _PLAIN_SECONDS:  # too little to tell by
+            return None
+        return max(self.epochs - work, 0) * took / work
 
     def _loop(self) -> None:
         while not self._stop.wait(0.5):
@@ -154,6 +158,7 @@ class Watch:
                 row["said"] = time.monotonic()
                 self._line(f"{what}: stage {row['stage']} epoch {row['epoch']}, {event['part']:.0%} of it; {self._state()}")
         elif event.get("status") == "running":
+            self._trains = self._trains or time.monotonic()
             self._line(f"{what}: started{' with ' if row['params'] else ''}{settings(row['params'])}")
         elif event.get("status") == "failed":
             self._line(f"{what}: FAILED: {event['cause']}")
@@ -163,7 +168,8 @@ class Watch:
 
     def _state(self) -> str:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
-        return f"{best}about {clock(self.left())} left"
+        left = self.left()
+        return best + ("time left not known yet" if left is None else f"about {clock(left)} left")
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -208,5 +214,10 @@ def _active(metrics: Mapping[str, Any]) -> str:
     """Whether the contrasts see anything."""
     if "admitted" not in metrics:
         return ""
-    idle = not metrics.get("anchors") and not metrics.get("counted_labels")
-    return f", {_rows(metrics['admitted'])} rows a label admitted{' (NO CONTRAST IS ACTIVE: lower epsilon)' if idle else ''}"
+    warnings = {
+        "admitted": "THE BANK ADMITS NOTHING: lower bank.epsilon",
+        "anchors": "THE SAMPLE CONTRAST SEES NOTHING",
+        "counted_labels": "THE PROTOTYPE CONTRAST SEES NOTHING: lower prototypes.epsilon",
+    }
+    idle = "; ".join(text for name, text in warnings.items() if metrics.get(name) == 0)
+    return f", {_rows(metrics['admitted'])} rows a label admitted{f' ({idle})' if idle else ''}"

@@ -83,7 +83,8 @@ def run(
             "path, not the science. Give --data-root for the real thing.",
             "DEMO SCALE",
         )
-    preflight.check_storage(storage)
+    if not dry_run:
+        preflight.check_storage(storage)
     images = _load(base, data_root)
     whole = runner.load(base.data.model_copy(update={"holdout": 0.0}), data_root)
     build.check_model(base)
@@ -98,6 +99,11 @@ def run(
         f"  each trial: {workers} worker(s) of {where.cpus} CPU(s) and {where.gpus:g} GPU(s); results in {where.storage}",
         highlight=False,
     )
+    before = [row for row in study.rows(storage, plan) if row["study"] == plan.study]
+    if fresh and before:
+        console.print(f"  --fresh removes the {len(before)} runs that are there", highlight=False)
+    elif (there := sum(row["phase"] == "search" for row in before)) > total:
+        console.print(f"  {there} trials are there already, and stay", highlight=False)
     if dry_run:
         return None
     if scale == "full" and not where.gpus:
@@ -152,6 +158,8 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
             f"--gpus-per-trial {gpus:g} was asked for, but PyTorch {torch.__version__} sees no GPU on this machine. Check "
             "the driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 for the CPU, or join a cluster with --address."
         )
+    if not remote:
+        preflight.place(Where(root, None, scale, workers, 1, gpus), [{"CPU": os.cpu_count() or 1, "GPU": here}])
     cpus = 1
     if scale == "full":
         at_once = max(int(here / gpus), workers) if gpus and here else workers
@@ -212,7 +220,7 @@ def train(
     data_root: str | None = None,
     storage: str = "runs",
     workers: int = 1,
-    gpus_per_worker: float | None = None,
+    gpus_per_trial: float | None = None,
     address: str | None = None,
     name: str = "train",
     scale: str | None = None,
@@ -227,7 +235,7 @@ def train(
         config: what to train.
         data_root: where the data lies; None for the embedded scenes.
         storage, workers, address: as for :func:`run`.
-        gpus_per_worker: None takes one where there is any.
+        gpus_per_trial: None takes one where there is any.
         name: of the study that the row belongs to.
         scale: written into the row; None is full where there is a data root.
         yes: ask nothing.
@@ -244,7 +252,7 @@ def train(
     scale = _scale(scale or ("demo" if config.data.name == "scenes" else None), data_root)
     preflight.check_storage(storage)
     config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    where = _where(storage, data_root, scale, workers, gpus_per_worker, address)
+    where = _where(storage, data_root, scale, workers, gpus_per_trial, address)
     images = _load(config, data_root)
     build.check_model(config)
     trial = Trial(name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{images.digest}")
@@ -272,9 +280,6 @@ def main(search: Search, arguments: Sequence[str] | None = None) -> None:
     """Run a study from the command line; flags only say where and how much."""
     parser = argparse.ArgumentParser(description=search.question)
     _common(parser)
-    parser.add_argument(
-        "--gpus-per-trial", type=float, metavar="G", help="GPUs of each worker, also a part of one; 0 is the CPU"
-    )
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once (default: as many as fit)")
     parser.add_argument("--trials", type=int, metavar="N", help="settings that the whole study tries")
     parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
@@ -290,7 +295,6 @@ def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str]
     """Train one configuration from the command line; without data the demo's, on the embedded scenes."""
     parser = argparse.ArgumentParser(description=f"Train {name}.")
     _common(parser)
-    parser.add_argument("--gpus-per-worker", type=float, metavar="G", help="0 is the CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
@@ -318,3 +322,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", default="runs", metavar="ROOT", help="of tables and checkpoints (default: runs)")
     parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else a private one on this machine)")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="training processes (default: 1)")
+    parser.add_argument(
+        "--gpus-per-trial", type=float, metavar="G", help="GPUs of each worker, also a part of one; 0 is the CPU"
+    )

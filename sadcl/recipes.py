@@ -7,6 +7,7 @@ a search or an ablation changes field by field.
 from __future__ import annotations
 
 from sadcl.config import Augmentation, Bank, Config, Data, Loss, Model, Optim, PrototypeConfig, Stage
+from sadcl.errors import UserError
 
 _STAGE1 = Augmentation(randaugment=2, cutout=0.5)
 _STAGE2 = Augmentation(resize=512, multiscale=(1.0, 0.875, 0.75, 0.66, 0.5), flip=True)
@@ -21,10 +22,10 @@ def coco14(variant: str = "released") -> Config:
             epsilon, so 0.2 and 0.8 are ours).
 
     Raises:
-        ValueError: for another variant.
+        UserError: for another variant.
     """
     if variant not in ("released", "paper"):
-        raise ValueError(f"variant must be 'released' or 'paper', but got {variant!r}")
+        raise UserError(f"variant must be 'released' or 'paper', but got {variant!r}")
     released = Config(
         data=Data(name="coco", image_size=448),
         model=Model(backbone="resnet101.tv_in1k", hidden=2048),

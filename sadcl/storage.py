@@ -21,6 +21,8 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
         UserError: for a scheme that pyarrow does not know or a file system that cannot be opened.
     """
     text = os.fspath(root)
+    if not text.strip():
+        raise UserError("The storage is an empty text: give a folder, s3://... or gs://... (is a shell variable unset?)")
     try:
         if "://" in text:
             return fs.FileSystem.from_uri(text)

@@ -44,11 +44,18 @@ def claim(root: str, identity: Mapping[str, Any]) -> None:
     before = json.loads(storage.read(uri))
     here = json.loads(text)
     if different := [name for name in here if here[name] != before.get(name)]:
-        changes = "; ".join(f"{name}: {before.get(name)} before, {here[name]} now" for name in different)
+        changes = "; ".join(_change(name, before.get(name), here[name]) for name in different)
         raise UserError(
             f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or another "
             "--storage, or remove the former with --fresh."
         )
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [f for f in sorted({*old, *new}) if old.get(f) != new.get(f)]
+        return "; ".join(_change(f"{name} of {f}", old.get(f, "not there"), new.get(f, "not there")) for f in parts)
+    return f"{name}: {old} before, {new} now"
 
 
 def remove(root: str, study: str) -> None:
@@ -147,6 +154,8 @@ def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[st
                 f"Test mAP of the final run: {final[0]['test_mAP']:.2f} (one run, seed {final[0]['seed']}){beside}."
             )
             sentences.append(f"Its checkpoint: {final[0]['checkpoint']}")
+        if tuned and all(row.get("admitted") == 0 for row in tuned):
+            sentences.append("WARNING: the bank of the best setting admitted nothing: its bank.epsilon is above the scores.")
         params = ", ".join(f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in chosen["settings"].items())
         sentences.append(f"Best setting: {params}.")
     if failed := [row for row in found if row["status"] == "failed"]:

@@ -68,6 +68,13 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         Image.effect_noise((60, 30), 80).save(tmp_path / name)
     out = command("sadcl", "predict", "a.jpg", "b c.png", "--checkpoint", row["checkpoint"], "--top", "3").stdout.splitlines()
     assert [line.split(": ")[0] for line in out] == ["a.jpg", "b c.png"]
+    (tmp_path / "text.jpg").write_text("hello")
+    mixed = command("sadcl", "predict", "text.jpg", "b c.png", "--checkpoint", row["checkpoint"], check=False)
+    assert mixed.returncode == 2
+    assert mixed.stdout.startswith("b c.png: ")
+    assert "'text.jpg' (5 bytes) cannot be decoded" in mixed.stderr
+    folder = row["checkpoint"].removesuffix("/best.pt")
+    assert command("sadcl", "predict", "a.jpg", "--checkpoint", folder, "--top", "3").stdout.splitlines() == out[:1]
     scores = [float(part.split()[-1]) for part in out[0].split(": ")[1].split(", ")]
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
@@ -80,6 +87,7 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         (("results", "top", "--study", "clj", "--storage", "{root}"), "no study 'clj' here; did you mean 'cli'"),
         (("results", "top", "--metric", "val_map", "--storage", "{root}"), "did you mean 'val_mAP'"),
         (("results", "sql", "select val_mpa from trials", "--storage", "{root}"), "The query cannot be answered"),
+        (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
         (("results", "tpo"), "No such command 'tpo'"),
         (("evaluate", "--checkpoint", "nowhere.pt"), "no checkpoint at 'nowhere.pt'"),
         (("evaluate", "--checkpoint", "cli-s0", "--storage", "{root}"), "There is no trial 'cli-s0'"),

@@ -48,11 +48,13 @@ def test_plain_lines_say_trial_settings_epoch_figure_best_and_time_left(monkeypa
     shown, text = watch(monkeypatch, terminal=False)
     lines = [line.split("] ", 1)[1] for line in text.splitlines()]
     assert lines[0] == "search 1a2b: started with tau=0.1"
-    start = "search 1a2b: stage 2 epoch 1/4, held-out mAP 41.23, 12 rows a label admitted; best of search 41.23, about "
-    assert lines[1].startswith(start)
-    assert lines[1].endswith(" left")
+    start = "search 1a2b: stage 2 epoch 1/4, held-out mAP 41.23, 12 rows a label admitted; best of search 41.23, "
+    assert lines[1] == start + "time left not known yet"
+    assert lines[4].endswith(" left")
+    assert "best of search 41.23, about 0:0" in lines[4]
     assert "best of search 41.23" in lines[3]  # the baseline's 99 is no trial of the search
-    assert "0.0 rows a label admitted (NO CONTRAST IS ACTIVE: lower epsilon)" in lines[4]
+    assert "0.0 rows a label admitted (THE BANK ADMITS NOTHING: lower bank.epsilon; " in lines[4]
+    assert "THE SAMPLE CONTRAST SEES NOTHING" in lines[4]
     assert "best of search 41.23" in lines[4]
     assert lines[5:] == [
         "search 1a2b: complete, held-out mAP 41.23",
@@ -74,7 +76,7 @@ def test_a_long_epoch_is_heard_of(monkeypatch):
     beats = [start, {"key": "k", "stage": 1, "epoch": 1, "part": 0.25}]
     shown, text = watch(monkeypatch, terminal=False, events=beats)
     assert "stage1 s0: stage 1 epoch 1, 25% of it; about " in text
-    assert shown.left() == pytest.approx(39 * (time.monotonic() - shown.began), rel=0.05)
+    assert shown.left() == pytest.approx(39 * (time.monotonic() - shown._trains), rel=0.05)
 
 
 def test_a_source_that_fails_does_not_end_the_block():

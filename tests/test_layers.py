@@ -27,7 +27,7 @@ MAY = {
     "model": {"prototypes", "errors"},
     "criterion": {"losses", "memory", "prototypes", "distributed"},
     "data": {"config", "errors"},
-    "recipes": {"config"},
+    "recipes": {"config", "errors"},
     "search": {"config", "errors"},
     "build": BUILD,
     "training": BUILD | {"build", "storage"},

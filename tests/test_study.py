@@ -36,6 +36,8 @@ def test_the_same_study_goes_on_and_another_of_its_name_is_refused_with_what_dif
     study.claim(str(tmp_path), dict(identity))
     with pytest.raises(UserError, match=r"another one \(data: d1 before, d2 now\).*--fresh"):
         study.claim(str(tmp_path), {**identity, "data": "d2"})
+    with pytest.raises(UserError, match=r"\(space of bank.epsilon: not there before, 0 to 1 now\)"):
+        study.claim(str(tmp_path), {**identity, "space": {**identity["space"], "bank.epsilon": "0 to 1"}})
 
 
 def test_removal_leaves_what_other_studies_start_from(tmp_path):

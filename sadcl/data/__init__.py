@@ -73,9 +73,10 @@ def _divide(config: Data, train: ImageSet, test: ImageSet, version: str = "") ->
     kept = train.subset(np.flatnonzero(~held_N), f"{config.name}-train")
     held = train.subset(np.flatnonzero(held_N), f"{config.name}-holdout")
     if not (kept.targets == 1).any():
+        hint = "" if config.limit_train is None else " (data.limit_train leaves no more)"
         raise UserError(
-            f"The training split of {config.name} in {train.folder!r} has {len(kept)} images and none has a label: "
-            "there is nothing to learn. Check the annotations, or raise data.limit_train."
+            f"The training split of {config.name} in {train.folder!r} has {len(kept)} images{hint} and none has a label: "
+            "there is nothing to learn. Check the annotations."
         )
     if config.holdout > 0 and not len(held):
         raise UserError(

@@ -69,7 +69,7 @@ def decode(data: bytes, name: str) -> Tensor:
         reason = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise UserError(
             f"The image {name!r} ({len(data):,} bytes) cannot be decoded: {reason}. It is damaged, cut short or not an "
-            "image; fetch it again or take it out of the annotations."
+            "image; fetch it again or leave it out."
         ) from None
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
     if plan.answered(rows):
         return
     searched = [row for row in rows if row["phase"] == "search"]
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as nodes:
+    with _scratch(where, plan.study) as scratch, cluster.connected(address) as nodes:
         where, fit_at_once = preflight.place(where, nodes)
         for row in searched:
             if row["status"] == "failed":
@@ -58,7 +61,7 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
                 plan.try_out,
                 where,
                 study=plan.study,
-                journal=_journal(where.storage, plan.study, scratch),
+                journal=_journal(where.storage, plan.study),
                 seed=plan.base.seed,
                 concurrent=max_concurrent or fit_at_once,
                 scratch=scratch,
@@ -95,15 +98,26 @@ def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
         UserError: for a trial that the cluster can never place.
         TrialFailed: where it fails; the row has the cause.
     """
-    with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch, cluster.connected(address) as nodes:
+    with _scratch(where, trial.key) as scratch, cluster.connected(address) as nodes:
         where, _ = preflight.place(where, nodes)
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)
 
 
-def _journal(root: str, name: str, scratch: str) -> Path:
+@contextlib.contextmanager
+def _scratch(where: Where, name: str) -> Iterator[str]:
+    """A place for what Ray writes itself, which every node has to see; nothing of it is needed afterwards."""
+    place = storage.join(where.storage, ".ray", name)
+    storage.delete(place)  # of a driver that was killed
+    try:
+        yield place
+    finally:
+        storage.delete(place)
+
+
+def _journal(root: str, name: str) -> Path:
     """Optuna's journal lies beside the tables where that is a disk; a copy of the truth, made anew at every start."""
     system, path = storage.resolve(root)
-    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(scratch)
+    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(tempfile.gettempdir()) / f"sadcl-{os.getpid()}"
     return folder / "optuna" / f"{name}.journal"

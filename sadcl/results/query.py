@@ -19,6 +19,8 @@ def sql(root: str, query: str) -> pa.Table:
     Raises:
         UserError: for a query that is wrong, with the nearest name where one was mistyped.
     """
+    if not query.strip():
+        raise UserError("The query is empty. For example: select arm, avg(val_mAP) from trials group by arm")
     import duckdb
 
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:

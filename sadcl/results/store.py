@@ -127,8 +127,10 @@ def delete(root: str, key: str) -> None:
 
 def nearest(name: str, names: Any) -> str:
     """What to say after an unknown name."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(str, names)) or 'none'}."
+    known = [str(n) for n in names]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known[:12]) or 'none'}{more}."
 
 
 def _uri(root: str, table: str, key: str) -> str:
@@ -154,7 +156,7 @@ def _rows(root: str, table: str, key: str) -> list[dict[str, Any]]:
 def _read_file(uri: str) -> pa.Table | None:
     """One file, or None where it was removed meanwhile."""
     try:
-        part = pq.read_table(pa.BufferReader(storage.read(uri)))
+        part = pq.read_table(pa.BufferReader(storage.read(uri)), use_threads=False, pre_buffer=False)
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

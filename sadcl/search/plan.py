@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +95,15 @@ class Search:
     confirm_top: int = 1
     confirm_seeds: tuple[int, ...] = (1001, 1002)
     published: float | None = None
+
+    def __new__(cls, *args: Any, **given: Any) -> Search:
+        """A mistyped argument is a user's mistake like a mistyped field."""
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                near = difflib.get_close_matches(name, cls.__dataclass_fields__, n=1, cutoff=0.5)
+                known = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(cls.__dataclass_fields__)}."
+                raise UserError(f"A Search has no {name!r}. {known}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in "/\\\0"):

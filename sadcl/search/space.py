@@ -22,6 +22,9 @@ class Float:
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
 
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
+
     @property
     def probes(self) -> tuple[float, ...]:
         return (self.low, self.high)
@@ -40,6 +43,9 @@ class Int:
         if self.low != int(self.low) or self.high != int(self.high):
             raise UserError(f"Int needs whole bounds, but got low={self.low}, high={self.high}.")
 
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}, whole numbers{', logarithmic' if self.log else ''}"
+
     @property
     def probes(self) -> tuple[int, ...]:
         return (self.low, self.high)
@@ -55,6 +61,9 @@ class Choice:
         if len(values) < 2 or len(set(map(repr, values))) < len(values):
             raise UserError(f"Choice needs at least two different values, but got {values}.")
         object.__setattr__(self, "values", values)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self.values))}"
 
     @property
     def probes(self) -> tuple[Any, ...]:
@@ -80,7 +89,7 @@ def check(space: Space, base: Config) -> None:
 
 def describe(space: Space) -> dict[str, str]:
     """Field -> text, for the plan, the study's identity and the tables."""
-    return {field: repr(distribution) for field, distribution in sorted(space.items())}
+    return {field: str(distribution) for field, distribution in sorted(space.items())}
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:

@@ -35,6 +35,8 @@ def load(uri: str) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "weights_only" in reason or "Weights only" in reason:  # torch's advice is to trust the file: never
+            reason = "it holds something else than tensors and plain values."
         raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__

@@ -44,7 +44,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert re.search(
         r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, [\d.]+ rows a label admitted; best of search", first.stdout
     )
-    assert "NO CONTRAST" not in first.stdout
+    assert "NOTHING" not in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
     final = next(row for row in found if row["phase"] == "final")
     assert final["test_mAP"] is not None
