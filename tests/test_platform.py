@@ -90,6 +90,16 @@ def test_a_mistake_in_the_experiments_file(command, study_file, old, new, words)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_a_cluster_that_is_not_there(command, study_file, how):
+    more = {"RAY_ADDRESS": "127.0.0.1:1"} if how == "environment" else {}
+    words = ["--address", "127.0.0.1:1"] if how == "flag" else []
+    done = command("python", study_file(), *words, check=False, timeout=90, **more)
+    assert done.returncode == 2
+    assert "There is no Ray cluster at '127.0.0.1:1' that can be joined: [Errno 111] Connection refused" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_other_errors_keep_their_traceback(command, tmp_path):
     (tmp_path / "x.py").write_text("import sadcl.errors\n1 / 0\n")
     done = command("python", "x.py", check=False)
