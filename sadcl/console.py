@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sadcl.errors import TrialFailed, UserError
+from sadcl.errors import TrialFailed, UserError, tell
 
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
 _PLAIN_SECONDS = 60
@@ -45,8 +45,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except (UserError, TrialFailed) as error:
-        print(f"{'error' if isinstance(error, UserError) else 'failed'}: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        sys.exit(tell(error))
     except KeyboardInterrupt:
         print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)

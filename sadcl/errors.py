@@ -18,13 +18,20 @@ class TrialFailed(RuntimeError):
     """A trial that did not end well; its row of the trials table says why. A script ends with it and exit code 1."""
 
 
+def tell(error: UserError | TrialFailed) -> int:
+    """Say in one paragraph what went wrong, and give the exit code that says it too."""
+    mistake = isinstance(error, UserError)
+    print(f"{'error' if mistake else 'failed'}: {error}", file=sys.stderr)
+    return 2 if mistake else 1
+
+
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, (UserError, TrialFailed)):
         _before(kind, error, trace)
         return
-    print(f"{'error' if isinstance(error, UserError) else 'failed'}: {error}", file=sys.stderr)
+    code = tell(error)
     if not hasattr(sys, "ps1"):  # an interpreter that somebody types into goes on
-        raise SystemExit(2 if isinstance(error, UserError) else 1)
+        raise SystemExit(code)
 
 
 # An experiment's value is made when its file is read, before any function of ours could catch a mistake in it.

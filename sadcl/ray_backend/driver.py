@@ -18,7 +18,7 @@ from sadcl.ray_backend import board as boards
 from sadcl.ray_backend import cluster, jobs, preflight, trainer, tuner
 from sadcl.results import store
 from sadcl.runner import Where
-from sadcl.search.plan import Plan, Trial, best, winner
+from sadcl.search.plan import Plan, Trial, best
 
 
 def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | None) -> None:
@@ -73,22 +73,17 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
                 cause = next((r["cause"] for r in rows if r["phase"] == "search" and r["cause"]), "none was run")
                 raise UserError(f"None of the trials of {plan.study!r} succeeded; the first cause: {cause}")
             again = [trial for row in candidates for trial in plan.confirm(row["settings"])]
-            if len(candidates) == 1:  # nothing that is still to come can change the choice
-                pool.start(_final(plan, rows))
+            final = plan.final_of(rows)
+            if len(candidates) == 1 and final is not None:  # nothing that is still to come can change the choice
+                pool.start(final)
             for trial in again:
                 pool.start(trial)
             for trial in again:
                 pool.result(trial)
-            for trial in (_final(plan, study.rows(where.storage, plan)), *beside):
+            final = plan.final_of(study.rows(where.storage, plan))
+            assert final is not None
+            for trial in (final, *beside):
                 pool.result(trial)
-
-
-def _final(plan: Plan, rows: list[dict[str, Any]]) -> Trial:
-    """The final run of the setting that is the best by now."""
-    chosen = winner(rows, plan.search.confirm_top)
-    assert chosen is not None
-    stage1 = next(row for row in rows if row["key"] == chosen["stage1_key"])
-    return plan.final(chosen["settings"], stage1, chosen)
 
 
 def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:

@@ -208,6 +208,12 @@ class Plan:
         chosen = config.override({"optim.report": stage2["weights"]})
         return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
 
+    def final_of(self, rows: Sequence[Mapping[str, Any]]) -> Trial | None:
+        """The final run of the setting that is the best by now; ``rows`` as for :meth:`decided`."""
+        chosen = winner(rows, self.search.confirm_top)
+        stage1 = next((row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None)
+        return self.final(chosen["settings"], stage1, chosen) if chosen is not None and stage1 is not None else None
+
     def early_stage1(self, stage1: Mapping[str, Any]) -> Trial | None:
         """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
         space = self.search.space_at(self.scale)
@@ -228,11 +234,10 @@ class Plan:
             rows: of the study, with the stage 1 that its trials start from.
         """
         trials = [*self.baselines(), *self.controls()]
-        chosen = winner(rows, self.search.confirm_top)
-        if chosen is not None and not self.left_to_try(rows):
+        if not self.left_to_try(rows):
             trials += [t for row in best(rows, self.search.confirm_top) for t in self.confirm(row["settings"])]
-            stage1 = next((row for row in rows if row["key"] == chosen["stage1_key"]), None)
-            trials += [self.final(chosen["settings"], stage1, chosen)] if stage1 is not None else []
+            final = self.final_of(rows)
+            trials += [final] if final is not None else []
         stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
         return list({trial.key: trial for trial in (self.stage1(self.base), *stages, *trials)}.values())
 
