@@ -14,6 +14,9 @@ from sadcl.model import SADCL, Backbone, Pooled
 from sadcl.model.backbone import create
 from sadcl.prototypes import Prototypes
 
+EVALUATION_BATCH = 32
+"""Images that a worker evaluates at once; a smaller or larger batch would change scores in their last digits."""
+
 
 def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Pooled:
     """The network, initialised from ``config.seed``; the same on every worker.
@@ -24,6 +27,11 @@ def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Po
     Raises:
         UserError: for a backbone that cannot be had, or sizes that do not fit each other.
     """
+    network = _network(config, labels, pretrained)
+    return network.double() if config.optim.precision == "fp64" else network
+
+
+def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
     spec = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -79,7 +87,8 @@ def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:
     if policy == "slot":
         share = config.optim.batch_size if config.bank.scope == "cluster" else -(-config.optim.batch_size // world)
         size = share
-    return MemoryBank(labels, dim, policy=policy, size=size, scope=config.bank.scope)
+    kept = MemoryBank(labels, dim, policy=policy, size=size)
+    return kept.double() if config.optim.precision == "fp64" else kept
 
 
 def criterion(config: Config, *, contrast: bool) -> Criterion:
@@ -108,22 +117,23 @@ def loader(
     images: ImageSet,
     *,
     augmentation: Augmentation | None = None,
-    shuffle: bool = False,
+    training: bool = False,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
     device: torch.device | None = None,
 ) -> Loader:
-    """Batches of the global batch size, this worker's share of each."""
+    """Batches of the global batch size, shuffled, this worker's share of each; or whole ones in order, to evaluate."""
     return Loader(
         images,
         image_size=config.data.image_size,
         augmentation=augmentation,
         seed=config.seed,
-        batch_size=config.optim.batch_size,
+        batch_size=config.optim.batch_size if training else EVALUATION_BATCH,
         rank=rank,
         world_size=world,
         workers=workers,
-        shuffle=shuffle,
+        shuffle=training,
+        whole=not training,
         device=device,
     )

@@ -177,7 +177,8 @@ class Optim(_Frozen):
     """Start with min(decay, (1 + step) / (10 + step))."""
     report: Literal["best", "ema", "raw"] = "best"
     """Which weights the figures come from; ``best`` takes the better of the two on the held-out images."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """``fp64`` is for comparing runs: what differs then is not rounding."""
 
     @model_validator(mode="after")
     def _averaged(self) -> Optim:

@@ -52,25 +52,30 @@ def all_gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
     """
     if world_size() == 1:
         return rows
+    if rows.dtype == torch.bool:  # which gloo does not carry
+        return all_gather_rows(rows.to(torch.uint8), sizes).bool()
     gathered: Tensor = _GatherRows.apply(rows, sizes or all_gather_sizes(len(rows), rows.device))
     return gathered
 
 
 class _GatherRows(torch.autograd.Function):
+    """By all-to-all with unequal parts: exactly the rows travel, whatever their number on each worker."""
+
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
-        ctx.start, ctx.count, longest = sum(sizes[: rank()]), len(rows), max(sizes)
-        if longest == 0:
+        ctx.sizes = sizes
+        if not sum(sizes):
             return rows.clone()
-        padded = rows.new_zeros((longest, *rows.shape[1:]))
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        everyone = rows.new_empty((sum(sizes), *rows.shape[1:]))
+        mine = rows.detach().repeat(len(sizes), *[1] * (rows.dim() - 1))
+        dist.all_to_all_single(everyone, mine, sizes, [len(rows)] * len(sizes))
+        return everyone
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        if len(total):
-            dist.all_reduce(total)
-        return total[ctx.start : ctx.start + ctx.count], None
+        (gradient,), sizes = gradients, ctx.sizes
+        count, parts = sizes[rank()], len(sizes)
+        received = gradient.new_empty((parts * count, *gradient.shape[1:]))
+        if sum(sizes):
+            dist.all_to_all_single(received, gradient.contiguous(), [count] * parts, sizes)
+        return received.unflatten(0, (parts, count)).sum(0), None

@@ -104,30 +104,21 @@ def evaluate(
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
-    result = multilabel_metrics(*_scores(predictor, images, content["world"], content["threads"]))
+    result = multilabel_metrics(*_scores(predictor, images, content["threads"]))
     recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
     return Evaluation(split, single, {n: recorded[n] for n in single if n in recorded}, len(images), content["weights"])
 
 
-def _scores(predictor: Predictor, images: ImageSet, world: int, threads: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Scores and targets in the shares and with the threads of the run: sums in another order differ in the last digits."""
+def _scores(predictor: Predictor, images: ImageSet, threads: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Scores and targets, with the threads of the run: sums in another order differ in the last digits."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        shares = [
-            scores_of(
-                predictor.network,
-                build.loader(predictor.config, images, rank=rank, world=world, device=predictor.device),
-                predictor.device,
-            )
-            for rank in range(world)
-        ]
+        loader = build.loader(predictor.config, images, device=predictor.device)
+        return scores_of(predictor.network, loader, predictor.device)
     finally:
         torch.set_num_threads(before)
-    scores_NL, targets_NL, index_N = (np.concatenate(parts) for parts in zip(*shares, strict=True))
-    order = index_N.argsort()
-    return scores_NL[order], targets_NL[order]
 
 
 def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""The category prototypes of section 3.5, the same on every worker.
+"""The category prototypes of section 3.5: what they are given alike on every worker, they hold alike on every worker.
 
-Axes: B images of this worker, L labels, D hidden size, A admitted rows of the global batch.
+Axes: L labels, D hidden size, A admitted rows of the global batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sadcl import distributed
+from sadcl.admission import Rows
 
 
 class Prototypes(nn.Module):
@@ -51,10 +51,15 @@ class Prototypes(nn.Module):
         """Rows (L, D), zero where there is none, and which are valid (L,)."""
         return self.rows_LD, self.valid_L
 
+    @property
+    def settled(self) -> bool:
+        """True where no admitted row changes them any more: each is learned, and there."""
+        return self.policy == "learned" and bool(self.valid_L.all())
+
     @torch.no_grad()
-    def accumulate(self, features_BLD: Tensor, admitted_BL: Tensor) -> None:
-        """Add admitted rows to the sums of Eq. 5; a collective call."""
-        sum_LD, count_L = self._sums(features_BLD, admitted_BL)
+    def accumulate(self, rows: Rows) -> None:
+        """Add admitted rows to the sums of Eq. 5."""
+        sum_LD, count_L = self._sums(rows)
         self.sum_LD += sum_LD
         self.count_L += count_L
 
@@ -69,18 +74,16 @@ class Prototypes(nn.Module):
         self.count_L.zero_()
 
     @torch.no_grad()
-    def update(self, features_BLD: Tensor, admitted_BL: Tensor) -> Tensor:
-        """Take in a step's admitted rows; a collective call.
+    def update(self, rows: Rows) -> Tensor:
+        """Take in a step's admitted rows.
 
         Returns:
             (L,) bool, True where a prototype came to be in this step.
         """
         if self.policy == "mean":
-            self.accumulate(features_BLD, admitted_BL)
+            self.accumulate(rows)
             return torch.zeros_like(self.valid_L)
-        if self.policy == "learned" and bool(self.valid_L.all()):
-            return torch.zeros_like(self.valid_L)  # equal on all workers, so none of them waits
-        sum_LD, count_L = self._sums(features_BLD, admitted_BL)
+        sum_LD, count_L = self._sums(rows)
         seen_L = count_L > 0
         mean_LD = sum_LD / count_L.clamp(min=1)[:, None]
         new_L = seen_L & ~self.valid_L
@@ -105,13 +108,9 @@ class Prototypes(nn.Module):
             if name in optimizer.state[self.rows_LD]:
                 optimizer.state[self.rows_LD][name][new_L] = 0
 
-    def _sums(self, features_BLD: Tensor, admitted_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum and number a label over the global batch; every worker adds the same rows in the same order."""
-        label_A = admitted_BL.nonzero()[:, 1]
-        sizes = distributed.all_gather_sizes(len(label_A), label_A.device)
-        label_A = distributed.all_gather_rows(label_A, sizes)
-        rows_AD = distributed.all_gather_rows(features_BLD.detach()[admitted_BL].to(self.rows_LD.dtype), sizes)
+    def _sums(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Sum and number a label; every worker adds the same rows in the same order."""
         # Accumulating by index_put sorts on a GPU; index_add would add in whatever order its threads come.
-        sum_LD = torch.zeros_like(self.sum_LD, dtype=torch.float64)
-        sum_LD.index_put_((label_A,), rows_AD.double(), accumulate=True)
-        return sum_LD, torch.bincount(label_A, minlength=len(self.valid_L))
+        sum_LD = torch.zeros_like(self.sum_LD)
+        sum_LD.index_put_((rows.label_A,), rows.features_AD.double(), accumulate=True)
+        return sum_LD, rows.per_label(len(self.valid_L))

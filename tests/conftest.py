@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -38,6 +39,13 @@ main(Search(
     confirm_seeds={seeds!r},
 ))
 """
+
+
+def admit(features, admitted, first=0):
+    """Rows for a bank or for prototypes: (B, L, D) features where (B, L) ``admitted`` is True."""
+    from sadcl.admission import activated
+
+    return activated(features, torch.ones(admitted.shape), admitted, first)
 
 
 @pytest.fixture(scope="session")

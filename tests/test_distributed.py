@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from sadcl import distributed
+from sadcl.admission import activated, gather
 from sadcl.criterion import Criterion
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.prototype_to_sample import prototype_to_sample
@@ -252,8 +253,9 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
         features = batch.x.detach()[first:last].float() * 10 ** (step - 2)
         admitted = (batch.targets[first:last] == 1) & (batch.x[first:last, :, 0] > -0.5)
         for name, kind in kinds.items():
-            said = kind.update(features, admitted, first) if isinstance(kind, MemoryBank) else kind.update(features, admitted)
-            state[f"{name}/{step}"] = said
+            rows = gather(activated(features, batch.x[first:last, :, 0], admitted, first))
+            said = kind.update(rows)
+            state |= {f"{name}/{step}": said} if said is not None else {}
     for name, kind in kinds.items():
         if isinstance(kind, Prototypes):
             kind.end_epoch()
@@ -272,13 +274,6 @@ def bank_and_prototypes(world: int, rank: int) -> Callable[[], None]:
         for name, tensor in state.items():
             assert tensor.dtype == expected[name].dtype, name
             assert torch.equal(tensor, expected[name]), name
-        bank = MemoryBank(L, P, policy="slot", size=2, scope="worker")
-        admitted = torch.zeros(2, L, dtype=torch.bool)
-        admitted[:, rank] = True
-        said = bank.update(torch.full((2, L, P), float(rank)), admitted, 0)
-        assert said.tolist() == [2] * world + [0] * (L - world)
-        assert bank.read()[1].tolist() == [rank, rank]
-        assert bool((bank.read()[0] == rank).all())
 
     return shared
 

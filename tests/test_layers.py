@@ -10,7 +10,7 @@ import pytest
 import sadcl
 
 ROOT = Path(sadcl.__file__).parent
-MATHS = {"losses", "memory", "prototypes", "model", "criterion"}
+MATHS = {"admission", "losses", "memory", "prototypes", "model", "criterion"}
 BUILD = MATHS | {"config", "data", "metrics", "distributed", "errors"}
 MAY = {
     "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "search"},
@@ -22,8 +22,9 @@ MAY = {
     "console": {"errors"},
     "results": {"metrics", "storage", "errors"},
     "losses": {"distributed"},
-    "memory": {"distributed"},
-    "prototypes": {"distributed"},
+    "admission": {"distributed"},
+    "memory": {"admission"},
+    "prototypes": {"admission"},
     "model": {"prototypes", "errors"},
     "criterion": {"losses", "memory", "prototypes", "distributed"},
     "data": {"config", "errors"},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sadcl.memory import MemoryBank
+from tests.conftest import admit
 
 LABELS, DIM = 3, 4
 
@@ -26,8 +27,7 @@ def test_slot_keeps_the_newest_row_of_each_position_and_label():
     bank, expected = MemoryBank(LABELS, DIM, policy="slot", size=8), {}
     for step, (features, admitted) in enumerate(steps()):
         first = 3 * (step % 2)
-        counts = bank.update(features, admitted, first)
-        assert counts.tolist() == admitted.sum(0).tolist()
+        bank.update(admit(features, admitted, first))
         for i, j in admitted.nonzero().tolist():
             expected[first + i, j] = features[i, j]
         rows, labels = bank.read()
@@ -42,17 +42,17 @@ def test_fifo_keeps_the_newest_rows_of_each_label(size):
     bank = MemoryBank(LABELS, DIM, policy="fifo", size=size)
     queues = [deque(maxlen=size) for _ in range(LABELS)]
     for features, admitted in steps():
-        bank.update(features, admitted, 0)
+        bank.update(admit(features, admitted))
         for i, j in admitted.nonzero().tolist():
             queues[j].append(features[i, j].tolist())
         assert as_pairs(bank) == sorted((j, row) for j in range(LABELS) for row in queues[j])
     assert bank.fill() == LABELS * size
 
 
-def test_none_keeps_nothing_but_counts():
+def test_none_keeps_nothing():
     bank = MemoryBank(LABELS, DIM, policy="none", size=4)
     features, admitted = next(steps())
-    assert bank.update(features, admitted, 0).tolist() == admitted.sum(0).tolist()
+    bank.update(admit(features, admitted))
     rows, labels = bank.read()
     assert rows.shape == (0, DIM)
     assert labels.shape == (0,)
@@ -62,7 +62,7 @@ def test_none_keeps_nothing_but_counts():
 @pytest.mark.parametrize("policy", ["slot", "fifo"])
 def test_starts_empty_and_admits_nothing_where_nothing_is_admitted(policy):
     bank = MemoryBank(LABELS, DIM, policy=policy, size=5)
-    assert bank.update(torch.ones(5, LABELS, DIM), torch.zeros(5, LABELS, dtype=torch.bool), 0).tolist() == [0] * LABELS
+    bank.update(admit(torch.ones(5, LABELS, DIM), torch.zeros(5, LABELS, dtype=torch.bool)))
     assert bank.fill() == 0
     assert bank.read()[0].shape == (0, DIM)
 
@@ -71,11 +71,11 @@ def test_starts_empty_and_admits_nothing_where_nothing_is_admitted(policy):
 def test_a_reloaded_bank_goes_on_as_if_nothing_had_happened(policy):
     bank, other = (MemoryBank(LABELS, DIM, policy=policy, size=5) for _ in range(2))
     for features, admitted in steps(7):
-        bank.update(features, admitted, 0)
+        bank.update(admit(features, admitted))
     other.load_state_dict(bank.state_dict())
     for features, admitted in steps(5, seed=1):
         for one in (bank, other):
-            one.update(features, admitted, 0)
+            one.update(admit(features, admitted))
     for mine, theirs in zip(bank.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -83,17 +83,15 @@ def test_a_reloaded_bank_goes_on_as_if_nothing_had_happened(policy):
 def test_rows_are_detached_and_later_updates_do_not_change_what_was_read():
     bank = MemoryBank(LABELS, DIM, policy="slot", size=2)
     everything = torch.ones(2, LABELS, dtype=torch.bool)
-    bank.update(torch.ones(2, LABELS, DIM, requires_grad=True), everything, 0)
+    bank.update(admit(torch.ones(2, LABELS, DIM, requires_grad=True), everything))
     rows, _ = bank.read()
     assert not rows.requires_grad
-    bank.update(torch.zeros(2, LABELS, DIM), everything, 0)
+    bank.update(admit(torch.zeros(2, LABELS, DIM), everything))
     assert bool((rows == 1).all())
 
 
 def test_sizes_and_words_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="but got 'ring', 'cluster'"):
+    with pytest.raises(ValueError, match="but got 'ring'"):
         MemoryBank(LABELS, DIM, policy="ring")
-    with pytest.raises(ValueError, match="'slot', 'node'"):
-        MemoryBank(LABELS, DIM, scope="node")
     with pytest.raises(ValueError, match="size >= 1 must hold, but got 0"):
         MemoryBank(LABELS, DIM, size=0)

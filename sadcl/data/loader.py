@@ -59,6 +59,8 @@ class Loader:
             with weight 0.
         workers: processes that decode; 0 decodes in this one.
         shuffle: False keeps the set's order.
+        whole: give each worker whole batches in turn, as evaluation wants them: then an image is computed beside the same
+            others whatever the number of workers, and its score is the same to the bit.
         device: where batches are wanted; None is the CPU.
     """
 
@@ -74,10 +76,11 @@ class Loader:
         world_size: int = 1,
         workers: int = 0,
         shuffle: bool = False,
+        whole: bool = False,
         device: torch.device | None = None,
     ) -> None:
         assert 0 <= rank < world_size
-        self.images, self.seed, self.batch_size, self.shuffle = images, seed, batch_size, shuffle
+        self.images, self.seed, self.batch_size, self.shuffle, self.whole = images, seed, batch_size, shuffle, whole
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
@@ -91,13 +94,14 @@ class Loader:
         return -(-len(self.images) // self.batch_size)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from ``start_step`` (counted from 0) on.
+        """The batches of an epoch from ``start_step`` (counted from 0; 0 for whole batches) on.
 
         Raises:
             UserError: naming the file, for an image that is missing or damaged.
         """
         order = self._order(epoch)
-        shares = [self._share(order, step) for step in range(start_step, self.steps)]
+        steps = range(self.rank, self.steps, self.world_size) if self.whole else range(start_step, self.steps)
+        shares = [self._share(order, step) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
         for (index, weight, position), images in zip(shares, self._read(items), strict=True):
             if isinstance(images, UserError):
@@ -119,6 +123,8 @@ class Loader:
     def _share(self, order: NDArray[np.int64], step: int) -> tuple[NDArray[np.int64], float, int]:
         """Indices, weight and first position of this worker's part of a global batch."""
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        if self.whole:
+            return whole, 1.0, 0
         start, stop = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
         return (whole[start:stop], 1.0, start) if start < stop else (whole[:1], 0.0, start)
 

@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        features: list[Tensor] = self.body(images)
+        features: list[Tensor] = self.body(images.to(next(self.body.parameters()).dtype))
         if self.channels_last:
             return features[-1].permute(0, 3, 1, 2)
         return features[-1]

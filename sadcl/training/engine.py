@@ -16,15 +16,12 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from sadcl import distributed
+from sadcl.admission import activated, gather
 from sadcl.config import Config
 from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
 from sadcl.memory import MemoryBank
 from sadcl.model import SADCL, Output, Pooled
-from sadcl.training import agreement
-
-AGREEMENT_STEPS = 50
-"""Bank and prototypes are compared over the workers this often."""
 
 
 class Diverged(RuntimeError):
@@ -79,16 +76,21 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     network, config = training.network, training.config
     assert isinstance(network, SADCL)
     assert output.features_BLD is not None
-    features_BLD = output.features_BLD.detach().float()
-    scores_BL = output.logits_BL.detach().float().sigmoid()
+    scores_BL = wide(output.logits_BL).sigmoid()
     positive_BL = (batch.targets == 1) & (batch.weight > 0)[:, None]
-    position = batch.position if config.bank.scope == "cluster" else 0
-    admitted_L = bank.update(features_BLD, positive_BL & (scores_BL >= config.bank.epsilon), position)
-    new_L = network.prototypes.update(features_BLD, positive_BL & (scores_BL >= config.prototype_epsilon))
-    network.prototypes.zero_moments(training.optimizer, new_L)
-    if training.step % AGREEMENT_STEPS == 0:
-        agreement.check(shared_state(training), training.step)
-    return admitted_L
+    shared = config.bank.scope == "cluster" and bank.policy != "none"
+    own = activated(wide(output.features_BLD), scores_BL, positive_BL, batch.position if shared else 0)
+    settled = network.prototypes.settled
+    # one gather serves both, and only what another worker needs travels
+    thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
+    rows = gather(own.above(min(thresholds))) if thresholds else own
+    admitted = (rows if shared else own).above(config.bank.epsilon)
+    bank.update(admitted)
+    if not settled:
+        new_L = network.prototypes.update(rows.above(config.prototype_epsilon))
+        network.prototypes.zero_moments(training.optimizer, new_L)
+    admitted_L = admitted.per_label(scores_BL.shape[1])
+    return admitted_L if shared else distributed.global_sum(admitted_L)
 
 
 def shared_state(training: Training) -> dict[str, Tensor]:
@@ -105,6 +107,11 @@ def seed_step(training: Training) -> None:
     """Make dropout a function of (seed, stage, step, worker), so that a resumed run needs no saved random state."""
     text = f"{training.config.seed}/{training.stage}/{training.step}/{distributed.rank()}"
     torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Detached, in float32 or wider."""
+    return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
 
 
 def autocast(training: Training) -> torch.autocast:
@@ -125,26 +132,24 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (N, L) in float64, targets (N, L) and positions (N,) of a split, each image once, ascending.
+def evaluate(network: SADCL | Pooled, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N, L) in float64 and targets (N, L) of a split, each image once, in the set's order.
 
-    In a process group every worker computes its share and has the whole.
+    In a process group every worker computes its batches and has the whole.
     """
     was_training = network.training
     network.eval()
-    logits, targets, index = [], [], []
+    labels = len(loader.images.labels)
+    logits = [wide(next(network.parameters()).new_zeros(0, labels))]  # a worker may have no batch at all
+    index = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in loader.batches(0):
-        real = batch.weight > 0
-        logits.append(network(batch.images).logits_BL.float()[real])
-        targets.append(batch.targets[real])
-        index.append(batch.index.to(device)[real])
+        logits.append(wide(network(batch.images).logits_BL))
+        index.append(batch.index)
     network.train(was_training)
-    index_N = distributed.all_gather_rows(torch.cat(index))
-    order = index_N.argsort()
+    order = distributed.all_gather_rows(torch.cat(index)).argsort()
     logits_NL = distributed.all_gather_rows(torch.cat(logits))[order]
-    targets_NL = distributed.all_gather_rows(torch.cat(targets))[order]
     scores_NL = 1 / (1 + np.exp(-logits_NL.cpu().numpy().astype(np.float64)))
-    return scores_NL, targets_NL.cpu().numpy(), index_N[order].cpu().numpy()
+    return scores_NL, loader.images.targets
 
 
 @torch.no_grad()
@@ -155,9 +160,10 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     network.eval()
     for batch in loader.batches(0):
         output = network(batch.images)
-        admitted_BL = output.logits_BL.float().sigmoid() >= training.config.prototype_epsilon
-        admitted_BL &= (batch.targets == 1) & (batch.weight > 0)[:, None]
         assert output.features_BLD is not None
-        network.prototypes.accumulate(output.features_BLD.float(), admitted_BL)
+        own = activated(wide(output.features_BLD), wide(output.logits_BL).sigmoid(), batch.targets == 1, batch.position)
+        network.prototypes.accumulate(own.above(training.config.prototype_epsilon))
+    for total in (network.prototypes.sum_LD, network.prototypes.count_L):
+        total.copy_(distributed.global_sum(total))
     network.prototypes.start_from_accumulated()
     network.train()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,6 +24,7 @@ from sadcl.model import SADCL
 from sadcl.training import agreement, checkpoint, selection
 from sadcl.training.engine import Diverged, Training, first_prototypes, shared_state, train_step
 from sadcl.training.optim import adamw, averaged, one_cycle
+from sadcl.training.snapshot import Progress, own_state, restore, snapshot
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,10 @@ Heartbeat = Callable[[int, int, int, int], None]
 """Called after each step on the first worker with stage, epoch, step and steps of the epoch."""
 
 
-@dataclass
-class _Progress:
-    """What a resumed stage has to know of its past."""
-
-    epoch: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    images: int = 0
-    done: bool = False
+MEETING = 50
+"""Steps between two looks at whether the workers still agree and whether the state is to be saved."""
+SAVE_SECONDS = 600.0
+"""Within an epoch the state is saved this often; at its end always."""
 
 
 def fit(
@@ -149,33 +144,47 @@ def _stage(
     test: bool = False,
 ) -> Outcome:
     stage = config.stage1 if number == 1 else config.stage2
-    loader = build.loader(config, data.train, augmentation=stage.augmentation, shuffle=True, **share)
+    loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
     last = storage.join(folder, "last.pt")
     resume = storage.exists(last)
     training = _prepare(number, config, data, share["device"], loader.steps, start=start, resume=resume)
-    progress = _Progress()
+    progress = Progress()
     if resume:
-        progress = _restore(training, checkpoint.load(last))
+        progress = restore(training, checkpoint.load(last))
     elif training.bank is not None:
         first_prototypes(training, build.loader(config, data.train, **share))
 
+    clock = time.monotonic()
+
+    def save() -> None:
+        nonlocal clock
+        own = own_state(training)
+        progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
+        if distributed.rank() == 0:
+            checkpoint.save(last, snapshot(training, progress, own))
+
+    def meet() -> None:
+        agreement.check(shared_state(training), training.step)
+        if _first_says(time.monotonic() - clock >= SAVE_SECONDS):
+            save()
+
     while not progress.done:
         began = time.monotonic()
-        progress.epoch += 1
-        metrics = _train_epoch(training, loader, progress.epoch, heartbeat)
-        metrics["images_per_second"] = len(data.train) / (time.monotonic() - began)
+        left = loader.steps - progress.step
+        metrics = _train_epoch(training, loader, progress, meet, heartbeat)
+        metrics["images_per_second"] = len(data.train) * left / loader.steps / (time.monotonic() - began)
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
+        progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
         figures, progress.best = selection.select(training, data, progress.best, progress.epoch, folder, share)
         patience_left = stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
         progress.done = progress.epoch == stage.epochs or not patience_left
-        progress.seconds += time.monotonic() - began
+        progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
+        metrics.update(figures, seconds=progress.seconds - progress.before, memory_mb=_peak_memory(share["device"]))
+        progress.before = progress.seconds
         progress.images += len(data.train)
-        metrics.update(figures, seconds=time.monotonic() - began, memory_mb=_peak_memory(share["device"]))
-        banks = _every_bank(training)
-        if distributed.rank() == 0:
-            if report is not None:
-                report(Epoch(number, progress.epoch, stage.epochs, metrics))
-            checkpoint.save(last, _snapshot(training, progress, banks))
+        if report is not None and distributed.rank() == 0:
+            report(Epoch(number, progress.epoch, stage.epochs, metrics))
+        save()
         _barrier()
 
     best = progress.best
@@ -241,26 +250,30 @@ def _prepare(
     )
 
 
-def _train_epoch(training: Training, loader: Loader, epoch: int, heartbeat: Heartbeat | None) -> dict[str, float]:
-    """One pass over the training images; means over the steps of the global terms."""
+def _train_epoch(
+    training: Training, loader: Loader, progress: Progress, meet: Callable[[], None], heartbeat: Heartbeat | None
+) -> dict[str, float]:
+    """One pass over the training images, or what is left of it; means over the steps of the global terms."""
     training.network.train()
-    totals: dict[str, Tensor] = {}
-    for step, batch in enumerate(loader.batches(epoch), start=1):
+    epoch, totals = progress.epoch + 1, progress.totals
+    for batch in loader.batches(epoch, progress.step):
         for name, value in train_step(training, batch).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
+        progress.step += 1
         if heartbeat is not None and distributed.rank() == 0:
-            heartbeat(training.stage, epoch, step, loader.steps)
-    admitted_L = totals.pop("admitted_L", None)
+            heartbeat(training.stage, epoch, progress.step, loader.steps)
+        if training.step % MEETING == 0:
+            meet()
     if not bool(torch.isfinite(totals["loss"])):
         raise Diverged(f"The loss is not finite in stage {training.stage}, epoch {epoch}.")
-    metrics = {name: float(value) / loader.steps for name, value in totals.items()}
+    metrics = {name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"}
     if training.bank is not None and isinstance(training.network, SADCL):
         training.network.prototypes.end_epoch()
-        agreement.check(shared_state(training), training.step)
-        assert admitted_L is not None
-        metrics["admitted"] = float(admitted_L.double().mean())
-        metrics["labels_admitted"] = float((admitted_L > 0).sum())
+        metrics["admitted"] = float(totals["admitted_L"].double().mean())
+        metrics["labels_admitted"] = float((totals["admitted_L"] > 0).sum())
         metrics["bank_fill"] = float(training.bank.fill())
+    weights = {f"model.{name}": parameter for name, parameter in training.network.named_parameters()}
+    agreement.check({**shared_state(training), **weights}, training.step)
     _share_buffers(training)
     return metrics
 
@@ -275,47 +288,12 @@ def _share_buffers(training: Training) -> None:
                 dist.broadcast(buffer, src=0)
 
 
-def _every_bank(training: Training) -> list[dict[str, Tensor]]:
-    """State of the bank, the one of all workers or each worker's own; a collective call where they have their own."""
-    if training.bank is None:
-        return []
-    state = training.bank.state_dict()
-    if training.bank.scope == "cluster":
-        return [state]
-    gathered = {name: distributed.all_gather_rows(tensor[None]) for name, tensor in state.items()}
-    return [{name: tensors[w] for name, tensors in gathered.items()} for w in range(distributed.world_size())]
-
-
-def _snapshot(training: Training, progress: _Progress, banks: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """Everything that affects what comes next; random numbers are functions of seed and position and need no saving."""
-    return {
-        "config": training.config.json_text(),
-        "step": training.step,
-        "progress": vars(progress),
-        "model": training.network.state_dict(),
-        "ema": training.ema.state_dict() if training.ema is not None else None,
-        "banks": banks,
-        "optimizer": training.optimizer.state_dict(),
-        "schedule": training.schedule.state_dict(),
-    }
-
-
-def _restore(training: Training, content: dict[str, Any]) -> _Progress:
-    if content["config"] != training.config.json_text():
-        raise UserError("The run's folder holds a checkpoint of another configuration; give the run another folder.")
-    training.network.load_state_dict(content["model"])
-    if training.ema is not None:
-        training.ema.load_state_dict(content["ema"])
-    if training.bank is not None:
-        banks = content["banks"]
-        if training.bank.scope == "cluster":
-            training.bank.load_state_dict(banks[0])
-        elif len(banks) == distributed.world_size():  # of another number of workers they cannot be divided: they fill anew
-            training.bank.load_state_dict(banks[distributed.rank()])
-    training.optimizer.load_state_dict(content["optimizer"])
-    training.schedule.load_state_dict(content["schedule"])
-    training.step = content["step"]
-    return _Progress(**content["progress"])
+def _first_says(yes: bool) -> bool:
+    """The first worker's answer, on all; a collective call."""
+    if distributed.world_size() == 1:
+        return yes
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(distributed.global_sum(torch.tensor(yes and distributed.rank() == 0, dtype=torch.int64, device=device)))
 
 
 def _barrier() -> None:

@@ -25,7 +25,7 @@ def select(
     Returns:
         The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows``.
     """
-    candidates: dict[str, torch.nn.Module] = {"raw": training.network}
+    candidates: dict[str, Any] = {"raw": training.network}
     if training.ema is not None:
         candidates["ema"] = training.ema.module
     wanted: str = training.config.optim.report
@@ -35,7 +35,7 @@ def select(
         _save(training, data, best, candidates[wanted], folder)
         return {}, best
     loader = build.loader(training.config, data.val, **share)
-    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)[:2]) for n, net in candidates.items()}
+    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)) for n, net in candidates.items()}
     if wanted == "best":
         wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
     both = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
@@ -61,7 +61,7 @@ def test(
     content = checkpoint.load(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
-    figures = multilabel_metrics(*evaluate(training.network, loader, training.device)[:2])
+    figures = multilabel_metrics(*evaluate(training.network, loader, training.device))
     metrics, rows = tabulate(figures, "test", data.labels)
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
@@ -94,7 +94,6 @@ def _save(training: Training, data: MultiLabelData, best: dict[str, Any], networ
         "labels": list(data.labels),
         "dataset": data.name,
         "data_digest": data.digest,
-        "world": distributed.world_size(),
         "threads": torch.get_num_threads(),
     }
     checkpoint.save(storage.join(folder, "best.pt"), {**about, **best, "model": network.state_dict()})

@@ -1,0 +1,271 @@
+"""One model whatever the number of workers: real training over gloo and DDP with 1, 2, 3 and 4 processes, in float64.
+
+Four processes are started once and train everything that the tests below compare. "Equal" is METHOD's: the difference of
+the whole gradient vector is at most 1e-9 of its length, bank and prototypes differ by at most 1e-9.
+"""
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from sadcl import build, distributed, recipes
+from sadcl.data import load
+from sadcl.metrics import multilabel_metrics
+from sadcl.training import Disagreement, engine, fit, loop
+
+WORLDS = (1, 2, 3, 4)
+COMBINATIONS = list(itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned")))
+BASE = recipes.demo().override(
+    {
+        "data.scene_train": 50,
+        "data.scene_test": 70,
+        "data.image_size": 32,
+        "data.holdout": 0.0,  # nothing is selected: the last epoch is what is compared
+        "model.hidden": 16,
+        "model.feedforward": 16,
+        "model.projection": 8,
+        "model.heads": 2,
+        "model.freeze_batchnorm": True,
+        "optim.batch_size": 8,  # 7 steps, the last of 2 images: with 3 and 4 workers some have none
+        "optim.precision": "fp64",
+        "optim.report": "ema",
+        "stage1.epochs": 3,
+        "stage2.epochs": 3,
+        "bank.epsilon": 0.25,
+        "bank.size": 2,
+        "prototypes.epsilon": 0.35,
+        "prototypes.momentum": 0.8,
+    }
+)
+EXACT = BASE.override(
+    {
+        "optim.precision": "fp32",
+        "model.freeze_batchnorm": False,
+        "model.dropout": 0.1,
+        "bank.scope": "worker",
+        "stage1.epochs": 1,
+        "stage2.epochs": 2,
+    }
+)
+"""Everything that a worker has for itself: live BatchNorm, dropout, a bank of its own."""
+
+
+class Stop(Exception):
+    """Stands for a kill before a step."""
+
+
+class Record:
+    """``fit`` with what the tests compare: every step's terms, each stage's last gradient, the state at the end."""
+
+    def __init__(self, config, data, folder, stop=None, spoil=None, **options):
+        self.trace, self.gradient, self.rows = [], {}, []
+        self.stop, self.spoil = stop, spoil
+        loop.train_step = self.step
+        try:
+            self.outcome = fit(config, data, str(folder), device="cpu", **options)
+        except Stop:
+            pass
+        finally:
+            loop.train_step = engine.train_step
+
+    def step(self, training, batch):
+        if self.stop == (training.stage, training.step):
+            raise Stop
+        values = engine.train_step(training, batch)
+        if self.spoil is not None:
+            self.spoil(training)
+        self.trace.append((training.stage, training.step, {n: v.tolist() for n, v in values.items()}))
+        self.rows.append(int(((batch.targets == 1) & (batch.weight > 0)[:, None]).sum()))
+        grads = [p.grad for p in training.network.parameters() if p.requires_grad]
+        assert all(g is not None for g in grads)  # no parameter goes unused on any worker
+        self.gradient[training.stage] = torch.cat([g.flatten() for g in grads])
+        self.training = training
+        return values
+
+    def content(self):
+        state = {n: t.clone() for n, t in engine.shared_state(self.training).items()}
+        state |= {f"model.{n}": t.clone() for n, t in self.training.network.state_dict().items()}
+        return {"trace": self.trace, "gradient": self.gradient, "rows": self.rows, "state": state}
+
+
+def name_of(combination):
+    return "-".join(combination)
+
+
+def settings(combination):
+    policy, anchors, prototypes = combination
+    return BASE.override({"bank.policy": policy, "loss.anchors": anchors, "prototypes.policy": prototypes})
+
+
+def worker(rank, folder, root):
+    torch.set_num_threads(1)
+    data = load(BASE.data, root)
+    for world in WORLDS[::-1]:
+        if rank >= world:
+            return
+        if world > 1:
+            dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+        for name, content in everything(world, data, Path(folder)):
+            torch.save(content, f"{folder}/{name}-{world}-{rank}.pt")
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def everything(world, data, folder):
+    """Name and content of all that one number of workers trains."""
+    runs = folder / f"runs{world}"
+    start = Record(BASE.override({"stage2.epochs": 0}), data, runs / "stage1")
+    yield "stage1", start.content()
+    for combination in COMBINATIONS:
+        found = Record(settings(combination), data, runs / name_of(combination), stage1=start.outcome.checkpoint)
+        yield name_of(combination), found.content()
+    yield "evaluation", evaluation(data)
+    if world == 2:
+        yield from resumed(data, runs)
+        yield "disagreement", disagreements(data, runs)
+        loop.MEETING = 50
+    # from what two workers wrote before they were killed; worlds come in descending order, so 1 follows 2
+    if world == 1:
+        moved = Record(BASE, data, folder / "runs2" / "moved")
+        yield "moved", moved.content()
+
+
+def evaluation(data):
+    """The scores and figures of one network, which the workers share between them."""
+    network = build.model(EXACT, len(data.labels))
+    loader = build.loader(EXACT, data.test, rank=distributed.rank(), world=distributed.world_size())
+    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
+    return {"scores": scores, "metrics": multilabel_metrics(scores, targets), "own": len(list(loader.batches(0)))}
+
+
+def resumed(data, runs):
+    """Uninterrupted, and stopped before a step of either stage and gone on from what was saved."""
+    loop.MEETING, loop.SAVE_SECONDS = 1, 0.0
+    yield "whole", Record(EXACT, data, runs / "whole").content()
+    for stop in ((1, 4), (2, 0), (2, 3), (2, 7), (2, 9)):
+        folder = runs / f"stopped{stop[0]}{stop[1]}"
+        first = Record(EXACT, data, folder, stop=stop)
+        second = Record(EXACT, data, folder)
+        yield f"stopped{stop[0]}{stop[1]}", {**second.content(), "trace": first.trace + second.trace}
+    Record(BASE, data, runs / "moved", stop=(2, 10))
+    loop.SAVE_SECONDS = 600.0
+
+
+def disagreements(data, runs):
+    """What each worker says where one bit of the second worker's state changes."""
+    loop.MEETING = 1
+    said = []
+    for target in ("bank.rows_KLD", "prototypes.rows_LD", "prototypes.count_L"):
+
+        def spoil(training, target=target):
+            if training.stage == 2 and training.step == 3 and distributed.rank() == 1:
+                tensor = engine.shared_state(training)[target]
+                place = tuple(tensor.nonzero()[-1]) if tensor.is_floating_point() else (0,)
+                tensor[place] += 1e-15 if tensor.is_floating_point() else 1
+
+        try:
+            Record(BASE, data, runs / f"spoilt-{target}", spoil=spoil)
+        except Disagreement as error:
+            said.append(str(error))
+    return {"said": said}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Loads what a number of workers recorded: (name, world, rank) -> content."""
+    folder, root = tmp_path_factory.mktemp("workers"), tmp_path_factory.mktemp("scenes")
+    load(BASE.data, root)
+    mp.spawn(worker, args=(str(folder), str(root)), nprocs=max(WORLDS))
+    return cache(lambda name, world, rank=0: torch.load(f"{folder}/{name}-{world}-{rank}.pt", weights_only=False))
+
+
+def assert_equal(mine, theirs):
+    """METHOD's equality of two runs."""
+    assert [(s, k) for s, k, _ in mine["trace"]] == [(s, k) for s, k, _ in theirs["trace"]]
+    for (_, _, values), (_, _, others) in zip(mine["trace"], theirs["trace"], strict=True):
+        assert values.keys() == others.keys()
+        for term in values:
+            np.testing.assert_allclose(values[term], others[term], rtol=1e-9, atol=1e-12)
+    for stage, gradient in theirs["gradient"].items():
+        assert (mine["gradient"][stage] - gradient).norm() <= 1e-9 * gradient.norm()
+        assert gradient.norm() > 0
+    for tensor, other in theirs["state"].items():
+        torch.testing.assert_close(mine["state"][tensor], other, rtol=1e-9, atol=1e-9)
+
+
+def assert_same_bits(mine, theirs):
+    assert mine["trace"] == theirs["trace"]
+    assert mine["state"].keys() == theirs["state"].keys()
+    for tensor, other in theirs["state"].items():
+        assert torch.equal(mine["state"][tensor], other), tensor
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("run", ["stage1", *map(name_of, COMBINATIONS)])
+def test_workers_train_the_model_that_one_trains(results, run, world):
+    one, many = results(run, 1), results(run, world)
+    assert len(one["trace"]) == 21
+    assert_equal(many, one)
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("run", list(map(name_of, COMBINATIONS)))
+def test_all_workers_hold_the_same_bits(results, run, world):
+    for rank in range(1, world):
+        assert_same_bits(results(run, world, rank), results(run, world))
+
+
+def test_the_comparison_has_something_to_compare(results):
+    """Workers without an activated row, unequal ones, rows admitted and refused, a bank and prototypes that fill."""
+    for world in WORLDS[1:]:
+        rows = np.array([results("slot-batch+bank-mean", world, rank)["rows"] for rank in range(world)])
+        assert (rows.max(0) > rows.min(0)).any()
+        assert world == 2 or (rows.min(0) == 0).any()
+    for run in map(name_of, COMBINATIONS):
+        content = results(run, 1)
+        admitted = sum(sum(values["admitted_L"]) for _, _, values in content["trace"])
+        assert 0 < admitted < sum(content["rows"])
+        assert content["trace"][-1][2]["anchors"] > 0
+        assert bool(content["state"]["bank.valid_KL"].any())
+        assert bool(content["state"]["prototypes.valid_L"].any())
+        assert not torch.equal(content["gradient"][2], results("slot-batch+bank-mean", 1)["gradient"][2]) or (
+            run == "slot-batch+bank-mean"
+        )
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_evaluation_over_workers_is_that_of_one_process_to_the_bit(results, world):
+    one = results("evaluation", 1)
+    assert sum(results("evaluation", world, rank)["own"] for rank in range(world)) == one["own"] == 3
+    for rank in range(world):
+        many = results("evaluation", world, rank)
+        np.testing.assert_array_equal(many["scores"], one["scores"])
+        for name, value in one["metrics"].items():
+            np.testing.assert_array_equal(many["metrics"][name], value)
+
+
+@pytest.mark.parametrize("stop", ["14", "20", "23", "27", "29"])
+def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_the_bit(results, stop):
+    for rank in range(2):
+        assert_same_bits(results(f"stopped{stop}", 2, rank), results("whole", 2, rank))
+
+
+def test_stopped_on_two_workers_and_resumed_on_one_is_what_one_trains(results):
+    moved, one = results("moved", 1), results(name_of(("slot", "batch+bank", "mean")), 1)
+    assert moved["trace"][0][:2] == (2, 11)
+    moved = {**moved, "trace": one["trace"][:10] + moved["trace"], "gradient": {2: moved["gradient"][2]}}
+    assert_equal(moved, {**one, "gradient": {2: one["gradient"][2]}})
+
+
+def test_a_worker_whose_state_differs_in_one_bit_stops_all_and_is_named(results):
+    for rank in range(2):
+        said = results("disagreement", 2, rank)["said"]
+        assert len(said) == 3
+        for text, tensor in zip(said, ("bank.rows_KLD", "prototypes.rows_LD", "prototypes.count_L"), strict=True):
+            assert f"worker 1 holds another {tensor!r} than worker 0" in text
