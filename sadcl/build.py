@@ -67,7 +67,7 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
 def check_model(config: Config) -> None:
     """Find out before anything is reserved whether the network can be built and its backbone's weights can be had."""
     spec = config.model
-    if spec.pretrained and spec.weights is None:
+    if spec.pretrained and spec.weights is None and spec.start is None:
         create(spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True)
     network = model(config, 2, pretrained=spec.weights is not None).eval()
     side = config.data.image_size

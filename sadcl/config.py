@@ -37,8 +37,8 @@ class _Frozen(BaseModel):
 class Data(_Frozen):
     """Which images, which labels, and which of them select."""
 
-    name: Literal["scenes", "coco", "coco14", "coco17"] = "coco"
-    """``coco`` is whichever of coco14 and coco17 the data root holds (2014 first)."""
+    name: Literal["scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"] = "coco"
+    """``coco`` is whichever of coco14 and coco17 the data root holds (2014 first); ``folder`` is your own."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -81,6 +81,9 @@ class Model(_Frozen):
     pretrained: bool = True
     weights: str | None = None
     """A local file of backbone weights (.safetensors or .pth) to use in place of a download."""
+    start: str | None = None
+    """A ``best.pt`` to start from, of whatever data set: what belongs to a label goes to the label of that name. With
+    ``stage1.epochs = 0`` stage 2 starts from it."""
     frozen: tuple[str, ...] = ("conv1", "bn1", "layer1")
     """Top-level modules of the backbone that do not train."""
     freeze_batchnorm: bool = True
@@ -202,8 +205,11 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _stages(self) -> Config:
-        if not self.stage1.epochs:
-            raise ValueError("stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has learned")
+        if not self.stage1.epochs and (self.model.start is None or not self.stage2.epochs):
+            raise ValueError(
+                "stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has learned; or give it a "
+                "checkpoint to start from with model.start"
+            )
         return self
 
     @property

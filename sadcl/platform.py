@@ -23,6 +23,7 @@ from sadcl.ray_backend import environment, preflight
 from sadcl.results import store
 from sadcl.runner import Where
 from sadcl.search.plan import Plan, Search, Trial
+from sadcl.training import checkpoint
 
 
 def run(
@@ -88,8 +89,9 @@ def run(
     images = _load(base, data_root)
     whole = runner.load(base.data.model_copy(update={"holdout": 0.0}), data_root)
     build.check_model(base)
+    base, start = _start(base, images.labels)
     total = trials or (search.trials if scale == "full" else search.demo_trials)
-    plan = Plan(search, scale, base, total, images.digest, whole.digest)
+    plan = Plan(search, scale, base, total, images.digest, whole.digest, start)
     console.print(f"[bold]{search.question}[/bold]", highlight=False)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
     console.print(f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels)", highlight=False)
@@ -183,6 +185,18 @@ def _load(config: Config, root: str | None) -> data.MultiLabelData:
     return images
 
 
+def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
+    """Try the checkpoint that training starts from, where there is one; its absolute place, and its digest."""
+    uri = config.model.start
+    if uri is None:
+        return config, ""
+    uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
+    network = build.model(config, len(labels), pretrained=False)
+    taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels)
+    console.print(f"  starts from {uri}: {taken}", highlight=False)
+    return config.override({"model.start": uri}), checkpoint.digest(uri)
+
+
 def _remove(root: str, plan: Plan, yes: bool) -> None:
     count = len([r for r in study.rows(root, plan) if r["status"] in runner.FINISHED and r["study"] == plan.study])
     if count:
@@ -255,7 +269,9 @@ def train(
     where = _where(storage, data_root, scale, workers, gpus_per_trial, address)
     images = _load(config, data_root)
     build.check_model(config)
-    trial = Trial(name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{images.digest}")
+    config, start = _start(config, images.labels)
+    source = "-".join([images.digest] + [start] * bool(start))
+    trial = Trial(name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}")
     if (row := runner.finished(trial, where)) is not None:
         if row["status"] == "complete":
             console.print(f"{trial.key} is complete already; nothing is trained again.", highlight=False)

@@ -18,7 +18,7 @@ from sadcl.errors import TrialFailed, UserError
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.plan import Trial
-from sadcl.training import Epoch, fit
+from sadcl.training import Epoch, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 
@@ -206,12 +206,18 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
         "config": config.json_text(),
         "config_digest": config.digest(),
         "data_digest": images.digest if images is not None else None,
+        "start_digest": _digest(config.model.start),
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,
         "workers": where.workers,
         "gpus": float(where.gpus),
         "device": torch.cuda.get_device_name() if where.gpus and torch.cuda.is_available() else "cpu",
         **provenance(),
     }
+
+
+@functools.lru_cache
+def _digest(uri: str | None) -> str | None:
+    return checkpoint.digest(uri) if uri is not None and storage.exists(uri) else None
 
 
 def _plain(value: Any) -> Any:

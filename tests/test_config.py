@@ -65,9 +65,80 @@ def test_frozen():
         Config().seed = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_recipes_build(variant):
-    config = recipes.coco14(variant)
-    assert config.model.hidden == 2048
+RECIPES = {  # METHOD: weights 100 and 50 beside 1000 / (B L) times the sum are L / 10 and L / 20
+    "coco14": ("coco", 8.0, 4.0, 448),
+    "voc2007": ("voc2007", 2.0, 1.0, 448),
+    "voc2012": ("voc2012", 2.0, 1.0, 448),
+    "nuswide": ("nuswide", 8.1, 4.05, 448),
+    "vg500": ("vg500", 50.0, 25.0, 576),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_each_dataset(name):
+    released, paper = (getattr(recipes, name)(variant) for variant in ("released", "paper"))
+    loss = released.loss
+    found = (released.data.name, loss.sample_weight, loss.prototype_weight, released.data.image_size)
+    assert found == RECIPES[name]
+    assert (loss.tau, loss.tau_of_prototypes, released.bank.epsilon, released.prototype_epsilon) == (0.2, 0.07, 0.8, 0.85)
+    assert (loss.class_loss, loss.class_reduction, loss.contrast_reduction) == ("bce", "image", "mean")
+    assert (released.optim.batch_size, released.optim.ema_decay, released.optim.weight_decay) == (64, 0.9998, 5e-3)
+    assert (paper.loss.sample_weight, paper.loss.prototype_weight, paper.loss.class_weight) == (1, 1, 1)
+    assert (paper.loss.tau, paper.loss.tau_of_prototypes, paper.bank.epsilon, paper.prototype_epsilon) == (0.2, 0.2, 0.8, 0.8)
+    assert (paper.loss.class_reduction, paper.loss.contrast_reduction) == ("sum", "sum")
+    assert (paper.loss.anchors, paper.prototypes.policy) == ("batch+bank", "mean")
+    assert paper.stage1_digest() != released.stage1_digest()
     with pytest.raises(ValueError, match="variant"):
-        recipes.coco14("papr")
+        getattr(recipes, name)("papr")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss.tau": 0.1},
+        {"loss.prototype_tau": 0.1},
+        {"bank.epsilon": 0.5},
+        {"prototypes.epsilon": 0.5},
+        {"loss.class_weight": 0.5},
+        {"loss.sample_weight": 3.0},
+        {"loss.prototype_weight": 3.0},
+        {"bank.policy": "fifo"},
+        {"bank.size": 7},
+        {"bank.scope": "worker"},
+        {"prototypes.policy": "ema"},
+        {"prototypes.momentum": 0.5},
+        {"model.projection": 512},
+        {"loss.normalize": False},
+        {"loss.anchors": "batch"},
+        {"loss.class_reduction": "sum"},
+        {"loss.contrast_reduction": "sum"},
+        {"loss.class_loss": "asymmetric"},
+        {"loss.gamma_negative": 2.0},
+        {"stage1.epochs": 3},
+        {"stage2.planned_epochs": 20},
+        {"stage1.patience": None},
+        {"stage1.augmentation.randaugment": 0},
+        {"stage2.augmentation.multiscale": (1.0,)},
+        {"stage2.lr": 1e-4},
+        {"optim.pct_start": 0.3},
+        {"optim.ema_decay": 0.999},
+        {"model.frozen": ("conv1",)},
+        {"model.freeze_batchnorm": False},
+        {"model.decoder_layers": 1},
+        {"model.start": "best.pt"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_value_of_the_method_is_a_field(change):
+    base = recipes.coco14()
+    changed = base.override(change)
+    assert changed.digest() != base.digest()
+    assert {name for name, value in changed.flat().items() if value != base.flat()[name]} == set(change)
+
+
+def test_stage2_alone_needs_a_checkpoint_to_start_from():
+    assert recipes.demo().override({"stage1.epochs": 0, "model.start": "best.pt"}).stage1.epochs == 0
+    with pytest.raises(UserError, match="model.start"):
+        recipes.demo().override({"stage1.epochs": 0})
+    with pytest.raises(UserError, match="stage1.epochs >= 1"):
+        recipes.demo().override({"stage1.epochs": 0, "stage2.epochs": 0, "model.start": "best.pt"})

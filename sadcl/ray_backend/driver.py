@@ -45,12 +45,13 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
         with Watch(plan.study, lambda: boards.drain(board), plan.epochs_left(rows), max(scores, default=None)):
             pool = jobs.Jobs(where, scratch, board)
             stage1 = plan.stage1(plan.base)
-            pool.start(stage1)
+            if stage1 is not None:
+                pool.start(stage1)
             beside = [*plan.baselines(), *plan.controls()]
             for trial in beside:
                 pool.start(trial)
-            shared = pool.result(stage1)
-            if shared["status"] != "complete":
+            shared = pool.result(stage1) if stage1 is not None else None
+            if shared is not None and shared["status"] != "complete":
                 raise UserError(f"Stage 1, which all trials start from, has failed: {shared['cause']}")
             if (early := plan.early_stage1(shared)) is not None:
                 pool.start(early)

@@ -30,6 +30,7 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "config": (_S, "JSON of the whole configuration"),
     "config_digest": (_S, "of the configuration"),
     "data_digest": (_S, "of labels, file names, targets and split"),
+    "start_digest": (_S, "of the checkpoint model.start that the run started from"),
     "seconds": (_F, "training and selection, without a shared stage 1"),
     "images": (_I, "training images seen"),
     "images_per_second": (_F, "images / seconds"),

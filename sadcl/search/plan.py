@@ -143,6 +143,7 @@ class Plan:
         total: settings that the whole study tries.
         digest: of the data, part held out.
         whole_digest: of the data with nothing held out, which the final run trains on.
+        start: digest of the checkpoint ``model.start``, where there is one.
     """
 
     search: Search
@@ -151,6 +152,7 @@ class Plan:
     total: int
     digest: str
     whole_digest: str
+    start: str = ""
 
     @property
     def study(self) -> str:
@@ -164,13 +166,16 @@ class Plan:
             "base": self.base.digest(),
             "data": self.digest,
             "space": describe(self.search.space_at(self.scale)),
+            **({"start": self.start} if self.start else {}),
         }
 
-    def stage1(self, config: Config) -> Trial:
+    def stage1(self, config: Config) -> Trial | None:
         """The stage 1 that a configuration starts from; all settings of stage 2 share it, and other studies too."""
+        if not config.stage1.epochs:
+            return None
         alone = config.override({"stage2.epochs": 0, "stage2.planned_epochs": None})
-        digest = self.digest if config.data.holdout else self.whole_digest
-        return Trial(self.study, "stage1", "stage1", alone, name=f"stage1-s{config.seed}-{config.stage1_digest()}-{digest}")
+        source = "-".join([self.digest if config.data.holdout else self.whole_digest] + [self.start] * bool(self.start))
+        return Trial(self.study, "stage1", "stage1", alone, name=f"stage1-s{config.seed}-{config.stage1_digest()}-{source}")
 
     def baselines(self) -> list[Trial]:
         return [self._trial("baseline", arm, _arm(self.base, changes)) for arm, changes in self.search.baselines.items()]
@@ -191,20 +196,23 @@ class Plan:
         seeds = self.search.confirm_seeds
         return [self._trial("confirm", "tuned", self.base.override({**params, "seed": seed}), params) for seed in seeds]
 
-    def final(self, params: Mapping[str, Any], stage1: Mapping[str, Any], stage2: Mapping[str, Any]) -> Trial:
+    def final(self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]) -> Trial:
         """A setting on all training images, for the epochs and the weights that the held-out images chose.
 
         Args:
-            stage1, stage2: rows of the trials table with ``epoch`` and ``weights`` of the runs that chose them.
+            stage1, stage2: rows of the trials table with ``epoch`` and ``weights`` of the runs that chose them; None
+                where there is no stage 1.
         """
         setting = self.base.override(params)
         fixed: dict[str, Any] = {"data.holdout": 0.0}
         for name, stage, row in (("stage1", setting.stage1, stage1), ("stage2", setting.stage2, stage2)):
+            if row is None:
+                continue
             fixed[f"{name}.epochs"] = row["epoch"]
             fixed[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
             fixed[f"{name}.patience"] = None
         config = setting.override(fixed)
-        first = self.stage1(config.override({"optim.report": stage1["weights"]}))
+        first = self.stage1(config.override({"optim.report": stage1["weights"]})) if stage1 is not None else None
         chosen = config.override({"optim.report": stage2["weights"]})
         return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
 
@@ -212,9 +220,11 @@ class Plan:
         """The final run of the setting that is the best by now; ``rows`` as for :meth:`decided`."""
         chosen = winner(rows, self.search.confirm_top)
         stage1 = next((row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None)
-        return self.final(chosen["settings"], stage1, chosen) if chosen is not None and stage1 is not None else None
+        if chosen is None or (stage1 is None and chosen["stage1_key"] is not None):
+            return None
+        return self.final(chosen["settings"], stage1, chosen)
 
-    def early_stage1(self, stage1: Mapping[str, Any]) -> Trial | None:
+    def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
         """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
         space = self.search.space_at(self.scale)
         bounds = [self.base.override({name: value}) for name, values in space.items() for value in values.probes]
@@ -238,8 +248,8 @@ class Plan:
             trials += [t for row in best(rows, self.search.confirm_top) for t in self.confirm(row["settings"])]
             final = self.final_of(rows)
             trials += [final] if final is not None else []
-        stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
-        return list({trial.key: trial for trial in (self.stage1(self.base), *stages, *trials)}.values())
+        stages = [self.stage1(self.base), *(trial.stage1 for trial in trials)]
+        return list({trial.key: trial for trial in (*stages, *trials) if trial is not None}.values())
 
     def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether nothing is left to run; ``rows`` as for :meth:`decided`."""
@@ -263,9 +273,10 @@ class Plan:
         for name, text in describe(self.search.space_at(self.scale)).items():
             yield f"  {name}: {text}"
         seeds = ", ".join(map(str, self.search.confirm_seeds))
+        start = "one shared stage 1" if self.base.stage1.epochs else "stage 2 from model.start"
         top = "the best" if self.search.confirm_top == 1 else f"the best {self.search.confirm_top}"
         yield (
-            f"  one shared stage 1, {' and '.join(self.search.baselines)}, {self.total} trials, {top} again over seeds "
+            f"  {start}, {' and '.join(self.search.baselines)}, {self.total} trials, {top} again over seeds "
             f"{seeds}, one final run; {self.base.stage1.epochs} + {self.base.stage2.epochs} epochs each"
         )
 

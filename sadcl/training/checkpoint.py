@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
@@ -12,6 +13,8 @@ from sadcl import storage
 from sadcl.errors import UserError
 
 FORMAT = 1
+LABEL_FIRST = ("transformer.query_LD", "classifier.", "prototypes.")
+"""Tensors whose first axis is the labels."""
 
 
 def save(uri: str, content: dict[str, Any]) -> None:
@@ -27,10 +30,7 @@ def load(uri: str) -> dict[str, Any]:
     Raises:
         UserError: where there is no file, or it is not a checkpoint of this project.
     """
-    try:
-        data = storage.read(uri)
-    except (FileNotFoundError, IsADirectoryError, OSError) as error:
-        raise UserError(f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt.") from None
+    data = _bytes(uri)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -44,22 +44,64 @@ def load(uri: str) -> dict[str, Any]:
     return content
 
 
-def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...]) -> None:
-    """Put a checkpoint's weights into a network; its head and prototypes may be missing or of another kind.
+def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...]) -> str:
+    """Put a checkpoint's weights into a network; what belongs to a label goes to the label of the same name.
+
+    A label that the checkpoint does not know keeps what it has. Head and prototypes may be missing or of another kind;
+    from another architecture the backbone alone is taken.
+
+    Returns:
+        What was taken, in words.
 
     Raises:
-        UserError: where the labels or the shapes differ.
+        UserError: where the shapes differ.
     """
+    own, state = network.state_dict(), content["model"]
+    taken = f"all of {len(labels)} labels"
     if tuple(content["labels"]) != tuple(labels):
-        raise UserError(
-            f"{uri!r} was trained for {len(content['labels'])} labels ({', '.join(content['labels'][:3])}, ...), "
-            f"but the data has {len(labels)} ({', '.join(labels[:3])}, ...)."
-        )
-    own = network.state_dict()
+        place = {_canonical(label): i for i, label in enumerate(content["labels"])}
+        pairs = [(i, place[_canonical(label)]) for i, label in enumerate(labels) if _canonical(label) in place]
+        here, there = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        state = dict(state)
+        for name in own.keys() & state.keys():
+            if name.startswith(LABEL_FIRST) and own[name].shape[1:] == state[name].shape[1:]:
+                rows = own[name].clone()
+                rows[here] = state[name][there].to(rows.dtype)
+                state[name] = rows
+        taken = f"{len(pairs)} of {len(labels)} labels"
+    if any(name.startswith("transformer.") for name in own) != any(name.startswith("transformer.") for name in state):
+        state = {**own, **{n: t for n, t in state.items() if n.startswith("backbone.")}}
+        taken = "the backbone alone (it is of another architecture)"
     optional = ("projection.", "prototypes.")
-    state = content["model"]
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     wrong = [n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)]
     if wrong:
         raise UserError(f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}.")
-    network.load_state_dict({n: t for n, t in fitting.items() if not n.startswith("prototypes.")}, strict=False)
+    if not {"prototypes.rows_LD", "prototypes.valid_L"} <= fitting.keys():  # a flag without its row would be a zero vector
+        fitting = {n: t for n, t in fitting.items() if not n.startswith("prototypes.")}
+    for unfinished in ("prototypes.sum_LD", "prototypes.count_L"):
+        fitting.pop(unfinished, None)
+    network.load_state_dict(fitting, strict=False)
+    return taken
+
+
+def _canonical(label: str) -> str:
+    """VOC and COCO write the same things in different ways."""
+    plain = "".join(c for c in label.lower() if c.isalnum())
+    return {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}.get(plain, plain)
+
+
+def digest(uri: str) -> str:
+    """Twelve hexadecimal digits of a file's bytes.
+
+    Raises:
+        UserError: where there is no file.
+    """
+    return hashlib.sha256(_bytes(uri)).hexdigest()[:12]
+
+
+def _bytes(uri: str) -> bytes:
+    try:
+        return storage.read(uri)
+    except OSError as error:
+        raise UserError(f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt.") from None

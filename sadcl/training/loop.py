@@ -85,7 +85,8 @@ def fit(
         config: what to train; with ``stage2.epochs = 0`` stage 1 alone (the baseline, SARL) is the outcome.
         data: from :func:`sadcl.data.load`.
         folder: URI of this run's own checkpoints (``best.pt``, ``last.pt``); a run found there goes on.
-        stage1: URI of a stage-1 ``best.pt`` to start stage 2 from; None trains stage 1 first, in ``folder/stage1``.
+        stage1: URI of a stage-1 ``best.pt`` to start stage 2 from; None trains stage 1 first, in ``folder/stage1``, or
+            starts from ``model.start`` where stage 1 has no epochs.
         test: evaluate the selected weights on the test split at the end, once.
         report: called after each epoch that was trained now.
         heartbeat: called after each step.
@@ -102,11 +103,12 @@ def fit(
     where = pick_device(device)
     share = {"rank": distributed.rank(), "world": distributed.world_size(), "workers": loader_workers, "device": where}
     watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat}
+    given = config.model.start
     if config.stage2.epochs == 0:
-        return _stage(1, config, data, folder, share, test=test, **watch)
-    if stage1 is not None:
-        return _stage(2, config, data, folder, share, start=stage1, test=test, **watch)
-    first = _stage(1, config, data, storage.join(folder, "stage1"), share, **watch)
+        return _stage(1, config, data, folder, share, start=given, test=test, **watch)
+    if stage1 is not None or config.stage1.epochs == 0:
+        return _stage(2, config, data, folder, share, start=stage1 or given, test=test, **watch)
+    first = _stage(1, config, data, storage.join(folder, "stage1"), share, start=given, **watch)
     second = _stage(2, config, data, folder, share, start=first.checkpoint, test=test, **watch)
     return replace(second, seconds=first.seconds + second.seconds, images=first.images + second.images)
 

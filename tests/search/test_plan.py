@@ -139,3 +139,24 @@ def test_epochs_left_is_what_the_plan_trains():
     assert p.epochs_left(rows) == 0
     assert p.answered(rows)
     assert not p.answered([{**r, "status": "failed"} if r["phase"] == "baseline" else r for r in rows])
+
+
+def test_a_study_of_stage2_alone_has_no_stage1_and_is_another_with_another_checkpoint():
+    start = {"stage1.epochs": 0, "model.start": "best.pt"}
+    value = search(demo=recipes.demo().override(start))
+    one, other = (Plan(value, "demo", value.config("demo"), 1, "d1", "d2", digest) for digest in ("a", "b"))
+    assert one.identity() != other.identity()
+    assert "stage 2 from model.start" in " ".join(one.lines())
+    trial = one.try_out({"loss.tau": 0.1})
+    assert trial.stage1 is None
+    assert trial.epochs == 4
+    pooled, control = one.baselines()
+    assert (pooled.config.stage1.epochs, pooled.stage1, control.stage1) == (4, None, None)
+    assert one.early_stage1(None) is None
+    row = {"key": trial.key, "phase": "search", "arm": "tuned", "status": "complete", "params": "{}", "stage1_key": None}
+    rows = [{**row, "val_mAP": 50.0, "epoch": 3, "weights": "raw"}]
+    final = one.final_of(rows)
+    assert (final.stage1, final.config.stage1.epochs, final.config.stage2.epochs) == (None, 0, 3)
+    assert {t.phase for t in one.decided(rows)} == {"baseline", "confirm", "final"}
+    both = Plan(search(), "demo", recipes.demo().override({"model.start": "best.pt"}), 1, "d1", "d2", "a")
+    assert both.stage1(both.base).key.endswith("-d1-a")

@@ -1,0 +1,178 @@
+"""Starting from a checkpoint: stage 2 alone, and a data set with other labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sadcl import build, recipes
+from sadcl.data import ImageSet, MultiLabelData, load
+from sadcl.errors import UserError
+from sadcl.training import checkpoint, fit, loop
+from tests.conftest import TINY
+
+VOC = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+COCO = [
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "bottle",
+    "potted plant",
+    "dining table",
+    "tv",
+    "couch",
+    "chair",
+    "wine glass",
+]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return recipes.demo().override({**TINY, "bank.epsilon": 0.3, "prototypes.policy": "learned"})
+
+
+@pytest.fixture(scope="module")
+def data(config, tmp_path_factory):
+    return load(config.data, tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def trained(config, data, tmp_path_factory):
+    """Both stages, with the stage 1 that stage 2 started from."""
+    folder = tmp_path_factory.mktemp("trained")
+    return fit(config, data, str(folder), device="cpu"), str(folder / "stage1" / "best.pt")
+
+
+def relabelled(data, labels, columns) -> MultiLabelData:
+    """The same images with other labels, each of them a column of the former or None."""
+
+    def change(images):
+        nothing = np.zeros((len(images), 1), np.int8)
+        targets = np.concatenate([nothing if c is None else images.targets[:, [c]] for c in columns], axis=1)
+        return ImageSet(images.name, images.folder, images.files, targets, tuple(labels))
+
+    parts = {name: change(getattr(data, name)) for name in ("train", "val", "test")}
+    return replace(data, labels=tuple(labels), **parts)
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+def test_stage2_alone_is_what_follows_a_stage1(config, data, trained, tmp_path, contrast):
+    whole, stage1 = trained
+    if not contrast:
+        config = config.override({"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0})
+        whole = fit(config, data, str(tmp_path / "whole"), device="cpu", stage1=stage1)
+    alone = config.override({"stage1.epochs": 0, "model.start": stage1})
+    seen = []
+    outcome = fit(alone, data, str(tmp_path / "alone"), device="cpu", report=lambda e: seen.append((e.stage, e.epoch)))
+    assert seen == [(2, 1), (2, 2), (2, 3)]
+    assert outcome.metrics == whole.metrics
+    one, other = (checkpoint.load(run.checkpoint)["model"] for run in (outcome, whole))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
+    """A permuted data set: each label's scores, prototype and flag stay its own; a new label keeps its beginning."""
+    content = checkpoint.load(trained[0].checkpoint)
+    assert bool(content["model"]["prototypes.valid_L"].any())
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+    labels = ("something new", *(data.labels[i] for i in order))
+    former = build.model(config, 20)
+    assert checkpoint.load_network(former, content, "best.pt", data.labels) == "all of 20 labels"
+    network = build.model(config, 21)
+    fresh = network.classifier.weight_LD[0].clone()
+    assert checkpoint.load_network(network, content, "best.pt", labels) == "20 of 21 labels"
+    assert torch.equal(network.classifier.weight_LD[0], fresh)
+    images = torch.randn(2, 3, 32, 32)
+    former.eval(), network.eval()
+    torch.testing.assert_close(network(images).logits_BL[:, 1:], former(images).logits_BL[:, order])
+    rows, valid = network.prototypes.read()
+    assert valid.tolist() == [False, *(former.prototypes.valid_L[order].tolist())]
+    assert torch.equal(rows[1:], former.prototypes.rows_LD[order])
+    assert int(network.prototypes.count_L.sum()) == 0
+
+
+def test_coco_to_voc_by_name_whatever_the_spelling(config):
+    coco, voc = build.model(config, len(COCO)), build.model(config.override({"seed": 1}), len(VOC))
+    content = {"labels": COCO, "model": coco.state_dict()}
+    assert checkpoint.load_network(voc, content, "best.pt", tuple(VOC)) == "20 of 20 labels"
+    for name, theirs in (
+        ("aeroplane", "airplane"),
+        ("tvmonitor", "tv"),
+        ("diningtable", "dining table"),
+        ("person", "person"),
+    ):
+        mine = voc.transformer.query_LD[VOC.index(name)]
+        assert torch.equal(mine, coco.transformer.query_LD[COCO.index(theirs)])
+
+
+def test_training_goes_on_with_other_labels_from_a_finished_model(config, data, trained, tmp_path):
+    """Stage 1 and 2, and stage 2 alone, whose prototypes of labels that nothing is admitted for stay the former ones."""
+    labels = ("something new", *data.labels[:5])
+    other = relabelled(data, labels, [None, *range(5)])
+    both = config.override({"model.start": trained[0].checkpoint, "stage1.epochs": 1, "stage2.epochs": 1})
+    assert fit(both, other, str(tmp_path / "both"), device="cpu").stage == 2
+    strict = both.override({"stage1.epochs": 0, "prototypes.epsilon": 1.0})
+    outcome = fit(strict, other, str(tmp_path / "alone"), device="cpu")
+    content, former = checkpoint.load(outcome.checkpoint), checkpoint.load(trained[0].checkpoint)
+    assert content["model"]["prototypes.valid_L"].tolist() == [False, *former["model"]["prototypes.valid_L"][:5].tolist()]
+
+
+def test_the_pooled_baseline_takes_the_backbone_alone(config, data, trained):
+    content = checkpoint.load(trained[0].checkpoint)
+    pooled = build.model(config.override({"model.arch": "pooled"}), 20)
+    assert "backbone alone" in checkpoint.load_network(pooled, content, "best.pt", data.labels)
+    name, weight = next(iter(pooled.backbone.state_dict(prefix="backbone.").items()))
+    assert torch.equal(weight, content["model"][name])
+
+
+def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
+    start = {"model.start": trained[0].checkpoint}
+    with pytest.raises(UserError, match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'"):
+        fit(config.override({**start, "model.hidden": 32}), data, str(tmp_path / "wide"), device="cpu")
+    with pytest.raises(UserError, match="There is no checkpoint at 'nowhere.pt'"):
+        fit(config.override({"model.start": "nowhere.pt"}), data, str(tmp_path / "none"), device="cpu")
+
+
+def test_where_a_start_is_given_no_weights_are_downloaded(config, data, trained, tmp_path, monkeypatch):
+    asked = []
+    real = build.model
+    monkeypatch.setattr(
+        loop.build, "model", lambda c, n, pretrained=True: asked.append(pretrained) or real(c, n, pretrained=False)
+    )
+    fit(config.override({"model.start": trained[0].checkpoint, "stage2.epochs": 0}), data, str(tmp_path), device="cpu")
+    assert asked == [False]
