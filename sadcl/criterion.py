@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sadcl import distributed
 from sadcl.losses.classification import class_loss
-from sadcl.losses.prototype_to_sample import prototype_to_sample
-from sadcl.losses.sample_to_sample import sample_to_sample
+from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
+from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
 
 COUNTED = {"sample": "anchors", "prototype": "counted_labels"}
 
@@ -104,39 +104,15 @@ class Criterion:
         """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
 
         Args:
-            output: of the network; the embeddings and rows that a contrast of weight 0 would need may be None.
+            output: of the network; where no contrast takes part the embeddings and what they are compared with may be None.
             targets_BL: 1, 0 or -1 (ignored).
             weight_B: 1 for a real image, 0 for padding.
             bank_labels_M: label index of each row of ``output.bank_MP``.
         """
         targets_BL = torch.where((weight_B > 0)[:, None], targets_BL, -1)
         parts = {"class": class_loss(output.logits_BL, targets_BL, weight_B, **self.class_options)}
-        if self.weights["sample"] > 0:
-            assert output.embeddings_BLP is not None
-            assert output.bank_MP is not None
-            assert bank_labels_M is not None
-            parts["sample"] = sample_to_sample(
-                output.embeddings_BLP,
-                targets_BL,
-                output.bank_MP,
-                bank_labels_M,
-                temperature=self.tau,
-                normalize=self.normalize,
-                anchors=self.anchors,
-                bank_scope=self.bank_scope,
-            )
-        if self.weights["prototype"] > 0:
-            assert output.embeddings_BLP is not None
-            assert output.prototypes_LP is not None
-            assert output.prototype_valid_L is not None
-            parts["prototype"] = prototype_to_sample(
-                output.embeddings_BLP,
-                targets_BL,
-                output.prototypes_LP,
-                output.prototype_valid_L,
-                temperature=self.prototype_tau,
-                normalize=self.normalize,
-            )
+        if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
+            parts |= self._contrasts(output, targets_BL, bank_labels_M)
         everywhere = distributed.global_sum(torch.stack([torch.stack(part).detach().double() for part in parts.values()]))
         loss = torch.zeros_like(everywhere[0, 0])
         values = {"loss": torch.zeros_like(loss)}
@@ -148,3 +124,36 @@ class Criterion:
             if name in COUNTED:
                 values[COUNTED[name]] = global_count
         return Terms(distributed.world_size() * loss, values)
+
+    def _contrasts(
+        self, output: Output, targets_BL: Tensor, bank_labels_M: Tensor | None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        assert output.embeddings_BLP is not None
+        assert output.prototypes_LP is not None
+        parts, labels = {}, targets_BL.shape[1]
+        place_A = activated_places(targets_BL)
+        similarity_BL, own_AP = similarities(
+            output.embeddings_BLP,
+            output.prototypes_LP,
+            place_A,
+            temperature=self.prototype_tau,
+            normalize=self.normalize,
+        )
+        if self.weights["sample"] > 0:
+            assert output.bank_MP is not None
+            assert bank_labels_M is not None
+            parts["sample"] = sample_to_sample(
+                own_AP,
+                place_A % labels,
+                output.bank_MP,
+                bank_labels_M,
+                labels=labels,
+                temperature=self.tau,
+                normalize=self.normalize,
+                anchors=self.anchors,
+                bank_scope=self.bank_scope,
+            )
+        if self.weights["prototype"] > 0:
+            assert output.prototype_valid_L is not None
+            parts["prototype"] = prototype_to_sample(similarity_BL, targets_BL, output.prototype_valid_L)
+        return parts

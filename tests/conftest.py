@@ -48,6 +48,24 @@ def admit(features, admitted, first=0):
     return activated(features, torch.ones(admitted.shape), admitted, first)
 
 
+def sample_sum(x, targets, bank, bank_labels, **options):
+    """Eq. 4 over (N, L, P) embeddings: sum and count."""
+    from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
+
+    place, labels = activated_places(targets), targets.shape[1]
+    own = x.flatten(0, 1).index_select(0, place)
+    return sample_to_sample(own, place % labels, bank, bank_labels, labels=labels, **options)
+
+
+def prototype_sum(x, targets, prototypes, valid, *, temperature, normalize=True):
+    """Eq. 6 over (N, L, P) embeddings: sum and count."""
+    from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
+
+    nowhere = torch.zeros(0, dtype=torch.int64)
+    similarity, _ = similarities(x, prototypes, nowhere, temperature=temperature, normalize=normalize)
+    return prototype_to_sample(similarity, targets, valid)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where embedded scenes are kept for the whole session."""

@@ -17,10 +17,9 @@ from sadcl import distributed
 from sadcl.admission import activated, gather
 from sadcl.criterion import Criterion
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
-from sadcl.losses.prototype_to_sample import prototype_to_sample
-from sadcl.losses.sample_to_sample import sample_to_sample
 from sadcl.memory import MemoryBank
 from sadcl.prototypes import Prototypes
+from tests.conftest import prototype_sum, sample_sum
 
 N, L, P, M = 8, 5, 4, 7
 
@@ -120,9 +119,9 @@ def sums_of(batch: SimpleNamespace, start: int, stop: int) -> list[tuple[Tensor,
             )
             targets, options = batch.targets[start:stop], {"temperature": 0.3, "normalize": normalize}
             if name == "prototype":
-                total, count = prototype_to_sample(x, targets, c, batch.valid, **options)
+                total, count = prototype_sum(x, targets, c, batch.valid, **options)
             else:
-                total, count = sample_to_sample(x, targets, bank, batch.labels, anchors=name, **options)
+                total, count = sample_sum(x, targets, bank, batch.labels, anchors=name, **options)
             total.backward()
             grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in (x, bank, c)]
             results.append((total.detach(), count, grads))
@@ -227,7 +226,7 @@ def own_banks(world: int, rank: int) -> Callable[[], None]:
             counted += 1
 
     def shared() -> None:
-        total, count = sample_to_sample(
+        total, count = sample_sum(
             everyone.x[start:stop],
             everyone.targets[start:stop],
             mine.bank[rank:],

@@ -34,7 +34,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sadcl.console import console
-from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
+from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
+from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
 
 TAU, PROTOTYPE_TAU = 0.2, 0.07
 
@@ -83,9 +84,13 @@ class Contrasts:
         return [loss.detach(), *torch.autograd.grad(loss, self.leaves)]
 
     def ours(self) -> Tensor:
-        batch = self.embeddings_BLP, self.targets_BL
-        sample = sample_to_sample_loss(*batch, self.bank, self.labels_M, temperature=TAU)
-        return sample + prototype_to_sample_loss(*batch, self.prototypes_LP, temperature=PROTOTYPE_TAU)
+        """As :class:`sadcl.criterion.Criterion` puts them together."""
+        place_A, L = activated_places(self.targets_BL), self.targets_BL.shape[1]
+        options: dict[str, Any] = {"temperature": PROTOTYPE_TAU, "normalize": True}
+        similarity_BL, own_AP = similarities(self.embeddings_BLP, self.prototypes_LP, place_A, **options)
+        sample, anchors = sample_to_sample(own_AP, place_A % L, self.bank, self.labels_M, labels=L, temperature=TAU)
+        prototype, counted = prototype_to_sample(similarity_BL, self.targets_BL, torch.ones(L, dtype=torch.bool))
+        return sample / anchors + prototype / counted
 
     def dense(self) -> Tensor:
         rows_RP = F.normalize(torch.cat([self.embeddings_BLP, self.bank]).flatten(0, 1), dim=1)

@@ -1,10 +1,12 @@
 """The prototype-to-sample contrast (Eq. 6).
 
-Axes: B images of this worker, N of the global batch, L labels, P embedding size, J labels that this worker sums.
+Axes: B images of this worker, N of the global batch, L labels, P embedding size, J labels that this worker sums,
+A activated rows of this worker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,72 +18,101 @@ from sadcl.losses.sample_to_sample import ZERO, check_contrast, reduced
 
 
 class _Similarity(torch.autograd.Function):
-    """Scaled (cosine) similarity of every embedding to its label's prototype, without a copy of the embeddings."""
+    """Scaled (cosine) similarity of every embedding to its label's prototype, and the embeddings at some places.
+
+    Both leave in one function because both reach all of the embeddings: their gradient is written once, and no other tensor
+    of that size is made. A few images at a time stay in a CPU's cache.
+    """
 
     @staticmethod
-    def forward(ctx: Any, embeddings_BLP: Tensor, prototypes_LP: Tensor, scale: float, normalize: bool) -> Tensor:
-        length_BL, length_L = (
-            embeddings_BLP.new_ones(embeddings_BLP.shape[:2]),
-            prototypes_LP.new_ones(len(prototypes_LP)),
-        )
+    def forward(
+        ctx: Any, embeddings_BLP: Tensor, prototypes_LP: Tensor, place_A: Tensor, scale: float, normalize: bool
+    ) -> tuple[Tensor, Tensor]:
+        inverse_BL, inverse_L = embeddings_BLP.new_ones(embeddings_BLP.shape[:2]), prototypes_LP.new_ones(len(prototypes_LP))
         if normalize:
-            length_BL = torch.linalg.vector_norm(embeddings_BLP, dim=2)
-            length_L = torch.linalg.vector_norm(prototypes_LP, dim=1)
-        inverse_BL = (length_BL > ZERO) / length_BL.clamp(min=ZERO)
-        inverse_L = (length_L > ZERO) / length_L.clamp(min=ZERO)
-        similarity_BL = torch.einsum("blp,lp->bl", embeddings_BLP, prototypes_LP) * inverse_BL * inverse_L * scale
-        ctx.save_for_backward(embeddings_BLP, prototypes_LP, similarity_BL, inverse_BL, inverse_L)
+            inverse_L = _inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
+        unit_LP = prototypes_LP * inverse_L[:, None]
+        similarity_BL = torch.empty_like(inverse_BL)
+        for some in _some(embeddings_BLP):
+            torch.sum(embeddings_BLP[some] * unit_LP, 2, out=similarity_BL[some])
+            if normalize:
+                inverse_BL[some] = _inverse(torch.linalg.vector_norm(embeddings_BLP[some], dim=2))
+        similarity_BL *= inverse_BL * scale
+        ctx.save_for_backward(embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A)
         ctx.scale, ctx.normalize = scale, normalize
-        return similarity_BL
+        return similarity_BL, embeddings_BLP.flatten(0, 1).index_select(0, place_A)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        embeddings_BLP, prototypes_LP, similarity_BL, inverse_BL, inverse_L = ctx.saved_tensors
-        cross_BL = gradients[0] * inverse_BL * inverse_L * ctx.scale
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A = ctx.saved_tensors
+        cross_BL1 = (gradients[0] * inverse_BL * ctx.scale)[..., None]
         along_BL = -gradients[0] * similarity_BL * ctx.normalize
-        to_embeddings, to_prototypes = None, None
-        if ctx.needs_input_grad[0]:
-            to_embeddings = embeddings_BLP * (along_BL * inverse_BL**2)[..., None]
-            to_embeddings.addcmul_(cross_BL[..., None], prototypes_LP)
-        if ctx.needs_input_grad[1]:
-            to_prototypes = torch.einsum("bl,blp->lp", cross_BL, embeddings_BLP)
-            to_prototypes.addcmul_((along_BL.sum(0) * inverse_L**2)[:, None], prototypes_LP)
-        return to_embeddings, to_prototypes, None, None
+        own_BL1 = (along_BL * inverse_BL**2)[..., None]
+        to_embeddings, to_prototypes = torch.empty_like(embeddings_BLP), along_BL.sum(0)[:, None] * unit_LP
+        for some in _some(embeddings_BLP):
+            torch.mul(embeddings_BLP[some], own_BL1[some], out=to_embeddings[some])
+            to_embeddings[some].addcmul_(cross_BL1[some], unit_LP)
+            to_prototypes += (cross_BL1[some] * embeddings_BLP[some]).sum(0)
+        to_embeddings.flatten(0, 1).index_add_(0, place_A, gradients[1])
+        wanted = ctx.needs_input_grad
+        return (
+            to_embeddings if wanted[0] else None,
+            to_prototypes * inverse_L[:, None] if wanted[1] else None,
+            None,
+            None,
+            None,
+        )
 
 
-def prototype_to_sample(
-    embeddings_BLP: Tensor,
-    targets_BL: Tensor,
-    prototypes_LP: Tensor,
-    valid_L: Tensor,
-    *,
-    temperature: float,
-    normalize: bool = True,
+def _inverse(length: Tensor) -> Tensor:
+    return (length > ZERO) / length.clamp(min=ZERO)
+
+
+def _some(embeddings_BLP: Tensor) -> Iterator[slice]:
+    images = 1 if embeddings_BLP.device.type == "cpu" else 16
+    return (slice(start, start + images) for start in range(0, len(embeddings_BLP), images))
+
+
+def similarities(
+    embeddings_BLP: Tensor, prototypes_LP: Tensor, place_A: Tensor, *, temperature: float, normalize: bool
 ) -> tuple[Tensor, Tensor]:
+    """What both contrasts compare: (B, L) similarities to the prototypes by tau, and the rows at ``place_A`` (A, P).
+
+    In float32 or wider, whatever the embeddings are.
+
+    Args:
+        place_A: indices into the embeddings' first two axes, flattened.
+    """
+    dtype = torch.float64 if embeddings_BLP.dtype == torch.float64 else torch.float32
+    similarity_BL, rows_AP = _Similarity.apply(
+        embeddings_BLP.to(dtype), prototypes_LP.to(dtype), place_A, 1 / temperature, normalize
+    )
+    return similarity_BL, rows_AP
+
+
+def prototype_to_sample(similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor) -> tuple[Tensor, Tensor]:
     """Eq. 6 over the whole global batch: this worker's sum and its number of counted labels.
 
     A label counts where it has a positive in the global batch and a valid prototype. Only the (B, L) similarities
     travel; worker w sums the labels j = w (mod W), so that the sum over workers counts each label once.
 
+    Args:
+        similarity_BL: from :func:`similarities`.
+
     Returns:
         (sum, count), both scalars; the sum has a gradient also where it is empty.
     """
-    dtype = torch.float64 if embeddings_BLP.dtype == torch.float64 else torch.float32
-    with torch.autocast(embeddings_BLP.device.type, enabled=False):
-        similarity_BL: Tensor = _Similarity.apply(
-            embeddings_BLP.to(dtype), prototypes_LP.to(dtype), 1 / temperature, normalize
-        )
-        sizes = distributed.all_gather_sizes(len(similarity_BL), similarity_BL.device)
-        similarity_NL = distributed.all_gather_rows(similarity_BL, sizes)
-        targets_NL = distributed.all_gather_rows(targets_BL, sizes)
-        own = slice(distributed.rank(), None, distributed.world_size())
-        similarity_NJ, targets_NJ = similarity_NL[:, own], targets_NL[:, own]
-        counted_J = (targets_NJ == 1).any(0) & valid_L[own]
-        similarity_NJ, targets_NJ = similarity_NJ[:, counted_J], targets_NJ[:, counted_J]
-        all_J = similarity_NJ.masked_fill(targets_NJ == -1, -torch.inf).logsumexp(0)
-        positive_J = similarity_NJ.masked_fill(targets_NJ != 1, -torch.inf).logsumexp(0)
-        return (all_J - positive_J).sum(), counted_J.sum().to(dtype)
+    sizes = distributed.all_gather_sizes(len(similarity_BL), similarity_BL.device)
+    similarity_NL = distributed.all_gather_rows(similarity_BL, sizes)
+    targets_NL = distributed.all_gather_rows(targets_BL, sizes)
+    own = slice(distributed.rank(), None, distributed.world_size())
+    similarity_NJ, targets_NJ = similarity_NL[:, own], targets_NL[:, own]
+    counted_J = (targets_NJ == 1).any(0) & valid_L[own]
+    similarity_NJ, targets_NJ = similarity_NJ[:, counted_J], targets_NJ[:, counted_J]
+    all_J = similarity_NJ.masked_fill(targets_NJ == -1, -torch.inf).logsumexp(0)
+    positive_J = similarity_NJ.masked_fill(targets_NJ != 1, -torch.inf).logsumexp(0)
+    return (all_J - positive_J).sum(), counted_J.sum().to(similarity_BL.dtype)
 
 
 def prototype_to_sample_loss(
@@ -125,5 +156,7 @@ def prototype_to_sample_loss(
         valid = torch.ones(len(prototypes), dtype=torch.bool, device=prototypes.device)
     if valid.shape != prototypes.shape[:1] or valid.dtype != torch.bool:
         raise ValueError(f"valid must be bool ({len(prototypes)},), but got {valid.dtype} {tuple(valid.shape)}")
-    total, count = prototype_to_sample(embeddings, targets, prototypes, valid, temperature=temperature, normalize=normalize)
+    nowhere = torch.zeros(0, dtype=torch.int64, device=embeddings.device)
+    similarity_BL, _ = similarities(embeddings, prototypes, nowhere, temperature=temperature, normalize=normalize)
+    total, count = prototype_to_sample(similarity_BL, targets, valid)
     return reduced(total, count, reduction)

@@ -90,12 +90,18 @@ class _Contrast(torch.autograd.Function):
         )
 
 
+def activated_places(targets_BL: Tensor) -> Tensor:
+    """Where the targets are 1, (A,) indices into both axes flattened."""
+    return (targets_BL == 1).flatten().nonzero()[:, 0]
+
+
 def sample_to_sample(
-    embeddings_BLP: Tensor,
-    targets_BL: Tensor,
+    own_AP: Tensor,
+    own_labels_A: Tensor,
     bank_MP: Tensor,
     bank_labels_M: Tensor,
     *,
+    labels: int,
     temperature: float,
     normalize: bool = True,
     anchors: str = "batch+bank",
@@ -109,24 +115,29 @@ def sample_to_sample(
     ``bank_scope="worker"`` all rows of its own bank, which no other worker sees. The sum over workers of the gradients
     is the gradient of the global sum.
 
+    Args:
+        own_AP: activated rows of this worker's images, ordered by (image, label).
+        own_labels_A: label index of each.
+        bank_MP, bank_labels_M: rows of the bank and their labels.
+        labels: L.
+
     Returns:
         (sum, count), both scalars; the sum has a gradient also where it is empty.
     """
-    dtype = torch.float64 if embeddings_BLP.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if own_AP.dtype == torch.float64 else torch.float32
     rank, world = distributed.rank(), distributed.world_size()
-    place_A = (targets_BL == 1).flatten().nonzero()[:, 0]
-    own_AP = embeddings_BLP.flatten(0, 1).index_select(0, place_A).to(dtype)
+    own_AP = own_AP.to(dtype)
     sizes = distributed.all_gather_sizes(len(own_AP), own_AP.device)
     batch_CP = distributed.all_gather_rows(own_AP, sizes)
-    labels_C = torch.cat([distributed.all_gather_rows(place_A % targets_BL.shape[1], sizes), bank_labels_M])
+    labels_C = torch.cat([distributed.all_gather_rows(own_labels_A, sizes), bank_labels_M])
     start = sum(sizes[:rank])
     index_A = torch.arange(start, start + len(own_AP), device=labels_C.device)
     if anchors == "batch+bank":
         first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
         index_A = torch.cat([index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]])
-    count_L = torch.bincount(labels_C, minlength=targets_BL.shape[1])
+    count_L = torch.bincount(labels_C, minlength=labels)
     index_A = index_A[count_L[labels_C[index_A]] > 1]
-    with torch.autocast(embeddings_BLP.device.type, enabled=False):
+    with torch.autocast(own_AP.device.type, enabled=False):
         total: Tensor = _Contrast.apply(batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize)
     return total, torch.full_like(total, len(index_A), requires_grad=False)
 
@@ -181,8 +192,16 @@ def sample_to_sample_loss(
             f"bank_labels must be in 0..{targets.shape[1] - 1}, but go from {int(bank_labels.min())} "
             f"to {int(bank_labels.max())}"
         )
+    place_A, labels = activated_places(targets), targets.shape[1]
+    own_AP = embeddings.flatten(0, 1).index_select(0, place_A)
     total, count = sample_to_sample(
-        embeddings, targets, bank_embeddings, bank_labels.long(), temperature=temperature, normalize=normalize
+        own_AP,
+        place_A % labels,
+        bank_embeddings,
+        bank_labels.long(),
+        labels=labels,
+        temperature=temperature,
+        normalize=normalize,
     )
     return reduced(total, count, reduction)
 

@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ from sadcl.training import agreement, checkpoint, selection
 from sadcl.training.engine import Diverged, Training, first_prototypes, shared_state, train_step
 from sadcl.training.optim import adamw, averaged, one_cycle
 from sadcl.training.snapshot import Progress, own_state, restore, snapshot
+
+_WORDS = signature(DistributedDataParallel).parameters
+_QUIET: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _WORDS else "broadcast_buffers": False}
+"""BatchNorm statistics stay each worker's own within an epoch; torch 2.14 has renamed the word."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def _stage(
     loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
     last = storage.join(folder, "last.pt")
     resume = storage.exists(last)
-    training = _prepare(number, config, data, share["device"], loader.steps, start=start, resume=resume)
+    training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
     progress = Progress()
     if resume:
         progress = restore(training, checkpoint.load(last))
@@ -205,38 +210,44 @@ def _stage(
     )
 
 
-def _prepare(
+def prepare(
     number: int,
     config: Config,
-    data: MultiLabelData,
+    labels: tuple[str, ...],
     device: torch.device,
     steps: int,
     *,
-    start: str | None,
-    resume: bool,
+    start: str | None = None,
+    resume: bool = False,
 ) -> Training:
-    """Objects of one stage, at its beginning."""
+    """Objects of one stage, at its beginning.
+
+    Args:
+        steps: of an epoch.
+        start: the checkpoint that it starts from.
+        resume: skip what a saved state will bring.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    labels, world = len(data.labels), distributed.world_size()
-    network = build.model(config, labels, pretrained=start is None and not resume)
+    world = distributed.world_size()
+    network = build.model(config, len(labels), pretrained=start is None and not resume)
     contrast = number == 2 and config.loss.contrasts
     stage = config.stage1 if number == 1 else config.stage2
     if start is not None and not resume:
-        checkpoint.load_network(network, checkpoint.load(start), start, data.labels)
+        checkpoint.load_network(network, checkpoint.load(start), start, labels)
     bank = None
     if isinstance(network, SADCL):
         network.projection.requires_grad_(contrast)
         network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
         if contrast:
-            bank = build.bank(config, labels, network.classifier.weight_LD.shape[1], world).to(device)
+            bank = build.bank(config, len(labels), network.classifier.weight_LD.shape[1], world).to(device)
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     model: torch.nn.Module = network
     if world > 1:
         device_ids = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
+        model = DistributedDataParallel(network, device_ids=device_ids, **_QUIET)
     optimizer = adamw(network, stage, config.optim)
     return Training(
         config=config,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sadcl.losses import prototype_to_sample_loss
-from sadcl.losses.prototype_to_sample import prototype_to_sample
+from sadcl.losses.prototype_to_sample import similarities
+from tests.conftest import prototype_sum
 
 
 def reference(x, targets, prototypes, valid, *, tau, normalize):
@@ -72,11 +73,32 @@ def test_gradcheck(normalize):
     )
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("places", [[], [0, 5, 7, 5]])
+def test_similarities_and_rows_leave_with_one_gradient(normalize, places):
+    """Beside plain arithmetic, where both outputs, one of them or rows of one image twice are used."""
+    x, _, prototypes = make()
+    place = torch.tensor(places, dtype=torch.int64)
+    similarity, rows = similarities(x, prototypes, place, temperature=0.3, normalize=normalize)
+    a, c = x, prototypes
+    if normalize:
+        a, c = x / x.norm(dim=2, keepdim=True), prototypes / prototypes.norm(dim=1, keepdim=True)
+    expected = (a * c).sum(2) / 0.3
+    torch.testing.assert_close(similarity, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(rows, x.flatten(0, 1)[place])
+    weight = torch.randn(similarity.shape, dtype=torch.float64)
+    for share in ((1, 1), (1, 0), (0, 1)):
+        mine = share[0] * (similarity * weight).sum() + share[1] * (rows**2).sum()
+        plain = share[0] * (expected * weight).sum() + share[1] * (x.flatten(0, 1)[place] ** 2).sum()
+        got = torch.autograd.grad(mine, (x, prototypes), retain_graph=True)
+        wanted = torch.autograd.grad(plain, (x, prototypes), retain_graph=True)
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
+    torch.autograd.gradcheck(lambda a, b: similarities(a, b, place, temperature=0.5, normalize=normalize), (x, prototypes))
+
+
 def test_a_label_of_positives_alone_has_loss_zero():
     x, targets, prototypes = make()
-    total, count = prototype_to_sample(
-        x, torch.ones_like(targets), prototypes, torch.ones(4, dtype=torch.bool), temperature=0.2
-    )
+    total, count = prototype_sum(x, torch.ones_like(targets), prototypes, torch.ones(4, dtype=torch.bool), temperature=0.2)
     assert count == 4
     assert total.item() == pytest.approx(0, abs=1e-12)
 

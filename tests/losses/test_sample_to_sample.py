@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sadcl.losses import sample_to_sample_loss
-from sadcl.losses.sample_to_sample import sample_to_sample as sum_and_count
+from sadcl.losses.sample_to_sample import sample_to_sample
+from tests.conftest import sample_sum as sum_and_count
 
 
 def reference(x, targets, bank, bank_labels, *, tau, normalize, anchors="batch+bank"):
@@ -51,8 +52,8 @@ def assert_same(got, expected, tolerance=1e-10):
 @pytest.mark.parametrize(("tau", "normalize"), [(0.2, True), (0.01, True), (0.5, False)])
 @pytest.mark.parametrize("chunk", [1, 2, 256])
 def test_equals_plain_loops(monkeypatch, bank, tau, normalize, chunk):
-    monkeypatch.setattr(f"{sum_and_count.__module__}.CHUNK", chunk)
-    monkeypatch.setattr(f"{sum_and_count.__module__}.BLOCK", 1)
+    monkeypatch.setattr(f"{sample_to_sample.__module__}.CHUNK", chunk)
+    monkeypatch.setattr(f"{sample_to_sample.__module__}.BLOCK", 1)
     x, targets, rows, labels = make(bank=bank, seed=bank)
     targets[0] = 0
     targets[1, 0] = -1
@@ -160,8 +161,8 @@ def test_a_thousand_positives_under_autocast(dtype, tau, normalize):
 
 
 def test_no_tensor_is_larger_than_candidates_by_a_chunk(monkeypatch):
-    monkeypatch.setattr(f"{sum_and_count.__module__}.CHUNK", 16)
-    monkeypatch.setattr(f"{sum_and_count.__module__}.BLOCK", 1)
+    monkeypatch.setattr(f"{sample_to_sample.__module__}.CHUNK", 16)
+    monkeypatch.setattr(f"{sample_to_sample.__module__}.BLOCK", 1)
     x, targets, rows, labels = make(images=30, labels=10, bank=300, dim=4, share=1.0)
 
     class Largest(TorchDispatchMode):

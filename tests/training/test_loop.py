@@ -1,5 +1,7 @@
 """The loop on real files: both stages, resume to the bit, the checkpoint reproduces its figure."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from sadcl import inference, recipes
 from sadcl.data import load
 from sadcl.errors import UserError
-from sadcl.training import Diverged, checkpoint, engine, fit
+from sadcl.training import Diverged, checkpoint, engine, fit, loop
 
 TINY = {
     "data.scene_train": 60,
@@ -39,10 +41,11 @@ def data(config, tmp_path_factory):
 
 
 class Stop(Exception):
-    """Stands for a kill between two epochs."""
+    """Stands for a kill."""
 
 
 def trace(config, data, folder, stop_after=None, **options):
+    """Outcome, where it is reached, and the reports; stopped after one of them, before its state is saved."""
     seen = []
 
     def report(epoch):
@@ -70,23 +73,87 @@ def test_both_stages_report_and_the_contrasts_are_active(config, data, tmp_path)
     assert {(r["split"], r["label"]) for r in outcome.labels} == {(s, name) for s in ("val", "test") for name in data.labels}
 
 
-@pytest.mark.parametrize("policy", ["mean", "ema", "learned"])
-@pytest.mark.parametrize("stop_after", [(1, 1), (2, 1), (2, 2)])
-def test_resumed_equals_uninterrupted(config, data, tmp_path, policy, stop_after):
-    config = config.override({"prototypes.policy": policy, "bank.policy": "fifo" if policy == "ema" else "slot"})
-    whole, losses = trace(config, data, tmp_path / "whole")
-    _, first = trace(config, data, tmp_path / "parts", stop_after=stop_after)
-    resumed, second = trace(config, data, tmp_path / "parts")
-    # the epoch that was reported but not yet saved is trained again, to the same figures
+POLICIES = {
+    "mean": {"bank.policy": "slot"},
+    "ema": {"bank.policy": "fifo", "bank.size": 3},
+    "learned": {"bank.policy": "slot", "model.dropout": 0.1, "loss.class_loss": "asymmetric"},
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, data, tmp_path_factory):
+    """Configuration, outcome, reports and last state for each policy of the prototypes."""
+
+    @cache
+    def train(policy):
+        changed = config.override({"prototypes.policy": policy, **POLICIES[policy]})
+        folder = tmp_path_factory.mktemp(policy)
+        outcome, seen = trace(changed, data, folder)
+        return changed, outcome, seen, checkpoint.load(str(folder / "last.pt"))
+
+    return train
+
+
+def same(one, other):
+    """Equal to the bit, tensors in nested values too."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+def assert_same(resumed, seen, folder, known):
+    _, whole, losses, last = known
+    figures = {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in seen}
+    assert same(figures, {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in losses})
+    assert same(resumed.metrics, whole.metrics)
+    state = checkpoint.load(str(folder / "last.pt"))
+    for content in (state, last):
+        content["progress"] |= {"seconds": 0, "before": 0}
+    assert same(state, last)
+
+
+WATCH = ("seconds", "images_per_second", "memory_mb")
+
+
+@pytest.mark.parametrize(
+    ("policy", "stop"),
+    [("mean", step) for step in range(15)] + [(p, step) for p in ("ema", "learned") for step in (4, 7, 10)],
+)
+def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(uninterrupted, data, tmp_path, monkeypatch, policy, stop):
+    """Both stages have 3 steps an epoch, the last of them incomplete; the state is saved after every step."""
+    monkeypatch.setattr(loop, "MEETING", 1)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    config, done = uninterrupted(policy)[0], []
+
+    def step(training, batch):
+        if len(done) == stop:
+            raise Stop
+        done.append((training.stage, training.step))
+        return engine.train_step(training, batch)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    _, first = trace(config, data, tmp_path)
+    before = list(done)
+    monkeypatch.setattr(loop, "train_step", lambda *given: done.append(given[0].step) or engine.train_step(*given))
+    resumed, second = trace(config, data, tmp_path)
+    assert len(before) == stop
+    assert len(done) == 15  # no step was lost and none was done twice
+    assert_same(resumed, first + second, tmp_path, uninterrupted(policy))
+
+
+@pytest.mark.parametrize("stop_after", [(1, 1), (2, 2)])
+def test_an_epoch_that_was_reported_but_not_saved_is_trained_again_to_the_same_figures(
+    uninterrupted, data, tmp_path, stop_after
+):
+    config = uninterrupted("mean")[0]
+    _, first = trace(config, data, tmp_path, stop_after=stop_after)
+    resumed, second = trace(config, data, tmp_path)
     assert second[0][:2] == stop_after
-    together = {(s, e): m["loss"] for s, e, m in first + second}
-    assert together == {(s, e): m["loss"] for s, e, m in losses}
-    assert resumed.metrics == whole.metrics
-    a = checkpoint.load(str(tmp_path / "whole" / "last.pt"))
-    b = checkpoint.load(str(tmp_path / "parts" / "last.pt"))
-    for part in ("model", "ema", "bank"):
-        assert a[part].keys() == b[part].keys()
-        assert all(torch.equal(torch.as_tensor(a[part][n]), torch.as_tensor(b[part][n])) for n in a[part]), part
+    assert_same(resumed, first + second, tmp_path, uninterrupted("mean"))
 
 
 def test_a_finished_run_is_not_trained_again(config, data, tmp_path):

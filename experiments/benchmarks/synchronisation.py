@@ -1,0 +1,192 @@
+"""What one bank for all workers costs: bytes and share of a step, beside a bank of each worker's own.
+
+python experiments/benchmarks/synchronisation.py        # two minutes on two cores; 1, 2 and 4 gloo processes
+
+The real training step (DDP, both contrasts, EMA, bank and prototypes) on random images with COCO's label frequency, a small
+backbone at the released projection size. Every activated row is admitted, which is the most that can travel. The two steps
+alternate, so that what else the machine does meets both; a worker's step ends when the slowest is done. Processes share the
+cores here, so a step grows with their number; the ratio is what counts.
+
+Bytes are what one worker sends in a step: for the bank (rows, places and counts) by counting the collectives' tensors, for
+DDP from the parameters' sizes (a ring sends 2 (W - 1) / W of them). They depend on rows admitted, not on the bank's size: the
+last column holds the bank 4 times as large.
+
+Axes: W workers, B images of a worker, L labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from sadcl import admission, distributed, recipes
+from sadcl.config import Config
+from sadcl.console import console
+from sadcl.data.loader import Batch
+from sadcl.training import engine, loop
+
+WORLDS = (1, 2, 4)
+LABELS, IMAGES, SIDE, CARDINALITY = 80, 32, 64, 2.9
+BASE = recipes.coco14().override(
+    {
+        "data.image_size": SIDE,
+        "model.backbone": "resnet18",
+        "model.pretrained": False,
+        "model.hidden": 512,
+        "model.feedforward": 2048,
+        "optim.batch_size": IMAGES,
+        "bank.epsilon": 0.0,
+        "prototypes.epsilon": 0.0,
+        "bank.policy": "fifo",
+    }
+)
+SETTINGS = {
+    "cluster": BASE,
+    "worker": BASE.override({"bank.scope": "worker"}),
+    "larger": BASE.override({"bank.size": 4 * BASE.bank.size}),
+}
+
+
+class Sent:
+    """Counts what this worker sends in the gather of the bank."""
+
+    bytes = 0
+    counting = False
+
+    @classmethod
+    def install(cls) -> None:
+        to_all, reduce, gather = dist.all_to_all_single, dist.all_reduce, admission.gather
+
+        def counted_to_all(output: Tensor, given: Tensor, *sizes: Any) -> Any:
+            cls.bytes += cls.counting * given.nbytes * (dist.get_world_size() - 1) // dist.get_world_size()
+            return to_all(output, given, *sizes)
+
+        def counted_reduce(given: Tensor) -> Any:
+            cls.bytes += cls.counting * 2 * given.nbytes * (dist.get_world_size() - 1) // dist.get_world_size()
+            return reduce(given)
+
+        def counted_gather(rows: admission.Rows) -> admission.Rows:
+            cls.counting = True
+            found = gather(rows)
+            cls.counting = False
+            return found
+
+        counted = {"all_to_all_single": counted_to_all, "all_reduce": counted_reduce}
+        for name, function in counted.items():
+            setattr(dist, name, function)
+        engine.gather = counted_gather
+
+
+def batch(step: int) -> Batch:
+    """This worker's share of a random global batch."""
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(IMAGES, 3, SIDE, SIDE, generator=generator)
+    frequency_L = torch.arange(1, LABELS + 1).pow(-0.7)  # long-tailed, as COCO's labels are
+    targets = (torch.rand(IMAGES, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
+    start, stop = distributed.split(IMAGES, distributed.rank(), distributed.world_size())
+    index = torch.arange(start, stop)
+    return Batch(images[start:stop], targets[start:stop], torch.ones(stop - start), index, start)
+
+
+def milliseconds(training: engine.Training, share: Batch) -> float:
+    if distributed.world_size() > 1:
+        dist.barrier()
+    began = time.perf_counter()
+    engine.train_step(training, share)
+    if distributed.world_size() > 1:
+        dist.barrier()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def worker(rank: int, world: int, folder: str, steps: int) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    Sent.install()
+    runs = {name: prepared(config) for name, config in SETTINGS.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    sent = dict.fromkeys(runs, 0.0)
+    for step in range(steps + 2):
+        for name, training in runs.items():
+            Sent.bytes = 0
+            took = milliseconds(training, batch(step))
+            if step >= 2:  # two to warm up
+                times[name].append(took)
+                sent[name] += Sent.bytes / steps
+    if rank == 0:
+        bank = runs["cluster"].bank
+        assert bank is not None
+        gradient = sum(p.nbytes for p in runs["cluster"].network.parameters() if p.requires_grad)
+        found = {"times": times, "sent": sent, "gradient": 2 * gradient * (world - 1) / world, "bank": bank.rows_KLD.nbytes}
+        torch.save(found, f"{folder}/{world}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def prepared(config: Config) -> engine.Training:
+    training = loop.prepare(2, config, tuple(map(str, range(LABELS))), torch.device("cpu"), steps=1000)
+    training.network.train()
+    return training
+
+
+def measure(steps: int = 10) -> list[dict[str, Any]]:
+    """A row for each number of workers."""
+    if steps < 1:
+        raise ValueError(f"steps >= 1 must hold, but got {steps}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for world in WORLDS:
+            mp.spawn(worker, args=(world, folder, steps), nprocs=world)
+            found = torch.load(Path(folder) / f"{world}.pt")
+            cluster, own = found["times"]["cluster"], found["times"]["worker"]
+            ratios = sorted(a / b for a, b in zip(cluster, own, strict=True))
+            rows.append(
+                {
+                    "workers": world,
+                    "step": statistics.median(cluster),
+                    "ratio": statistics.median(ratios),
+                    "ratio_low": ratios[len(ratios) // 4],
+                    "ratio_high": ratios[-1 - len(ratios) // 4],
+                    "sent": found["sent"]["cluster"],
+                    "sent_larger": found["sent"]["larger"],
+                    "gradient": found["gradient"],
+                    "bank": found["bank"],
+                }
+            )
+            console.print(f"{world} workers done", highlight=False)
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        "workers", "step", "against own banks (quartiles)", "bank sends", "DDP sends", "bank holds", "sends, bank x 4",
+        box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for each in rows:
+        table.add_row(
+            str(each["workers"]),
+            f"{each['step']:,.0f} ms",
+            f"{each['ratio']:.3f} ({each['ratio_low']:.3f}..{each['ratio_high']:.3f})",
+            f"{each['sent'] / 1e3:,.0f} kB",
+            f"{each['gradient'] / 1e3:,.0f} kB",
+            f"{each['bank'] / 1e6:.1f} MB",
+            f"{each['sent_larger'] / 1e3:,.0f} kB",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of each kind (default 10)")
+    show(measure(**vars(parser.parse_args())))
