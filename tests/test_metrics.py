@@ -54,6 +54,30 @@ def test_average_precision_by_three_conventions(ties):
     assert result["mAP"] >= result["mAP_step"]
 
 
+@pytest.mark.parametrize(
+    ("scores", "targets", "area", "step", "eleven"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 5 / 6, 5 / 6, (6 * 1 + 5 * 2 / 3) / 11),
+        ([0.9, 0.8, 0.7], [0, 1, 1], 2 / 3, (1 / 2 + 2 / 3) / 2, 2 / 3),  # the envelope lifts the first
+        ([0.5, 0.5, 0.2], [1, 0, 1], 2 / 3, (1 / 2 + 2 / 3) / 2, 2 / 3),  # tied scores enter together
+        ([0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0], 1 / 4, 1 / 4, 1 / 4),
+        ([0.9, 0.8, 0.7, 0.6], [-1, 0, 1, -1], 1 / 2, 1 / 2, 1 / 2),  # ignored ones are not there
+    ],
+)
+def test_average_precision_worked_by_hand(scores, targets, area, step, eleven):
+    found = average_precision(scores, targets)
+    assert [found[n] / 100 for n in ("AP", "AP_step", "AP_11pt")] == pytest.approx([area, step, eleven])
+
+
+def test_both_cf1_worked_by_hand():
+    """One label with P = R = 1, one with P = 1/2 and R = 1/3: CP 3/4, CR 2/3."""
+    targets = [[1, 1], [0, 1], [0, 1], [0, 0]]
+    found = multilabel_metrics([[0.9, 0.9], [0.1, 0.1], [0.1, 0.1], [0.1, 0.9]], targets)
+    assert (found["CP"], found["CR"]) == pytest.approx((75, 200 / 3))
+    assert found["CF1"] == pytest.approx(2 * 75 * (200 / 3) / (75 + 200 / 3))
+    assert found["CF1_macro"] == pytest.approx((100 + 40) / 2)
+
+
 def test_precision_recall_and_f1_are_scikit_learns():
     scores, targets = make()
     result = multilabel_metrics(scores, targets)
