@@ -37,15 +37,24 @@ class _Frozen(BaseModel):
 class Data(_Frozen):
     """Which images, which labels, and which of them select."""
 
-    name: Literal["scenes", "coco", "coco14", "coco17"] = "coco"
-    """``coco`` is whichever of coco14 and coco17 the data root holds (2014 first)."""
+    name: Literal["scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"] = "coco"
+    """``coco`` is whichever of coco14 and coco17 the data root holds (2014 first); ``folder`` is your own."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training images that selects; 0 trains on all of them and selects nothing."""
     split_seed: int = 0
     unlabelled: Literal["keep", "drop"] = "keep"
-    """What becomes of images without any label."""
+    """What becomes of images without any label; one with an ignored label stays."""
+    missing: Literal["error", "drop"] = "error"
+    """What becomes of listed images that are not on disk (many of NUS-WIDE can no longer be had)."""
+    difficult: Literal["negative", "ignore", "positive"] = "ignore"
+    """PASCAL VOC: what a label is where all its objects in the image are marked difficult."""
+    voc2012_test: Literal["val", "server"] = "val"
+    """``val`` trains on VOC 2012's train and tests on its val; ``server`` trains on trainval, and the labels of its test
+    images, which are not public, are all ignored."""
+    nuswide_split: Literal["lists", "csv"] = "lists"
+    """The publisher's train and test lists, or nus_wid_data.csv, which others have split."""
     limit_train: Count | None = None
     """Use only this many training images (the demo scale on real images); drawn by ``split_seed``."""
     limit_test: Count | None = None

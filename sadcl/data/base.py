@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,10 @@ class ImageSet:
     targets: NDArray[np.int8]
     """(N, L): 1 shows, 0 does not, -1 is ignored by losses and metrics."""
     labels: tuple[str, ...]
+    listed: str = ""
+    """Name of the file that lists the images, for messages."""
+    again: Callable[[], ImageSet] | None = None
+    """Opens the same set in another process, so that the mapped pages are shared; None where it is only in memory."""
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.files), len(self.labels))
@@ -43,7 +48,11 @@ class ImageSet:
         """The images at these positions, in this order."""
         positions = np.asarray(indices, dtype=np.int64)
         files = self.files.take(pa.array(positions))
-        return ImageSet(name, self.folder, files, self.targets[positions], self.labels)
+        again = partial(ImageSet.subset, self, positions, name) if self.again is not None else None
+        return ImageSet(name, self.folder, files, self.targets[positions], self.labels, self.listed, again)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return super().__reduce_ex__(protocol) if self.again is None else (self.again, ())
 
     @cached_property
     def digest(self) -> str:
