@@ -40,6 +40,14 @@ main(Search(
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def manifests(tmp_path_factory):
+    """Data that tests make leaves nothing in the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("manifests")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where embedded scenes are kept for the whole session."""

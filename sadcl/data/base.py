@@ -74,6 +74,11 @@ class MultiLabelData:
     version: str = ""
     """Of the generator, where the images were made by one."""
 
+    @property
+    def evaluable(self) -> bool:
+        """False where no label of the test images is known (VOC 2012's are with its server)."""
+        return bool((self.test.targets >= 0).any())
+
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of everything but the place: labels, file names, targets, who is in which split."""

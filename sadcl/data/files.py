@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +50,31 @@ def lines(path: Path, hint: str) -> dict[str, int]:
                 raise UserError(f"{str(path)!r} lists {entry!r} twice, in lines {found[entry]} and {number}; remove one.")
             found[entry] = number
     return found
+
+
+def table(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row of a CSV file with its place, for messages.
+
+    Raises:
+        UserError: as :func:`text`, and for a column or field that is missing, or a last line without an end.
+    """
+    content = text(path, hint)
+    if not content.endswith(("\n", "\r")):
+        raise UserError(f"{str(path)!r} does not end with a line end: was it cut short? Where it is whole, add one.")
+    rows = csv.reader(content.splitlines(), strict=True)
+    try:
+        header = [name.strip() for name in next(rows)]
+        if lacking := columns - set(header):
+            raise UserError(f"{str(path)!r} has no column {min(lacking)!r}: its first line is {', '.join(header)}.")
+        for row in rows:
+            place = f"{str(path)!r} line {rows.line_num}"
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise UserError(f"{place} has {len(row)} fields, the first line has {len(header)}: {', '.join(row)[:120]}")
+            yield place, dict(zip(header, map(str.strip, row), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
 
 
 def disjoint(train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -8,7 +8,6 @@ else they are those that occur, by alphabet. Which images test is never decided 
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import posixpath
@@ -88,33 +87,24 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with its place, for messages."""
+    if path.suffix == ".csv":
+        yield from files.table(path, {"file", "labels"}, _NEED)
+        return
     if path.suffix == ".parquet":
         try:
-            table = pq.read_table(path)
+            rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
         except (OSError, ValueError) as error:
-            raise UserError(f"{str(path)!r} cannot be read as Parquet: {error} It is damaged or cut short.") from None
-        for number, row in enumerate(table.to_pylist(), start=1):
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{str(path)!r} cannot be read as Parquet: {reason} It is damaged or cut short.") from None
+        for number, row in enumerate(rows, start=1):
             yield f"{str(path)!r} row {number}", row
         return
-    content = files.text(path, "It is a table of file names and labels.")
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(content.splitlines(), start=1):
-            if line.strip():
-                try:
-                    yield f"{str(path)!r} line {number}", json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{str(path)!r} line {number} is not valid JSON: {error}.") from None
-        return
-    if not content.endswith(("\n", "\r")):
-        raise UserError(f"{str(path)!r} does not end with a line end: was it cut short? Where it is whole, add one.")
-    reader = csv.DictReader(content.splitlines(), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(f"{str(path)!r} line {reader.line_num} has not as many fields as the header: {row}.")
-            yield f"{str(path)!r} line {reader.line_num}", {(key or "").strip(): value for key, value in row.items()}
-    except csv.Error as error:
-        raise UserError(f"{str(path)!r} line {reader.line_num} is not valid CSV: {error}.") from None
+    for number, line in enumerate(files.text(path, _NEED).splitlines(), start=1):
+        if line.strip():
+            try:
+                yield f"{str(path)!r} line {number}", json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{str(path)!r} line {number} is not valid JSON: {error}.") from None
 
 
 def _checked(place: str, row: Any, part: str | None) -> tuple[str, str, list[str]]:

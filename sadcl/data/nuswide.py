@@ -17,7 +17,6 @@ Singapore, 2009.
 from __future__ import annotations
 
 import ast
-import csv
 import os
 from pathlib import Path
 
@@ -43,6 +42,8 @@ def sources(root: Path, config: Data) -> list[Path]:
     """
     concepts = [path for path in _concept_lists(root) if path.is_file()]
     if config.nuswide_split == "csv":
+        if not (root / _CSV).is_file():
+            raise UserError(f"The data root {str(root)!r} has no {_CSV}, which data.nuswide_split = 'csv' asks for.")
         return [root / _CSV, *concepts, _images(root)]
     lists, truth = root / "ImageList", root / "Groundtruth"
     if not lists.is_dir() or not truth.is_dir():
@@ -101,8 +102,9 @@ def _concepts(root: Path, found: set[str] | None = None) -> tuple[str, ...]:
 def _column(path: Path, listed: Path, count: int) -> NDArray[np.int8]:
     """(N,) of one concept."""
     content = files.text(path, _HINT)
-    digits = np.frombuffer("".join(content.split()).encode(), dtype=np.uint8) - ord("0")
-    if (digits > 1).any():
+    values = content.split()
+    digits = np.frombuffer("".join(values).encode(), dtype=np.uint8) - ord("0")
+    if (digits > 1).any() or len(digits) != len(values):
         line, value = next((n, v) for n, v in enumerate(content.splitlines(), start=1) if v.strip() not in ("", "0", "1"))
         raise UserError(f"{str(path)!r} line {line} is {value[:40]!r}; 0 or 1 is possible. Fetch the file again.")
     if len(digits) != count:
@@ -127,22 +129,15 @@ def _of_all(root: Path, concepts: tuple[str, ...], names: list[str], listed: Pat
 
 def _read_csv(root: Path) -> tuple[ImageSet, ImageSet]:
     path = root / _CSV
-    content = files.text(path, "It holds the split that data.nuswide_split = 'csv' asks for.")
-    rows = csv.DictReader(content.splitlines())
-    if missing := {"filepath", "label", "split_name"} - set(rows.fieldnames or ()):
-        raise UserError(f"{str(path)!r} has no column {min(missing)!r}: found {rows.fieldnames}.")
-    if not content.endswith("\n"):
-        raise UserError(f"{str(path)!r} does not end with a line end: it was cut short, perhaps; fetch it again.")
     seen: dict[str, tuple[str, list[str]]] = {}
-    for row in rows:
-        place = f"{str(path)!r} line {rows.line_num}"
+    for place, row in files.table(path, {"filepath", "label", "split_name"}, "It came with ASL's code."):
         try:
             labels = ast.literal_eval(row["label"])
-        except (ValueError, SyntaxError, TypeError):
+        except (ValueError, SyntaxError):
             labels = None
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise UserError(f"{place} has label {row['label']!r}; a list such as ['sky', 'sun'] is needed.")
-        name, part = (row["filepath"] or "").strip().replace("\\", "/"), (row["split_name"] or "").strip()
+        name, part = row["filepath"].replace("\\", "/"), row["split_name"]
         if not name or part not in ("train", "val"):
             raise UserError(f"{place} has filepath {name!r} and split_name {part!r}; a path, and train or val, are needed.")
         if name in seen:
