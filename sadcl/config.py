@@ -48,6 +48,8 @@ class Data(_Frozen):
     """What becomes of images without any label; one with an ignored label stays."""
     missing: Literal["error", "drop"] = "error"
     """What becomes of listed images that are not on disk (many of NUS-WIDE can no longer be had)."""
+    crowd: Literal["negative", "ignore", "positive"] = "positive"
+    """COCO: what a label is where all its annotations in the image are of crowds."""
     difficult: Literal["negative", "ignore", "positive"] = "ignore"
     """PASCAL VOC: what a label is where all its objects in the image are marked difficult."""
     voc2012_test: Literal["val", "server"] = "val"

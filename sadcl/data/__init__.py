@@ -27,8 +27,10 @@ _READERS = {
     "vg500": vg500,
     "folder": folder,
 }
-_PLACE = {"name", "image_size", "scene_train", "scene_test", "scene_seed"}
-"""Fields that no reading depends on; the name is in the key by itself."""
+_ELSEWHERE = {"name", "image_size", "scene_train", "scene_test", "scene_seed"}
+"""Fields that change no split of a given source; the name is in each key by itself."""
+_AFTERWARDS = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
+"""Fields that no reader looks at, so that one reading serves many divisions."""
 
 
 def resolve(config: Data, root: str | Path | None) -> Data:
@@ -87,19 +89,17 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
 def _splits(config: Data, root: Path) -> list[ImageSet]:
     """Training and test images that are on disk, from the manifest where nothing has changed."""
     reader = _READERS[config.name]
-    key = manifest.key_of(root, reader.sources(root, config), config.name, _text(config))
+    fields = config.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
+    key = manifest.key_of(root, reader.sources(root, config), config.name, fields)
     return [files.present(s, config.missing) for s in manifest.cached(key, lambda: reader.read(root, config))]
 
 
 def _assemble(config: Data, splits: list[ImageSet], version: str = "") -> MultiLabelData:
     train, test = splits
-    key = digest_of(manifest.VERSION, config.name, train.folder, train.digest, test.folder, test.digest, _text(config))
+    fields = config.model_dump_json(exclude=_ELSEWHERE)
+    key = digest_of(manifest.VERSION, config.name, train.folder, train.digest, test.folder, test.digest, fields)
     kept, held, test = manifest.cached(key, lambda: _divide(config, train, test))
     return MultiLabelData(config.name, kept.labels, kept, held, test, version)
-
-
-def _text(config: Data) -> str:
-    return config.model_dump_json(exclude=_PLACE)
 
 
 def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:

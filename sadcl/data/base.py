@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+TARGET = {"negative": 0, "ignore": -1, "positive": 1}
+"""Of a policy for doubtful objects."""
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are in all."""
 

@@ -1,6 +1,7 @@
 """MS-COCO as its publisher distributes it: instances JSON and folders of images, 2014 or 2017.
 
-Every annotation gives its image its category's label, crowd boxes and boxes without area too. What is wrong with a copy
+Every annotation gives its image its category's label, boxes without area too; where all of a label's are of crowds,
+``data.crowd`` decides. What is wrong with a copy
 is found here, before anything trains.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from sadcl.config import Data
-from sadcl.data.base import ImageSet
+from sadcl.data.base import TARGET, ImageSet
 from sadcl.errors import UserError
 
 YEARS = {"coco14": "2014", "coco17": "2017"}
@@ -57,7 +58,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     Raises:
         UserError: for a file that is missing or damaged, or ids that are listed nowhere.
     """
-    train, test = (_split(root, part, config.name) for part in ("train", "val"))
+    train, test = (_split(root, part, config.name, TARGET[config.crowd]) for part in ("train", "val"))
     if train.labels != test.labels:
         odd = sorted(set(train.labels) ^ set(test.labels))
         which = f"{odd[0]!r} is in one of them only" if odd else "their order differs"
@@ -72,7 +73,7 @@ def _json(root: Path, part: str, name: str) -> Path:
     return root / "annotations" / f"instances_{part}{YEARS[name]}.json"
 
 
-def _split(root: Path, part: str, name: str) -> ImageSet:
+def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
     path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
     content = _content(path)
     categories = {_field(c, "id", int, path): _field(c, "name", str, path) for c in content["categories"]}
@@ -101,7 +102,11 @@ def _split(root: Path, part: str, name: str) -> ImageSet:
                 f"{str(path)!r} has an annotation with {kind} {value}, which it does not list ({len(row)} images, "
                 f"{len(column)} categories are listed); the file is damaged or was put together wrongly."
             )
-        targets[row[image], column[category]] = 1
+        at = row[image], column[category]
+        if not annotation.get("iscrowd"):
+            targets[at] = 1
+        elif targets[at] != 1:
+            targets[at] = crowd
     return ImageSet(f"{name}-{part}", str(folder), pa.array(names, pa.string()), targets, labels, path.name)
 
 

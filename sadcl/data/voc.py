@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sadcl.config import Data
 from sadcl.data import files
-from sadcl.data.base import ImageSet
+from sadcl.data.base import TARGET, ImageSet
 from sadcl.errors import UserError
 
 LABELS = (
@@ -29,7 +29,6 @@ LABELS = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """In the devkit's order."""
-_DIFFICULT = {"negative": 0, "ignore": -1, "positive": 1}
 
 
 def sources(root: Path, config: Data) -> list[Path]:
@@ -116,5 +115,5 @@ def _targets(path: Path, listed: Path, config: Data) -> NDArray[np.int8]:
         if difficult == "0":
             row[label] = 1
         elif row[label] != 1:
-            row[label] = _DIFFICULT[config.difficult]
+            row[label] = TARGET[config.difficult]
     return row

@@ -90,6 +90,7 @@ def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
     reader = data._READERS[one.name]
     with monkeypatch.context() as patch:
         patch.setattr(reader, "read", None)
+        assert len(load(layout, root, split_seed=1, unlabelled="drop").test) == 3  # one reading for all divisions
         patch.setattr(data, "_divide", None)
         two = load(layout, root, holdout=0.3)
     for a, b in ((one.train, two.train), (one.val, two.val), (one.test, two.test)):

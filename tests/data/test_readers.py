@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from layouts import CONCEPTS, LAYOUTS, TEST, TRAIN, objects_xml, put, table
 
-from sadcl.config import Data
 from sadcl.data import load, vg500
 from sadcl.errors import UserError
 
@@ -234,13 +233,3 @@ def test_ignored_labels_survive_the_manifest(copy):
     put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
     for _ in range(2):
         assert np.flatnonzero(read().train.targets[0] == -1).tolist() == [7]
-
-
-def test_new_fields_have_defaults_that_change_nothing():
-    config = Data()
-    assert (config.missing, config.difficult, config.voc2012_test, config.nuswide_split) == (
-        "error",
-        "ignore",
-        "val",
-        "lists",
-    )
