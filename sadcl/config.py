@@ -45,7 +45,18 @@ class Data(_Frozen):
     """Share of the training images that selects; 0 trains on all of them and selects nothing."""
     split_seed: int = 0
     unlabelled: Literal["keep", "drop"] = "keep"
-    """What becomes of images without any label."""
+    """What becomes of images without any label; one with an ignored label stays."""
+    missing: Literal["error", "drop"] = "error"
+    """What becomes of listed images that are not on disk (many of NUS-WIDE can no longer be had)."""
+    crowd: Literal["negative", "ignore", "positive"] = "positive"
+    """COCO: what a label is where all its annotations in the image are of crowds."""
+    difficult: Literal["negative", "ignore", "positive"] = "ignore"
+    """PASCAL VOC: what a label is where all its objects in the image are marked difficult."""
+    voc2012_test: Literal["val", "server"] = "val"
+    """``val`` trains on VOC 2012's train and tests on its val; ``server`` trains on trainval, and the labels of its test
+    images, which are not public, are all ignored."""
+    nuswide_split: Literal["lists", "csv"] = "lists"
+    """The publisher's train and test lists, or nus_wid_data.csv, which others have split."""
     limit_train: Count | None = None
     """Use only this many training images (the demo scale on real images); drawn by ``split_seed``."""
     limit_test: Count | None = None

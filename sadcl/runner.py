@@ -94,7 +94,7 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             images,
             folder(trial, where),
             stage1=start,
-            test=trial.phase in ("final", "train"),
+            test=trial.phase in ("final", "train") and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
             heartbeat=_heartbeat(send, trial.key),
             device="cuda" if where.gpus else "cpu",

@@ -66,6 +66,14 @@ def prototype_sum(x, targets, prototypes, valid, *, temperature, normalize=True)
     return prototype_to_sample(similarity, targets, valid)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def manifests(tmp_path_factory):
+    """Data that tests make leaves nothing in the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("manifests")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where embedded scenes are kept for the whole session."""

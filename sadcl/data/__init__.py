@@ -1,21 +1,36 @@
 """Data sets behind one interface: images on disk, a matrix of targets, a held-out part that selects.
 
+A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
+from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
 Axes: N images, L labels.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from sadcl.config import Data
-from sadcl.data import coco, scenes, split
-from sadcl.data.base import ImageSet, MultiLabelData, Progress
+from sadcl.data import coco, files, folder, manifest, nuswide, scenes, split, vg500, voc
+from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
 __all__ = ["ImageSet", "MultiLabelData", "Progress", "load", "resolve"]
+
+_READERS = {
+    "coco14": coco,
+    "coco17": coco,
+    "voc2007": voc,
+    "voc2012": voc,
+    "nuswide": nuswide,
+    "vg500": vg500,
+    "folder": folder,
+}
+_ELSEWHERE = {"name", "image_size", "scene_train", "scene_test", "scene_seed"}
+"""Fields that change no split of a given source; the name is in each key by itself."""
+_AFTERWARDS = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
+"""Fields that no reader looks at, so that one reading serves many divisions."""
 
 
 def resolve(config: Data, root: str | Path | None) -> Data:
@@ -28,11 +43,21 @@ def resolve(config: Data, root: str | Path | None) -> Data:
         return config
     if root is None:
         raise UserError(f"data.name = {config.name!r} needs images: say where they are with --data-root (data_root=).")
-    return config.model_copy(update={"name": coco.concrete(config.name, Path(root).expanduser())})
+    place = Path(root).expanduser().absolute()
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "does not exist"
+        raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
+    if config.name.startswith("coco"):
+        return config.model_copy(update={"name": coco.concrete(config.name, place)})
+    _READERS[config.name].sources(place, config)
+    return config
 
 
 def load(config: Data, root: str | Path | None = None, *, progress: Progress | None = None) -> MultiLabelData:
     """Read a data set, check it, and hold out the part of its training images that selects.
+
+    Annotations are read once and kept as a manifest in the user's cache, until one of them changes. That the images are
+    on disk is looked at each time.
 
     Args:
         config: which images and which split.
@@ -45,26 +70,42 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     """
     config = resolve(config, root)
     if config.name == "scenes":
-        folder = scenes.ensure(
-            Path(root).expanduser() if root is not None else _cache(),
+        place = scenes.ensure(
+            Path(root).expanduser() if root is not None else manifest.cache(),
             seed=config.scene_seed,
             train=config.scene_train,
             test=config.scene_test,
             progress=progress,
         )
         try:
-            splits = coco.read(folder, "coco17")
+            splits = _splits(config.model_copy(update={"name": "coco17"}), place.absolute())
         except UserError as error:
-            raise UserError(f"The embedded scenes are damaged: {error} Delete {str(folder)!r}: they are made anew.") from None
-        return _divide(config, *splits, version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
+            raise UserError(f"The embedded scenes are damaged: {error} Delete {str(place)!r}: they are made anew.") from None
+        return _assemble(config, splits, version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
     assert root is not None
-    return _divide(config, *coco.read(Path(root).expanduser(), config.name))
+    return _assemble(config, _splits(config, Path(root).expanduser().absolute()))
 
 
-def _divide(config: Data, train: ImageSet, test: ImageSet, version: str = "") -> MultiLabelData:
+def _splits(config: Data, root: Path) -> list[ImageSet]:
+    """Training and test images that are on disk, from the manifest where nothing has changed."""
+    reader = _READERS[config.name]
+    fields = config.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
+    key = manifest.key_of(root, reader.sources(root, config), config.name, fields)
+    return [files.present(s, config.missing) for s in manifest.cached(key, lambda: reader.read(root, config))]
+
+
+def _assemble(config: Data, splits: list[ImageSet], version: str = "") -> MultiLabelData:
+    train, test = splits
+    fields = config.model_dump_json(exclude=_ELSEWHERE)
+    key = digest_of(manifest.VERSION, config.name, train.folder, train.digest, test.folder, test.digest, fields)
+    kept, held, test = manifest.cached(key, lambda: _divide(config, train, test))
+    return MultiLabelData(config.name, kept.labels, kept, held, test, version)
+
+
+def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
     seed = config.split_seed
     if config.unlabelled == "drop":
-        train, test = (s.subset(np.flatnonzero((s.targets == 1).any(axis=1)), s.name) for s in (train, test))
+        train, test = (s.subset(np.flatnonzero((s.targets != 0).any(axis=1)), s.name) for s in (train, test))
     if config.limit_train is not None:
         train = train.subset(split.draw(len(train), config.limit_train, seed), train.name)
     if config.limit_test is not None:
@@ -85,11 +126,4 @@ def _divide(config: Data, train: ImageSet, test: ImageSet, version: str = "") ->
         )
     if not len(test):
         raise UserError(f"The test split of {config.name} in {test.folder!r} has no image with a label.")
-    return MultiLabelData(
-        config.name, train.labels, kept, held, test.subset(range(len(test)), f"{config.name}-test"), version
-    )
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "sadcl"
+    return kept, held, test.subset(range(len(test)), f"{config.name}-test")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+TARGET = {"negative": 0, "ignore": -1, "positive": 1}
+"""Of a policy for doubtful objects."""
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are in all."""
 
@@ -29,6 +32,10 @@ class ImageSet:
     targets: NDArray[np.int8]
     """(N, L): 1 shows, 0 does not, -1 is ignored by losses and metrics."""
     labels: tuple[str, ...]
+    listed: str = ""
+    """Name of the file that lists the images, for messages."""
+    again: Callable[[], ImageSet] | None = None
+    """Opens the same set in another process, so that the mapped pages are shared; None where it is only in memory."""
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.files), len(self.labels))
@@ -43,7 +50,11 @@ class ImageSet:
         """The images at these positions, in this order."""
         positions = np.asarray(indices, dtype=np.int64)
         files = self.files.take(pa.array(positions))
-        return ImageSet(name, self.folder, files, self.targets[positions], self.labels)
+        again = partial(ImageSet.subset, self, positions, name) if self.again is not None else None
+        return ImageSet(name, self.folder, files, self.targets[positions], self.labels, self.listed, again)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return super().__reduce_ex__(protocol) if self.again is None else (self.again, ())
 
     @cached_property
     def digest(self) -> str:
@@ -64,6 +75,11 @@ class MultiLabelData:
     test: ImageSet
     version: str = ""
     """Of the generator, where the images were made by one."""
+
+    @property
+    def evaluable(self) -> bool:
+        """False where no label of the test images is known (VOC 2012's are with its server)."""
+        return bool((self.test.targets >= 0).any())
 
     @cached_property
     def digest(self) -> str:

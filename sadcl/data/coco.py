@@ -1,20 +1,21 @@
 """MS-COCO as its publisher distributes it: instances JSON and folders of images, 2014 or 2017.
 
-Every annotation gives its image its category's label, crowd boxes and boxes without area too. What is wrong with a copy
+Every annotation gives its image its category's label, boxes without area too; where all of a label's are of crowds,
+``data.crowd`` decides. What is wrong with a copy
 is found here, before anything trains.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sadcl.data.base import ImageSet
+from sadcl.config import Data
+from sadcl.data.base import TARGET, ImageSet
 from sadcl.errors import UserError
 
 YEARS = {"coco14": "2014", "coco17": "2017"}
@@ -24,11 +25,8 @@ def concrete(name: str, root: Path) -> str:
     """``coco14`` or ``coco17``: which of the two a data root holds, 2014 first where it was left open.
 
     Raises:
-        UserError: where the root is missing or holds no annotations of that year.
+        UserError: where the root holds no annotations of that year.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
     wanted = [name] if name in YEARS else list(YEARS)
     held = [n for n in YEARS if _json(root, "train", n).exists() or _json(root, "val", n).exists()]
     for candidate in wanted:
@@ -45,22 +43,27 @@ def concrete(name: str, root: Path) -> str:
     )
 
 
-def read(root: Path, name: str) -> tuple[ImageSet, ImageSet]:
+def sources(root: Path, config: Data) -> list[Path]:
+    """The annotation files."""
+    return [_json(root, part, config.name) for part in ("train", "val")]
+
+
+def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     """The training and the test split (the publisher's val), images in the order of their ids.
 
     Args:
         root: a folder with ``annotations``, ``train2014`` and ``val2014`` (or 2017).
-        name: ``coco14`` or ``coco17``.
+        config: its name is ``coco14`` or ``coco17``.
 
     Raises:
-        UserError: for a file that is missing or damaged, ids that are listed nowhere, or images that are not on disk.
+        UserError: for a file that is missing or damaged, or ids that are listed nowhere.
     """
-    train, test = (_split(root, part, name) for part in ("train", "val"))
+    train, test = (_split(root, part, config.name, TARGET[config.crowd]) for part in ("train", "val"))
     if train.labels != test.labels:
         odd = sorted(set(train.labels) ^ set(test.labels))
         which = f"{odd[0]!r} is in one of them only" if odd else "their order differs"
         raise UserError(
-            f"The annotations of {name} in {str(root)!r} disagree: {len(train.labels)} categories in train, "
+            f"The annotations of {config.name} in {str(root)!r} disagree: {len(train.labels)} categories in train, "
             f"{len(test.labels)} in val, and {which}. Both files must come from one release."
         )
     return train, test
@@ -70,7 +73,7 @@ def _json(root: Path, part: str, name: str) -> Path:
     return root / "annotations" / f"instances_{part}{YEARS[name]}.json"
 
 
-def _split(root: Path, part: str, name: str) -> ImageSet:
+def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
     path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
     content = _content(path)
     categories = {_field(c, "id", int, path): _field(c, "name", str, path) for c in content["categories"]}
@@ -99,9 +102,12 @@ def _split(root: Path, part: str, name: str) -> ImageSet:
                 f"{str(path)!r} has an annotation with {kind} {value}, which it does not list ({len(row)} images, "
                 f"{len(column)} categories are listed); the file is damaged or was put together wrongly."
             )
-        targets[row[image], column[category]] = 1
-    _check_files(names, folder, path)
-    return ImageSet(f"{name}-{part}", str(folder), pa.array(names, pa.string()), targets, labels)
+        at = row[image], column[category]
+        if not annotation.get("iscrowd"):
+            targets[at] = 1
+        elif targets[at] != 1:
+            targets[at] = crowd
+    return ImageSet(f"{name}-{part}", str(folder), pa.array(names, pa.string()), targets, labels, path.name)
 
 
 def _content(path: Path) -> dict[str, list[Any]]:
@@ -143,20 +149,3 @@ def _field(item: Any, key: str, kind: type, path: Path) -> Any:
             f"{json.dumps(item)[:120]}. Use the publisher's file."
         )
     return value
-
-
-def _check_files(names: list[str], folder: Path, path: Path) -> None:
-    """All images are there; the folder is listed once, because asking for each file is slow on a network disk."""
-    try:
-        there = set(os.listdir(folder))
-    except OSError as error:
-        raise UserError(
-            f"{path.name} lists {len(names):,} images, but their folder {str(folder)!r} cannot be read: "
-            f"{error.strerror or error}. Unpack the images there."
-        ) from None
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise UserError(
-            f"{len(missing):,} of {len(names):,} images that {path.name} lists are missing in {str(folder)!r}, first "
-            f"{missing[0]!r}. Unpack the images there, or use the annotation file that belongs to these images."
-        )

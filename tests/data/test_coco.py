@@ -60,6 +60,14 @@ def test_labels_and_images_in_the_order_of_their_ids(copy):
     assert len(data.val) == 0
 
 
+@pytest.mark.parametrize(("policy", "value"), [("negative", 0), ("ignore", -1), ("positive", 1)])
+def test_crowds(copy, policy, value):
+    root, change = copy
+    change("train", add("annotations", box(5, 3, iscrowd=1)))  # beside boxes of its own: 1 in any case
+    targets = load(ALL.model_copy(update={"crowd": policy}), root).train.targets
+    assert targets.tolist() == [[value, 0, 0], [0, 0, 0], [0, 1, 0], [1, 0, 1]]
+
+
 def test_images_without_a_label_can_be_dropped(copy):
     data = load(ALL.model_copy(update={"unlabelled": "drop"}), copy[0])
     assert data.train.files.to_pylist() == ["2.jpg", "5.jpg", "9.jpg"]

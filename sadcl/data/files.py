@@ -1,0 +1,147 @@
+"""Lists and images as they lie on disk, whatever line ends and letter case a copy has got on its way."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sadcl.data.base import ImageSet
+from sadcl.errors import UserError
+
+
+def text(path: Path, hint: str) -> str:
+    """A text file's content.
+
+    Raises:
+        UserError: where it cannot be read (then with the hint), is empty or is no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}. {hint}") from None
+    if not data.strip():
+        raise UserError(f"{str(path)!r} is empty ({len(data)} bytes): it was not copied whole; fetch it again.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{str(path)!r} line {line} is no text (byte {error.start:,}): it is damaged; fetch it again."
+        ) from None
+
+
+def lines(path: Path, hint: str) -> dict[str, int]:
+    """What a list file lists, each with its line; blanks and line ends do not matter.
+
+    Raises:
+        UserError: as :func:`text`, and for what is listed twice.
+    """
+    found: dict[str, int] = {}
+    for number, line in enumerate(text(path, hint).splitlines(), start=1):
+        if entry := line.strip():
+            if entry in found:
+                raise UserError(f"{str(path)!r} lists {entry!r} twice, in lines {found[entry]} and {number}; remove one.")
+            found[entry] = number
+    return found
+
+
+def table(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row of a CSV file with its place, for messages.
+
+    Raises:
+        UserError: as :func:`text`, and for a column or field that is missing, or a last line without an end.
+    """
+    content = text(path, hint)
+    if not content.endswith(("\n", "\r")):
+        raise UserError(f"{str(path)!r} does not end with a line end: was it cut short? Where it is whole, add one.")
+    rows = csv.reader(content.splitlines(), strict=True)
+    try:
+        header = [name.strip() for name in next(rows)]
+        if lacking := columns - set(header):
+            raise UserError(f"{str(path)!r} has no column {min(lacking)!r}: its first line is {', '.join(header)}.")
+        for row in rows:
+            place = f"{str(path)!r} line {rows.line_num}"
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise UserError(f"{place} has {len(row)} fields, the first line has {len(header)}: {', '.join(row)[:120]}")
+            yield place, dict(zip(header, map(str.strip, row), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
+
+
+def disjoint(train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Both, or UserError where an image is in both."""
+    if both := set(train.files.to_pylist()) & set(test.files.to_pylist()):
+        raise UserError(
+            f"{len(both):,} images are in {train.listed} and in {test.listed} of {train.folder!r}, first {min(both)!r}: "
+            "test images must not train. Use lists that belong together."
+        )
+    return train, test
+
+
+def present(images: ImageSet, missing: str) -> ImageSet:
+    """The images that are on disk, their names as they are there; each folder is listed once.
+
+    Asking for each file is slow on a network disk. A name in another letter case is taken where only one file fits.
+
+    Args:
+        images: a set as listed.
+        missing: ``error``, or ``drop`` those that are not there.
+
+    Raises:
+        UserError: for missing images and folders, with their number and the first, or a name that several files fit.
+    """
+    there = pa.array(_listing(images), pa.string())
+    found_N = pc.is_in(images.files, value_set=there)
+    if pc.all(found_N).as_py() or not len(images):
+        return images
+    cases: dict[str, list[str]] = {}
+    for name in there.to_pylist():
+        cases.setdefault(name.lower(), []).append(name)
+    names = images.files.to_pylist()
+    listed, kept = set(names), []
+    for i, found in enumerate(found_N.to_pylist()):
+        fits = [names[i]] if found else [n for n in cases.get(names[i].lower(), []) if n not in listed]
+        if len(fits) > 1:
+            raise UserError(
+                f"{images.listed} lists {names[i]!r}, and several files in {images.folder!r} differ from it in letter case "
+                f"only: {', '.join(map(repr, sorted(fits)))}. Keep one of them under the listed name."
+            )
+        if fits:
+            names[i] = fits[0]
+            kept.append(i)
+    lost = len(names) - len(kept)
+    if lost and missing == "error":
+        first = names[int(np.setdiff1d(np.arange(len(names)), kept)[0])]
+        raise UserError(
+            f"{lost:,} of {len(names):,} images that {images.listed} lists are missing in {images.folder!r}, first "
+            f"{first!r}. Unpack the images there, use the annotation file that belongs to these images, or leave out what "
+            "cannot be had any more with data.missing = 'drop'."
+        )
+    return replace(images, files=pa.array(names, pa.string()), again=None).subset(kept, images.name)
+
+
+def _listing(images: ImageSet) -> list[str]:
+    """Names below the set's folder, of every folder that holds some of its images."""
+    found: list[str] = []
+    for folder in pc.unique(pc.replace_substring_regex(images.files, r"[^/]*$", "")).to_pylist():
+        try:
+            found += [folder + name for name in os.listdir(f"{images.folder}/{folder}")]
+        except OSError as error:
+            if not folder or not os.path.isdir(images.folder):
+                raise UserError(
+                    f"{images.listed} lists {len(images):,} images, but their folder {images.folder!r} cannot be read: "
+                    f"{error.strerror or error}. Unpack the images there."
+                ) from None
+            for other in os.listdir(images.folder):
+                if other.lower() == folder[:-1].lower() and os.path.isdir(f"{images.folder}/{other}"):
+                    found += [f"{other}/{name}" for name in os.listdir(f"{images.folder}/{other}")]
+    return found

@@ -1,0 +1,235 @@
+"""What is each publisher's own: difficult objects, lists that disagree, frequencies, tables of one's own."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from layouts import CONCEPTS, LAYOUTS, TEST, TRAIN, objects_xml, put, table
+
+from sadcl.data import load, vg500
+from sadcl.errors import UserError
+
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """Writes a layout's copy, and gives its root and a function that loads it."""
+    monkeypatch.setattr(vg500, "CATEGORIES", 3)
+
+    def write(name):
+        layout = BY_NAME[name]
+        layout.write(tmp_path, TRAIN, TEST)
+        return tmp_path, lambda **fields: load(layout.config.model_copy(update={"holdout": 0, **fields}), tmp_path)
+
+    return write
+
+
+def refused(read, message, **fields):
+    with pytest.raises(UserError, match=message) as caught:
+        read(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("policy", "value"), [("negative", 0), ("ignore", -1), ("positive", 1)])
+def test_voc_difficult_objects(copy, policy, value):
+    root, read = copy("voc2007")
+    things = [("cat", 1), ("dog", 1), ("dog", 0), ("bus", 0), ("bus", 1), ("cow", None)]
+    xml = objects_xml("VOC2007", things).replace("<name>bus", "<part>\n<name>head</name>\n</part>\n<name>bus", 1)
+    put(root / "VOCdevkit/VOC2007/Annotations/000002.xml", xml)
+    images = read(difficult=policy).train
+    found = dict(zip(images.labels, images.targets[2].tolist(), strict=True))
+    assert {name: target for name, target in found.items() if target} == {
+        name: target for name, target in {"cat": value, "dog": 1, "bus": 1, "cow": 1}.items() if target
+    }
+    # an image of which something may be known is not one without a label
+    assert len(read(difficult=policy, unlabelled="drop").train) == 8
+
+
+def test_voc_2012_is_tested_on_val_or_by_the_server(copy):
+    root, read = copy("voc2012")
+    home = root / "VOCdevkit/VOC2012"
+    refused(read, r"trainval.txt' cannot be read: No such file", voc2012_test="server")
+    table(home / "ImageSets/Main/trainval.txt", ["000000", "000001", "000500"])
+    table(home / "ImageSets/Main/test.txt", ["000900", "000901"])
+    for name in ("000900", "000901"):
+        put(home / f"JPEGImages/{name}.jpg")
+    put(home / "Annotations/000900.xml", objects_xml("VOC2012", [("person", 0)]))  # of the layout task: not all objects
+    one, other = read(), read(voc2012_test="server")
+    assert (len(one.train), len(one.test), one.evaluable) == (8, 4, True)
+    assert (len(other.train), len(other.test), other.evaluable) == (3, 2, False)
+    assert (other.test.targets == -1).all()
+    assert len(read(voc2012_test="server", unlabelled="drop").test) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("Annotations/000001.xml", objects_xml("VOC2007", [("kat", 0)]), r"000001.xml' has an object of class 'kat'"),
+        ("Annotations/000001.xml", objects_xml("VOC2007", [("cat", 2)]), r"000001.xml' has a cat with difficult = '2'"),
+        ("Annotations/000001.xml", objects_xml("VOC2012", []), r"000001.xml' belongs to VOC2012, but data.name = 'voc2007'"),
+        ("ImageSets/Main/test.txt", "000500\n000501\n000500\n", r"test.txt' lists '000500' twice, in lines 1 and 3"),
+        ("ImageSets/Main/test.txt", "000500\n\n000003\n", r"1 images are in trainval.txt and in test.txt .* '000003.jpg'"),
+        ("ImageSets/Main/test.txt", "000500\n000777\n", r"test.txt lists '000777', but .*000777.xml' cannot be read"),
+    ],
+)
+def test_voc_copies_that_are_wrong(copy, path, content, message):
+    root, read = copy("voc2007")
+    put(root / "VOCdevkit/VOC2007" / path, content)
+    refused(read, message)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("Groundtruth/TrainTestLabels/Labels_concept07_Test.txt", "0\n1\n0\n2\n", r"07_Test.txt' line 4 is '2'; 0 or 1"),
+        ("Groundtruth/TrainTestLabels/Labels_concept07_Test.txt", "0\n1\n", r"has 2 labels for the 4 images that TestImage"),
+        ("Groundtruth/TrainTestLabels/Labels_concept07_Test.txt", "01\n\n01\n", r"line 1 is '01'; 0 or 1 is possible"),
+        ("ConceptsList/Concepts81.txt", "sky\nsun\n", r"Concepts81.txt' has 2 concepts; NUS-WIDE has 81"),
+    ],
+)
+def test_nuswide_lists_that_are_wrong(copy, path, content, message):
+    root, read = copy("nuswide-lists")
+    put(root / path, content)
+    refused(read, message)
+
+
+def test_nuswide_without_a_list_of_concepts_and_with_files_by_id(copy):
+    root, read = copy("nuswide-lists")
+    before = read()
+    (root / "ConceptsList/Concepts81.txt").unlink()
+    for path in (root / "Flickr").rglob("*.jpg"):
+        path.rename(root / "Flickr" / path.name.rsplit("_", 1)[1])
+    after = read()
+    assert after.labels == CONCEPTS
+    assert after.train.files.to_pylist()[:2] == ["770.jpg", "771.jpg"]
+    assert (after.train.targets == before.train.targets).all()
+
+
+def test_nuswide_splits_are_not_mixed_up(copy):
+    root, read = copy("nuswide-csv")
+    refused(read, r"It has nus_wid_data.csv: data.nuswide_split = 'csv' reads that split", nuswide_split="lists")
+    content = (root / "nus_wid_data.csv").read_text()
+    put(root / "nus_wid_data.csv", content + "images/0001_771.jpg,['concept00'],train\n")
+    refused(read, r"line 14 has 'images/0001_771.jpg' a second time")
+    put(root / "nus_wid_data.csv", content.replace("concept02", "kite"))
+    refused(read, r"gives 'images/0001_771.jpg' the label 'kite', which is no concept")
+    put(root / "nus_wid_data.csv", content.replace(",val\n", ",test\n"))
+    refused(read, r"line 10 has .* split_name 'test'; a path, and train or val")
+    put(root / "nus_wid_data.csv", content.replace("['concept00']", "concept00"))
+    refused(read, r"line 2 has label 'concept00'; a list such as")
+
+
+def test_vg500_categories_and_its_fixed_permutation(copy, monkeypatch):
+    root, read = copy("vg500-objects")
+    monkeypatch.setattr(vg500, "TEST", 4)
+    (root / "train_list_500.txt").unlink()
+    refused(read, r"train_list_500.txt' cannot be read: .* come together")
+    (root / "test_list_500.txt").unlink()
+    one = read()
+    assert (len(one.train), len(one.test)) == (8, 4)
+    everything = sorted(one.train.files.to_pylist() + one.test.files.to_pylist())
+    assert everything == sorted([f"VG_100K/{i}.jpg" for i in range(1, 9)] + [f"VG_100K_2/{i}.jpg" for i in range(101, 105)])
+    assert read().digest == one.digest
+    counts = one.train.targets.sum(axis=0) + one.test.targets.sum(axis=0)
+    assert counts.tolist() == [sum(i in s for s in TRAIN + TEST) for i in range(3)]
+    monkeypatch.setattr(vg500, "TEST", 12)
+    (root / "objects.json").write_bytes((root / "objects.json").read_bytes() + b"\n")
+    refused(read, r"objects.json' has 12 images, of which 12 would test")
+
+
+@pytest.mark.parametrize("chunk", [400, 450, 777, 5000])
+def test_vg500_objects_are_read_in_parts(copy, monkeypatch, chunk):
+    root, _ = copy("vg500-objects")
+    monkeypatch.setattr(vg500, "CHUNK", chunk)
+    entries = json.loads((root / "objects.json").read_text())
+    (root / "objects.json").write_text(json.dumps(entries, indent=1 if chunk == 5000 else None))
+    read = list(vg500._entries(root / "objects.json"))
+    assert [entry["objects"] for entry in read] == [[thing["names"] for thing in e["objects"]] for e in entries]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[", "{}", '[{"image_id": 1}', '[{"a": 1} {"b": 2}]', '[{"a": 1},]', '[{"a": 1}] x', '["a": 1]']
+)
+def test_vg500_objects_that_are_no_list(copy, content):
+    root, read = copy("vg500-objects")
+    put(root / "objects.json", content)
+    refused(read, r"objects.json' (is not a valid JSON list|has an entry)")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"1.jpg": [3]}, r"label numbers from 0 to 2: \('1.jpg', \[3\]\)"),
+        ({"1.jpg": 1}, r"labels_index.json' has an entry"),
+        ([1], r"labels_index.json' has an entry"),
+        ({"1.jpg": [1]}, r"train_list_500.txt' line 2 lists '2.jpg', of which vg_category_500_labels_index.json knows"),
+    ],
+)
+def test_vg500_labels_that_are_wrong(copy, index, message):
+    root, read = copy("vg500-index")
+    put(root / "vg_category_500_labels_index.json", json.dumps(index))
+    refused(read, message)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,labels,split", "a.jpg,kat,train"], r"labels.csv' line 2 has the label 'kat', .* Did you mean 'cat'"),
+        (
+            ["file,labels,split", "a.jpg,cat,train", "./a.jpg,ant,test"],
+            r"line 3 has 'a.jpg' a second time, first in .* line 2",
+        ),
+        (["file,labels,split", "a.jpg,cat,train"], r"labels.csv' has no test rows: say which images test"),
+        (["file,labels", "a.jpg,cat"], r"line 2 has no 'split'"),
+        (["file,tags,split", "a.jpg,cat,train"], r"labels.csv' has no column 'labels'"),
+        (["file,labels,split", "a.jpg,cat,val"], r"line 2 has the split 'val'; train or test"),
+        (["file,labels,split", "../a.jpg,cat,test"], r"line 2 has the file '../a.jpg'; a path below"),
+        (["file,labels,split", "/a.jpg,cat,test"], r"line 2 has the file '/a.jpg'; a path below"),
+        (["file,labels,split", "a.jpg,cat"], r"line 2 has 2 fields, the first line has 3"),
+        (["file,labels,split", 'a.jpg,"cat,train'], r"labels.csv' line 2 is not valid CSV"),
+    ],
+)
+def test_tables_of_ones_own_that_are_wrong(copy, lines, message):
+    root, read = copy("folder-csv")
+    table(root / "labels.csv", lines)
+    refused(read, message)
+
+
+def test_which_table_is_meant(copy):
+    root, read = copy("folder-csv")
+    (root / "labels.csv").rename(root / "train.csv")
+    refused(read, r"are incomplete: .* found train.csv")
+    put(root / "test.csv", "file,labels\n")
+    put(root / "test.jsonl", "{}\n")
+    refused(read, r"are in doubt: .* found train.csv, test.csv, test.jsonl")
+
+
+def test_labels_come_in_the_order_of_the_list_or_of_the_alphabet(copy):
+    root, read = copy("folder-parquet")
+    assert read().labels == ("ant", "bee hive", "cat")
+    table(root / "labels.txt", ["cat", "zebra", "ant", "bee hive"])
+    images = read().train
+    assert images.labels == ("cat", "zebra", "ant", "bee hive")
+    assert images.targets[1].tolist() == [1, 0, 0, 1]
+    rows = pa.table({"file": ["a.jpg"], "labels": [[1, 2]], "split": ["train"]})
+    pq.write_table(rows, root / "labels.parquet")
+    refused(read, r"labels.parquet' row 1 has labels \[1, 2\]; a list of names")
+
+
+def test_folders_in_another_letter_case(copy):
+    root, read = copy("nuswide-lists")
+    (root / "Flickr/actor").rename(root / "Flickr/Actor")
+    assert read().train.path(0) == f"{root}/Flickr/Actor/0000_770.jpg"
+    (root / "Flickr/zoo").rename(root / "away")
+    refused(read, r"4 of 4 images that TestImagelist.txt lists are missing in .*Flickr', first 'zoo/0000_880.jpg'")
+    refused(read, r"test split of nuswide .* has no image", missing="drop")
+
+
+def test_ignored_labels_survive_the_manifest(copy):
+    root, read = copy("voc2007")
+    put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
+    for _ in range(2):
+        assert np.flatnonzero(read().train.targets[0] == -1).tolist() == [7]
