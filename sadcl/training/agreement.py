@@ -1,4 +1,4 @@
-"""Proof, while training, that all workers hold the same bank and prototypes to the bit."""
+"""Proof, while training, that all workers hold the same bank, prototypes and weights to the bit."""
 
 from __future__ import annotations
 
