@@ -44,7 +44,6 @@ class Training:
     bank: MemoryBank | None
     """None where no contrast takes part."""
     device: torch.device
-    labels: int
     step: int = 0
 
 

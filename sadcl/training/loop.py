@@ -263,7 +263,6 @@ def prepare(
         ema=averaged(network, config.optim),
         bank=bank,
         device=device,
-        labels=len(labels),
     )
 
 
@@ -305,13 +304,13 @@ def _settle_buckets(training: Training) -> None:
     which order three workers or more are summed. What is restored next overwrites the statistics that it touches."""
     if distributed.world_size() == 1:
         return
-    side, labels = training.config.data.image_size, training.labels
-    images = torch.zeros(1, 3, side, side, device=training.device)
+    side = training.config.data.image_size
+    images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
     rows_MD, labels_M = training.bank.read() if training.bank is not None else (None, None)
     with autocast(training):
         output = training.model(images, rows_MD)
-    ones = torch.ones(1, labels, dtype=torch.int8, device=training.device)
-    training.criterion(output, ones, torch.ones(1, device=training.device), labels_M).loss.backward()
+    ones = torch.ones_like(output.logits_BL, dtype=torch.int8)
+    training.criterion(output, ones, torch.ones(2, device=training.device), labels_M).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
 
