@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sadcl import cli_data
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 results = typer.Typer(no_args_is_help=True, help="Ask the tables of a study.")
 app.add_typer(results, name="results")
+app.add_typer(cli_data.app, name="data")
 
 Storage = Annotated[str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")]
 Study = Annotated[str | None, typer.Option(help="Only this study.")]
@@ -168,33 +171,9 @@ def _settings(row: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
-    """Aligned on a terminal; tab-separated and uncut elsewhere, for the next program."""
-    from rich.table import Table
+    from sadcl.console import show_table
 
-    from sadcl.console import console
-
-    if not console.is_terminal:
-        if title:
-            typer.echo(f"# {title}")
-        typer.echo("\t".join(columns))
-        for row in rows:
-            typer.echo("\t".join(_text(row[name], full=True) for name in columns))
-        return
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        number = any(isinstance(row[name], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(row[name]) for name in columns))
-    console.print(table)
-
-
-def _text(value: Any, full: bool = False) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(value) if full else f"{value:.4f}"
-    return str(value)
+    show_table(rows, columns, title)
 
 
 def _print_csv(table: pa.Table) -> None:

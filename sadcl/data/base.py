@@ -75,6 +75,8 @@ class MultiLabelData:
     test: ImageSet
     version: str = ""
     """Of the generator, where the images were made by one."""
+    missing: int = 0
+    """Listed images that are not on disk and were dropped."""
 
     @property
     def evaluable(self) -> bool:
