@@ -22,6 +22,7 @@ Storage = Annotated[str, typer.Option(help="Root of tables and checkpoints: a fo
 Study = Annotated[str | None, typer.Option(help="Only this study.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where the data set lies; not needed for the embedded scenes.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side of the input in pixels; that of training.")]
 Checkpoint = Annotated[str, typer.Option(help="A best.pt, or the key of a trial in --storage.")]
 
 
@@ -98,35 +99,56 @@ def evaluate(
     checkpoint: Checkpoint,
     data_root: DataRoot = None,
     split: Annotated[str | None, typer.Option(help="val (held-out training images) or test; the recorded one.")] = None,
+    image_size: ImageSize = None,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
     """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
     from sadcl import inference
 
-    found = inference.evaluate(_checkpoint(checkpoint, storage), data_root=data_root, split=split, device=device)
+    found = inference.evaluate(
+        _checkpoint(checkpoint, storage), data_root=data_root, split=split, device=device, image_size=image_size
+    )
     rows = [
         {"metric": f"{found.split}_{name}", "now": value, "recorded": found.recorded.get(name)}
         for name, value in found.metrics.items()
     ]
-    _table(rows, ["metric", "now", "recorded"], title=f"{found.images} images, {found.weights} weights")
+    title = f"{found.images} images, {found.weights} weights"
+    if found.image_size != found.trained_at:
+        title += f", {found.image_size} px (trained and recorded at {found.trained_at} px)"
+    _table(rows, ["metric", "now", "recorded"], title=title)
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: Checkpoint,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to print for each image.")] = 5,
+    voc2012_submission: Annotated[
+        str | None, typer.Option(help="Write the archive of VOC 2012's server (.tar.gz) for the test images in --data-root.")
+    ] = None,
+    data_root: DataRoot = None,
+    image_size: ImageSize = None,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
-    """Labels of photographs with their scores, highest first."""
+    """Labels of photographs with their scores, highest first; or what VOC 2012's evaluation server takes."""
     from sadcl import inference
+    from sadcl import storage as files
     from sadcl.errors import UserError
 
-    predictor = inference.load(_checkpoint(checkpoint, storage), device=device)
+    if bool(images) == (voc2012_submission is not None) or (data_root is None) == (voc2012_submission is not None):
+        raise UserError("Give image files, or --voc2012-submission OUT.tar.gz with --data-root, not both and not neither.")
+    if voc2012_submission is not None:
+        files.check_new(voc2012_submission)
+    predictor = inference.load(_checkpoint(checkpoint, storage), device=device, image_size=image_size)
+    if voc2012_submission is not None:
+        archive = inference.voc2012_submission(predictor, str(data_root))
+        files.write(voc2012_submission, archive)
+        typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.")
+        return
     mistakes = []
-    for image in images:
+    for image in images or ():
         try:
             (scored,) = predictor.predict(image)
         except UserError as error:  # the other images are named all the same

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,12 +32,14 @@ def check(
     ] = None,
 ) -> None:
     """Is my copy right? Exit code 0: it is; 1: it has errors; 2: it cannot be read."""
+    from sadcl import storage
     from sadcl.console import bar
     from sadcl.data import audit
     from sadcl.errors import UserError
 
     config = _config(name, changes or [])
-    _check_writable(report)
+    if report is not None:
+        storage.check_new(report)
     try:
         with bar("reading the lists") as show:
             found = audit.audit(config, data_root, fast=fast, progress=show)
@@ -72,19 +72,6 @@ def _config(name: str, changes: Sequence[str]) -> Data:
             raise UserError(f"--set {change!r} is not possible: a policy and its value are needed, such as missing=drop.")
         policies[f"data.{field.removeprefix('data.')}"] = value
     return Config().override(policies).data
-
-
-def _check_writable(report: str | None) -> None:
-    """Known before the hour that a look at all images may take."""
-    from sadcl.errors import UserError
-
-    if report is None or "://" in report:
-        return
-    path = Path(report).expanduser()
-    folder = next(p for p in path.absolute().parents if p.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = "is a folder" if path.is_dir() else f"cannot be written in {str(folder)!r}"
-        raise UserError(f"The report {report!r} {what}: give a file to be made, such as report.parquet.")
 
 
 def _write(report: str | None, findings: Sequence[Finding]) -> None:

@@ -58,6 +58,16 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     return files.disjoint(train, test)
 
 
+def server_images(root: Path) -> ImageSet:
+    """The test images of VOC 2012, whose labels its evaluation server keeps.
+
+    Raises:
+        UserError: where their list or some of them are missing.
+    """
+    config = Data(name="voc2012", voc2012_test="server")
+    return files.present(_split(_home(root, config.name), "test", config), "error")
+
+
 def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
     """Split, image, label and corners of each box without area; after :func:`read`, whose checks it relies on."""
     home = _home(root, config.name)

@@ -179,9 +179,7 @@ def test_coco_boxes_without_area(copy):
 
 def test_voc_boxes_without_area_and_difficult_objects(copy):
     config, root, _ = copy("voc2007")
-    boxes = [
-        f"<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>{x}</xmax><ymax>9</ymax></bndbox>" for x in ("5.5", "1", "?")
-    ]
+    boxes = [f"<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>{x}</xmax><ymax>9</ymax></bndbox>" for x in ("5.5", "1", "?")]
     xml = objects_xml("VOC2007", [("cat", 0), ("dog", 0), ("bus", 1)])
     for box in boxes:
         xml = xml.replace("</difficult>\n</object>", f"</difficult>{box}</object>", 1)
@@ -306,8 +304,8 @@ def test_a_right_copy_and_few_examples_of_many(copy):
         (("folder", "--data-root", "{root}", "--set", "mising=drop"), "Did you mean 'data.missing'"),
         (("folder", "--data-root", "{root}", "--set", "missing"), "--set 'missing' is not possible"),
         (("folder", "--data-root", "{root}", "--set", "missing=maybe"), "data.missing = 'maybe' is not possible"),
-        (("folder", "--data-root", "{root}", "--report", "{root}"), "is a folder: give a file to be made"),
-        (("folder", "--data-root", "{root}", "--report", "/proc/nowhere/r.parquet"), "cannot be written"),
+        (("folder", "--data-root", "{root}", "--report", "{root}"), "is a folder: give another place"),
+        (("folder", "--data-root", "{root}", "--report", "{root}/labels.csv/r.parquet"), "cannot be written in"),
     ],
 )
 def test_mistakes_are_known_at_once(copy, words, message):
