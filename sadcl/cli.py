@@ -105,10 +105,13 @@ def evaluate(
 ) -> None:
     """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
     from sadcl import inference
+    from sadcl.console import bar
 
-    found = inference.evaluate(
-        _checkpoint(checkpoint, storage), data_root=data_root, split=split, device=device, image_size=image_size
-    )
+    uri = _checkpoint(checkpoint, storage)
+    with bar("reading the data") as show:
+        found = inference.evaluate(
+            uri, data_root=data_root, split=split, device=device, image_size=image_size, progress=show("evaluating")
+        )
     rows = [
         {"metric": f"{found.split}_{name}", "now": value, "recorded": found.recorded.get(name)}
         for name, value in found.metrics.items()
@@ -135,6 +138,7 @@ def predict(
     """Labels of photographs with their scores, highest first; or what VOC 2012's evaluation server takes."""
     from sadcl import inference
     from sadcl import storage as files
+    from sadcl.console import bar
     from sadcl.errors import UserError
 
     if bool(images) == (voc2012_submission is not None) or (data_root is None) == (voc2012_submission is not None):
@@ -143,7 +147,8 @@ def predict(
         files.check_new(voc2012_submission)
     predictor = inference.load(_checkpoint(checkpoint, storage), device=device, image_size=image_size)
     if voc2012_submission is not None:
-        archive = inference.voc2012_submission(predictor, str(data_root))
+        with bar("reading the lists") as show:
+            archive = inference.voc2012_submission(predictor, str(data_root), show("looking at the test images"))
         files.write(voc2012_submission, archive)
         typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.")
         return

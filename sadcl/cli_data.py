@@ -95,11 +95,13 @@ def _write(report: str | None, findings: Sequence[Finding]) -> None:
 def _tell(found: Audit, fast: bool, root: str | None, report: str | None) -> None:
     from sadcl.console import clock, console, show_table
 
-    lines = [{"": line.what, "here": line.here, "published": line.published, "remark": line.remark} for line in found.lines]
-    show_table(lines, ["", "here", "published", "remark"], f"{found.name} in {root}" if root else found.name)
+    lines = [
+        {"what": line.what, "here": line.here, "published": line.published, "remark": line.remark} for line in found.lines
+    ]
+    show_table(lines, ["what", "here", "published", "remark"], f"{found.name} in {root}" if root else found.name)
     if rows := _kinds(found):
         show_table(rows, ["severity", "number", "split", "what", "examples"], "findings")
-    show_table(_labels(found), ["label", "train", "test"], "images with a label, most and least frequent")
+    show_table(_labels(found), ["label", "train", "test"], "images of a label")
     if fast:
         console.print("No image file was opened (--fast): damage and duplicates are not known.", highlight=False)
     else:
@@ -135,7 +137,7 @@ def _kinds(found: Audit) -> list[Mapping[str, Any]]:
 
 def _short(row: Finding) -> str:
     """What is of this one alone; long details are in the report."""
-    if row.kind in ("leak", "duplicate", "box", "misnamed", "rotated"):
+    if row.kind in ("leak", "duplicate", "box", "misnamed", "rotated", "hole"):
         return f"({row.label}{', ' * bool(row.label)}{row.detail})"
     return f"({row.label})" if row.file and row.label else "" if row.file or row.label else row.detail
 

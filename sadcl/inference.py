@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sadcl import build
 from sadcl.config import Config
-from sadcl.data import ImageSet, voc
+from sadcl.data import ImageSet, Progress, voc
 from sadcl.data import load as load_data
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
@@ -25,6 +25,9 @@ from sadcl.model import SADCL, Pooled
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.loop import pick_device
+
+_WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
+"""Images between two reports of progress; batches are the same as without."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def evaluate(
     split: str | None = None,
     device: str | None = None,
     image_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Recompute a checkpoint's figures from the images.
 
@@ -98,9 +102,11 @@ def evaluate(
         split: ``val`` (the held-out part of the training images) or ``test``; None takes the one recorded, test before
             val.
         image_size: side of the input in pixels; None is that of training. Position encodings follow.
+        progress: called with images done and images in all.
 
     Raises:
-        UserError: for another split, a split without images, or data other than what the checkpoint was made with.
+        UserError: for another split, a split without images or known labels, or data other than what the checkpoint was
+            made with.
     """
     predictor, content = _open(checkpoint_uri, device, image_size)
     metrics: dict[str, float] = content["metrics"]
@@ -119,7 +125,12 @@ def evaluate(
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
-    result = multilabel_metrics(*_scores(predictor, images, content["threads"]))
+    if split == "test" and not data.evaluable:
+        raise UserError(
+            f"No label of the {len(images):,} test images of {data.name} is known: there is nothing to compare with. Its "
+            "server takes what sadcl predict --voc2012-submission writes."
+        )
+    result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
     recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
     return Evaluation(
@@ -133,12 +144,13 @@ def evaluate(
     )
 
 
-def voc2012_submission(predictor: Predictor, data_root: str) -> bytes:
+def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress | None = None) -> bytes:
     """The archive (.tar.gz) that VOC 2012's evaluation server takes: the scores of all its test images for each class.
 
     Args:
         predictor: of a network that knows VOC's classes, among others perhaps.
         data_root: of VOC 2012 with the test archive unpacked; nothing else of it is needed.
+        progress: called with images done and images in all.
 
     Raises:
         UserError: where a class is not known, or a list or an image is missing.
@@ -149,7 +161,7 @@ def voc2012_submission(predictor: Predictor, data_root: str) -> bytes:
             f"are not among its {len(predictor.labels)} labels."
         )
     images = voc.server_images(Path(data_root).expanduser().absolute())
-    scores_NL, _ = _scores(predictor, images, torch.get_num_threads())
+    scores_NL, _ = _scores(predictor, images, torch.get_num_threads(), progress)
     with io.BytesIO() as sink:
         with tarfile.open(fileobj=sink, mode="w:gz") as archive:
             for label in voc.LABELS:
@@ -162,15 +174,23 @@ def voc2012_submission(predictor: Predictor, data_root: str) -> bytes:
         return sink.getvalue()
 
 
-def _scores(predictor: Predictor, images: ImageSet, threads: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+def _scores(
+    predictor: Predictor, images: ImageSet, threads: int, progress: Progress | None
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Scores and targets, with the threads of the run: sums in another order differ in the last digits."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    scores = [np.zeros((0, len(predictor.labels)))]
     try:
-        loader = build.loader(predictor.config, images, device=predictor.device)
-        return scores_of(predictor.network, loader, predictor.device)
+        for start in range(0, len(images), _WHOLE_BATCHES):
+            part = images.subset(range(start, min(start + _WHOLE_BATCHES, len(images))), images.name)
+            loader = build.loader(predictor.config, part, device=predictor.device)
+            scores.append(scores_of(predictor.network, loader, predictor.device)[0])
+            if progress is not None:
+                progress(start + len(part), len(images))
     finally:
         torch.set_num_threads(before)
+    return np.concatenate(scores), images.targets
 
 
 def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:

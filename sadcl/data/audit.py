@@ -32,6 +32,7 @@ KINDS = {
     "corrupt": ("error", "damaged, cut short or no image"),
     "leak": ("error", "a test image has the same bytes as a training image"),
     "duplicate": ("warning", "same bytes as another image of the split"),
+    "hole": ("warning", "zero bytes amid the picture's data, as interrupted downloads leave them"),
     "absent": ("warning", "no image of the split shows the label"),
     "box": ("note", "a box without area"),
     "unlabelled": ("note", "an image without a label"),

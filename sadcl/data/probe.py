@@ -16,6 +16,8 @@ from sadcl.data.transforms import decode
 from sadcl.errors import UserError
 
 _JPEG = ("JPEG", "MPO")
+HOLE = 512
+"""Zero bytes on end that the coded pixels of a photograph never have; decoders make grey of them and say nothing."""
 _ORIENTATION = 0x0112  # of EXIF; 1 is upright
 
 
@@ -54,6 +56,7 @@ def look(path: str) -> Look:
                 # an eighth of the size: all bytes are decoded, but few pixels are computed, in half of the time
                 image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
                 image.load()
+                remarks += _hole(data)
     except Exception:  # Pillow's readers raise many kinds for damaged files
         whole = False
     if not whole:  # what training reads with decides, and tells
@@ -75,3 +78,12 @@ def _header(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
     turn = image.getexif().get(_ORIENTATION, 1)
     if turn in range(2, 9):
         yield "rotated", f"EXIF orientation {turn}"
+
+
+def _hole(data: bytes) -> Iterator[tuple[str, str]]:
+    """In a JPEG file, between its first scan, before which other segments may have such bytes, and its last byte."""
+    at = 2
+    while data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    if (found := data.find(bytes(HOLE), at, data.rfind(b"\xff\xd9"))) >= 0:
+        yield "hole", f"from byte {found:,} of {len(data):,}"

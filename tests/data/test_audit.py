@@ -130,6 +130,22 @@ def test_files_that_were_cut_short(tmp_path, quality, cut):
         assert "corrupt" in remarks
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}])
+def test_a_hole_in_a_file_that_decodes_all_the_same(tmp_path, options):
+    exif = Image.Exif()
+    exif[0x927C] = bytes(4000)  # a camera's own notes
+    whole = picture(1, size=(400, 300), exif=exif, **options)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole + bytes(4000))
+    assert not {"hole", "corrupt"} & dict(probe.look(str(path)).remarks).keys()
+    start = len(whole) - 9000
+    path.write_bytes(whole[:start] + bytes(4096) + whole[start + 4096 :])
+    remarks = dict(probe.look(str(path)).remarks)
+    if "corrupt" not in remarks:  # a whole scan may have gone, with its header
+        assert remarks["hole"].startswith("from byte")
+    assert {"hole", "corrupt"} & remarks.keys()
+
+
 def test_what_is_no_image_is_corrupt(copy):
     config, root, _ = copy("folder-csv")
     put(root / "photos/3.jpg", "<html>404</html>")

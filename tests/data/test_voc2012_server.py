@@ -50,10 +50,12 @@ def typed(*words):
     return done.output if done.exception is None else str(done.exception)
 
 
-def test_where_no_test_label_is_known_no_test_figure_is_made(row):
+def test_where_no_test_label_is_known_no_test_figure_is_made(row, root):
     assert row["status"] == "complete"
     assert row["val_mAP"] is not None
     assert not [name for name in row if name.startswith("test_") and row[name] is not None]
+    with pytest.raises(UserError, match=r"No label of the 7 test images of voc2012 is known.*--voc2012-submission"):
+        inference.evaluate(row["checkpoint"], data_root=str(root), split="test", device="cpu")
 
 
 def test_the_archive_read_back(row, root, tmp_path):
