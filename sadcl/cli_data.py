@@ -94,11 +94,10 @@ def _write(report: str | None, findings: Sequence[Finding]) -> None:
 
 def _tell(found: Audit, fast: bool, root: str | None, report: str | None) -> None:
     from sadcl.console import clock, console, show_table
+    from sadcl.data.published import Line
 
-    lines = [
-        {"what": line.what, "here": line.here, "published": line.published, "remark": line.remark} for line in found.lines
-    ]
-    show_table(lines, ["what", "here", "published", "remark"], f"{found.name} in {root}" if root else found.name)
+    title = f"{found.name} in {root}" if root else found.name
+    show_table([line._asdict() for line in found.lines], Line._fields, title)
     if rows := _kinds(found):
         show_table(rows, ["severity", "number", "split", "what", "examples"], "findings")
     show_table(_labels(found), ["label", "train", "test"], "images of a label")

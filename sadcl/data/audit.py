@@ -26,7 +26,7 @@ from sadcl.data.published import Line, compare
 PARTS = ("train", "test")
 KINDS = {
     "count": ("error", "a number differs from the published one"),
-    "missing": ("error", "listed, but not on disk"),
+    "missing": ("error", "listed, but not on disk (data.missing = 'drop' leaves them out)"),
     "unreadable": ("error", "the file cannot be read"),
     "empty": ("error", "the file has zero bytes"),
     "corrupt": ("error", "damaged, cut short or no image"),
@@ -74,12 +74,9 @@ class Audit:
     def right(self) -> bool:
         return not any(finding.severity == "error" for finding in self.findings)
 
-    def table(self) -> pa.Table:
-        """The report: errors first; how frequent each label is comes last."""
-        return table(self.findings)
-
 
 def table(findings: Sequence[Finding]) -> pa.Table:
+    """The report."""
     kinds = [pa.int64() if name == "number" else pa.string() for name in Finding._fields]
     columns = zip(*findings, strict=True) if findings else [()] * len(kinds)
     arrays = [pa.array(list(values), kind) for values, kind in zip(columns, kinds, strict=True)]
@@ -97,6 +94,9 @@ def audit(
         fast: do not open image files.
         progress: gives the progress of what it is told.
 
+    Returns:
+        Errors first; how frequent each label is comes last.
+
     Raises:
         UserError: for a copy that cannot be read.
     """
@@ -104,9 +104,10 @@ def audit(
     copy = data.listed(config, root, progress=show("drawing the scenes"))
     splits = copy.splits
     result = Audit(copy.config.name, compare(copy.config, splits))
-    rows = [_finding("count", detail=" ".join(line[:4])) for line in result.lines if line.severity]
-    severities = [line.severity for line in result.lines if line.severity]
-    result.findings += [row._replace(severity=severity) for row, severity in zip(rows, severities, strict=True)]
+    for line in result.lines:
+        if line.severity:
+            detail = f"{line.what}: {line.here} here, {line.published} published; {line.remark}"
+            result.findings.append(Finding("count", line.severity, detail=detail))
 
     there = []
     for part, images in zip(PARTS, splits, strict=True):
@@ -119,8 +120,8 @@ def audit(
         result.findings += _labels(part, images)
     if (boxes := getattr(copy.reader, "flat_boxes", None)) is not None:
         show("looking at the boxes")(0, 0)
-        for part, file, label, detail in boxes(copy.place, copy.reading, splits):
-            result.findings.append(_finding("box", PARTS[part], file, label, detail))
+        for split, file, label, detail in boxes(copy.place, copy.reading, splits):
+            result.findings.append(_finding("box", PARTS[split], file, label, detail))
     if not fast:
         began = time.monotonic()
         result.findings += _contents(there, show("looking at the images"))

@@ -39,9 +39,9 @@ class Line(NamedTuple):
     what: str
     here: str
     published: str
-    remark: str
     severity: str
     """Empty where both agree."""
+    remark: str
 
 
 _DROPPED = "of the images with a label alone; the others were dropped from this copy's lists"
@@ -86,7 +86,7 @@ def compare(config: Data, splits: Sequence[ImageSet]) -> list[Line]:
     far = known is not None and abs(mean - known.cardinality) > NEAR + 0.005
     policy = f"difficult = {config.difficult!r}" if config.name.startswith("voc") else ""
     remark = ", ".join(filter(None, ["differs" if far else "", policy]))
-    return [*lines, Line("labels an image", f"{mean:.2f}", theirs, remark, "warning" if far else "")]
+    return [*lines, Line("labels an image", f"{mean:.2f}", theirs, "warning" if far else "", remark)]
 
 
 def _images(what: str, count: int, labelled: int, theirs: int | None, known: Published | None) -> Line:
@@ -106,6 +106,5 @@ def _images(what: str, count: int, labelled: int, theirs: int | None, known: Pub
 
 
 def _line(what: str, count: int, theirs: int | None) -> Line:
-    differs = theirs is not None and count != theirs
-    severity = "error" if differs else ""
-    return Line(what, f"{count:,}", "" if theirs is None else f"{theirs:,}", "differs" if differs else "", severity)
+    severity, remark = ("error", "differs") if theirs is not None and count != theirs else ("", "")
+    return Line(what, f"{count:,}", "" if theirs is None else f"{theirs:,}", severity, remark)
