@@ -91,8 +91,11 @@ def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
 
 
 def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:
-    """The memory bank; with ``scope="worker"`` a worker's bank has the rows of its own share of the batch."""
-    policy, size = config.bank.policy, config.bank.size
+    """The memory bank; with ``scope="worker"`` a worker's bank has the rows of its own share of the batch.
+
+    Where the contrast that reads it has no weight, it keeps nothing.
+    """
+    policy, size = config.bank.policy if config.loss.sample_weight > 0 else "none", config.bank.size
     if policy == "slot":
         share = config.optim.batch_size if config.bank.scope == "cluster" else -(-config.optim.batch_size // world)
         size = share

@@ -104,7 +104,7 @@ class Criterion:
         """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
 
         Args:
-            output: of the network; where no contrast takes part the embeddings and what they are compared with may be None.
+            output: of the network; the embeddings and rows that a contrast of weight 0 would need may be None.
             targets_BL: 1, 0 or -1 (ignored).
             weight_B: 1 for a real image, 0 for padding.
             bank_labels_M: label index of each row of ``output.bank_MP``.
@@ -129,16 +129,21 @@ class Criterion:
         self, output: Output, targets_BL: Tensor, bank_labels_M: Tensor | None
     ) -> dict[str, tuple[Tensor, Tensor]]:
         assert output.embeddings_BLP is not None
-        assert output.prototypes_LP is not None
         parts, labels = {}, targets_BL.shape[1]
         place_A = activated_places(targets_BL)
-        similarity_BL, own_AP = similarities(
-            output.embeddings_BLP,
-            output.prototypes_LP,
-            place_A,
-            temperature=self.prototype_tau,
-            normalize=self.normalize,
-        )
+        if self.weights["prototype"] > 0:
+            assert output.prototypes_LP is not None
+            assert output.prototype_valid_L is not None
+            similarity_BL, own_AP = similarities(
+                output.embeddings_BLP,
+                output.prototypes_LP,
+                place_A,
+                temperature=self.prototype_tau,
+                normalize=self.normalize,
+            )
+            parts["prototype"] = prototype_to_sample(similarity_BL, targets_BL, output.prototype_valid_L)
+        else:
+            own_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, place_A)
         if self.weights["sample"] > 0:
             assert output.bank_MP is not None
             assert bank_labels_M is not None
@@ -153,7 +158,4 @@ class Criterion:
                 anchors=self.anchors,
                 bank_scope=self.bank_scope,
             )
-        if self.weights["prototype"] > 0:
-            assert output.prototype_valid_L is not None
-            parts["prototype"] = prototype_to_sample(similarity_BL, targets_BL, output.prototype_valid_L)
         return parts

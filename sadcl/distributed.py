@@ -37,7 +37,8 @@ def all_gather_sizes(count: int, device: torch.device) -> list[int]:
     sizes = torch.zeros(world_size(), dtype=torch.int64, device=device)
     sizes[rank()] = count
     dist.all_reduce(sizes)
-    return [int(size) for size in sizes]
+    found: list[int] = sizes.tolist()
+    return found
 
 
 def all_gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:

@@ -191,7 +191,7 @@ def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
         return config, ""
     uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
     network = build.model(config, len(labels), pretrained=False)
-    taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels)
+    taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels, whole=not config.stage1.epochs)
     console.print(f"  starts from {uri}: {taken}", highlight=False)
     return config.override({"model.start": uri}), checkpoint.digest(uri)
 

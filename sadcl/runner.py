@@ -215,7 +215,6 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
     }
 
 
-@functools.lru_cache
 def _digest(uri: str | None) -> str | None:
     return checkpoint.digest(uri) if uri is not None and storage.exists(uri) else None
 

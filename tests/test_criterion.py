@@ -90,7 +90,8 @@ def test_a_contrast_of_weight_zero_is_not_computed():
     terms = Criterion(sample_weight=0, prototype_weight=0)(plain, targets, weight)
     assert set(terms.values) == {"loss", "loss_class"}
     assert terms.loss == terms.values["loss"] == terms.values["loss_class"] > 0
-    sample = Criterion(prototype_weight=0)(output, targets, weight, bank_labels)
+    without = SimpleNamespace(**{**vars(output), "prototypes_LP": None, "prototype_valid_L": None})
+    sample = Criterion(prototype_weight=0)(without, targets, weight, bank_labels)
     assert set(sample.values) == {"loss", "loss_class", "loss_sample", "anchors"}
     prototype = Criterion(sample_weight=0)(output, targets, weight)
     assert set(prototype.values) == {"loss", "loss_class", "loss_prototype", "counted_labels"}

@@ -90,6 +90,14 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
     start = sum(sizes[:rank])
 
     def shared() -> None:
+        sent: list[int] = []
+        to_all = dist.all_to_all_single
+
+        def counted(output: Tensor, given: Tensor, *parts: list[int]) -> None:
+            sent.append(given.numel())
+            to_all(output, given, *parts)
+
+        dist.all_to_all_single = counted
         own = everyone[start : start + sizes[rank]].clone().requires_grad_()
         assert distributed.all_gather_sizes(len(own), own.device) == sizes
         gathered = distributed.all_gather_rows(own)
@@ -97,6 +105,9 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
         ((rank + 1) * gathered.square()).sum().backward()
         assert own.grad is not None
         close(own.grad, 2 * own.detach() * sum(w + 1 for w in range(world)))
+        dist.all_to_all_single = to_all
+        # only rows that are there travel: to each worker once, and back a gradient for each row of everyone
+        assert sent == [own.numel() * world, everyone.numel()]
         flags = distributed.all_gather_rows(torch.full((sizes[rank],), rank, dtype=torch.int8))
         assert flags.tolist() == [w for w in range(world) for _ in range(sizes[w])]
         nothing = torch.zeros(0, 3, requires_grad=True)

@@ -34,6 +34,7 @@ from sadcl import admission, distributed, recipes
 from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
+from sadcl.model import SADCL
 from sadcl.training import engine, loop
 
 WORLDS = (1, 2, 4)
@@ -128,6 +129,7 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
         bank = runs["cluster"].bank
         assert bank is not None
         gradient = sum(p.nbytes for p in runs["cluster"].network.parameters() if p.requires_grad)
+        assert sent["worker"] == 0
         found = {"times": times, "sent": sent, "gradient": 2 * gradient * (world - 1) / world, "bank": bank.rows_KLD.nbytes}
         torch.save(found, f"{folder}/{world}.pt")
     if world > 1:
@@ -136,6 +138,8 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
 
 def prepared(config: Config) -> engine.Training:
     training = loop.prepare(2, config, tuple(map(str, range(LABELS))), torch.device("cpu"), steps=1000)
+    assert isinstance(training.network, SADCL)
+    training.network.prototypes.valid_L.fill_(True)  # as they are after the first pass: they need no rows any more
     training.network.train()
     return training
 

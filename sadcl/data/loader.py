@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sadcl import distributed
 from sadcl.config import Augmentation
 from sadcl.data.base import ImageSet
 from sadcl.data.transforms import augment, read_image, to_input
@@ -125,7 +126,7 @@ class Loader:
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
         if self.whole:
             return whole, 1.0, 0
-        start, stop = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
+        start, stop = distributed.split(len(whole), self.rank, self.world_size)
         return (whole[start:stop], 1.0, start) if start < stop else (whole[:1], 0.0, start)
 
     def _read(self, items: list[_Item]) -> Iterator[Tensor | UserError]:

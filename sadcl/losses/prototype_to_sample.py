@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
-from sadcl.losses.sample_to_sample import ZERO, check_contrast, reduced
+from sadcl.losses.sample_to_sample import check_contrast, inverse, reduced
 
 
 class _Similarity(torch.autograd.Function):
@@ -30,13 +30,13 @@ class _Similarity(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         inverse_BL, inverse_L = embeddings_BLP.new_ones(embeddings_BLP.shape[:2]), prototypes_LP.new_ones(len(prototypes_LP))
         if normalize:
-            inverse_L = _inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
+            inverse_L = inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
         unit_LP = prototypes_LP * inverse_L[:, None]
         similarity_BL = torch.empty_like(inverse_BL)
         for some in _some(embeddings_BLP):
             torch.sum(embeddings_BLP[some] * unit_LP, 2, out=similarity_BL[some])
             if normalize:
-                inverse_BL[some] = _inverse(torch.linalg.vector_norm(embeddings_BLP[some], dim=2))
+                inverse_BL[some] = inverse(torch.linalg.vector_norm(embeddings_BLP[some], dim=2))
         similarity_BL *= inverse_BL * scale
         ctx.save_for_backward(embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A)
         ctx.scale, ctx.normalize = scale, normalize
@@ -49,7 +49,8 @@ class _Similarity(torch.autograd.Function):
         cross_BL1 = (gradients[0] * inverse_BL * ctx.scale)[..., None]
         along_BL = -gradients[0] * similarity_BL * ctx.normalize
         own_BL1 = (along_BL * inverse_BL**2)[..., None]
-        to_embeddings, to_prototypes = torch.empty_like(embeddings_BLP), along_BL.sum(0)[:, None] * unit_LP
+        to_embeddings = torch.empty_like(embeddings_BLP, memory_format=torch.contiguous_format)
+        to_prototypes = along_BL.sum(0)[:, None] * unit_LP
         for some in _some(embeddings_BLP):
             torch.mul(embeddings_BLP[some], own_BL1[some], out=to_embeddings[some])
             to_embeddings[some].addcmul_(cross_BL1[some], unit_LP)
@@ -63,10 +64,6 @@ class _Similarity(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _inverse(length: Tensor) -> Tensor:
-    return (length > ZERO) / length.clamp(min=ZERO)
 
 
 def _some(embeddings_BLP: Tensor) -> Iterator[slice]:

@@ -42,8 +42,7 @@ class _Contrast(torch.autograd.Function):
     ) -> Tensor:
         rows_CP = torch.cat([batch_NP, bank_MP])
         if normalize:
-            norm_C1 = torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True)
-            inverse_C1 = (norm_C1 > ZERO) / norm_C1.clamp(min=ZERO)
+            inverse_C1 = inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
             rows_CP *= inverse_C1
         chunks = anchors_A.split(max(CHUNK, BLOCK // max(len(rows_CP), 1))) if len(anchors_A) else ()
         sum_LP = rows_CP.new_zeros(len(count_L), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
@@ -88,6 +87,11 @@ class _Contrast(torch.autograd.Function):
             bank_MP * gradients[0] if wanted[1] else None,
             *(None,) * 5,
         )
+
+
+def inverse(length: Tensor) -> Tensor:
+    """1 / length, and 0 of what has none."""
+    return (length > ZERO) / length.clamp(min=ZERO)
 
 
 def activated_places(targets_BL: Tensor) -> Tensor:

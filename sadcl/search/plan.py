@@ -110,6 +110,8 @@ class Search:
             raise UserError(f"A study's name must be a file name, but got {self.name!r}.")
         for scale in ("full", "demo"):
             base = self.config(scale)
+            if any("model.start" in fields for fields in (self.space_at(scale), *self.baselines.values())):
+                raise UserError("model.start belongs to the base of a study, whose runs all start from one checkpoint.")
             check(self.space_at(scale), base)
             for changes in self.baselines.values():
                 base.override(changes)

@@ -1,16 +1,17 @@
-"""Proof, while training, that all workers hold the same bank and prototypes to the bit."""
+"""Proof, while training, that all workers hold the same bank, prototypes and weights to the bit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from sadcl import distributed
 
-CHUNK = 1 << 22
-"""Elements looked at together, so that a large bank needs no copy of itself."""
+CHUNK = 1 << 20
+"""Words looked at together, so that a large bank needs no copy of itself."""
 
 
 class Disagreement(RuntimeError):
@@ -20,12 +21,18 @@ class Disagreement(RuntimeError):
 def fingerprint(tensor: Tensor) -> Tensor:
     """A 64-bit sum over the raw bits, weighted by position, so that a changed bit or two swapped rows show."""
     flat = tensor.detach().contiguous().view(-1)
-    bits = flat.view(torch.uint8 if flat.element_size() % 4 else torch.int32)
+    words = next(kind for kind in (torch.int64, torch.int32, torch.uint8) if flat.nbytes % kind.itemsize == 0)
+    bits = flat.view(torch.uint8).view(words)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
-    for start in range(0, len(bits), CHUNK):
-        part = bits[start : start + CHUNK]
-        total += (part * (torch.arange(start, start + len(part), device=bits.device) * 2654435761 + 1)).sum()
+    for chunk, part in enumerate(bits.split(CHUNK)):
+        total += (2 * chunk + 1) * (part * _weights(bits.device)[: len(part)]).sum()
     return total
+
+
+@cache
+def _weights(device: torch.device) -> Tensor:
+    """Odd, so that no changed bit is multiplied away."""
+    return torch.arange(CHUNK, device=device) * (2 * 2654435761) + 1
 
 
 def check(tensors: Mapping[str, Tensor], step: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,23 +45,29 @@ def load(uri: str) -> dict[str, Any]:
     return content
 
 
-def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...]) -> str:
+def load_network(
+    network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...], *, whole: bool = False
+) -> str:
     """Put a checkpoint's weights into a network; what belongs to a label goes to the label of the same name.
 
     A label that the checkpoint does not know keeps what it has. Head and prototypes may be missing or of another kind;
     from another architecture the backbone alone is taken.
 
+    Args:
+        whole: nothing will be learned anew, so the backbone alone, or no label in common, is an error.
+
     Returns:
         What was taken, in words.
 
     Raises:
-        UserError: where the shapes differ.
+        UserError: where the shapes differ, or the file is a run's training state.
     """
+    if "labels" not in content:
+        raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to start from.")
     own, state = network.state_dict(), content["model"]
     taken = f"all of {len(labels)} labels"
     if tuple(content["labels"]) != tuple(labels):
-        place = {_canonical(label): i for i, label in enumerate(content["labels"])}
-        pairs = [(i, place[_canonical(label)]) for i, label in enumerate(labels) if _canonical(label) in place]
+        pairs = _pairs(labels, content["labels"])
         here, there = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
         state = dict(state)
         for name in own.keys() & state.keys():
@@ -69,9 +76,13 @@ def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: 
                 rows[here] = state[name][there].to(rows.dtype)
                 state[name] = rows
         taken = f"{len(pairs)} of {len(labels)} labels"
+        if whole and not pairs:
+            raise UserError(f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it.")
     if any(name.startswith("transformer.") for name in own) != any(name.startswith("transformer.") for name in state):
         state = {**own, **{n: t for n, t in state.items() if n.startswith("backbone.")}}
         taken = "the backbone alone (it is of another architecture)"
+        if whole:
+            raise UserError(f"{uri!r} holds another architecture: stage 2 cannot start from it.")
     optional = ("projection.", "prototypes.")
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     wrong = [n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)]
@@ -83,6 +94,19 @@ def load_network(network: nn.Module, content: dict[str, Any], uri: str, labels: 
         fitting.pop(unfinished, None)
     network.load_state_dict(fitting, strict=False)
     return taken
+
+
+def _pairs(labels: Sequence[str], known: Sequence[str]) -> list[tuple[int, int]]:
+    """Place of each label here, and there: under its own name, else under one that means the same and no other does."""
+    exact = {label: i for i, label in enumerate(known)}
+    spelt = [_canonical(label) for label in known]
+    pairs = []
+    for i, label in enumerate(labels):
+        if label in exact:
+            pairs.append((i, exact[label]))
+        elif spelt.count(_canonical(label)) == 1:
+            pairs.append((i, spelt.index(_canonical(label))))
+    return pairs
 
 
 def _canonical(label: str) -> str:

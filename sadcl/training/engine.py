@@ -44,6 +44,7 @@ class Training:
     bank: MemoryBank | None
     """None where no contrast takes part."""
     device: torch.device
+    labels: int
     step: int = 0
 
 
@@ -80,7 +81,7 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     positive_BL = (batch.targets == 1) & (batch.weight > 0)[:, None]
     shared = config.bank.scope == "cluster" and bank.policy != "none"
     own = activated(wide(output.features_BLD), scores_BL, positive_BL, batch.position if shared else 0)
-    settled = network.prototypes.settled
+    settled = config.loss.prototype_weight == 0 or network.prototypes.settled
     # one gather serves both, and only what another worker needs travels
     thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
     rows = gather(own.above(min(thresholds))) if thresholds else own
@@ -122,7 +123,7 @@ def autocast(training: Training) -> torch.autocast:
 def check_finite(training: Training, values: dict[str, Tensor]) -> None:
     """Stop before the optimiser spoils the weights; on a GPU only every tenth step, because looking waits for it.
 
-    Looked at once more at the end of an epoch, before anything is evaluated or saved.
+    All steps are looked at before anything is evaluated or saved.
     """
     if training.device.type != "cpu" and training.step % 10:
         return

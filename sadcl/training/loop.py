@@ -23,7 +23,7 @@ from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.model import SADCL
 from sadcl.training import agreement, checkpoint, selection
-from sadcl.training.engine import Diverged, Training, first_prototypes, shared_state, train_step
+from sadcl.training.engine import Diverged, Training, autocast, first_prototypes, shared_state, train_step
 from sadcl.training.optim import adamw, averaged, one_cycle
 from sadcl.training.snapshot import Progress, own_state, restore, snapshot
 
@@ -101,7 +101,7 @@ def fit(
     Raises:
         UserError: for a split without images, a device that is not there, or a checkpoint that does not fit.
         Diverged: for a loss that is not finite.
-        Disagreement: where workers no longer hold the same bank or prototypes.
+        Disagreement: where workers no longer hold the same bank, prototypes or weights.
     """
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
@@ -153,12 +153,13 @@ def _stage(
     stage = config.stage1 if number == 1 else config.stage2
     loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
     last = storage.join(folder, "last.pt")
-    resume = storage.exists(last)
+    resume = _first_says(storage.exists(last), share["device"])  # a network disk may show a file late
     training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
     progress = Progress()
     if resume:
+        _settle_buckets(training)
         progress = restore(training, checkpoint.load(last))
-    elif training.bank is not None:
+    elif training.bank is not None and config.loss.prototype_weight > 0:
         first_prototypes(training, build.loader(config, data.train, **share))
 
     clock = time.monotonic()
@@ -172,14 +173,16 @@ def _stage(
 
     def meet() -> None:
         agreement.check(shared_state(training), training.step)
-        if _first_says(time.monotonic() - clock >= SAVE_SECONDS):
+        if _first_says(time.monotonic() - clock >= SAVE_SECONDS, training.device):
+            _check_totals(training, progress)  # nothing that is lost is saved over what was good
             save()
 
     while not progress.done:
         began = time.monotonic()
         left = loader.steps - progress.step
         metrics = _train_epoch(training, loader, progress, meet, heartbeat)
-        metrics["images_per_second"] = len(data.train) * left / loader.steps / (time.monotonic() - began)
+        if left:
+            metrics["images_per_second"] = len(data.train) * left / loader.steps / (time.monotonic() - began)
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
         figures, progress.best = selection.select(training, data, progress.best, progress.epoch, folder, share)
@@ -234,7 +237,7 @@ def prepare(
     contrast = number == 2 and config.loss.contrasts
     stage = config.stage1 if number == 1 else config.stage2
     if start is not None and not resume:
-        checkpoint.load_network(network, checkpoint.load(start), start, labels)
+        checkpoint.load_network(network, checkpoint.load(start), start, labels, whole=number == 2)
     bank = None
     if isinstance(network, SADCL):
         network.projection.requires_grad_(contrast)
@@ -260,6 +263,7 @@ def prepare(
         ema=averaged(network, config.optim),
         bank=bank,
         device=device,
+        labels=len(labels),
     )
 
 
@@ -277,8 +281,7 @@ def _train_epoch(
             heartbeat(training.stage, epoch, progress.step, loader.steps)
         if training.step % MEETING == 0:
             meet()
-    if not bool(torch.isfinite(totals["loss"])):
-        raise Diverged(f"The loss is not finite in stage {training.stage}, epoch {epoch}.")
+    _check_totals(training, progress)
     metrics = {name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"}
     if training.bank is not None and isinstance(training.network, SADCL):
         training.network.prototypes.end_epoch()
@@ -291,6 +294,27 @@ def _train_epoch(
     return metrics
 
 
+def _check_totals(training: Training, progress: Progress) -> None:
+    """On a GPU not every step is looked at: here all of the epoch so far are, alike on all workers."""
+    if not bool(torch.isfinite(progress.totals["loss"])):
+        raise Diverged(f"The loss is not finite in stage {training.stage}, epoch {progress.epoch + 1}.")
+
+
+def _settle_buckets(training: Training) -> None:
+    """One step that changes nothing: DDP lays out its gradient buckets anew after its first, and their layout decides in
+    which order three workers or more are summed. What is restored next overwrites the statistics that it touches."""
+    if distributed.world_size() == 1:
+        return
+    side, labels = training.config.data.image_size, training.labels
+    images = torch.zeros(1, 3, side, side, device=training.device)
+    rows_MD, labels_M = training.bank.read() if training.bank is not None else (None, None)
+    with autocast(training):
+        output = training.model(images, rows_MD)
+    ones = torch.ones(1, labels, dtype=torch.int8, device=training.device)
+    training.criterion(output, ones, torch.ones(1, device=training.device), labels_M).loss.backward()
+    training.optimizer.zero_grad(set_to_none=True)
+
+
 def _share_buffers(training: Training) -> None:
     """BatchNorm statistics are each worker's own while training; the first worker's are evaluated and saved."""
     if distributed.world_size() == 1:
@@ -301,11 +325,10 @@ def _share_buffers(training: Training) -> None:
                 dist.broadcast(buffer, src=0)
 
 
-def _first_says(yes: bool) -> bool:
+def _first_says(yes: bool, device: torch.device) -> bool:
     """The first worker's answer, on all; a collective call."""
     if distributed.world_size() == 1:
         return yes
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(distributed.global_sum(torch.tensor(yes and distributed.rank() == 0, dtype=torch.int64, device=device)))
 
 

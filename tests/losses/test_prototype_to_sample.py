@@ -75,9 +75,11 @@ def test_gradcheck(normalize):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("places", [[], [0, 5, 7, 5]])
-def test_similarities_and_rows_leave_with_one_gradient(normalize, places):
-    """Beside plain arithmetic, where both outputs, one of them or rows of one image twice are used."""
+@pytest.mark.parametrize("turned", [True, False])
+def test_similarities_and_rows_leave_with_one_gradient(normalize, places, turned):
+    """Beside plain arithmetic, where both outputs, one of them or rows of one image twice are used, in any layout."""
     x, _, prototypes = make()
+    x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() if turned else x
     place = torch.tensor(places, dtype=torch.int64)
     similarity, rows = similarities(x, prototypes, place, temperature=0.3, normalize=normalize)
     a, c = x, prototypes

@@ -66,6 +66,7 @@ def test_another_bank_and_other_prototypes_too(command, train_file, tmp_path):
         assert b == pytest.approx(a, rel=1e-9)
 
 
+@pytest.mark.soak
 def test_a_failure_on_two_workers_is_one_line_with_its_cause(command, train_file, tmp_path):
     failed = command("python", train_file(**{"stage1.lr": 1e30}), "--workers", "2", check=False)
     assert failed.returncode == 1

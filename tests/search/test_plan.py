@@ -37,6 +37,7 @@ def plan(scale="demo", **changes):
         ),
         (lambda: search(space={"bank.policy": Choice("slot", "lifo")}), r"bank.policy = 'lifo'"),
         (lambda: search(baselines={"x": {"model.arhc": "pooled"}}), r"model.arch"),
+        (lambda: search(baselines={"warm": {"model.start": "x.pt"}}), r"model.start belongs to the base"),
         (lambda: search(name="a/b"), r"must be a file name"),
         (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
         (lambda: search(confirm_seeds=(1, 1)), r"differ"),

@@ -2,6 +2,7 @@
 
 import torch
 
+from sadcl.training import agreement
 from sadcl.training.agreement import fingerprint
 
 
@@ -14,6 +15,18 @@ def test_fingerprint_sees_a_bit_and_an_order():
     nudged[3, 2] = torch.nextafter(nudged[3, 2], torch.tensor(9.0))
     assert fingerprint(nudged) != same
     assert fingerprint(rows.flip(0)) != same
+    assert fingerprint(-rows) != same
+    for bit in range(64):  # of any place, the sign too
+        words = torch.arange(9)
+        words[4] ^= 1 << bit if bit < 63 else -(1 << 63)
+        assert fingerprint(words) != fingerprint(torch.arange(9))
+    large = torch.zeros(2 * agreement.CHUNK + 3, dtype=torch.int64)
+    seen = set()
+    for place in (0, 1, agreement.CHUNK, agreement.CHUNK + 1, 2 * agreement.CHUNK, 2 * agreement.CHUNK + 2):
+        moved = large.clone()
+        moved[place] = 1
+        seen.add(int(fingerprint(moved)))
+    assert len(seen) == 6
     flags = torch.tensor([True, False])
     assert fingerprint(flags) != fingerprint(flags.flip(0))
     assert fingerprint(torch.zeros(0)) == 0

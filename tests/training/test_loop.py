@@ -205,6 +205,25 @@ def test_a_loss_that_is_not_finite_is_named(config, data, tmp_path):
         fit(wild, data, str(tmp_path), device="cpu")
 
 
+def test_what_is_not_finite_is_not_saved_over_what_was_good(config, data, tmp_path, monkeypatch):
+    """As on a GPU, where not every step is looked at."""
+    monkeypatch.setattr(loop, "MEETING", 1)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "check_finite", lambda *given: None)
+
+    def step(training, batch):
+        if training.step == 4:
+            next(training.network.parameters()).data.fill_(torch.nan)
+        return engine.train_step(training, batch)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    with pytest.raises(Diverged, match="stage 1, epoch 2"):
+        fit(config, data, str(tmp_path), device="cpu")
+    state = checkpoint.load(str(tmp_path / "stage1" / "last.pt"))
+    assert state["step"] == 4
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
+
+
 def test_the_checkpoint_reproduces_its_figures(config, data, tmp_path):
     outcome, _ = trace(config, data, tmp_path, test=True)
     root = data.train.path(0).rsplit("/scenes-", 1)[0]

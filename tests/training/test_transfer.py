@@ -140,6 +140,12 @@ def test_coco_to_voc_by_name_whatever_the_spelling(config):
         assert torch.equal(mine, coco.transformer.query_LD[COCO.index(theirs)])
 
 
+def test_a_label_takes_the_row_of_its_own_name_first(config):
+    there = ["couch", "sofa", "C++", "C#", "motorcycle"]
+    here = ("sofa", "couch", "C#", "C++", "motorbike", "c")
+    assert checkpoint._pairs(here, there) == [(0, 1), (1, 0), (2, 3), (3, 2), (4, 4)]  # what "c" means is in doubt
+
+
 def test_training_goes_on_with_other_labels_from_a_finished_model(config, data, trained, tmp_path):
     """Stage 1 and 2, and stage 2 alone, whose prototypes of labels that nothing is admitted for stay the former ones."""
     labels = ("something new", *data.labels[:5])
@@ -164,6 +170,15 @@ def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
     start = {"model.start": trained[0].checkpoint}
     with pytest.raises(UserError, match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'"):
         fit(config.override({**start, "model.hidden": 32}), data, str(tmp_path / "wide"), device="cpu")
+    state = trained[0].checkpoint.replace("best.pt", "last.pt")
+    with pytest.raises(UserError, match="last.pt' is a run's training state"):
+        fit(config.override({"model.start": state}), data, str(tmp_path / "state"), device="cpu")
+    alone = {**start, "stage1.epochs": 0}
+    with pytest.raises(UserError, match="knows none of the 2 labels: stage 2 cannot start from it"):
+        fit(config.override(alone), relabelled(data, ["a", "b"], [0, 1]), str(tmp_path / "strange"), device="cpu")
+    pooled = fit(config.override({"model.arch": "pooled", "stage2.epochs": 0}), data, str(tmp_path / "pooled"), device="cpu")
+    with pytest.raises(UserError, match="another architecture: stage 2 cannot start"):
+        fit(config.override({**alone, "model.start": pooled.checkpoint}), data, str(tmp_path / "bare"), device="cpu")
     with pytest.raises(UserError, match="There is no checkpoint at 'nowhere.pt'"):
         fit(config.override({"model.start": "nowhere.pt"}), data, str(tmp_path / "none"), device="cpu")
 
