@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -54,15 +55,25 @@ def guarded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def bar(what: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """A bar with the time that is left, on a terminal; gives what takes how much is done, and of how much, of a task."""
+    """A bar with the time that is left, or a line now and then where there is no terminal; on standard error.
+
+    Returns:
+        What gives for a task what takes how much of it is done, and how much there is.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    plain = not sys.stderr.isatty()
+    said = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=plain) as progress:
         task = progress.add_task(what, total=None)
 
-        def show(what: str) -> Callable[[int, int], None]:
-            return lambda done, of: progress.update(task, description=what, completed=done, total=of or None)
+        def show(what: str, done: int, of: int) -> None:
+            nonlocal said
+            progress.update(task, description=what, completed=done, total=of or None)
+            if plain and time.monotonic() - said > _PLAIN_SECONDS:
+                said = time.monotonic()
+                print(f"{what}: {done:,} of {of:,}", file=sys.stderr)
 
-        yield show
+        yield lambda what: functools.partial(show, what)
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:

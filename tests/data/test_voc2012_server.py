@@ -79,6 +79,22 @@ def test_the_archive_read_back(row, root, tmp_path):
                 assert abs(float(score) - expected[name][label]) < 1e-6
 
 
+def test_scores_do_not_depend_on_where_progress_is_told(row, root, monkeypatch):
+    predictor, told = inference.load(row["checkpoint"], device="cpu"), []
+    whole = scores(inference.voc2012_submission(predictor, str(root)))
+    monkeypatch.setattr(inference, "_WHOLE_BATCHES", 3)
+    parts = scores(inference.voc2012_submission(predictor, str(root), lambda done, of: told.append((done, of))))
+    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert whole.keys() == parts.keys()
+    assert all(abs(whole[image] - parts[image]) < 1e-6 for image in whole)
+
+
+def scores(archive):
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        text = opened.extractfile("results/VOC2012/Main/comp1_cls_test_cow.txt").read().decode()
+    return {line.split()[0]: float(line.split()[1]) for line in text.splitlines()}
+
+
 def paths(root):
     return [root / f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg" for name in TESTED]
 
