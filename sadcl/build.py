@@ -70,14 +70,23 @@ def check_model(config: Config) -> None:
     if spec.pretrained and spec.weights is None and spec.start is None:
         create(spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True)
     network = model(config, 2, pretrained=spec.weights is not None).eval()
-    side = config.data.image_size
+    check_size(network, spec.backbone, config.data.image_size)
+
+
+def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
+    """Find out by one black image whether a network takes images of this side in pixels.
+
+    Raises:
+        UserError: where its backbone is of one fixed size, or the images are too small.
+    """
+    weight = next(network.parameters())
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 3, side, side))
-    except (AssertionError, RuntimeError, ValueError) as error:
+            network(torch.zeros(1, 3, side, side, device=weight.device))
+    except (AssertionError, LookupError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"model.backbone = {spec.backbone!r} cannot take images of data.image_size = {side} pixels: {reason}"
+            f"model.backbone = {backbone!r} cannot take images of data.image_size = {side} pixels: {reason}"
         ) from None
 
 

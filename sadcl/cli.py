@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sadcl import cli_data
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 results = typer.Typer(no_args_is_help=True, help="Ask the tables of a study.")
 app.add_typer(results, name="results")
+app.add_typer(cli_data.app, name="data")
 
 Storage = Annotated[str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")]
 Study = Annotated[str | None, typer.Option(help="Only this study.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where the data set lies; not needed for the embedded scenes.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side of the input in pixels; that of training.")]
 Checkpoint = Annotated[str, typer.Option(help="A best.pt, or the key of a trial in --storage.")]
 
 
@@ -95,35 +99,61 @@ def evaluate(
     checkpoint: Checkpoint,
     data_root: DataRoot = None,
     split: Annotated[str | None, typer.Option(help="val (held-out training images) or test; the recorded one.")] = None,
+    image_size: ImageSize = None,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
     """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
     from sadcl import inference
+    from sadcl.console import bar
 
-    found = inference.evaluate(_checkpoint(checkpoint, storage), data_root=data_root, split=split, device=device)
+    uri = _checkpoint(checkpoint, storage)
+    with bar("reading the data") as show:
+        found = inference.evaluate(
+            uri, data_root=data_root, split=split, device=device, image_size=image_size, progress=show("evaluating")
+        )
     rows = [
         {"metric": f"{found.split}_{name}", "now": value, "recorded": found.recorded.get(name)}
         for name, value in found.metrics.items()
     ]
-    _table(rows, ["metric", "now", "recorded"], title=f"{found.images} images, {found.weights} weights")
+    title = f"{found.images} images, {found.weights} weights"
+    if found.image_size != found.trained_at:
+        title += f", {found.image_size} px (trained and recorded at {found.trained_at} px)"
+    _table(rows, ["metric", "now", "recorded"], title=title)
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: Checkpoint,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to print for each image.")] = 5,
+    voc2012_submission: Annotated[
+        str | None, typer.Option(help="Write the archive of VOC 2012's server (.tar.gz) for the test images in --data-root.")
+    ] = None,
+    data_root: DataRoot = None,
+    image_size: ImageSize = None,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
-    """Labels of photographs with their scores, highest first."""
+    """Labels of photographs with their scores, highest first; or what VOC 2012's evaluation server takes."""
     from sadcl import inference
+    from sadcl import storage as files
+    from sadcl.console import bar
     from sadcl.errors import UserError
 
-    predictor = inference.load(_checkpoint(checkpoint, storage), device=device)
+    if bool(images) == (voc2012_submission is not None) or (data_root is None) == (voc2012_submission is not None):
+        raise UserError("Give image files, or --voc2012-submission OUT.tar.gz with --data-root, not both and not neither.")
+    if voc2012_submission is not None:
+        files.check_new(voc2012_submission)
+    predictor = inference.load(_checkpoint(checkpoint, storage), device=device, image_size=image_size)
+    if voc2012_submission is not None:
+        with bar("reading the lists") as show:
+            archive = inference.voc2012_submission(predictor, str(data_root), show("looking at the test images"))
+        files.write(voc2012_submission, archive)
+        typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.")
+        return
     mistakes = []
-    for image in images:
+    for image in images or ():
         try:
             (scored,) = predictor.predict(image)
         except UserError as error:  # the other images are named all the same
@@ -168,33 +198,9 @@ def _settings(row: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
-    """Aligned on a terminal; tab-separated and uncut elsewhere, for the next program."""
-    from rich.table import Table
+    from sadcl.console import show_table
 
-    from sadcl.console import console
-
-    if not console.is_terminal:
-        if title:
-            typer.echo(f"# {title}")
-        typer.echo("\t".join(columns))
-        for row in rows:
-            typer.echo("\t".join(_text(row[name], full=True) for name in columns))
-        return
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        number = any(isinstance(row[name], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(row[name]) for name in columns))
-    console.print(table)
-
-
-def _text(value: Any, full: bool = False) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(value) if full else f"{value:.4f}"
-    return str(value)
+    show_table(rows, columns, title)
 
 
 def _print_csv(table: pa.Table) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +51,52 @@ def guarded() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """A bar with the time that is left, or a line now and then where there is no terminal; on standard error.
+
+    Returns:
+        What gives for a task what takes how much of it is done, and how much there is.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    plain = not sys.stderr.isatty()
+    said = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=plain) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(what: str, done: int, of: int) -> None:
+            nonlocal said
+            progress.update(task, description=what, completed=done, total=of or None)
+            if plain and time.monotonic() - said > _PLAIN_SECONDS:
+                said = time.monotonic()
+                print(f"{what}: {done:,} of {of:,}", file=sys.stderr)
+
+        yield lambda what: functools.partial(show, what)
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
+    """Aligned on a terminal; tab-separated and uncut elsewhere, for the next program."""
+    if not console.is_terminal:
+        lines = [f"# {title}"] * bool(title) + ["\t".join(columns)]
+        print("\n".join(lines + ["\t".join(_cell(row[name], full=True) for name in columns) for row in rows]))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        number = any(isinstance(row[name], (int, float)) for row in rows)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in columns))
+    console.print(table)
+
+
+def _cell(value: Any, full: bool = False) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value) if full else f"{value:.4f}"
+    return str(value)
 
 
 def short_names(fields: Iterable[str]) -> dict[str, str]:

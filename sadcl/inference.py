@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from sadcl import build
 from sadcl.config import Config
-from sadcl.data import ImageSet
+from sadcl.data import ImageSet, Progress, voc
 from sadcl.data import load as load_data
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
@@ -23,6 +25,9 @@ from sadcl.model import SADCL, Pooled
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.loop import pick_device
+
+_WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
+"""Images between two reports of progress; batches are the same as without."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Evaluation:
     recorded: dict[str, float]
     images: int
     weights: str
+    image_size: int
+    trained_at: int
+    """Both sides in pixels."""
 
 
 class Predictor:
@@ -64,17 +72,27 @@ class Predictor:
         return result
 
 
-def load(checkpoint_uri: str, *, device: str | None = None) -> Predictor:
+def load(checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None) -> Predictor:
     """A predictor from a ``best.pt``, local or s3:// or gs://; nothing in the file is executed.
 
+    Args:
+        image_size: side of the input in pixels; None is that of training.
+
     Raises:
-        UserError: where there is no checkpoint, or it does not hold a network of this project.
+        UserError: where there is no checkpoint, it does not hold a network of this project, or the network cannot take
+            images of that size.
     """
-    return _open(checkpoint_uri, device)[0]
+    return _open(checkpoint_uri, device, image_size)[0]
 
 
 def evaluate(
-    checkpoint_uri: str, *, data_root: str | None = None, split: str | None = None, device: str | None = None
+    checkpoint_uri: str,
+    *,
+    data_root: str | None = None,
+    split: str | None = None,
+    device: str | None = None,
+    image_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Recompute a checkpoint's figures from the images.
 
@@ -83,11 +101,14 @@ def evaluate(
         data_root: the data it was trained on; None makes the embedded scenes again.
         split: ``val`` (the held-out part of the training images) or ``test``; None takes the one recorded, test before
             val.
+        image_size: side of the input in pixels; None is that of training. Position encodings follow.
+        progress: called with images done and images in all.
 
     Raises:
-        UserError: for another split, a split without images, or data other than what the checkpoint was made with.
+        UserError: for another split, a split without images or known labels, or data other than what the checkpoint was
+            made with.
     """
-    predictor, content = _open(checkpoint_uri, device)
+    predictor, content = _open(checkpoint_uri, device, image_size)
     metrics: dict[str, float] = content["metrics"]
     if split is None:
         split = "test" if "test_mAP" in metrics else "val"
@@ -104,24 +125,75 @@ def evaluate(
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
-    result = multilabel_metrics(*_scores(predictor, images, content["threads"]))
+    if split == "test" and not data.evaluable:
+        raise UserError(
+            f"No label of the {len(images):,} test images of {data.name} is known: there is nothing to compare with. Its "
+            "server takes what sadcl predict --voc2012-submission writes."
+        )
+    result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
     recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
-    return Evaluation(split, single, {n: recorded[n] for n in single if n in recorded}, len(images), content["weights"])
+    return Evaluation(
+        split,
+        single,
+        {n: recorded[n] for n in single if n in recorded},
+        len(images),
+        content["weights"],
+        predictor.config.data.image_size,
+        json.loads(content["config"])["data"]["image_size"],
+    )
 
 
-def _scores(predictor: Predictor, images: ImageSet, threads: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress | None = None) -> bytes:
+    """The archive (.tar.gz) that VOC 2012's evaluation server takes: the scores of all its test images for each class.
+
+    Args:
+        predictor: of a network that knows VOC's classes, among others perhaps.
+        data_root: of VOC 2012 with the test archive unpacked; nothing else of it is needed.
+        progress: called with images done and images in all.
+
+    Raises:
+        UserError: where a class is not known, or a list or an image is missing.
+    """
+    if lacking := [label for label in voc.LABELS if label not in predictor.labels]:
+        raise UserError(
+            f"The checkpoint knows no {lacking[0]!r}: VOC's {len(voc.LABELS)} classes are needed, and {len(lacking)} of them "
+            f"are not among its {len(predictor.labels)} labels."
+        )
+    images = voc.server_images(Path(data_root).expanduser().absolute())
+    scores_NL, _ = _scores(predictor, images, torch.get_num_threads(), progress)
+    with io.BytesIO() as sink:
+        with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+            for label in voc.LABELS:
+                column = scores_NL[:, predictor.labels.index(label)].tolist()
+                rows = zip(images.files.to_pylist(), column, strict=True)
+                content = "".join(f"{file.rsplit('.', 1)[0]} {score:.12f}\n" for file, score in rows).encode()
+                entry = tarfile.TarInfo(f"results/VOC2012/Main/comp1_cls_test_{label}.txt")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return sink.getvalue()
+
+
+def _scores(
+    predictor: Predictor, images: ImageSet, threads: int, progress: Progress | None
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Scores and targets, with the threads of the run: sums in another order differ in the last digits."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    scores = [np.zeros((0, len(predictor.labels)))]
     try:
-        loader = build.loader(predictor.config, images, device=predictor.device)
-        return scores_of(predictor.network, loader, predictor.device)
+        for start in range(0, len(images), _WHOLE_BATCHES):
+            part = images.subset(range(start, min(start + _WHOLE_BATCHES, len(images))), images.name)
+            loader = build.loader(predictor.config, part, device=predictor.device)
+            scores.append(scores_of(predictor.network, loader, predictor.device)[0])
+            if progress is not None:
+                progress(start + len(part), len(images))
     finally:
         torch.set_num_threads(before)
+    return np.concatenate(scores), images.targets
 
 
-def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:
+def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:
     content = checkpoint.load(uri)
     if "labels" not in content:
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
@@ -132,4 +204,8 @@ def _open(uri: str, device: str | None) -> tuple[Predictor, dict[str, Any]]:
     network.to(where)
     if where.type == "cuda":
         network.to(memory_format=torch.channels_last)
-    return Predictor(config, content["labels"], network.eval(), where), content
+    network.eval()
+    if image_size is not None and image_size != config.data.image_size:
+        config = config.override({"data.image_size": image_size})  # built for the size of training, which weights fit
+        build.check_size(network, config.model.backbone, image_size)
+    return Predictor(config, content["labels"], network, where), content

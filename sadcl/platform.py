@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sadcl import build, data, runner, study
 from sadcl.config import Config
-from sadcl.console import Watch, console, guarded, shout
+from sadcl.console import Watch, bar, console, guarded, shout
 from sadcl.data import checks
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment, preflight
@@ -94,7 +93,9 @@ def run(
     plan = Plan(search, scale, base, total, images.digest, whole.digest, start)
     console.print(f"[bold]{search.question}[/bold]", highlight=False)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
-    console.print(f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels)", highlight=False)
+    console.print(
+        f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels{_left_out(images)})", highlight=False
+    )
     for text in plan.lines():
         console.print(text, highlight=False)
     console.print(
@@ -173,16 +174,14 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
 
 def _load(config: Config, root: str | None) -> data.MultiLabelData:
     """Read the data and look at every image file here first, so that what is wrong is said before anything is reserved."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading the data", total=None)
-
-        def show(what: str) -> data.Progress:
-            return lambda done, all_: bar.update(task, description=what, completed=done, total=all_)
-
+    with bar("reading the data") as show:
         images = data.load(config.data, root, progress=show("drawing the scenes"))
         checks.check_files([images.train, images.val, images.test], progress=show("looking at the image files"))
     return images
+
+
+def _left_out(images: data.MultiLabelData) -> str:
+    return f", {images.missing:,} listed images are not on disk and were left out" if images.missing else ""
 
 
 def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
@@ -280,7 +279,7 @@ def train(
     if scale == "full" and not where.gpus:
         _warn_of_hours(config, len(images.labels), trial.epochs * len(images.train), where, yes)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
-    console.print(f"{trial.key}: {images.name}, {counts}, {workers} worker(s)", highlight=False)
+    console.print(f"{trial.key}: {images.name}, {counts}{_left_out(images)}, {workers} worker(s)", highlight=False)
     with study.locked(storage, trial.key):
         if workers == 1:
             events: list[dict[str, Any]] = []

@@ -55,6 +55,21 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
         part.unlink(missing_ok=True)
 
 
+def check_new(uri: str) -> None:
+    """Find out before hours of work whether its result can be written; of object stores nothing is asked.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        return
+    folder = next(parent for parent in Path(path).parents if parent.exists())
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "is a folder" if Path(path).is_dir() else f"cannot be written in {str(folder)!r}"
+        raise UserError(f"The file to be written, {uri!r}, {what}: give another place.")
+
+
 def read(uri: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; FileNotFoundError where there is none."""
     system, path = resolve(uri)

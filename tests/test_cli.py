@@ -97,7 +97,7 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         (("predict", "none.jpg", "--checkpoint", "{best}"), "The image 'none.jpg' cannot be read: No such file"),
         (("predict", "text.jpg", "--checkpoint", "{best}"), "'text.jpg' (5 bytes) cannot be decoded"),
         (("predict", "text.jpg", "--checkpoint", "text.jpg"), "is not a checkpoint, or it is damaged"),
-        (("predict", "--checkpoint", "{best}"), "Missing argument"),
+        (("predict", "--checkpoint", "{best}"), "Give image files, or --voc2012-submission"),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, tmp_path, words, message):

@@ -106,3 +106,11 @@ def test_a_command_ends_with_one_paragraph_and_a_code(capsys, error, code, words
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), guarded():
         _ = 1 / 0
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    with console.bar("reading") as show:
+        show("looking")(1, 2000)
+        monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)
+        show("looking")(1500, 2000)
+    assert capsys.readouterr().err == "looking: 1,500 of 2,000\n"

@@ -41,9 +41,22 @@ MAY = {
     },
 }
 MAY["platform"] = set(MAY) - {"__init__"}
-MAY["cli"] = MAY["platform"] | {"platform"}
+MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
+MAY["cli"] = MAY["platform"] | {"platform", "cli_data"}
 NOWHERE = {"ray": {"ray_backend"}, "optuna": {"ray_backend"}}
-WITHOUT_TORCH = ("errors", "config", "metrics", "storage", "console", "results", "recipes", "search", "study", "cli")
+WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "metrics",
+    "storage",
+    "console",
+    "results",
+    "recipes",
+    "search",
+    "study",
+    "cli",
+    "cli_data",
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """Wrong turns of a new user: one paragraph, exit code 2, no traceback, and nothing is started."""
 
+import dataclasses
 import shutil
 import sys
 
@@ -175,6 +176,14 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(capsys, copy, tmp_path):
     assert "5 trials" in text
     assert "DEMO SCALE" not in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_images_that_were_left_out_are_counted(capsys, copy):
+    for path in sorted((copy / "train2017").iterdir())[:2]:
+        path.unlink()
+    dropping = dataclasses.replace(SEARCH, demo=DEMO.override({"data.missing": "drop"}))
+    main(dropping, ["--dry-run", "--scale", "demo", "--data-root", str(copy)])
+    assert "20 labels, 2 listed images are not on disk and were left out)" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_the_demo_on_real_images_is_small():

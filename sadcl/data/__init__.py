@@ -2,12 +2,17 @@
 
 A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
 from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
+Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area.
 Axes: N images, L labels.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +21,7 @@ from sadcl.data import coco, files, folder, manifest, nuswide, scenes, split, vg
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
-__all__ = ["ImageSet", "MultiLabelData", "Progress", "load", "resolve"]
+__all__ = ["ImageSet", "Listed", "MultiLabelData", "Progress", "listed", "load", "resolve"]
 
 _READERS = {
     "coco14": coco,
@@ -68,7 +73,37 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     Raises:
         UserError: for a copy that is incomplete or damaged, or a split that comes out without images.
     """
-    config = resolve(config, root)
+    found = listed(config, root, progress=progress)
+    with _explained(found.config.name, found.place):
+        splits = [files.present(images, config.missing) for images in found.splits]
+    train, test = splits
+    fields = found.config.model_dump_json(exclude=_ELSEWHERE)
+    key = digest_of(manifest.VERSION, found.config.name, train.folder, train.digest, test.folder, test.digest, fields)
+    kept, held, test = manifest.cached(key, lambda: _divide(found.config, *splits))
+    version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
+    missing = sum(map(len, found.splits)) - sum(map(len, splits))
+    return MultiLabelData(found.config.name, kept.labels, kept, held, test, version, missing)
+
+
+class Listed(NamedTuple):
+    """What a copy lists, whether its images are there or not."""
+
+    config: Data
+    """With the concrete name."""
+    place: Path
+    reader: ModuleType
+    reading: Data
+    """What the reader is given; scenes are read as COCO 2017."""
+    splits: Sequence[ImageSet]
+    """Train and test."""
+
+
+def listed(config: Data, root: str | Path | None = None, *, progress: Progress | None = None) -> Listed:
+    """Both splits before anything is dropped or held out, from the manifest where nothing has changed.
+
+    Arguments and errors are those of :func:`load`.
+    """
+    config = reading = resolve(config, root)
     if config.name == "scenes":
         place = scenes.ensure(
             Path(root).expanduser() if root is not None else manifest.cache(),
@@ -76,30 +111,27 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
             train=config.scene_train,
             test=config.scene_test,
             progress=progress,
-        )
-        try:
-            splits = _splits(config.model_copy(update={"name": "coco17"}), place.absolute())
-        except UserError as error:
-            raise UserError(f"The embedded scenes are damaged: {error} Delete {str(place)!r}: they are made anew.") from None
-        return _assemble(config, splits, version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
-    assert root is not None
-    return _assemble(config, _splits(config, Path(root).expanduser().absolute()))
+        ).absolute()
+        reading = config.model_copy(update={"name": "coco17"})
+    else:
+        assert root is not None
+        place = Path(root).expanduser().absolute()
+    reader = _READERS[reading.name]
+    fields = reading.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
+    with _explained(config.name, place):
+        key = manifest.key_of(place, reader.sources(place, reading), reading.name, fields)
+        splits = manifest.cached(key, lambda: reader.read(place, reading))
+    return Listed(config, place, reader, reading, splits)
 
 
-def _splits(config: Data, root: Path) -> list[ImageSet]:
-    """Training and test images that are on disk, from the manifest where nothing has changed."""
-    reader = _READERS[config.name]
-    fields = config.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
-    key = manifest.key_of(root, reader.sources(root, config), config.name, fields)
-    return [files.present(s, config.missing) for s in manifest.cached(key, lambda: reader.read(root, config))]
-
-
-def _assemble(config: Data, splits: list[ImageSet], version: str = "") -> MultiLabelData:
-    train, test = splits
-    fields = config.model_dump_json(exclude=_ELSEWHERE)
-    key = digest_of(manifest.VERSION, config.name, train.folder, train.digest, test.folder, test.digest, fields)
-    kept, held, test = manifest.cached(key, lambda: _divide(config, train, test))
-    return MultiLabelData(config.name, kept.labels, kept, held, test, version)
+@contextlib.contextmanager
+def _explained(name: str, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        if name != "scenes":
+            raise
+        raise UserError(f"The embedded scenes are damaged: {error} Delete {str(place)!r}: they are made anew.") from None
 
 
 def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:

@@ -6,6 +6,7 @@ Axes: N images, L labels.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -37,6 +38,9 @@ class ImageSet:
     again: Callable[[], ImageSet] | None = None
     """Opens the same set in another process, so that the mapped pages are shared; None where it is only in memory."""
 
+    kept_in: str = ""
+    """The file that ``again`` opens; where it was removed meanwhile, another process gets the content."""
+
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.files), len(self.labels))
 
@@ -54,7 +58,8 @@ class ImageSet:
         return ImageSet(name, self.folder, files, self.targets[positions], self.labels, self.listed, again)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        return super().__reduce_ex__(protocol) if self.again is None else (self.again, ())
+        gone = self.again is None or (self.kept_in and not os.path.exists(self.kept_in))
+        return super().__reduce_ex__(protocol) if gone else (self.again, ())
 
     @cached_property
     def digest(self) -> str:
@@ -75,6 +80,8 @@ class MultiLabelData:
     test: ImageSet
     version: str = ""
     """Of the generator, where the images were made by one."""
+    missing: int = 0
+    """Listed images that are not on disk and were dropped."""
 
     @property
     def evaluable(self) -> bool:

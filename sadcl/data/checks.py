@@ -18,7 +18,7 @@ def check_files(sets: Sequence[ImageSet], progress: Progress | None = None) -> N
     """Find files that are missing, empty, cut short or no images, without decoding those that look whole.
 
     A JPEG that begins and ends as one is taken for whole; any other file is decoded. Damage in the middle of a file is
-    found when it is trained on.
+    for ``sadcl data check`` to find.
 
     Raises:
         UserError: naming how many files are damaged, and the first with its cause.

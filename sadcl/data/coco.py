@@ -8,6 +8,7 @@ is found here, before anything trains.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
             f"{len(test.labels)} in val, and {which}. Both files must come from one release."
         )
     return train, test
+
+
+def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
+    """Split, image, label and values of each box without area; after :func:`read`, whose checks it relies on."""
+    for split, part in enumerate(("train", "val")):
+        content = _content(_json(root, part, config.name))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        labels = {category["id"]: category["name"] for category in content["categories"]}
+        for annotation in content["annotations"]:
+            box = annotation.get("bbox")
+            try:
+                flat = box is not None and not (box[2] > 0 and box[3] > 0)
+            except (TypeError, LookupError):
+                flat = True
+            if flat:
+                yield split, names[annotation["image_id"]], labels[annotation["category_id"]], f"bbox {box}"
 
 
 def _json(root: Path, part: str, name: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sadcl.data.base import ImageSet
 from sadcl.errors import UserError
@@ -88,21 +89,40 @@ def disjoint(train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 def present(images: ImageSet, missing: str) -> ImageSet:
-    """The images that are on disk, their names as they are there; each folder is listed once.
-
-    Asking for each file is slow on a network disk. A name in another letter case is taken where only one file fits.
+    """The images that are on disk, their names as they are there.
 
     Args:
         images: a set as listed.
         missing: ``error``, or ``drop`` those that are not there.
 
     Raises:
-        UserError: for missing images and folders, with their number and the first, or a name that several files fit.
+        UserError: as :func:`on_disk`, and for missing images, with their number and the first.
+    """
+    images, there = on_disk(images)
+    lost = np.setdiff1d(np.arange(len(images)), there)
+    if not len(lost):
+        return images
+    if missing == "error":
+        raise UserError(
+            f"{len(lost):,} of {len(images):,} images that {images.listed} lists are missing in {images.folder!r}, first "
+            f"{images.files[lost[0]].as_py()!r}. Unpack the images there, use the annotation file that belongs to these "
+            "images, or leave out what cannot be had any more with data.missing = 'drop'."
+        )
+    return images.subset(there, images.name)
+
+
+def on_disk(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
+    """The same with names as they are on disk, and the positions of those that are there; each folder is listed once.
+
+    Asking for each file is slow on a network disk. A name in another letter case is taken where only one file fits.
+
+    Raises:
+        UserError: for a folder that is missing, or a name that several files fit.
     """
     there = pa.array(_listing(images), pa.string())
     found_N = pc.is_in(images.files, value_set=there)
     if pc.all(found_N).as_py() or not len(images):
-        return images
+        return images, np.arange(len(images))
     cases: dict[str, list[str]] = {}
     for name in there.to_pylist():
         cases.setdefault(name.lower(), []).append(name)
@@ -118,15 +138,7 @@ def present(images: ImageSet, missing: str) -> ImageSet:
         if fits:
             names[i] = fits[0]
             kept.append(i)
-    lost = len(names) - len(kept)
-    if lost and missing == "error":
-        first = names[int(np.setdiff1d(np.arange(len(names)), kept)[0])]
-        raise UserError(
-            f"{lost:,} of {len(names):,} images that {images.listed} lists are missing in {images.folder!r}, first "
-            f"{first!r}. Unpack the images there, use the annotation file that belongs to these images, or leave out what "
-            "cannot be had any more with data.missing = 'drop'."
-        )
-    return replace(images, files=pa.array(names, pa.string()), again=None).subset(kept, images.name)
+    return replace(images, files=pa.array(names, pa.string()), again=None), np.array(kept, dtype=np.int64)
 
 
 def _listing(images: ImageSet) -> list[str]:

@@ -5,10 +5,12 @@ All processes of a machine that open the same manifest share its pages. Axes: N 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -21,6 +23,8 @@ from sadcl.data.base import ImageSet, digest_of
 
 VERSION = "1"
 """Raise it with every change to what a reader derives: older manifests are then not opened."""
+DAYS = 30
+"""What nobody has opened for so long is removed when something new is kept."""
 _CHECK = 4  # bytes of the checksum that follows the Arrow file
 
 
@@ -41,15 +45,27 @@ def cached(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[ImageSet]
     """
     path = cache() / "manifests" / f"{key}.arrow"
     try:
-        return _open(path)
+        sets = _open(path)
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(path)
+        return sets
     except (OSError, ValueError):  # of which Arrow's errors are
         pass
     sets = list(derive())
     try:
         _write(path, sets)
+        _prune(path.parent)
         return _open(path)
     except OSError:
         return sets
+
+
+def _prune(folder: Path) -> None:
+    """Whoever has mapped a file that is removed here keeps its pages."""
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):  # another process was faster
+            if entry.stat().st_mtime < time.time() - DAYS * 86_400:
+                os.unlink(entry.path)
 
 
 def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
@@ -107,7 +123,8 @@ def _open(path: Path, *, verify: bool = True) -> list[ImageSet]:
         start = batch["targets"].buffers()[1].address - whole.address if batch.num_rows else 0
         targets = np.frombuffer(pages, np.int8, shape[0] * shape[1], start).reshape(shape)
         again = partial(_again, path, i)
-        images = ImageSet(files=batch["file"], targets=targets, labels=tuple(about["labels"]), again=again, **one)
+        labels = tuple(about["labels"])
+        images = ImageSet(files=batch["file"], targets=targets, labels=labels, again=again, kept_in=str(path), **one)
         images.__dict__["digest"] = digest  # where a cached property keeps it
         sets.append(images)
     return sets

@@ -19,7 +19,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,28 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     return files.disjoint(*sets)
 
 
+def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
+    """Split, image, name and size of each box without area; none where labels come from SSGRL's index.
+
+    Of images that are in a split, whether the name is one of the labels or not; after :func:`read`.
+    """
+    path, *_ = sources(root, config)
+    if path.name != _OBJECTS:
+        return
+    place = {f.rsplit("/", 1)[-1].lower(): (s, f) for s, images in enumerate(splits) for f in images.files.to_pylist()}
+
+    def sized(item: dict[str, Any]) -> Any:
+        return (item["names"], item.get("w"), item.get("h")) if "names" in item else item
+
+    for entry in _entries(path, sized):
+        if (at := place.get(f"{entry['image_id']}.jpg")) is not None:
+            for names, width, height in entry["objects"]:
+                if (width, height) != (None, None) and not all(
+                    isinstance(n, (int, float)) and n > 0 for n in (width, height)
+                ):
+                    yield *at, ", ".join(names), f"w {width}, h {height}"
+
+
 _Shown = dict[str, np.ndarray]
 """File name -> numbers of its labels."""
 
@@ -135,9 +157,14 @@ def _objects(path: Path) -> tuple[tuple[str, ...], _Shown]:
     return tuple(ranked), {image: (columns := column[numbers])[columns >= 0] for image, numbers in shown.items()}
 
 
-def _entries(path: Path) -> Iterator[Any]:
+def _names(item: dict[str, Any]) -> Any:
+    """Of an object alone: its box and synsets take most of the memory."""
+    return item.get("names", item)
+
+
+def _entries(path: Path, keep: Callable[[dict[str, Any]], Any] = _names) -> Iterator[Any]:
     """The items of a JSON list, one after the other, without ever holding the whole of it."""
-    decoder = json.JSONDecoder(object_hook=lambda item: item.get("names", item))  # boxes and synsets take most of the memory
+    decoder = json.JSONDecoder(object_hook=keep)
     text, done = "", 0
     try:
         with path.open(encoding="utf-8") as file:

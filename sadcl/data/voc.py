@@ -12,6 +12,7 @@ Retrospective, 2015.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,6 +56,35 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     home = _home(root, config.name)
     train, test = (_split(home, part, config) for part in _parts(config))
     return files.disjoint(train, test)
+
+
+def server_images(root: Path) -> ImageSet:
+    """The test images of VOC 2012, whose labels its evaluation server keeps.
+
+    Raises:
+        UserError: where their list or some of them are missing.
+    """
+    config = Data(name="voc2012", voc2012_test="server")
+    return files.present(_split(_home(root, config.name), "test", config), "error")
+
+
+def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
+    """Split, image, label and corners of each box without area; after :func:`read`, whose checks it relies on."""
+    home = _home(root, config.name)
+    for split, images in enumerate(splits):
+        if (images.targets < 0).all():  # the server's: what is there is of other tasks
+            continue
+        for file in images.files.to_pylist():
+            annotation = ElementTree.parse(home / "Annotations" / f"{file.removesuffix('.jpg')}.xml")
+            for thing in annotation.iterfind("object"):
+                if (box := thing.find("bndbox")) is not None:
+                    left, top, right, bottom = words = [box.findtext(n, "") for n in ("xmin", "ymin", "xmax", "ymax")]
+                    try:
+                        flat = not (float(left) < float(right) and float(top) < float(bottom))
+                    except ValueError:
+                        flat = True
+                    if flat:
+                        yield split, file, thing.findtext("name", "").strip(), f"corners {', '.join(words)}"
 
 
 def _year(name: str) -> str:
