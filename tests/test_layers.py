@@ -27,7 +27,7 @@ MAY = {
     "prototypes": {"admission"},
     "model": {"prototypes", "errors"},
     "criterion": {"losses", "memory", "prototypes", "distributed"},
-    "data": {"config", "errors"},
+    "data": {"config", "storage", "errors"},
     "recipes": {"config", "errors"},
     "search": {"config", "errors"},
     "build": BUILD,
