@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 results = typer.Typer(no_args_is_help=True, help="Ask the tables of a study.")
 app.add_typer(results, name="results")
+data = typer.Typer(no_args_is_help=True, help="Look at a data set, or prepare it.")
+app.add_typer(data, name="data")
 
 Storage = Annotated[str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")]
 Study = Annotated[str | None, typer.Option(help="Only this study.")]
@@ -132,6 +134,45 @@ def predict(
         typer.echo(f"{image}: " + ", ".join(f"{label} {score:.3f}" for label, score in scored[:top]))
     if mistakes:
         raise UserError(" ".join(mistakes))
+
+
+@data.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="coco, voc2007, voc2012, nuswide, vg500 or folder.")],
+    data_root: Annotated[str, typer.Option(help="Where the photographs lie: a folder, s3://... or gs://...")],
+    to: Annotated[Path, typer.Option(help="A new folder for the copy, which is the data root to train on then.")],
+    size: Annotated[
+        int, typer.Option(min=32, max=2048, help="Side in pixels; at least what the augmentation resizes to.")
+    ] = 512,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A policy that decides which images there are, as missing=drop.")
+    ] = None,
+) -> None:
+    """A copy of a data set with its images decoded and resized once; the same command goes on where it was stopped."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from sadcl.config import Data
+    from sadcl.console import console, guarded
+    from sadcl.data.prepare import prepare as write
+    from sadcl.errors import UserError
+
+    if wrong := [text for text in set_ or () if "=" not in text]:
+        raise UserError(f"--set {wrong[0]!r} is not possible: a field of the data and its value, such as missing=drop.")
+    config = Data(**{"name": name, **dict(text.split("=", 1) for text in set_ or ())})  # type: ignore[arg-type]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with guarded(), Progress(*columns, console=console, transient=True) as bar:  # typer says nothing after Ctrl-C
+        task = bar.add_task("reading the data", total=None)
+        done = write(
+            config,
+            data_root,
+            to.expanduser().absolute(),
+            size,
+            lambda done, all_: bar.update(task, description="resizing", completed=done, total=all_),
+        )
+    typer.echo(
+        f"{done.images:,} images of {size} x {size} pixels, {done.bytes / 1e9:,.2f} GB, in {to} ({done.written:,} written "
+        f"now; digest {done.digest}, as in the source). To train on them: --data-root {to} and data.prepared = {size}."
+    )
 
 
 def main() -> None:

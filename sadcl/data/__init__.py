@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sadcl.config import Data
-from sadcl.data import coco, files, folder, manifest, nuswide, scenes, split, vg500, voc
+from sadcl.data import coco, files, folder, manifest, nuswide, prepared, remote, scenes, split, vg500, voc
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
@@ -27,7 +27,7 @@ _READERS = {
     "vg500": vg500,
     "folder": folder,
 }
-_ELSEWHERE = {"name", "image_size", "scene_train", "scene_test", "scene_seed"}
+_ELSEWHERE = {"name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"}
 """Fields that change no split of a given source; the name is in each key by itself."""
 _AFTERWARDS = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
 """Fields that no reader looks at, so that one reading serves many divisions."""
@@ -43,13 +43,14 @@ def resolve(config: Data, root: str | Path | None) -> Data:
         return config
     if root is None:
         raise UserError(f"data.name = {config.name!r} needs images: say where they are with --data-root (data_root=).")
-    place = Path(root).expanduser().absolute()
+    place = place_of(root)
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
         raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
-    if config.name.startswith("coco"):
-        return config.model_copy(update={"name": coco.concrete(config.name, place)})
-    _READERS[config.name].sources(place, config)
+    with remote.told(root, place):
+        if config.name.startswith("coco"):
+            return config.model_copy(update={"name": coco.concrete(config.name, place)})
+        _READERS[config.name].sources(place, config)
     return config
 
 
@@ -61,15 +62,17 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
 
     Args:
         config: which images and which split.
-        root: the folder of a real data set; for the embedded scenes the folder to make them in, None for the user's
-            cache.
-        progress: called with images made and images in all while scenes are drawn; not called where they are there.
+        root: the folder of a real data set, or its s3:// or gs:// URI; for the embedded scenes the folder to make them in,
+            None for the user's cache.
+        progress: called with scenes drawn, or annotation files fetched, and how many in all; not called where all are there.
 
     Raises:
         UserError: for a copy that is incomplete or damaged, or a split that comes out without images.
     """
     config = resolve(config, root)
     if config.name == "scenes":
+        if config.prepared is not None:
+            raise UserError(f"data.prepared = {config.prepared} is not possible with the embedded scenes.")
         place = scenes.ensure(
             Path(root).expanduser() if root is not None else manifest.cache(),
             seed=config.scene_seed,
@@ -83,7 +86,26 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
             raise UserError(f"The embedded scenes are damaged: {error} Delete {str(place)!r}: they are made anew.") from None
         return _assemble(config, splits, version=f"scenes-v{scenes.VERSION}-{config.scene_seed}")
     assert root is not None
-    return _assemble(config, _splits(config, Path(root).expanduser().absolute()))
+    place = place_of(root, progress)
+    with remote.told(root, place):
+        prepared.check(config, place, str(root))
+        splits = _splits(config, place)
+    if remote.elsewhere(root):
+        splits = [remote.moved(images, place, str(root).rstrip("/")) for images in splits]
+    return _assemble(config, splits)
+
+
+def place_of(root: str | Path, progress: Progress | None = None) -> Path:
+    """The folder that annotations are read from: the root, or the mirror of one that is elsewhere."""
+    if remote.elsewhere(root):
+        return remote.mirrored(str(root).rstrip("/"), manifest.cache(), progress)
+    return Path(root).expanduser().absolute()
+
+
+def sources(config: Data, root: str | Path) -> list[Path]:
+    """The files and folders that labels and paths follow from, below :func:`place_of` the root; the name is concrete."""
+    found: list[Path] = _READERS[config.name].sources(place_of(root), config)
+    return found
 
 
 def _splits(config: Data, root: Path) -> list[ImageSet]:
