@@ -10,9 +10,11 @@ Axes: B images, S side in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -141,32 +143,33 @@ def _identity(images: Tensor, magnitude: Tensor) -> Tensor:
     return images
 
 
-def _affine(matrix: Callable[[Tensor, int], list[Tensor | float]]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Nearest pixels of an inverse map about the image's centre, zeros from outside."""
+_Matrix = tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]
+
+
+def _affine(matrix: Callable[[NDArray[np.float64], int], _Matrix]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Nearest pixels of a map from places in the result to places in the image, both about the centre; zeros outside."""
 
     def do(images: Tensor, magnitude: Tensor) -> Tensor:
-        S = images.shape[-1]
-        m = [torch.as_tensor(value, dtype=torch.float64).expand(len(images))[:, None] for value in matrix(magnitude, S)]
-        at = torch.arange(S, dtype=torch.float64) - (S - 1) / 2
+        B, S = len(images), images.shape[-1]
+        m_B23 = np.empty((B, 2, 3))
+        for axis, row in enumerate(matrix(magnitude.numpy(), S)):
+            for column, value in enumerate(row):
+                m_B23[:, axis, column] = value
+        at_S = np.arange(S) - (S - 1) / 2
         middle = (S - 1) / 2 + 1.5  # one for the border of zeros, a half to round
-
-        def fixed(value: Tensor) -> Tensor:
-            return (value * 2**16).round().int().to(images.device)
-
-        x, y = (
-            ((fixed(along * at)[:, None, :] + fixed(across * at + shift + middle)[:, :, None]) >> 16).clamp_(0, S + 1)
-            for along, across, shift in (m[:3], m[3:])
-        )
+        along, across = m_B23[..., :1] * at_S, m_B23[..., 1:2] * at_S + m_B23[..., 2:] + middle
+        along, across = (torch.from_numpy((v * 2**16).round().astype(np.int32)).to(images.device) for v in (along, across))
+        x_y = ((along[:, :, None, :] + across[:, :, :, None]) >> 16).clamp_(0, S + 1)
+        index = (x_y[:, 1] * (S + 2)).add_(x_y[:, 0]).flatten(1).long()
         padded = torch.nn.functional.pad(images, (1, 1, 1, 1)).flatten(2)
-        index = y.mul_(S + 2).add_(x).flatten(1).long()[:, None].expand(-1, 3, -1)
-        return padded.gather(2, index).view_as(images)
+        return padded.gather(2, index[:, None].expand(-1, 3, -1)).view_as(images)
 
     return do
 
 
-def _rotation(degrees: Tensor, side: int) -> list[Tensor | float]:
-    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
-    return [cos, -sin, 0, sin, cos, 0]
+def _rotation(degrees: NDArray[np.float64], side: int) -> _Matrix:
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return (cos, -sin, 0), (sin, cos, 0)
 
 
 def _bytes(values: Tensor) -> Tensor:
@@ -248,10 +251,10 @@ def _equalize(images: Tensor, magnitude: Tensor) -> Tensor:
 _Magnitude = Callable[[int, int], float]
 OPERATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], _Magnitude, bool], ...] = (
     (_identity, lambda m, S: 0, False),
-    (_affine(lambda m, S: [1, m, m * S / 2, 0, 1, 0]), lambda m, S: 0.3 * m / _BINS, True),
-    (_affine(lambda m, S: [1, 0, 0, m, 1, m * S / 2]), lambda m, S: 0.3 * m / _BINS, True),
-    (_affine(lambda m, S: [1, 0, -m, 0, 1, 0]), lambda m, S: int(150 / 331 * S * m / _BINS), True),
-    (_affine(lambda m, S: [1, 0, 0, 0, 1, -m]), lambda m, S: int(150 / 331 * S * m / _BINS), True),
+    (_affine(lambda m, S: ((1, m, m * S / 2), (0, 1, 0))), lambda m, S: 0.3 * m / _BINS, True),
+    (_affine(lambda m, S: ((1, 0, 0), (m, 1, m * S / 2))), lambda m, S: 0.3 * m / _BINS, True),
+    (_affine(lambda m, S: ((1, 0, -m), (0, 1, 0))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
+    (_affine(lambda m, S: ((1, 0, 0), (0, 1, -m))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
     (_affine(_rotation), lambda m, S: 30 * m / _BINS, True),
     (_brightness, lambda m, S: 0.9 * m / _BINS, True),
     (_colour, lambda m, S: 0.9 * m / _BINS, True),

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sadcl import data
 from sadcl.config import Data
@@ -37,7 +37,7 @@ def prepare(config: Data, root: str, target: Path, size: int, progress: Progress
     A copy that is there is kept where it is whole and its photograph has not changed since (which is seen of local ones).
 
     Args:
-        config: which data set, with the policies that decide which images there are.
+        config: which data set, with the policies that decide which images there are; all of them are copied.
         root: of the photographs, a folder or a URI.
         target: a new folder, or one that an interruption left.
         size: side in pixels.
@@ -46,7 +46,8 @@ def prepare(config: Data, root: str, target: Path, size: int, progress: Progress
     Raises:
         UserError: for a source that is incomplete or damaged, or a target that is something else or too small.
     """
-    config = data.resolve(config.model_copy(update={"holdout": 0.0}), root)
+    every: dict[str, Any] = {"holdout": 0.0, "unlabelled": "keep", "limit_train": None, "limit_test": None}
+    config = data.resolve(config.model_copy(update=every), root)
     source = data.load(config, root)
     about = {"size": size, "name": source.name, "digest": source.digest}
     place = data.place_of(root)

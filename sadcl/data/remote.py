@@ -42,14 +42,14 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
     """File system and path; names are taken as they are, with blanks and signs that a URI would have to escape."""
     scheme, _, rest = uri.partition("://")
     bucket, _, path = rest.partition("/")
-    system, base = _bucket(f"{scheme}://{bucket}/")
+    system, base = _bucket(f"{scheme}://{bucket}")
     return system, f"{base.rstrip('/')}/{path}"
 
 
-@lru_cache
+@lru_cache(maxsize=64)
 def _bucket(uri: str) -> tuple[fs.FileSystem, str]:
     """Opened once a process: a new file system is a new connection."""
-    return storage.resolve(uri)
+    return storage.resolve(f"{uri}/")
 
 
 def moved(images: ImageSet, mirror: Path, root: str) -> ImageSet:

@@ -37,7 +37,12 @@ def test_every_layout_reads_as_its_source(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(vg500, "CATEGORIES", 3)
     (tmp_path / "source").mkdir()
     layout.write(tmp_path / "source", TRAIN, TEST)
-    done = prepare(layout.config, str(tmp_path / "source"), tmp_path / "copy", 32)
+    done = prepare(
+        layout.config.model_copy(update={"limit_train": 2, "unlabelled": "drop"}),
+        str(tmp_path / "source"),
+        tmp_path / "copy",
+        32,
+    )
     assert (done.images, done.written) == (12, 12)
     one = data.load(layout.config, tmp_path / "source")
     two = data.load(layout.config.model_copy(update={"prepared": 32}), tmp_path / "copy")

@@ -136,7 +136,7 @@ def test_roots_that_cannot_be_read(bucket, tmp_path, monkeypatch):
         (f"{bucket}/none", "'s3://photographs/none' holds nothing"),
         ("s3://nobody/x", "'s3://nobody/x' holds nothing, or there is no such bucket"),
         (f"{bucket}/x?region=a", "AWS_ENDPOINT_URL"),
-        ("what://x/y", "'what://x/y' cannot be opened"),
+        ("what://x/y", "'what://x/' cannot be opened"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             loaded("coco", root)
