@@ -1,5 +1,6 @@
 """Data roots on an S3-compatible server, which runs in a process of its own."""
 
+import multiprocessing.forkserver
 import os
 import shutil
 import socket
@@ -48,6 +49,7 @@ def bucket():
             except urllib.error.URLError:
                 assert server.poll() is None
                 time.sleep(0.05)
+        multiprocessing.forkserver._forkserver._stop()  # of an earlier test: loader processes would have its environment
         system = fs.S3FileSystem(
             endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True, allow_bucket_deletion=True
         )
