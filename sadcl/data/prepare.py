@@ -46,6 +46,8 @@ def prepare(config: Data, root: str, target: Path, size: int, progress: Progress
     Raises:
         UserError: for a source that is incomplete or damaged, or a target that is something else or too small.
     """
+    if config.name == "scenes":
+        raise UserError("The embedded scenes are drawn as small as they are read: there is nothing to prepare.")
     every: dict[str, Any] = {"holdout": 0.0, "unlabelled": "keep", "limit_train": None, "limit_test": None}
     config = data.resolve(config.model_copy(update=every), root)
     source = data.load(config, root)

@@ -100,10 +100,12 @@ def mirrored(root: str, cache: Path, progress: Progress | None = None) -> Path:
 
 @contextlib.contextmanager
 def told(root: str | Path, mirror: Path) -> Iterator[None]:
-    """Errors of readers name the root, not its mirror."""
+    """Errors of readers name a root that is elsewhere, not its mirror."""
     try:
         yield
     except UserError as error:
+        if not elsewhere(root):
+            raise
         raise UserError(str(error).replace(str(mirror), str(root).rstrip("/"))) from None
 
 

@@ -129,6 +129,8 @@ def test_copies_are_never_taken_for_photographs(root, tmp_path):
 
 def test_what_can_be_wrong(root, tmp_path, monkeypatch):
     config, copy = Data(name="coco17"), tmp_path / "copy"
+    with pytest.raises(UserError, match="nothing to prepare"):
+        prepare(Data(name="scenes"), root, copy, 64)
     with pytest.raises(UserError, match="is not empty and holds no prepared copies"):
         prepare(config, root, tmp_path, 64)
     (tmp_path / "file").touch()
