@@ -1,8 +1,9 @@
-"""The command ``sadcl data``: questions to a copy of a data set."""
+"""The command ``sadcl data``: a copy of a data set checked, or prepared for training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,14 +12,9 @@ if TYPE_CHECKING:
     from sadcl.config import Data
     from sadcl.data.audit import Audit, Finding
 
-app = typer.Typer(no_args_is_help=True, help="Ask a copy of a data set.")
+app = typer.Typer(no_args_is_help=True, help="Check a copy of a data set, or prepare it for training.")
 EXAMPLES, LABELS = 3, 5
 """Files of each kind of finding, and labels at either end, that are printed."""
-
-
-@app.callback()
-def _several() -> None:
-    """A word of its own for each question."""
 
 
 @app.command()
@@ -53,6 +49,31 @@ def check(
     _tell(found, fast, data_root, report)
     if not found.right:
         raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="coco, voc2007, voc2012, nuswide, vg500 or folder.")],
+    data_root: Annotated[str, typer.Option(help="Where the photographs lie: a folder, s3://... or gs://...")],
+    to: Annotated[Path, typer.Option(help="A new folder for the copy, which is the data root to train on then.")],
+    size: Annotated[
+        int, typer.Option(min=32, max=2048, help="Side in pixels; at least what the augmentation resizes to.")
+    ] = 512,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A policy that decides which images there are, as missing=drop.")
+    ] = None,
+) -> None:
+    """A copy of a data set with its images decoded and resized once; the same command goes on where it was stopped."""
+    from sadcl.console import bar, guarded
+    from sadcl.data.prepare import prepare as write
+
+    config = _config(name, changes or [])
+    with guarded(), bar("reading the data") as show:  # typer says nothing after Ctrl-C
+        done = write(config, data_root, to.expanduser().absolute(), size, show("resizing"))
+    typer.echo(
+        f"{done.images:,} images of {size} x {size} pixels, {done.bytes / 1e9:,.2f} GB, in {to} ({done.written:,} written "
+        f"now; digest {done.digest}, as in the source). To train on them: --data-root {to} and data.prepared = {size}."
+    )
 
 
 def _config(name: str, changes: Sequence[str]) -> Data:

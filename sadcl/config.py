@@ -57,6 +57,9 @@ class Data(_Frozen):
     images, which are not public, are all ignored."""
     nuswide_split: Literal["lists", "csv"] = "lists"
     """The publisher's train and test lists, or nus_wid_data.csv, which others have split."""
+    prepared: Annotated[int, Field(ge=32, le=2048)] | None = None
+    """Side in pixels of the resized copies in the data root (``sadcl data prepare``) that are trained, selected and tested
+    on in place of the photographs; a root with such copies is read with this only, and this from such a root only."""
     limit_train: Count | None = None
     """Use only this many training images (the demo scale on real images); drawn by ``split_seed``."""
     limit_test: Count | None = None
@@ -216,6 +219,12 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _stages(self) -> Config:
+        needed = max([self.data.image_size, *(stage.augmentation.resize or 0 for stage in (self.stage1, self.stage2))])
+        if self.data.prepared is not None and self.data.prepared < needed:
+            raise ValueError(
+                f"data.prepared >= data.image_size and augmentation.resize must hold, but got {self.data.prepared} < "
+                f"{needed}: prepare larger copies"
+            )
         if not self.stage1.epochs and (self.model.start is None or not self.stage2.epochs):
             raise ValueError(
                 "stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has learned; or give it a "

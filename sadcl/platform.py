@@ -175,7 +175,9 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
 def _load(config: Config, root: str | None) -> data.MultiLabelData:
     """Read the data and look at every image file here first, so that what is wrong is said before anything is reserved."""
     with bar("reading the data") as show:
-        images = data.load(config.data, root, progress=show("drawing the scenes"))
+        images = data.load(config.data, root, progress=show("drawing the scenes" if root is None else "fetching annotations"))
+        if config.data.prepared is not None or "://" in str(root):
+            return images  # decoded when they were made; or so far away that looking takes as long as an epoch
         checks.check_files([images.train, images.val, images.test], progress=show("looking at the image files"))
     return images
 

@@ -27,7 +27,7 @@ MAY = {
     "prototypes": {"admission"},
     "model": {"prototypes", "errors"},
     "criterion": {"losses", "memory", "prototypes", "distributed"},
-    "data": {"config", "errors", "distributed"},
+    "data": {"config", "storage", "errors", "distributed"},
     "recipes": {"config", "errors"},
     "search": {"config", "errors"},
     "build": BUILD,

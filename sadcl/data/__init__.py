@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sadcl.config import Data
-from sadcl.data import coco, files, folder, manifest, nuswide, scenes, split, vg500, voc
+from sadcl.data import coco, files, folder, manifest, nuswide, prepared, remote, scenes, split, vg500, voc
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
@@ -32,7 +32,7 @@ _READERS = {
     "vg500": vg500,
     "folder": folder,
 }
-_ELSEWHERE = {"name", "image_size", "scene_train", "scene_test", "scene_seed"}
+_ELSEWHERE = {"name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"}
 """Fields that change no split of a given source; the name is in each key by itself."""
 _AFTERWARDS = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
 """Fields that no reader looks at, so that one reading serves many divisions."""
@@ -48,13 +48,14 @@ def resolve(config: Data, root: str | Path | None) -> Data:
         return config
     if root is None:
         raise UserError(f"data.name = {config.name!r} needs images: say where they are with --data-root (data_root=).")
-    place = Path(root).expanduser().absolute()
+    place = place_of(root)
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
         raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
-    if config.name.startswith("coco"):
-        return config.model_copy(update={"name": coco.concrete(config.name, place)})
-    _READERS[config.name].sources(place, config)
+    with remote.told(root, place):
+        if config.name.startswith("coco"):
+            return config.model_copy(update={"name": coco.concrete(config.name, place)})
+        _READERS[config.name].sources(place, config)
     return config
 
 
@@ -66,16 +67,18 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
 
     Args:
         config: which images and which split.
-        root: the folder of a real data set; for the embedded scenes the folder to make them in, None for the user's
-            cache.
-        progress: called with images made and images in all while scenes are drawn; not called where they are there.
+        root: the folder of a real data set, or its s3:// or gs:// URI; for the embedded scenes the folder to make them in,
+            None for the user's cache.
+        progress: called with scenes drawn, or annotation files fetched, and how many in all; not called where all are there.
 
     Raises:
         UserError: for a copy that is incomplete or damaged, or a split that comes out without images.
     """
     found = listed(config, root, progress=progress)
-    with _explained(found.config.name, found.place):
+    with _explained(found.config.name, found.place, root):
         splits = [files.present(images, config.missing) for images in found.splits]
+    if root is not None:
+        splits = [remote.moved(images, found.place, root) for images in splits]
     train, test = splits
     fields = found.config.model_dump_json(exclude=_ELSEWHERE)
     key = digest_of(manifest.VERSION, found.config.name, train.folder, train.digest, test.folder, test.digest, fields)
@@ -105,6 +108,8 @@ def listed(config: Data, root: str | Path | None = None, *, progress: Progress |
     """
     config = reading = resolve(config, root)
     if config.name == "scenes":
+        if config.prepared is not None:
+            raise UserError(f"data.prepared = {config.prepared} is not possible with the embedded scenes.")
         place = scenes.ensure(
             Path(root).expanduser() if root is not None else manifest.cache(),
             seed=config.scene_seed,
@@ -115,19 +120,35 @@ def listed(config: Data, root: str | Path | None = None, *, progress: Progress |
         reading = config.model_copy(update={"name": "coco17"})
     else:
         assert root is not None
-        place = Path(root).expanduser().absolute()
+        place = place_of(root, progress)
+        with remote.told(root, place):
+            prepared.check(config, place, str(root))
     reader = _READERS[reading.name]
     fields = reading.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
-    with _explained(config.name, place):
+    with _explained(config.name, place, root):
         key = manifest.key_of(place, reader.sources(place, reading), reading.name, fields)
         splits = manifest.cached(key, lambda: reader.read(place, reading))
     return Listed(config, place, reader, reading, splits)
 
 
+def place_of(root: str | Path, progress: Progress | None = None) -> Path:
+    """The folder that annotations are read from: the root, or the mirror of one that is elsewhere."""
+    if remote.elsewhere(root):
+        return remote.mirrored(str(root).rstrip("/"), manifest.cache(), progress)
+    return Path(root).expanduser().absolute()
+
+
+def sources(config: Data, root: str | Path) -> list[Path]:
+    """The files and folders that labels and paths follow from, below :func:`place_of` the root; the name is concrete."""
+    found: list[Path] = _READERS[config.name].sources(place_of(root), config)
+    return found
+
+
 @contextlib.contextmanager
-def _explained(name: str, place: Path) -> Iterator[None]:
+def _explained(name: str, place: Path, root: str | Path | None) -> Iterator[None]:
     try:
-        yield
+        with remote.told(root or place, place):
+            yield
     except UserError as error:
         if name != "scenes":
             raise

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from sadcl import data
 from sadcl.config import Data
-from sadcl.data import files
+from sadcl.data import files, remote
 from sadcl.data.base import ImageSet, Progress
 from sadcl.data.probe import looks
 from sadcl.data.published import Line, compare
@@ -112,7 +112,7 @@ def audit(
     there = []
     for part, images in zip(PARTS, splits, strict=True):
         named, positions = files.on_disk(images)
-        there.append((named, positions))
+        there.append((remote.moved(named, copy.place, root) if root is not None else named, positions))
         for i in np.setdiff1d(np.arange(len(images)), positions).tolist():
             row = _finding("missing", part, images.files[i].as_py(), detail=f"not in {images.folder}")
             dropped = row._replace(severity="note", detail="left out: data.missing = 'drop'")

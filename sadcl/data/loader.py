@@ -7,8 +7,12 @@ resumed.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,16 +24,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from sadcl import distributed
 from sadcl.config import Augmentation
+from sadcl.data import remote
+from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
-from sadcl.data.transforms import augment, read_image, to_input
+from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
 CACHE_SIDE, CACHE_BYTES = 160, 2**30
 """Decoded images are kept in memory up to this side in pixels and this size of the whole set."""
 _ORDER, _AUGMENT = 1, 2  # streams of random numbers
 
+if sys.platform == "linux":  # glibc gives memory back after each image and takes it again page by page: half of the time
+    for _option, _bytes in ((-3, 2**25), (-1, 2**30)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(_option, _bytes)
+
 _Item = tuple[int, tuple[int, ...]]
 """Epoch, and the indices of this worker's images."""
+_Read = tuple[Tensor, Tensor] | UserError
+"""Images, and what is to happen to each."""
 
 
 class Batch(NamedTuple):
@@ -63,6 +75,8 @@ class Loader:
         whole: give each worker whole batches in turn, as evaluation wants them: then an image is computed beside the same
             others whatever the number of workers, and its score is the same to the bit.
         device: where batches are wanted; None is the CPU.
+        batched: augment a whole batch on its device and not each image where it is decoded; None does so on a GPU. It is the
+            same function of (seed, epoch, index), to the bit on a CPU and to one level of 256 on a GPU.
     """
 
     def __init__(
@@ -79,15 +93,18 @@ class Loader:
         shuffle: bool = False,
         whole: bool = False,
         device: torch.device | None = None,
+        batched: bool | None = None,
     ) -> None:
         assert 0 <= rank < world_size
         self.images, self.seed, self.batch_size, self.shuffle, self.whole = images, seed, batch_size, shuffle, whole
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
-        self._reader = _Reader(images, image_size, augmentation, seed, keep=workers == 0)
+        self.size, self.augmentation = image_size, augmentation
+        self.batched = self.device.type != "cpu" if batched is None else batched
+        self._reader = _Reader(images, image_size, augmentation, seed, keep=workers == 0, augments=not self.batched)
         self._items: list[_Item] = []
-        self._processes: DataLoader[Tensor | UserError] | None = None
+        self._processes: DataLoader[_Read] | None = None
 
     @property
     def steps(self) -> int:
@@ -104,12 +121,16 @@ class Loader:
         steps = range(self.rank, self.steps, self.world_size) if self.whole else range(start_step, self.steps)
         shares = [self._share(order, step) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
-        for (index, weight, position), images in zip(shares, self._read(items), strict=True):
-            if isinstance(images, UserError):
-                raise images
+        for (index, weight, position), read in zip(shares, self._read(items), strict=True):
+            if isinstance(read, UserError):
+                raise read
+            images, plans = read
+            images = images.to(self.device, non_blocking=True)
+            if self.batched and self.augmentation is not None:
+                images = apply(images, plans, self.augmentation, self.size)
             where = torch.from_numpy(index)
             yield Batch(
-                to_input(images.to(self.device, non_blocking=True)),
+                to_input(images),
                 self._targets[where].to(self.device),
                 torch.full((len(index),), weight).to(self.device),
                 where.to(self.device),
@@ -129,7 +150,7 @@ class Loader:
         start, stop = distributed.split(len(whole), self.rank, self.world_size)
         return (whole[start:stop], 1.0, start) if start < stop else (whole[:1], 0.0, start)
 
-    def _read(self, items: list[_Item]) -> Iterator[Tensor | UserError]:
+    def _read(self, items: list[_Item]) -> Iterator[_Read]:
         if not self.workers:
             return map(self._reader.__getitem__, items)
         if self._processes is None:
@@ -148,30 +169,50 @@ class Loader:
         return iter(self._processes)
 
 
-class _Reader(Dataset[Tensor | UserError]):
-    """Reads and augments the images of one share; runs in this process or in loader processes."""
+class _Reader(Dataset[_Read]):
+    """Reads the images of one share and draws what happens to them; runs in this process or in loader processes.
+
+    Args:
+        keep: images in memory, where they are few and small.
+        augments: do what was drawn, too.
+    """
 
     def __init__(
-        self, images: ImageSet, image_size: int, augmentation: Augmentation | None, seed: int, *, keep: bool
+        self, images: ImageSet, size: int, augmentation: Augmentation | None, seed: int, *, keep: bool, augments: bool
     ) -> None:
-        self.images, self.size, self.augmentation, self.seed = images, image_size, augmentation, seed
-        self.side = (augmentation.resize if augmentation is not None else None) or image_size
+        self.images, self.size, self.augmentation, self.seed = images, size, augmentation, seed
+        self.side = (augmentation.resize if augmentation is not None else None) or size
         self.keep = keep and self.side <= CACHE_SIDE and len(images) * 3 * self.side**2 <= CACHE_BYTES
+        self.augments = augments and augmentation is not None
 
-    def __getitem__(self, item: _Item) -> Tensor | UserError:
-        """uint8 (b, 3, S, S); an error is handed over as a value, so that it crosses processes unchanged."""
+    def __getitem__(self, item: _Item) -> _Read:
+        """uint8 (b, 3, W, W) and a plan (b, columns); an error is a value here, so that it crosses processes unchanged."""
         epoch, indices = item
+        plans = torch.stack([self._plan(epoch, index) for index in indices])
+        side = self.size if self.augments else self.side
+        if self.augments:
+            images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+        else:  # each pixel's colours side by side, as decoding and resizing give them: turned where the batch is wanted
+            images = torch.empty(len(indices), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         try:
-            return torch.stack([self._image(epoch, index) for index in indices])
+            with _side_by_side(self.images) as each:
+                for place, image in zip(images, each(self._image, indices, plans), strict=True):
+                    place.copy_(image)
         except UserError as error:
             return error
+        return images, plans
 
-    def _image(self, epoch: int, index: int) -> Tensor:
-        image = self._kept(index) if self.keep else read_image(self.images.path(index), self.side)
+    def _plan(self, epoch: int, index: int) -> Tensor:
         if self.augmentation is None:
-            return image
+            return torch.zeros(0)
         rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
-        return augment(image, self.augmentation, self.size, rng)
+        return draw(self.augmentation, self.side, self.size, rng)
+
+    def _image(self, index: int, plan: Tensor) -> Tensor:
+        image = self._kept(index) if self.keep else read_image(self.images.path(index), self.side)
+        if not self.augments or self.augmentation is None:
+            return image
+        return apply(image[None], plan[None], self.augmentation, self.size)[0]
 
     def _kept(self, index: int) -> Tensor:
         """An image out of memory, read at its first use; all loaders of a set share them."""
@@ -187,6 +228,16 @@ class _Reader(Dataset[Tensor | UserError]):
             pixels[index] = read_image(self.images.path(index), self.side)
             there[index] = True
         return pixels[index]
+
+
+@contextlib.contextmanager
+def _side_by_side(images: ImageSet) -> Iterator[Callable[..., Iterator[Tensor]]]:
+    """``map``, in threads where files are fetched, because each is answered late."""
+    if not remote.elsewhere(images.folder):
+        yield map
+        return
+    with ThreadPoolExecutor(remote.THREADS) as pool:
+        yield pool.map
 
 
 _KEPT: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = WeakKeyDictionary()

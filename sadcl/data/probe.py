@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from sadcl.data import remote
 from sadcl.data.checks import THREADS
 from sadcl.data.transforms import decode
 from sadcl.errors import UserError
@@ -41,7 +42,7 @@ def looks(paths: Sequence[str]) -> Iterator[Look]:
 
 def look(path: str) -> Look:
     try:
-        data = Path(path).read_bytes()
+        data = remote.read(path)
     except OSError as error:
         return Look(b"", (("unreadable", str(error.strerror or error)),))
     if not data:

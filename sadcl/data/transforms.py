@@ -7,17 +7,17 @@ normalisation to float is done for a batch at once, on its device.
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+import re
+import socket
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
-from sadcl.config import Augmentation
+from sadcl.data import remote
+from sadcl.data.augment import resize
 from sadcl.errors import UserError
 
 try:
@@ -25,21 +25,24 @@ try:
 except ImportError:  # deprecated there since 0.29; half as fast again as Pillow while it lasts
     decode_image = None
 
+_RAW = b"P6\n%d %d\n255\n"
+_RAW_HEADER = re.compile(rb"P6\n(\d{1,5}) (\d{1,5})\n255\n")
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet, which the published backbones were trained with; channels red, green, blue in 0 to 1."""
 
 
 def read_image(path: str | Path, side: int) -> Tensor:
-    """Decode a file and resize it to a square, whatever its proportions; uint8 (3, side, side).
+    """Decode a file, local or s3:// or gs://, and resize it to a square, whatever its proportions; uint8 (3, side, side).
 
     Raises:
         UserError: for a file that is missing, is not an image, or is damaged or cut short.
     """
     try:
-        data = Path(path).read_bytes()
+        data = remote.read(path)
     except OSError as error:
-        raise UserError(f"The image {str(path)!r} cannot be read: {error.strerror or error}.") from None
+        here = f"on the machine {socket.gethostname()!r}"  # of many, it may be the only one without the file
+        raise UserError(f"The image {str(path)!r} cannot be read: {error.strerror or error} ({here}).") from None
     return resize(decode(data, str(path)), side)
 
 
@@ -51,6 +54,12 @@ def decode(data: bytes, name: str) -> Tensor:
     """
     if not data:
         raise UserError(f"The image {name!r} is empty (0 bytes): it was not copied whole; fetch it again.")
+    if data.startswith(_RAW[:3]):
+        found = _RAW_HEADER.match(data)
+        height, width = (int(found[2]), int(found[1])) if found else (0, 0)
+        if found and len(data) == found.end() + 3 * height * width:
+            pixels = torch.frombuffer(bytearray(memoryview(data)[found.end() :]), dtype=torch.uint8)
+            return pixels.view(height, width, 3).permute(2, 0, 1)
     if decode_image is not None:
         try:
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -74,61 +83,21 @@ def decode(data: bytes, name: str) -> Tensor:
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 
-def resize(image: Tensor, side: int) -> Tensor:
-    if image.shape[-2:] == (side, side):
-        return image
-    return F.resize(image, [side, side], interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+def raw(image: Tensor) -> bytes:
+    """uint8 (3, height, width) as a file without compression (portable pixmap), which needs no decoding."""
+    _, height, width = image.shape
+    return _RAW % (width, height) + image.permute(1, 2, 0).contiguous().numpy().tobytes()
 
 
-def augment(image: Tensor, spec: Augmentation, size: int, rng: np.random.Generator) -> Tensor:
-    """Crop, flip, cut a hole, RandAugment, in this order; the given image stays as it is.
-
-    Args:
-        image: uint8 square, already of ``spec.resize``.
-        spec: what to do.
-        size: side of the result in pixels.
-        rng: the only source of chance.
-    """
-    if spec.multiscale:
-        whole = image.shape[-1]
-        side = max(round(whole * spec.multiscale[rng.integers(len(spec.multiscale))]), 1)
-        top, left = rng.integers(0, whole - side + 1, 2).tolist()
-        image = image[:, top : top + side, left : left + side]
-    image = resize(image, size)
-    if spec.flip and rng.random() < 0.5:
-        image = image.flip(-1)
-    if spec.cutout:
-        image = cutout(image, round(spec.cutout * size), rng)
-    if spec.randaugment:
-        # torchvision draws from torch's global generator: lend it this image's numbers, and put it back
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(int(rng.integers(2**62)))
-        image = _randaugment(spec.randaugment, spec.randaugment_magnitude)(image)
-        torch.set_rng_state(state)
-    return image
-
-
-def cutout(image: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """A square hole of one random colour, its centre anywhere in the image, cut off at the border.
-
-    Source: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017 (there the
-    hole is zero after normalisation; the method's released code fills it with a random colour, and so do we).
-    """
-    height, width = image.shape[-2:]
-    top, left = int(rng.integers(height)) - side // 2, int(rng.integers(width)) - side // 2
-    image = image.clone()
-    colour = torch.from_numpy(rng.integers(0, 256, (3, 1, 1), dtype=np.uint8))
-    image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = colour
-    return image
-
-
-@lru_cache
-def _randaugment(operations: int, magnitude: int) -> v2.RandAugment:
-    return v2.RandAugment(num_ops=operations, magnitude=magnitude)
+def raw_length(side: int) -> int:
+    """Bytes of that file for a square."""
+    return len(_RAW % (side, side)) + 3 * side * side
 
 
 def to_input(images: Tensor) -> Tensor:
-    """uint8 (..., 3, height, width) to normalised float32."""
+    """uint8 (..., 3, height, width) to normalised float32; rows of memory on a CPU, channels last on a GPU."""
     mean = torch.tensor(MEAN, device=images.device).mul_(255).view(3, 1, 1)
     std = torch.tensor(STD, device=images.device).mul_(255).view(3, 1, 1)
+    if images.device.type == "cpu":
+        images = images.contiguous()
     return images.float().sub_(mean).div_(std)

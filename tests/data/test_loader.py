@@ -97,6 +97,23 @@ def test_loader_processes_give_the_same_bytes_and_name_bad_files(tmp_path):
     assert bad in messages[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers):
+    """As on a GPU, but on this device."""
+    spec = Augmentation(resize=48, multiscale=(1.0, 0.75, 0.5), flip=True, cutout=0.25, randaugment=2)
+    each, batched = (
+        loader(small_scenes.train, augmentation=spec, batched=b, workers=w) for b, w in ((False, 0), (True, workers))
+    )
+    assert all(map(equal, each.batches(2), batched.batches(2)))
+    assert all(map(equal, each.batches(2, start_step=3), batched.batches(2, start_step=3)))
+    shares = [
+        list(loader(small_scenes.train, augmentation=spec, batched=True, rank=r, world_size=2).batches(3)) for r in (0, 1)
+    ]
+    for batch, *parts in zip(each.batches(3), *shares, strict=True):
+        real = [p for p in parts if (p.weight == 1).all()]
+        assert torch.equal(torch.cat([p.images for p in real]), batch.images)
+
+
 @pytest.mark.parametrize("start", [1, 3, 5, 6])
 def test_an_epoch_goes_on_where_it_stopped(small_scenes, start):
     one = loader(small_scenes.train)

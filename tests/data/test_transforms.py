@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from sadcl.config import Augmentation
 from sadcl.data import transforms
-from sadcl.data.transforms import augment, cutout, decode, read_image, resize, to_input
+from sadcl.data.augment import resize
+from sadcl.data.transforms import decode, raw, raw_length, read_image, to_input
 from sadcl.errors import UserError
 
 
@@ -61,6 +61,13 @@ def test_decoding_is_pillows(data, fast, tmp_path, monkeypatch):
     assert read_image(tmp_path / "named.jpg", 16).shape == (3, 16, 16)
 
 
+def test_a_file_without_compression_is_its_pixels():
+    image = torch.from_numpy(np.array(picture(24, 24))).permute(2, 0, 1)
+    assert torch.equal(decode(raw(image), "x.jpg"), image)
+    assert len(raw(image)) == raw_length(24)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raw(image)))), np.array(picture(24, 24)))
+
+
 def test_sixteen_bit_png_is_brought_to_bytes():
     data = encoded(Image.fromarray(np.array([[0, 256, 40_000, 65_535]], np.uint16)), "PNG")
     image = decode(data, "x.png")
@@ -78,6 +85,7 @@ WHOLE = encoded(Image.effect_noise((64, 64), 90).convert("RGB"))
         (b"GIF89a, not really", r"bad.jpg' \(18 bytes\) cannot be decoded"),
         (b"<html>404</html>", r"cannot be decoded: no known image format"),
         (WHOLE[:20], r"cannot be decoded"),
+        (raw(torch.zeros(3, 64, 64, dtype=torch.uint8))[:-1], r"cannot be decoded"),
         (WHOLE[: len(WHOLE) // 2], r"cannot be decoded: .*truncated"),
         (WHOLE[:-40], r"cannot be decoded: .*truncated"),
         (WHOLE[:-2], r"cannot be decoded: .*truncated"),
@@ -112,66 +120,3 @@ def test_normalisation():
     ).view(3, 1, 1).double()
     torch.testing.assert_close(to_input(image).double(), expected, atol=1e-6, rtol=1e-6)
     assert torch.equal(to_input(image[None])[0], to_input(image))  # a batch is its images
-
-
-SPECS = [
-    Augmentation(flip=True),
-    Augmentation(multiscale=(1.0, 0.75, 0.5)),
-    Augmentation(cutout=0.5),
-    Augmentation(randaugment=2),
-    Augmentation(multiscale=(0.75,), flip=True, cutout=0.3, randaugment=2, randaugment_magnitude=20),
-]
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_augmentation_is_a_function_of_its_generator_alone(spec):
-    image = torch.from_numpy(np.array(picture(48, 48))).permute(2, 0, 1).contiguous()
-    before = image.clone()
-    results = []
-    for seed, disturbance in ((0, 1), (0, 2), *((s, 3) for s in range(1, 12))):
-        torch.manual_seed(disturbance)
-        state = torch.get_rng_state()
-        results.append(augment(image, spec, 32, np.random.default_rng(seed)))
-        assert torch.equal(torch.get_rng_state(), state)  # dropout after it sees the same numbers as without it
-    assert torch.equal(image, before)
-    assert all(r.shape == (3, 32, 32) and r.dtype == torch.uint8 for r in results)
-    assert torch.equal(results[0], results[1])
-    assert any(not torch.equal(results[0], r) for r in results[2:])
-
-
-def test_flip_mirrors_half_of_the_images():
-    image = torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)
-    mirrored = 0
-    for seed in range(200):
-        result = augment(image, Augmentation(flip=True), 32, np.random.default_rng(seed))
-        assert torch.equal(result, image) or torch.equal(result, image.flip(-1))
-        mirrored += not torch.equal(result, image)
-    assert 70 < mirrored < 130
-
-
-def test_a_crop_is_a_part_of_the_image():
-    """Of a picture whose red is the column and green the row, a half-size crop spans half of the values."""
-    y, x = np.mgrid[:64, :64]
-    image = torch.from_numpy(np.stack([x * 4, y * 4, 0 * x]).astype(np.uint8))
-    starts = set()
-    for seed in range(30):
-        crop = augment(image, Augmentation(multiscale=(0.5,)), 64, np.random.default_rng(seed)).int()
-        for channel in crop[:2]:
-            assert channel.max() - channel.min() == 31 * 4
-        starts.add((int(crop[0].min()), int(crop[1].min())))
-    assert len(starts) > 20
-
-
-def test_cutout_is_one_square_cut_off_at_the_border():
-    image = torch.full((3, 20, 20), 77, dtype=torch.uint8)
-    sizes = set()
-    for seed in range(100):
-        result = cutout(image, 8, np.random.default_rng(seed))
-        hole = (result != 77).any(dim=0)
-        rows, columns = hole.any(dim=1).sum().item(), hole.any(dim=0).sum().item()
-        assert hole.sum() == rows * columns
-        assert 1 <= rows <= 8
-        assert 1 <= columns <= 8
-        sizes.add((rows, columns))
-    assert (8, 8) in sizes
-    assert len(sizes) > 5

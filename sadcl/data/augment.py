@@ -1,0 +1,272 @@
+"""Crop, flip, hole and RandAugment for one image or a batch of them, on the CPU or on a device.
+
+What happens to an image is drawn first, as a row of numbers (:func:`draw`), and done afterwards (:func:`apply`) by integers
+and by float operations that round once each. So an image comes out the same alone, in any batch and on any device, but for
+the resizing of a crop: that is fixed-point on a CPU and float on a GPU, and a value may differ by one of its 256 levels.
+
+Axes: B images, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from sadcl.config import Augmentation
+
+_TOP, _LEFT, _SIDE, _FLIP, _HOLE, _COLOUR, _OPERATIONS = 0, 1, 2, 3, 4, 6, 9
+"""Columns of a plan; ``_HOLE`` has two, ``_COLOUR`` three, and each operation two: its number and its magnitude."""
+_BINS = 30
+"""Of RandAugment's magnitudes: the largest."""
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """uint8 (..., 3, height, width) to squares, bilinear with antialiasing."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.resize(images, [side, side], interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+
+
+def augment(image: Tensor, spec: Augmentation, size: int, rng: np.random.Generator) -> Tensor:
+    """Crop, flip, cut a hole, RandAugment, in this order; the given image stays as it is.
+
+    Args:
+        image: uint8 square, already of ``spec.resize``.
+        spec: what to do.
+        size: side of the result in pixels.
+        rng: the only source of chance.
+    """
+    return apply(image[None], draw(spec, image.shape[-1], size, rng)[None], spec, size)[0]
+
+
+def draw(spec: Augmentation, whole: int, size: int, rng: np.random.Generator) -> Tensor:
+    """What will happen to one image: a row of float64 numbers.
+
+    Args:
+        whole: side of the image that is cropped.
+        size: side of the result.
+    """
+    plan = np.zeros(_OPERATIONS + 2 * spec.randaugment)
+    plan[_SIDE] = whole
+    if spec.multiscale:
+        plan[_SIDE] = side = max(round(whole * spec.multiscale[rng.integers(len(spec.multiscale))]), 1)
+        plan[_TOP : _LEFT + 1] = rng.integers(0, whole - side + 1, 2)
+    if spec.flip:
+        plan[_FLIP] = rng.random() < 0.5
+    if spec.cutout:
+        plan[_HOLE : _HOLE + 2] = rng.integers(0, size, 2) - round(spec.cutout * size) // 2
+        plan[_COLOUR : _COLOUR + 3] = rng.integers(0, 256, 3)
+    for column in range(_OPERATIONS, len(plan), 2):
+        number = rng.integers(len(OPERATIONS))
+        _, magnitude, signed = OPERATIONS[number]
+        sign = -1 if signed and rng.random() < 0.5 else 1
+        plan[column : column + 2] = number, sign * magnitude(spec.randaugment_magnitude, size)
+    return torch.from_numpy(plan)
+
+
+def apply(images: Tensor, plans: Tensor, spec: Augmentation, size: int) -> Tensor:
+    """Do what was drawn.
+
+    Args:
+        images: uint8 (B, 3, W, W), on any device.
+        plans: (B, columns) on the CPU, a row of :func:`draw` each.
+
+    Returns:
+        uint8 (B, 3, S, S) of side ``size``, on the same device.
+    """
+    if spec.multiscale:
+        images = _crop(images, plans, size)
+    images = resize(images, size)
+    if spec.flip:
+        images = _some(images, plans[:, _FLIP] > 0, lambda some, _: some.flip(-1))
+    if spec.cutout:
+        images = _cut(images, plans, round(spec.cutout * size))
+    if spec.randaugment:
+        images = images.contiguous()
+    for column in range(_OPERATIONS, plans.shape[1], 2):
+        for number in plans[:, column].unique().int().tolist():
+            operation, magnitude = OPERATIONS[number][0], plans[:, column + 1]
+            chosen = plans[:, column] == number
+            images = _some(images, chosen, lambda some, at, do=operation, m=magnitude: do(some, m[at]))  # type: ignore[misc]
+    return images
+
+
+def _some(images: Tensor, chosen: Tensor, do: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The images, and in place of the chosen ones what becomes of them."""
+    if not bool(chosen.any()):
+        return images
+    if bool(chosen.all()):
+        return do(images, chosen)
+    where = chosen.nonzero()[:, 0].to(images.device)
+    return images.index_copy(0, where, do(images.index_select(0, where), chosen))
+
+
+def _crop(images: Tensor, plans: Tensor, size: int) -> Tensor:
+    """Windows of the same side are resized together."""
+    out = images.new_empty((len(images), 3, size, size))
+    places = plans[:, : _SIDE + 1].int().tolist()
+    for side in {side for _, _, side in places}:
+        at = [i for i, place in enumerate(places) if place[2] == side]
+        windows = torch.empty((len(at), 3, side, side), dtype=torch.uint8, device=images.device)
+        windows = windows.contiguous(memory_format=torch.channels_last)  # which the resizing of bytes is fast for
+        for window, i in zip(windows, at, strict=True):
+            top, left, _ = places[i]
+            window.copy_(images[i, :, top : top + side, left : left + side])
+        resized = resize(windows, size)
+        if len(at) == len(images):
+            return resized
+        out[torch.tensor(at, device=images.device)] = resized
+    return out
+
+
+def _cut(images: Tensor, plans: Tensor, side: int) -> Tensor:
+    """A square hole of one random colour in each image, its centre anywhere, cut off at the border.
+
+    Source: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017 (there the
+    hole is zero after normalisation; the method's released code fills it with a random colour, and so do we).
+    """
+    images = images.clone()
+    colours = plans[:, _COLOUR : _COLOUR + 3].to(torch.uint8).to(images.device)[:, :, None, None]
+    for image, colour, (top, left) in zip(images, colours, plans[:, _HOLE : _HOLE + 2].int().tolist(), strict=True):
+        image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = colour
+    return images
+
+
+def _identity(images: Tensor, magnitude: Tensor) -> Tensor:
+    return images
+
+
+_Matrix = tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]
+
+
+def _affine(matrix: Callable[[NDArray[np.float64], int], _Matrix]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Nearest pixels of a map from places in the result to places in the image, both about the centre; zeros outside."""
+
+    def do(images: Tensor, magnitude: Tensor) -> Tensor:
+        B, S = len(images), images.shape[-1]
+        m_B23 = np.empty((B, 2, 3))
+        for axis, row in enumerate(matrix(magnitude.numpy(), S)):
+            for column, value in enumerate(row):
+                m_B23[:, axis, column] = value
+        at_S = np.arange(S) - (S - 1) / 2
+        middle = (S - 1) / 2 + 1.5  # one for the border of zeros, a half to round
+        parts = (m_B23[..., :1] * at_S, m_B23[..., 1:2] * at_S + m_B23[..., 2:] + middle)
+        along, across = (torch.from_numpy((p * 2**16).round().astype(np.int32)).to(images.device) for p in parts)
+        x_y = ((along[:, :, None, :] + across[:, :, :, None]) >> 16).clamp_(0, S + 1)
+        index = (x_y[:, 1] * (S + 2)).add_(x_y[:, 0]).flatten(1).long()
+        padded = torch.nn.functional.pad(images, (1, 1, 1, 1)).flatten(2)
+        return padded.gather(2, index[:, None].expand(-1, 3, -1)).view_as(images)
+
+    return do
+
+
+def _rotation(degrees: NDArray[np.float64], side: int) -> _Matrix:
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return (cos, -sin, 0), (sin, cos, 0)
+
+
+def _bytes(values: Tensor) -> Tensor:
+    """Float to uint8, clamped and cut off; by way of int16, which is five times faster on a CPU."""
+    return values.clamp_(0, 255).short().to(torch.uint8)
+
+
+def _factor(images: Tensor, value: Tensor) -> Tensor:
+    return value.float().to(images.device)[:, None, None, None]
+
+
+def _gray(images: Tensor) -> Tensor:
+    """Whole-numbered luminance, (B, 1, S, S) float32."""
+    red, green, blue = (channel.float() for channel in images.split(1, dim=1))
+    return red.mul_(0.2989).add_(green.mul_(0.587)).add_(blue.mul_(0.114)).floor_()
+
+
+def _blend(images: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
+    """(1 + m) of the image and -m of the other, which is used up."""
+    return _bytes(images.float().mul_(_factor(images, 1 + magnitude)).add_(other.mul_(_factor(images, -magnitude))))
+
+
+def _brightness(images: Tensor, magnitude: Tensor) -> Tensor:
+    return _bytes(images.float().mul_(_factor(images, 1 + magnitude)))
+
+
+def _colour(images: Tensor, magnitude: Tensor) -> Tensor:
+    return _blend(images, _gray(images), magnitude)
+
+
+def _contrast(images: Tensor, magnitude: Tensor) -> Tensor:
+    total = _gray(images).sum((1, 2, 3), dtype=torch.float64, keepdim=True)  # of integers: the same in any order
+    return _blend(images, (total / images[0, 0].numel()).float(), magnitude)
+
+
+def _sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
+    """Against a blur by 3 x 3 weights, 5 in the middle and 1 around; the border stays."""
+    x = images.short()
+    rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
+    blurred = (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]).add_(x[..., 1:-1, 1:-1], alpha=4).float()
+    inner, out = images[..., 1:-1, 1:-1].float(), images.clone()
+    blurred.mul_(1 / 13).round_().sub_(inner).mul_(_factor(images, -magnitude))
+    out[..., 1:-1, 1:-1] = _bytes(inner.add_(blurred))
+    return out
+
+
+def _posterize(images: Tensor, bits: Tensor) -> Tensor:
+    mask = (256 - 2 ** (8 - bits)).to(torch.uint8).to(images.device)
+    return images & mask[:, None, None, None]
+
+
+def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    bright = images >= threshold.ceil().to(torch.int16).to(images.device)[:, None, None, None]
+    return images ^ (bright.to(torch.uint8) * 255)
+
+
+def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
+    low, high = (value.float() for value in (images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)))
+    flat = low == high
+    scale = (high - low).mul_(1 / 255).masked_fill_(flat, 1)
+    return _bytes(images.float().sub_(low.masked_fill_(flat, 0)).div_(scale))
+
+
+def _equalize(images: Tensor, magnitude: Tensor) -> Tensor:
+    """Pillow's way: by the pixels of each value below the brightest."""
+    B, S = len(images), images.shape[-1]
+    offset = torch.arange(0, B * 3 * 256, 256, dtype=torch.int32, device=images.device).view(B, 3, 1, 1)
+    values = (images + offset).flatten()
+    count = torch.bincount(values, minlength=B * 3 * 256).view(B, 3, 256)
+    summed = count.cumsum(2)
+    brightest = count.gather(2, summed.argmax(2, keepdim=True))
+    step = (S * S - brightest) // 255
+    table = ((summed + step // 2) // step.clamp(min=1)).clamp_(0, 255).roll(1, 2)
+    table[..., 0] = 0
+    table = torch.where(step == 0, torch.arange(256, device=images.device), table).to(torch.uint8)
+    return table.flatten().index_select(0, values).view_as(images)
+
+
+_Magnitude = Callable[[int, int], float]
+OPERATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], _Magnitude, bool], ...] = (
+    (_identity, lambda m, S: 0, False),
+    (_affine(lambda m, S: ((1, m, m * S / 2), (0, 1, 0))), lambda m, S: 0.3 * m / _BINS, True),
+    (_affine(lambda m, S: ((1, 0, 0), (m, 1, m * S / 2))), lambda m, S: 0.3 * m / _BINS, True),
+    (_affine(lambda m, S: ((1, 0, -m), (0, 1, 0))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
+    (_affine(lambda m, S: ((1, 0, 0), (0, 1, -m))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
+    (_affine(_rotation), lambda m, S: 30 * m / _BINS, True),
+    (_brightness, lambda m, S: 0.9 * m / _BINS, True),
+    (_colour, lambda m, S: 0.9 * m / _BINS, True),
+    (_contrast, lambda m, S: 0.9 * m / _BINS, True),
+    (_sharpness, lambda m, S: 0.9 * m / _BINS, True),
+    (_posterize, lambda m, S: 8 - round(m / (_BINS / 4)), False),
+    (_solarize, lambda m, S: 255 * (1 - m / _BINS), False),
+    (_autocontrast, lambda m, S: 0, False),
+    (_equalize, lambda m, S: 0, False),
+)
+"""Of RandAugment, in torchvision's order: what is done, its magnitude of ``randaugment_magnitude`` and side, whether a coin
+decides its sign.
+
+Source: Cubuk, Zoph, Shlens, Le, RandAugment: Practical Automated Data Augmentation with a Reduced Search Space, 2020.
+"""
