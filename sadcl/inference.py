@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sadcl import build
+from sadcl import build, storage
 from sadcl.config import Config
 from sadcl.data import ImageSet, Progress, voc
 from sadcl.data import load as load_data
@@ -160,7 +160,7 @@ def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress 
             f"The checkpoint knows no {lacking[0]!r}: VOC's {len(voc.LABELS)} classes are needed, and {len(lacking)} of them "
             f"are not among its {len(predictor.labels)} labels."
         )
-    images = voc.server_images(Path(data_root).expanduser().absolute())
+    images = voc.server_images(storage.local(data_root))
     scores_NL, _ = _scores(predictor, images, torch.get_num_threads(), progress)
     with io.BytesIO() as sink:
         with tarfile.open(fileobj=sink, mode="w:gz") as archive:

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from sadcl import build, data, runner, study
+from sadcl import storage as storage_of
 from sadcl.config import Config
 from sadcl.console import Watch, bar, console, guarded, shout
 from sadcl.data import checks
@@ -167,8 +167,8 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
     if scale == "full":
         at_once = max(int(here / gpus), workers) if gpus and here else workers
         cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
-    absolute = root if "://" in root else str(Path(root).expanduser().resolve())
-    place = str(Path(data_root).expanduser().resolve()) if data_root is not None and "://" not in data_root else data_root
+    absolute = root if "://" in root else str(storage_of.local(root))
+    place = str(storage_of.local(data_root)) if data_root is not None and "://" not in data_root else data_root
     return Where(absolute, place, scale, workers, cpus, gpus)
 
 
@@ -191,7 +191,7 @@ def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
     uri = config.model.start
     if uri is None:
         return config, ""
-    uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
+    uri = uri if "://" in uri else str(storage_of.local(uri))
     network = build.model(config, len(labels), pretrained=False)
     taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels, whole=not config.stage1.epochs)
     console.print(f"  starts from {uri}: {taken}", highlight=False)

@@ -159,14 +159,16 @@ def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
     return writer.row
 
 
-@functools.lru_cache(maxsize=4)
-def _load(spec: str, root: str | None) -> data.MultiLabelData:
-    return data.load(Data.model_validate_json(spec), root)
-
-
 def load(spec: Data, root: str | None) -> data.MultiLabelData:
-    """The data, read once a process."""
-    return _load(spec.model_dump_json(), root)
+    """The data as it is now; while it is the same, the same object, whose decoded images are kept."""
+    found = data.load(spec, root)
+    _LAST[found.digest, root] = same = _LAST.pop((found.digest, root), found)
+    while len(_LAST) > 4:
+        _LAST.pop(next(iter(_LAST)))
+    return same
+
+
+_LAST: dict[tuple[str, str | None], data.MultiLabelData] = {}
 
 
 def folder(trial: Trial, where: Where) -> str:

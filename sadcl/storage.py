@@ -26,9 +26,21 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     try:
         if "://" in text:
             return fs.FileSystem.from_uri(text)
-        return fs.LocalFileSystem(), str(Path(text).expanduser().resolve())
+        return fs.LocalFileSystem(), str(local(text))
     except (OSError, ValueError) as error:
         raise UserError(f"The storage {text!r} cannot be opened: {error}. Use a folder, s3://... or gs://...") from None
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, links as they are: on another machine they may lead elsewhere.
+
+    Raises:
+        UserError: for the home folder of a user who has none.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{os.fspath(path)!r} is in a home folder that this machine does not know.") from None
 
 
 def join(root: str | os.PathLike[str], *parts: str) -> str:

@@ -32,7 +32,7 @@ MAY = {
     "search": {"config", "errors"},
     "build": BUILD,
     "training": BUILD | {"build", "storage"},
-    "inference": {"build", "model", "data", "metrics", "config", "training", "errors"},
+    "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "runner": {"config", "data", "training", "search", "results", "distributed", "storage", "errors"},
     "study": {"search", "results", "storage", "errors"},
     "ray_backend": {

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sadcl import storage
 from sadcl.config import Data
 from sadcl.data import coco, files, folder, manifest, nuswide, prepared, remote, scenes, split, vg500, voc
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
@@ -111,7 +112,7 @@ def listed(config: Data, root: str | Path | None = None, *, progress: Progress |
         if config.prepared is not None:
             raise UserError(f"data.prepared = {config.prepared} is not possible with the embedded scenes.")
         place = scenes.ensure(
-            Path(root).expanduser() if root is not None else manifest.cache(),
+            storage.local(root) if root is not None else manifest.cache(),
             seed=config.scene_seed,
             train=config.scene_train,
             test=config.scene_test,
@@ -126,8 +127,11 @@ def listed(config: Data, root: str | Path | None = None, *, progress: Progress |
     reader = _READERS[reading.name]
     fields = reading.model_dump_json(exclude=_ELSEWHERE | _AFTERWARDS)
     with _explained(config.name, place, root):
-        key = manifest.key_of(place, reader.sources(place, reading), reading.name, fields)
-        splits = manifest.cached(key, lambda: reader.read(place, reading))
+
+        def key() -> str:
+            return manifest.key_of(place, reader.sources(place, reading), reading.name, fields)
+
+        splits = manifest.cached(key(), lambda: reader.read(place, reading), key)
     return Listed(config, place, reader, reading, splits)
 
 
@@ -135,7 +139,7 @@ def place_of(root: str | Path, progress: Progress | None = None) -> Path:
     """The folder that annotations are read from: the root, or the mirror of one that is elsewhere."""
     if remote.elsewhere(root):
         return remote.mirrored(str(root).rstrip("/"), manifest.cache(), progress)
-    return Path(root).expanduser().absolute()
+    return storage.local(root)
 
 
 def sources(config: Data, root: str | Path) -> list[Path]:

@@ -30,11 +30,14 @@ _CHECK = 4  # bytes of the checksum that follows the Arrow file
 
 def cache() -> Path:
     """The user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "sadcl"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / f"sadcl-{os.getuid()}"
+    return Path(home).absolute() / "sadcl"
 
 
-def cached(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[ImageSet]:
+def cached(key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None) -> list[ImageSet]:
     """The sets that ``derive`` gives, from the cache where they are there under this key.
 
     A file that is missing or damaged is derived anew; where the cache cannot be written, the sets stay in memory.
@@ -42,6 +45,7 @@ def cached(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[ImageSet]
     Args:
         key: hexadecimal digits; whatever the sets depend on has to be in them.
         derive: reads the sets, all with the same labels.
+        key_now: the key anew; where it has become another while the sets were read, they are not kept.
     """
     path = cache() / "manifests" / f"{key}.arrow"
     try:
@@ -52,6 +56,8 @@ def cached(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[ImageSet]
     except (OSError, ValueError):  # of which Arrow's errors are
         pass
     sets = list(derive())
+    if key_now is not None and key_now() != key:
+        return sets
     try:
         _write(path, sets)
         _prune(path.parent)
@@ -69,12 +75,16 @@ def _prune(folder: Path) -> None:
 
 
 def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
-    """Of what a reader is about to read: size and time of change of each source (a folder's too), and the words."""
+    """Of what a reader is about to read: which file each source is, its size and when it was changed, and the words.
+
+    The time of the inode counts too, because copies keep the other one.
+    """
     states = []
     for path in sources:
         try:
             state = path.stat()
-            states.append(f"{path.relative_to(root).as_posix()} {state.st_size} {state.st_mtime_ns}")
+            times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+            states.append(f"{path.relative_to(root).as_posix()} {state.st_ino} {state.st_size} {times}")
         except OSError:
             states.append(f"{path.relative_to(root).as_posix()} is not there")
     return digest_of(VERSION, str(root), *words, "", *states)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, TEST, TRAIN
 
+from sadcl import runner
+from sadcl.config import Data
 from sadcl.data import load, manifest
 from sadcl.data.loader import Loader
+from sadcl.errors import UserError
 
 
 @pytest.fixture
@@ -70,3 +73,81 @@ def test_loader_processes_start_after_the_manifest_was_removed(copies):
     (batch,) = loader.batches(0)
     assert (batch.targets.numpy() == images.targets).all()
     assert np.isfinite(batch.images.numpy()).all()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of one's own, and what writes its table with a label for its first image, as long as the others."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "own"
+    root.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (root / name).touch()
+
+    def write(label):
+        (root / "labels.csv").write_text(f"file,labels,split\na.jpg,{label},train\nb.jpg,cat;dog,test\n")
+
+    write("cat")
+    return root, write
+
+
+CONFIG = Data(name="folder", holdout=0.0)
+
+
+def shown(data):
+    return [data.labels[i] for i in np.flatnonzero(data.train.targets[0])]
+
+
+def test_other_content_of_the_same_size_and_time_is_read_anew(own):
+    root, write = own
+    table = root / "labels.csv"
+    before = table.stat()
+    assert shown(load(CONFIG, root)) == ["cat"]
+    write("dog")
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))  # as copies with their times do
+    assert table.stat().st_size == before.st_size
+    assert shown(load(CONFIG, root)) == ["dog"]
+
+
+def test_one_process_trains_on_what_is_there_now(own):
+    root, write = own
+    first = runner.load(CONFIG, str(root))
+    assert runner.load(CONFIG, str(root)) is first  # decoded images go with the object
+    write("dog")
+    assert shown(runner.load(CONFIG, str(root))) == ["dog"]
+    write("cat")
+    assert runner.load(CONFIG, str(root)) is first
+
+
+def test_what_changes_while_it_is_read_is_not_kept(own, monkeypatch):
+    from sadcl.data import folder
+
+    root, write = own
+    read = folder.read
+
+    def slow(*given):
+        write("dog")
+        found = read(*given)
+        write("cat")
+        return found
+
+    monkeypatch.setattr(folder, "read", slow)
+    assert shown(load(CONFIG, root)) == ["dog"]
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
+    assert shown(load(CONFIG, root)) == ["cat"]
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(manifest.Path, "home", homeless)
+    assert manifest.cache().is_absolute()
+
+
+def test_the_home_of_nobody_is_a_users_error():
+    with pytest.raises(UserError, match="'~nobody-at-all/x' is in a home folder that this machine does not know"):
+        load(CONFIG, "~nobody-at-all/x")
