@@ -159,7 +159,7 @@ def _affine(matrix: Callable[[NDArray[np.float64], int], _Matrix]) -> Callable[[
         middle = (S - 1) / 2 + 1.5  # one for the border of zeros, a half to round
         parts = (m_B23[..., :1] * at_S, m_B23[..., 1:2] * at_S + m_B23[..., 2:] + middle)
         along, across = (torch.from_numpy((p * 2**16).round().astype(np.int32)).to(images.device) for p in parts)
-        x_y = ((along[:, :, None, :] + across[:, :, :, None]) >> 16).clamp_(0, S + 1)
+        x_y = (along[:, :, None, :] + across[:, :, :, None]).bitwise_right_shift_(16).clamp_(0, S + 1)
         index = (x_y[:, 1] * (S + 2)).add_(x_y[:, 0]).flatten(1).long()
         padded = torch.nn.functional.pad(images, (1, 1, 1, 1)).flatten(2)
         return padded.gather(2, index[:, None].expand(-1, 3, -1)).view_as(images)

@@ -35,7 +35,7 @@ CACHE_SIDE, CACHE_BYTES = 160, 2**30
 _ORDER, _AUGMENT = 1, 2  # streams of random numbers
 
 if sys.platform == "linux":  # glibc gives memory back after each image and takes it again page by page: half of the time
-    for _option, _bytes in ((-3, 2**25), (-1, 2**30)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    for _option, _bytes in ((-3, 2**25), (-1, 2**28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(_option, _bytes)
 
 _Item = tuple[int, tuple[int, ...]]
