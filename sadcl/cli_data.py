@@ -30,10 +30,12 @@ def check(
     """Is my copy right? Exit code 0: it is; 1: it has errors; 2: it cannot be read."""
     from sadcl import storage
     from sadcl.console import bar
-    from sadcl.data import audit
+    from sadcl.data import audit, place_of, prepared
     from sadcl.errors import UserError
 
     config = _config(name, changes or [])
+    if data_root is not None and (mark := prepared.mark_of(place_of(data_root))) is not None:
+        config = config.model_copy(update={"prepared": mark["size"]})  # a copy that says so is checked as what it is
     if report is not None:
         storage.check_new(report)
     try:

@@ -127,6 +127,13 @@ def test_copies_are_never_taken_for_photographs(root, tmp_path):
         data.load(Data(name="scenes", prepared=64))
 
 
+def test_a_copy_is_checked_as_what_it_is(root, tmp_path):
+    prepare(Data(name="coco17"), root, tmp_path / "copy", 64)
+    done = CliRunner().invoke(app, ["data", "check", "coco17", "--data-root", str(tmp_path / "copy")])
+    assert "16 image files read and decoded" in done.output
+    assert not {"corrupt", "empty", "unreadable"} & set(done.output.split())
+
+
 def test_what_can_be_wrong(root, tmp_path, monkeypatch):
     config, copy = Data(name="coco17"), tmp_path / "copy"
     with pytest.raises(UserError, match="nothing to prepare"):
