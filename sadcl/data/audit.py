@@ -110,8 +110,9 @@ def audit(
             result.findings.append(Finding("count", line.severity, detail=detail))
 
     there = []
-    for part, images in zip(PARTS, splits, strict=True):
-        named, positions = files.on_disk(images)
+    final = [files.on_disk(images) for images in splits]
+    files.disjoint(*(named for named, _ in final))
+    for part, images, (named, positions) in zip(PARTS, splits, final, strict=True):
         there.append((remote.moved(named, copy.place, root) if root is not None else named, positions))
         for i in np.setdiff1d(np.arange(len(images)), positions).tolist():
             row = _finding("missing", part, images.files[i].as_py(), detail=f"not in {images.folder}")

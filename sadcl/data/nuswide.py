@@ -54,7 +54,8 @@ def sources(root: Path, config: Data) -> list[Path]:
         )
     names = ("TrainImagelist.txt", "TestImagelist.txt", "Imagelist.txt")
     found = [lists / name for name in names if name != "Imagelist.txt" or (lists / name).is_file()]
-    return [*found, *concepts, *sorted(truth.glob("*/Labels_*.txt")), _images(root)]
+    labels = sorted(path for path in truth.glob("*/Labels_*.txt") if files.encodes(str(path)))
+    return [*found, *concepts, *labels, _images(root)]
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:

@@ -40,7 +40,7 @@ def sources(root: Path, config: Data) -> list[Path]:
     """
     home = _home(root, config.name)
     lists = [home / "ImageSets" / "Main" / f"{part}.txt" for part in _parts(config)]
-    return [*lists, *sorted((home / "Annotations").glob("*.xml"))]
+    return [*lists, *sorted(path for path in (home / "Annotations").glob("*.xml") if files.encodes(path.name))]
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:

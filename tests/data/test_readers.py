@@ -1,6 +1,7 @@
 """What is each publisher's own: difficult objects, lists that disagree, frequencies, tables of one's own."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from layouts import CONCEPTS, LAYOUTS, TEST, TRAIN, objects_xml, put, table
 
-from sadcl.data import load, vg500
+from sadcl.data import files, load, vg500
+from sadcl.data.audit import audit
 from sadcl.errors import UserError
 
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
@@ -233,3 +235,76 @@ def test_ignored_labels_survive_the_manifest(copy):
     put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
     for _ in range(2):
         assert np.flatnonzero(read().train.targets[0] == -1).tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["A.jpg,cat,train", "a.jpg,ant,test"], r"1 images are in .* first 'a.jpg': test images must not train"),
+        (["A.jpg,cat,train", "a.JPG,ant,train", "photos/0.jpg,ant,test"], r"'A.jpg' and 'a.JPG', and both are the file 'a.jpg'"),
+    ],
+)
+def test_two_rows_that_are_one_file_in_another_letter_case(copy, rows, message):
+    root, read = copy("folder-csv")
+    put(root / "a.jpg")
+    table(root / "labels.csv", ["file,labels,split", *rows])
+    refused(read, message)
+    refused(lambda: audit(BY_NAME["folder-csv"].config, root, fast=True), message)
+
+
+def test_two_entries_that_are_one_file_of_visual_genome(copy):
+    root, read = copy("vg500-index")
+    path = root / "vg_category_500_labels_index.json"
+    put(path, json.dumps({**json.loads(path.read_text()), "1.JPG": [2]}))
+    table(root / "train_list_500.txt", ["1.jpg", "1.JPG"])
+    refused(read, r"both are the file 'VG_100K/1.jpg'")
+
+
+def test_files_beside_the_images_whose_names_are_no_text(copy):
+    root, read = copy("voc2007")
+    digest = read().digest
+    for place in ("JPEGImages/\udcff.jpg", "Annotations/\udcff.xml", "\udcff"):
+        put(root / "VOCdevkit/VOC2007" / place)
+    (root / "VOCdevkit/VOC2007/JPEGImages/000000.jpg").rename(root / "VOCdevkit/VOC2007/JPEGImages/000000.JPG")
+    assert read().train.files[0].as_py() == "000000.JPG"
+    os.rename(root / "VOCdevkit/VOC2007/JPEGImages/000000.JPG", root / "VOCdevkit/VOC2007/JPEGImages/000000.jpg")
+    assert read().digest == digest
+
+
+def test_nested_folders_in_another_letter_case(copy):
+    root, read = copy("folder-csv")
+    (root / "photos/more").rename(root / "photos/More")
+    (root / "photos").rename(root / "Photos")
+    assert read().test.files[0].as_py() == "Photos/More/0.jpg"
+    text = (root / "labels.csv").read_text().replace("photos/0.jpg", "PHOTOS/0.jpg")  # two spellings of one folder
+    put(root / "labels.csv", text)
+    assert read().train.files.to_pylist()[:2] == ["Photos/0.jpg", "Photos/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,labels,split,labels", "a.jpg,cat,train,ant"], r"has the column 'labels' twice"),
+        (["file,labels,split", '"a\nb.jpg",cat,train'], r"line 3 has the character \\n in file 'a\\nb.jpg'; remove it"),
+        (["file,labels,split", "a.jpg,c\u2028at,train"], r"line 2 has the character \\u2028 in labels"),
+        (["file,labels,split", "a.jpg,c\0at,train"], r"line 2 has the character \\x00 in labels"),
+    ],
+)
+def test_csv_that_is_wrong(copy, lines, message):
+    root, read = copy("folder-csv")
+    table(root / "labels.csv", lines)
+    refused(read, message)
+
+
+def test_csv_with_quotes_after_blanks_and_line_ends_in_other_columns(tmp_path):
+    put(tmp_path / "x.csv", 'file, labels, note\n"a, b.jpg", "cat", "one\n two\u2028"\nc.jpg,dog,\n')
+    rows = list(files.table(tmp_path / "x.csv", {"file", "labels"}, ""))
+    assert [(row["file"], row["labels"]) for _, row in rows] == [("a, b.jpg", "cat"), ("c.jpg", "dog")]
+    assert rows[1][0].endswith("line 4")
+
+
+def test_lists_have_one_entry_a_line(tmp_path):
+    put(tmp_path / "x.txt", "a\u2028b\r\nc\x85d\re\n")
+    refused(lambda: files.lines(tmp_path / "x.txt", ""), r"line 1 has the character \\u2028 in 'a.u2028b'")
+    put(tmp_path / "x.txt", "a b\r\nc\u3000d\re\n")
+    assert list(files.lines(tmp_path / "x.txt", "")) == ["a b", "c\u3000d", "e"]
