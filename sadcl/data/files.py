@@ -89,8 +89,8 @@ def table(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[
     """Each row of a CSV file with its place, for messages.
 
     Raises:
-        UserError: as :func:`text`, and for a column that is missing or there twice, a field that is missing or has a control character,
-            or a last line without an end.
+        UserError: as :func:`text`, and for a column that is missing or there twice, a field that is missing or has a
+            control character, or a last line without an end.
     """
     content = text(path, hint)
     if not content.endswith(("\n", "\r")):

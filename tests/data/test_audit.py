@@ -317,6 +317,7 @@ def test_a_right_copy_and_few_examples_of_many(copy):
         (("cocoo",), "no data set 'cocoo'; did you mean 'coco'"),
         (("coco",), "say where they are with --data-root"),
         (("folder", "--data-root", "{root}", "--set", "mising=drop"), "Did you mean 'data.missing'"),
+        (("folder", "--data-root", "{root}", "--set", "name=coco"), "the data set is the first argument, 'folder' here"),
         (("folder", "--data-root", "{root}", "--set", "missing"), "--set 'missing' is not possible"),
         (("folder", "--data-root", "{root}", "--set", "missing=maybe"), "data.missing = 'maybe' is not possible"),
         (("folder", "--data-root", "{root}", "--report", "{root}"), "is a folder: give another place"),
@@ -358,3 +359,30 @@ def test_a_look_that_is_stopped_leaves_the_files_that_are_left(monkeypatch):
     monkeypatch.setattr("sadcl.data.audit.audit", stopped)
     code, output, _ = typed("scenes")
     assert (code, output) == (130, "stopped; no report was written.\n")
+
+
+def test_labels_that_look_like_several(copy):
+    config, root, _ = copy("folder-csv")
+    (root / "labels.txt").unlink()
+    put(root / "labels.csv", "file,labels,split\nphotos/0.jpg,\"['ant'; 'bee']\",train\nphotos/1.jpg,\"ant,bee\",test\n")
+    result = audit(config, root)
+    assert [row[2] for row in found(result, "label")] == ["'bee']", "['ant'", "ant,bee"]
+    assert result.right
+
+
+def test_what_follows_a_picture_is_no_hole_in_it(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(picture(1) + bytes(4096) + picture(2))
+    assert "hole" not in dict(probe.look(str(path)).remarks)
+
+
+def test_lab_has_colours(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(picture(1, "TIFF", mode="RGB"))
+    image = Image.open(path).convert("RGB")
+    from PIL import ImageCms
+
+    lab = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    lab.save(path, "TIFF")
+    assert Image.open(path).mode == "LAB"
+    assert "grayscale" not in dict(probe.look(str(path)).remarks)

@@ -119,7 +119,7 @@ def test_nuswide_splits_are_not_mixed_up(copy):
     put(root / "nus_wid_data.csv", content.replace("concept02", "kite"))
     refused(read, r"gives 'images/0001_771.jpg' the label 'kite', which is no concept")
     put(root / "nus_wid_data.csv", content.replace(",val\n", ",test\n"))
-    refused(read, r"line 10 has .* split_name 'test'; a path, and train or val")
+    refused(read, r"line 10 has .* split_name 'test'; a path below the root, and train or val")
     put(root / "nus_wid_data.csv", content.replace("['concept00']", "concept00"))
     refused(read, r"line 2 has label 'concept00'; a list such as")
 
@@ -241,12 +241,16 @@ def test_ignored_labels_survive_the_manifest(copy):
     ("rows", "message"),
     [
         (["A.jpg,cat,train", "a.jpg,ant,test"], r"1 images are in .* first 'a.jpg': test images must not train"),
-        (["A.jpg,cat,train", "a.JPG,ant,train", "photos/0.jpg,ant,test"], r"'A.jpg' and 'a.JPG', and both are the file 'a.jpg'"),
+        (
+            ["A.jpg,cat,train", "a.JPG,ant,train", "b.jpg,ant,test"],
+            r"'A.jpg' and 'a.JPG', and both are the file 'a.jpg'",
+        ),
     ],
 )
 def test_two_rows_that_are_one_file_in_another_letter_case(copy, rows, message):
     root, read = copy("folder-csv")
     put(root / "a.jpg")
+    put(root / "b.jpg")
     table(root / "labels.csv", ["file,labels,split", *rows])
     refused(read, message)
     refused(lambda: audit(BY_NAME["folder-csv"].config, root, fast=True), message)
@@ -308,3 +312,127 @@ def test_lists_have_one_entry_a_line(tmp_path):
     refused(lambda: files.lines(tmp_path / "x.txt", ""), r"line 1 has the character \\u2028 in 'a.u2028b'")
     put(tmp_path / "x.txt", "a b\r\nc\u3000d\re\n")
     assert list(files.lines(tmp_path / "x.txt", "")) == ["a b", "c\u3000d", "e"]
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            '{"file": "a.jpg", "labels": ["cat"], "labels": []}',
+            r"line 1 is not valid JSON: a key is there twice among 'file'",
+        ),
+        (DEEP, r"line 1 is not valid JSON"),
+        (r'{"file": "a.jpg", "labels": ["c\ud800t"]}', r"line 1 has the character .ud800 in 'c.ud800t'; remove it"),
+        (r'{"file": "a\u0000.jpg", "labels": ["cat"]}', r"line 1 has the character .x00 in 'a.x00.jpg'"),
+        ('{"file": "a.jpg", "labels": ["cat", " "]}', r"line 1 has labels \['cat', ' '\]"),
+        (
+            '{"file": "a.jpg", "labels": ["caf\u00e9", "cafe\u0301"]}',
+            r"labels 'cafe.' \('cafe.u0301'\) and 'caf.' \('caf.xe9'\) .* look alike",
+        ),
+    ],
+)
+def test_json_lines_that_are_wrong(copy, row, message):
+    root, read = copy("folder-jsonl")
+    table(root / "train.jsonl", [row])
+    refused(read, message)
+
+
+def test_json_lines_with_separators_in_strings_and_blanks_in_labels(copy):
+    root, read = copy("folder-jsonl")
+    put(root / "..a.jpg")
+    table(root / "train.jsonl", ['{"file": "..a.jpg", "labels": [" ant", "cat "], "note": "one\u2028two\x85"}'])
+    images = read().train
+    assert images.files.to_pylist() == ["..a.jpg"]
+    assert images.labels == ("ant", "bee hive", "cat")
+    assert images.targets.tolist() == [[1, 0, 1]]
+
+
+def test_other_columns_of_parquet_are_not_read(copy, monkeypatch):
+    root, read = copy("folder-parquet")
+    rows = pq.read_table(root / "labels.parquet")
+    pq.write_table(rows.append_column("pixels", pa.array([b"x"] * len(rows))), root / "labels.parquet")
+    asked = []
+    whole = pq.ParquetFile.read
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda file, columns=None: asked.append(columns) or whole(file, columns))
+    read()
+    assert asked == [["file", "labels", "split"]]
+
+
+def test_nesting_that_no_file_has(copy, tmp_path):
+    for name, path in (
+        ("coco14", "annotations/instances_val2014.json"),
+        ("vg500-objects", "objects.json"),
+        ("vg500-index", "vg_category_500_labels_index.json"),
+    ):
+        root, read = copy(name)
+        put(root / path, DEEP)
+        refused(read, path.rsplit("/", 1)[-1])
+    root, read = copy("nuswide-csv")
+    table(root / "nus_wid_data.csv", ["filepath,label,split_name", f"a.jpg,{DEEP},train"])
+    refused(read, r"line 2 has label .*; a list such as")
+
+
+def test_names_of_visual_genome_that_are_no_text(copy):
+    root, read = copy("vg500-objects")
+    put(root / "objects.json", (root / "objects.json").read_text().replace("tree", "tr\\ud800"))
+    refused(read, r"has the character .ud800 in the name 'tr.ud800'")
+    root, read = copy("vg500-index")
+    put(root / "vg_category_500_labels_index.json", r'{"\ud800.jpg": [1]}')
+    refused(read, r"has an entry that is no file name")
+
+
+@pytest.mark.parametrize(
+    ("images", "crowd", "message"),
+    [
+        (["../val2014/a.jpg"], 0, r"lists the file '../val2014/a.jpg'; the plain name of a file in .*train2014"),
+        (["/a.jpg"], 0, r"lists the file '/a.jpg'"),
+        (["./a.jpg"], 0, r"lists the file './a.jpg'"),
+        (["\ud800.jpg"], 0, r"has a file_name with the character .ud800"),
+        (["a\0.jpg"], 0, r"has a file_name with the character .x00"),
+        (["a.jpg"], "0", r"annotation of image_id 0 with iscrowd = '0'; 0 or 1 is possible"),
+        (["a.jpg"], 2, r"iscrowd = 2; 0 or 1"),
+        (["a.jpg"], None, r"iscrowd = None; 0 or 1"),
+    ],
+)
+def test_coco_files_and_crowds_that_are_wrong(copy, images, crowd, message):
+    root, read = copy("coco14")
+    path = root / "annotations/instances_train2014.json"
+    content = json.loads(path.read_text())
+    content["images"] = [{"id": i, "file_name": name} for i, name in enumerate(images)]
+    content["annotations"] = [{"image_id": 0, "category_id": 10, "iscrowd": crowd}]
+    path.write_text(json.dumps(content))
+    refused(read, message)
+
+
+def test_coco_with_both_splits_in_one_folder(copy):
+    root, read = copy("coco17")
+    for path in (root / "val2017").iterdir():
+        path.unlink()
+    (root / "val2017").rmdir()
+    (root / "val2017").symlink_to(root / "train2017")
+    refused(read, r"4 images are in instances_train2017.json and in instances_val2017.json .* must not train")
+
+
+@pytest.mark.parametrize(("stored", "file"), [("0000_70.jpg", "0000_70.jpg"), ("70.jpg", "70.jpg")])
+def test_nuswide_files_that_would_be_two_images(copy, stored, file):
+    root, read = copy("nuswide-lists")
+    table(root / "ImageList/TrainImagelist.txt", [f"{x}\\0000_70.jpg" for x in ("actor", "zoo")])
+    for path in (root / "Groundtruth").rglob("*_Train.txt"):
+        table(path, [0, 1])
+    put(root / "Flickr" / stored)
+    refused(read, rf"lists 'actor/0000_70.jpg' and 'zoo/0000_70.jpg', and both are '{file}' in .*Flickr'")
+
+
+def test_nuswide_labels_beside_an_empty_folder(copy):
+    root, read = copy("nuswide-all")
+    digest = read().digest
+    (root / "Groundtruth/TrainTestLabels").mkdir()
+    assert read().digest == digest
+    table(root / "ImageList/TrainImagelist.txt", ["actor\\0000_70.jpg  1"])
+    refused(read, r"TrainImagelist.txt' line 1 has several columns")
+    root, read = copy("nuswide-csv")
+    put(root / "nus_wid_data.csv", (root / "nus_wid_data.csv").read_text().replace("images/0000_880", "../0000_880"))
+    refused(read, r"has filepath '../0000_880.jpg' .* a path below the root")
