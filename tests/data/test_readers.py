@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from layouts import CONCEPTS, LAYOUTS, TEST, TRAIN, objects_xml, put, table
 
-from sadcl.data import files, load, vg500
+from sadcl.data import files, load, vg500, voc
 from sadcl.data.audit import audit
 from sadcl.errors import UserError
 
@@ -72,6 +72,33 @@ def test_voc_2012_is_tested_on_val_or_by_the_server(copy):
         ("Annotations/000001.xml", objects_xml("VOC2007", [("kat", 0)]), r"000001.xml' has an object of class 'kat'"),
         ("Annotations/000001.xml", objects_xml("VOC2007", [("cat", 2)]), r"000001.xml' has a cat with difficult = '2'"),
         ("Annotations/000001.xml", objects_xml("VOC2012", []), r"000001.xml' belongs to VOC2012, but data.name = 'voc2007'"),
+        ("Annotations/000001.xml", objects_xml("VOC2007", []), r"000001.xml' is no .* found <annotation> with 0 <object>"),
+        ("Annotations/000001.xml", "<html><body/></html>", r"000001.xml' is no annotation of VOC: .* found <html>"),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0), ("dog", 0)]).replace("object>", "Object>", 2),
+            r"found <annotation> with 1 <object> and <Object>",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0)]).replace("<name>cat", "<name>dog</name>\n<name>cat"),
+            r"has an object with 2 names",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0)], "000002.jpg"),
+            r"000001.xml' is the annotation of another image, '000002.jpg'",
+        ),
+        (
+            "Annotations/000001.xml",
+            '<?xml version="1.0" encoding="utf-32"?>' + objects_xml("VOC2007", [("cat", 0)]),
+            r"000001.xml' is not valid XML",
+        ),
+        (
+            "Annotations/000001.xml",
+            '<?xml version="1.0" encoding="klingon"?>' + objects_xml("VOC2007", [("cat", 0)]),
+            r"000001.xml' is not valid XML",
+        ),
         ("ImageSets/Main/test.txt", "000500\n000501\n000500\n", r"test.txt' lists '000500' twice, in lines 1 and 3"),
         ("ImageSets/Main/test.txt", "000500\n\n000003\n", r"1 images are in trainval.txt and in test.txt .* '000003.jpg'"),
         ("ImageSets/Main/test.txt", "000500\n000777\n", r"test.txt lists '000777', but .*000777.xml' cannot be read"),
@@ -142,7 +169,7 @@ def test_vg500_categories_and_its_fixed_permutation(copy, monkeypatch):
     refused(read, r"objects.json' has 12 images, of which 12 would test")
 
 
-@pytest.mark.parametrize("chunk", [400, 450, 777, 5000])
+@pytest.mark.parametrize("chunk", [600, 650, 777, 5000])
 def test_vg500_objects_are_read_in_parts(copy, monkeypatch, chunk):
     root, _ = copy("vg500-objects")
     monkeypatch.setattr(vg500, "CHUNK", chunk)
@@ -234,7 +261,7 @@ def test_ignored_labels_survive_the_manifest(copy):
     root, read = copy("voc2007")
     put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
     for _ in range(2):
-        assert np.flatnonzero(read().train.targets[0] == -1).tolist() == [7]
+        assert np.flatnonzero(read(difficult="ignore").train.targets[0] == -1).tolist() == [7]
 
 
 @pytest.mark.parametrize(
@@ -436,3 +463,17 @@ def test_nuswide_labels_beside_an_empty_folder(copy):
     root, read = copy("nuswide-csv")
     put(root / "nus_wid_data.csv", (root / "nus_wid_data.csv").read_text().replace("images/0000_880", "../0000_880"))
     refused(read, r"has filepath '../0000_880.jpg' .* a path below the root")
+
+
+def test_the_names_of_an_annotation_may_differ_in_letter_case(copy):
+    root, read = copy("voc2007")
+    xml = objects_xml("VOC2007", [("cat", 0)], "A.JPG")
+    put(root / "VOCdevkit/VOC2007/Annotations/a.xml", xml)
+    put(root / "VOCdevkit/VOC2007/JPEGImages/a.jpg")
+    table(root / "VOCdevkit/VOC2007/ImageSets/Main/test.txt", ["a"])
+    assert read().test.targets.sum() == 1
+
+
+def test_voc_2007_is_not_what_the_server_of_2012_takes(copy):
+    root, _ = copy("voc2007-itself")
+    refused(lambda: voc.server_images(root), r"test.txt lists in .* are VOC 2007's, first '000500.jpg'")
