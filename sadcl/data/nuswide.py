@@ -88,7 +88,7 @@ def _listed(path: Path) -> dict[str, int]:
     """The images of a list, each with its position."""
     found: dict[str, int] = {}
     for entry, line in files.lines(path, _HINT).items():
-        if re.search(r"\.\w+\s+\S", entry):
+        if re.search(r"\.(jpe?g|png)\s+\S", entry, re.IGNORECASE):
             raise UserError(
                 f"{str(path)!r} line {line} has several columns, {entry[:80]!r}; the publisher's lists have one image's "
                 "name a line, and labels are in Groundtruth. Use those."

@@ -477,3 +477,9 @@ def test_the_names_of_an_annotation_may_differ_in_letter_case(copy):
 def test_voc_2007_is_not_what_the_server_of_2012_takes(copy):
     root, _ = copy("voc2007-itself")
     refused(lambda: voc.server_images(root), r"test.txt lists in .* are VOC 2007's, first '000500.jpg'")
+
+
+def test_a_root_whose_name_is_no_text(copy, tmp_path):
+    root, _ = copy("voc2007-itself")
+    (tmp_path / "\udcff").symlink_to(root)
+    refused(lambda: load(BY_NAME["voc2007"].config, tmp_path / "\udcff"), r"data root .* is no UTF-8 text; rename")
