@@ -139,6 +139,7 @@ def predict(
     from sadcl import inference
     from sadcl import storage as files
     from sadcl.console import bar
+    from sadcl.data import voc
     from sadcl.errors import UserError
 
     if bool(images) == (voc2012_submission is not None) or (data_root is None) == (voc2012_submission is not None):
@@ -150,7 +151,9 @@ def predict(
         with bar("reading the lists") as show:
             archive = inference.voc2012_submission(predictor, str(data_root), show("looking at the test images"))
         files.write(voc2012_submission, archive)
-        typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.")
+        count = len(voc.server_images(Path(str(data_root)).expanduser().absolute()))
+        odd = f" WARNING: it has {count:,} images; the server expects {voc.SERVER:,}." if count != voc.SERVER else ""
+        typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.{odd}")
         return
     mistakes = []
     for image in images or ():

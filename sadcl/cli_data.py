@@ -93,6 +93,8 @@ def _config(name: str, changes: Sequence[str]) -> Data:
         field, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change!r} is not possible: a policy and its value are needed, such as missing=drop.")
+        if field.removeprefix("data.") == "name":
+            raise UserError(f"--set {change!r} is not possible: the data set is the first argument, {name!r} here.")
         policies[f"data.{field.removeprefix('data.')}"] = value
     return Config().override(policies).data
 

@@ -50,6 +50,8 @@ def resolve(config: Data, root: str | Path | None) -> Data:
     if root is None:
         raise UserError(f"data.name = {config.name!r} needs images: say where they are with --data-root (data_root=).")
     place = place_of(root)
+    if not files.encodes(str(place)):
+        raise UserError(f"The data root {str(root)!r} is no UTF-8 text; rename the folder.")
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
         raise UserError(f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images.")
@@ -78,6 +80,7 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     found = listed(config, root, progress=progress)
     with _explained(found.config.name, found.place, root):
         splits = [files.present(images, config.missing) for images in found.splits]
+        files.disjoint(*splits)  # again: names as they are on disk
     if root is not None:
         splits = [remote.moved(images, found.place, root) for images in splits]
     train, test = splits

@@ -34,6 +34,7 @@ KINDS = {
     "duplicate": ("warning", "same bytes as another image of the split"),
     "hole": ("warning", "zero bytes amid the picture's data, as interrupted downloads leave them"),
     "absent": ("warning", "no image of the split shows the label"),
+    "label": ("warning", "a comma or a bracket in a label's name: is it several names? ';' goes between names"),
     "box": ("note", "a box without area"),
     "unlabelled": ("note", "an image without a label"),
     "ignored": ("note", "whether the image shows the label is left open"),
@@ -110,14 +111,18 @@ def audit(
             result.findings.append(Finding("count", line.severity, detail=detail))
 
     there = []
-    for part, images in zip(PARTS, splits, strict=True):
-        named, positions = files.on_disk(images)
+    final = [files.on_disk(images) for images in splits]
+    files.disjoint(*(named for named, _ in final))
+    for part, images, (named, positions) in zip(PARTS, splits, final, strict=True):
         there.append((remote.moved(named, copy.place, root) if root is not None else named, positions))
         for i in np.setdiff1d(np.arange(len(images)), positions).tolist():
             row = _finding("missing", part, images.files[i].as_py(), detail=f"not in {images.folder}")
             dropped = row._replace(severity="note", detail="left out: data.missing = 'drop'")
             result.findings.append(dropped if config.missing == "drop" else row)
         result.findings += _labels(part, images)
+    if copy.config.name == "folder":
+        odd = [label for label in splits[0].labels if "," in label or label.startswith("[") or label.endswith("]")]
+        result.findings += [_finding("label", label=label) for label in odd]
     if (boxes := getattr(copy.reader, "flat_boxes", None)) is not None:
         show("looking at the boxes")(0, 0)
         for split, file, label, detail in boxes(copy.place, copy.reading, splits):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sadcl.config import Data
+from sadcl.data import files
 from sadcl.data.base import TARGET, ImageSet
 from sadcl.errors import UserError
 
@@ -67,7 +68,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
             f"The annotations of {config.name} in {str(root)!r} disagree: {len(train.labels)} categories in train, "
             f"{len(test.labels)} in val, and {which}. Both files must come from one release."
         )
-    return train, test
+    return files.disjoint(train, test)
 
 
 def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
@@ -90,8 +91,8 @@ def _json(root: Path, part: str, name: str) -> Path:
     return root / "annotations" / f"instances_{part}{YEARS[name]}.json"
 
 
-def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
-    path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
+def _split(root: Path, part: str, year: str, crowd: int) -> ImageSet:
+    path, folder = _json(root, part, year), root / f"{part}{YEARS[year]}"
     content = _content(path)
     categories = {_field(c, "id", int, path): _field(c, "name", str, path) for c in content["categories"]}
     if not categories:
@@ -101,11 +102,17 @@ def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
     if len(set(labels)) < len(content["categories"]):
         raise UserError(f"{str(path)!r} lists a category twice, by id or by name; use the publisher's file.")
 
-    files = {_field(i, "id", int, path): _field(i, "file_name", str, path) for i in content["images"]}
-    if not files:
-        raise UserError(f"{str(path)!r} lists no images: the {part} split of {name} is empty.")
-    row = {identity: i for i, identity in enumerate(sorted(files))}
-    names = [files[identity] for identity in row]
+    images = {_field(i, "id", int, path): _field(i, "file_name", str, path) for i in content["images"]}
+    if not images:
+        raise UserError(f"{str(path)!r} lists no images: the {part} split of {year} is empty.")
+    row = {identity: i for i, identity in enumerate(sorted(images))}
+    names = [images[identity] for identity in row]
+    for name in names:
+        if not files.inside(name):
+            raise UserError(
+                f"{str(path)!r} lists the file {name!r}; the plain name of a file in {str(folder)!r} is needed. Use the "
+                "publisher's file."
+            )
     if len(set(names)) < len(content["images"]):
         raise UserError(f"{str(path)!r} lists an image twice, by id or by file name; use the publisher's file.")
 
@@ -120,11 +127,17 @@ def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
                 f"{len(column)} categories are listed); the file is damaged or was put together wrongly."
             )
         at = row[image], column[category]
-        if not annotation.get("iscrowd"):
+        many = annotation.get("iscrowd", 0)
+        if type(many) is not int or many not in (0, 1):
+            raise UserError(
+                f"{str(path)!r} has an annotation of image_id {image} with iscrowd = {many!r}; 0 or 1 is possible. Use the "
+                "publisher's file."
+            )
+        if not many:
             targets[at] = 1
         elif targets[at] != 1:
             targets[at] = crowd
-    return ImageSet(f"{name}-{part}", str(folder), pa.array(names, pa.string()), targets, labels, path.name)
+    return ImageSet(f"{year}-{part}", str(folder), pa.array(names, pa.string()), targets, labels, path.name)
 
 
 def _content(path: Path) -> dict[str, list[Any]]:
@@ -137,7 +150,7 @@ def _content(path: Path) -> dict[str, list[Any]]:
         ) from None
     try:
         content = json.loads(data, object_hook=_without_outlines)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} ({len(data):,} bytes) is not valid JSON: {error}. It may have been cut short while it was "
             "copied or unpacked; fetch it again."
@@ -164,5 +177,9 @@ def _field(item: Any, key: str, kind: type, path: Path) -> Any:
         raise UserError(
             f"{str(path)!r} has an entry without a usable {key!r} ({kind.__name__} is needed, found {value!r}): "
             f"{json.dumps(item)[:120]}. Use the publisher's file."
+        )
+    if isinstance(value, str) and (char := files.odd(value)):
+        raise UserError(
+            f"{str(path)!r} has a {key} with the character {char}: {ascii(value)[:80]}. Use the publisher's file."
         )
     return value

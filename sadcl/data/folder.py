@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import posixpath
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     else:
         names = list(files.lines(vocabulary, "It names the labels, one a line."))
     column = {label: i for i, label in enumerate(names)}
+    seen: dict[str, str] = {}
+    for label in names:
+        if (other := seen.setdefault(unicodedata.normalize("NFC", label), label)) != label:
+            raise UserError(
+                f"The labels {other!r} ({other!a}) and {label!r} ({label!a}) in {str(root)!r} look alike, written "
+                "in other Unicode characters; write both in the same."
+            )
     if not column:
         raise UserError(f"No row of {' and '.join(p.name for p in paths)} in {str(root)!r} has a label.")
     sets = []
@@ -92,19 +100,29 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if path.suffix == ".parquet":
         try:
-            rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                names = [name for name in ("file", "labels", "split") if name in file.schema_arrow.names]
+                rows = file.read(names).to_pylist()
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{str(path)!r} cannot be read as Parquet: {reason} It is damaged or cut short.") from None
         for number, row in enumerate(rows, start=1):
             yield f"{str(path)!r} row {number}", row
         return
-    for number, line in enumerate(files.text(path, _NEED).splitlines(), start=1):
+    for number, line in enumerate(files.rows(path, _NEED), start=1):
         if line.strip():
             try:
-                yield f"{str(path)!r} line {number}", json.loads(line)
-            except ValueError as error:
+                row = json.loads(line, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{str(path)!r} line {number} is not valid JSON: {error}.") from None
+            yield f"{str(path)!r} line {number}", row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a key is there twice among {', '.join(repr(key) for key, _ in pairs)}")
+    return found
 
 
 def _checked(place: str, row: Any, part: str | None) -> tuple[str, str, list[str]]:
@@ -115,12 +133,16 @@ def _checked(place: str, row: Any, part: str | None) -> tuple[str, str, list[str
             raise UserError(f"{place} has no {key!r}, found {found}; {_NEED}.")
     file, labels, of = row["file"], row["labels"], part or str(row["split"]).strip()
     if isinstance(labels, str):
-        labels = [label for label in map(str.strip, labels.split(";")) if label]
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
+        labels = [label for label in labels.split(";") if label.strip()]
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise UserError(f"{place} has labels {labels!r}; a list of names, or one text with ';' between them, is needed.")
     name = posixpath.normpath(file.strip()) if isinstance(file, str) and file.strip() else "."
-    if name.startswith(("/", "..")) or name == ".":
+    if not files.inside(name):
         raise UserError(f"{place} has the file {file!r}; a path below the folder of the table is needed.")
     if of not in ("train", "test"):
         raise UserError(f"{place} has the split {of!r}; train or test is possible.")
+    labels = [label.strip() for label in labels]
+    for value in (name, *labels):
+        if char := files.odd(value):
+            raise UserError(f"{place} has the character {char} in {ascii(value)[:80]}; remove it.")
     return name, of, labels

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import ast
 import os
+import posixpath
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,8 @@ def sources(root: Path, config: Data) -> list[Path]:
         )
     names = ("TrainImagelist.txt", "TestImagelist.txt", "Imagelist.txt")
     found = [lists / name for name in names if name != "Imagelist.txt" or (lists / name).is_file()]
-    return [*found, *concepts, *sorted(truth.glob("*/Labels_*.txt")), _images(root)]
+    labels = sorted(path for path in truth.glob("*/Labels_*.txt") if files.encodes(str(path)))
+    return [*found, *concepts, *labels, _images(root)]
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -67,17 +70,31 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         return files.disjoint(*_read_csv(root))
     concepts = _concepts(root)
     divided = root / "Groundtruth" / "TrainTestLabels"
+    whole = not any(divided.glob("Labels_*.txt"))
     sets = []
     for part in ("Train", "Test"):
         path = root / "ImageList" / f"{part}Imagelist.txt"
-        names = [entry.replace("\\", "/") for entry in files.lines(path, _HINT)]
-        if divided.is_dir():
+        names = list(_listed(path))
+        if whole:
+            targets = _of_all(root, concepts, names, path)
+        else:
             columns = [_column(divided / f"Labels_{concept}_{part}.txt", path, len(names)) for concept in concepts]
             targets = np.stack(columns, axis=1)
-        else:
-            targets = _of_all(root, concepts, names, path)
         sets.append(_set(root, part.lower(), names, targets, concepts, path.name))
     return files.disjoint(*sets)
+
+
+def _listed(path: Path) -> dict[str, int]:
+    """The images of a list, each with its position."""
+    found: dict[str, int] = {}
+    for entry, line in files.lines(path, _HINT).items():
+        if re.search(r"\.(jpe?g|png)\s+\S", entry, re.IGNORECASE):
+            raise UserError(
+                f"{str(path)!r} line {line} has several columns, {entry[:80]!r}; the publisher's lists have one image's "
+                "name a line, and labels are in Groundtruth. Use those."
+            )
+        found[entry.replace("\\", "/")] = len(found)
+    return found
 
 
 def _concept_lists(root: Path) -> tuple[Path, ...]:
@@ -118,7 +135,7 @@ def _column(path: Path, listed: Path, count: int) -> NDArray[np.int8]:
 def _of_all(root: Path, concepts: tuple[str, ...], names: list[str], listed: Path) -> NDArray[np.int8]:
     """(N, L) of these images out of the ground truth of all."""
     path = root / "ImageList" / "Imagelist.txt"
-    row = {entry.replace("\\", "/"): i for i, entry in enumerate(files.lines(path, _HINT))}
+    row = _listed(path)
     for name in names:
         if name not in row:
             raise UserError(f"{str(listed)!r} lists {name!r}, which {path.name} does not; both must come from one release.")
@@ -133,13 +150,15 @@ def _read_csv(root: Path) -> tuple[ImageSet, ImageSet]:
     for place, row in files.table(path, {"filepath", "label", "split_name"}, "It came with ASL's code."):
         try:
             labels = ast.literal_eval(row["label"])
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the latter two of many brackets
             labels = None
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise UserError(f"{place} has label {row['label']!r}; a list such as ['sky', 'sun'] is needed.")
-        name, part = row["filepath"].replace("\\", "/"), row["split_name"]
-        if not name or part not in ("train", "val"):
-            raise UserError(f"{place} has filepath {name!r} and split_name {part!r}; a path, and train or val, are needed.")
+        name, part = posixpath.normpath(row["filepath"].replace("\\", "/")), row["split_name"]
+        if not files.inside(name) or part not in ("train", "val"):
+            raise UserError(
+                f"{place} has filepath {name!r} and split_name {part!r}; a path below the root, and train or val, are needed."
+            )
         if name in seen:
             raise UserError(f"{place} has {name!r} a second time; remove one of the two rows.")
         seen[name] = part, labels
@@ -171,8 +190,14 @@ def _set(
     entries = set(os.listdir(folder)) if folder.is_dir() else set()
     flat = [name.rsplit("/", 1)[-1] for name in names]
     by_id = [name.rsplit("_", 1)[-1] for name in flat]
-    if entries.intersection(flat):
-        names = flat
-    elif entries.intersection(by_id):
-        names = by_id
+    if stored := next((other for other in (flat, by_id) if entries.intersection(other)), None):
+        of: dict[str, str] = {}
+        for name, file in zip(names, stored, strict=True):
+            if file in of:
+                raise UserError(
+                    f"{listed} lists {of[file]!r} and {name!r}, and both are {file!r} in {str(folder)!r}. Keep the images in "
+                    "folders as they are listed."
+                )
+            of[file] = name
+        names = stored
     return ImageSet(f"nuswide-{part}", str(folder), pa.array(names, pa.string()), targets, concepts, listed)

@@ -69,7 +69,7 @@ def look(path: str) -> Look:
 
 
 def _header(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
-    if image.mode[:1] in "1LIF":
+    if image.mode[:1] in "1LIF" and image.mode != "LAB":
         yield "grayscale", f"mode {image.mode}"
     elif image.mode == "CMYK":
         yield "CMYK", "printing colours; they are converted to red, green and blue"
@@ -82,9 +82,9 @@ def _header(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
 
 
 def _hole(data: bytes) -> Iterator[tuple[str, str]]:
-    """In a JPEG file, between its first scan, before which other segments may have such bytes, and its last byte."""
+    """In a JPEG file, between its first scan and its end: other segments, and what follows, may have such bytes."""
     at = 2
     while data[at] == 0xFF and data[at + 1] != 0xDA:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    if (found := data.find(bytes(HOLE), at, data.rfind(b"\xff\xd9"))) >= 0:
+    if (found := data.find(bytes(HOLE), at, data.find(b"\xff\xd9", at))) >= 0:
         yield "hole", f"from byte {found:,} of {len(data):,}"

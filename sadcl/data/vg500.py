@@ -119,16 +119,16 @@ def _index(path: Path) -> tuple[tuple[str, ...], _Shown]:
     content = files.text(path, "It comes with SSGRL.")
     try:
         index = json.loads(content, object_pairs_hook=list)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not valid JSON: {error}. It may have been cut short; fetch it again.") from None
     shown: _Shown = {}
     for pair in index if isinstance(index, list) else [index]:
         name, numbers = pair if isinstance(pair, tuple) else (None, pair)
         good = isinstance(numbers, list) and all(type(n) is int and 0 <= n < CATEGORIES for n in numbers)
-        if not isinstance(name, str) or not good or name in shown:
+        if not isinstance(name, str) or files.odd(name) or not good or name in shown:
             raise UserError(
                 f"{str(path)!r} has an entry that is no file name, given once, with label numbers from 0 to "
-                f"{CATEGORIES - 1}: {str(pair)[:120]}. Use SSGRL's file."
+                f"{CATEGORIES - 1}: {ascii(pair)[:120]}. Use SSGRL's file."
             )
         shown[name] = np.array(numbers, dtype=np.int32)
     return tuple(f"{i:03}" for i in range(CATEGORIES)), shown
@@ -152,6 +152,9 @@ def _objects(path: Path) -> tuple[tuple[str, ...], _Shown]:
     ranked = sorted(number, key=lambda name: (-frequency[number[name]], name))[:CATEGORIES]
     if len(ranked) < CATEGORIES:
         raise UserError(f"{str(path)!r} has {len(ranked)} categories, {CATEGORIES} are needed; use the publisher's file.")
+    for name in ranked:
+        if char := files.odd(name):
+            raise UserError(f"{str(path)!r} has the character {char} in the name {name!a}; use the publisher's file.")
     column = np.full(len(number), -1, dtype=np.int32)
     column[[number[name] for name in ranked]] = np.arange(CATEGORIES)
     return tuple(ranked), {image: (columns := column[numbers])[columns >= 0] for image, numbers in shown.items()}
@@ -177,7 +180,7 @@ def _entries(path: Path, keep: Callable[[dict[str, Any]], Any] = _names) -> Iter
                         break
                     yield item
                 text, done = text[at:], done + at
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{str(path)!r} cannot be read after character {done:,}: {error}. Fetch it again.") from None
     if text.strip() != "]":
         raise UserError(

@@ -12,6 +12,7 @@ Retrospective, 2015.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -30,6 +31,8 @@ LABELS = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """In the devkit's order."""
+SERVER = 10_991
+"""Test images of VOC 2012."""
 
 
 def sources(root: Path, config: Data) -> list[Path]:
@@ -40,7 +43,7 @@ def sources(root: Path, config: Data) -> list[Path]:
     """
     home = _home(root, config.name)
     lists = [home / "ImageSets" / "Main" / f"{part}.txt" for part in _parts(config)]
-    return [*lists, *sorted((home / "Annotations").glob("*.xml"))]
+    return [*lists, *sorted(path for path in (home / "Annotations").glob("*.xml") if files.encodes(path.name))]
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -65,7 +68,13 @@ def server_images(root: Path) -> ImageSet:
         UserError: where their list or some of them are missing.
     """
     config = Data(name="voc2012", voc2012_test="server")
-    return files.present(_split(_home(root, config.name), "test", config), "error")
+    images = files.present(_split(_home(root, config.name), "test", config), "error")
+    if len(images) and re.fullmatch(r"\d{6}\.\w+", images.files[0].as_py()):
+        raise UserError(
+            f"The images that test.txt lists in {str(root)!r} are VOC 2007's, first {images.files[0].as_py()!r}; give the "
+            "root of VOC 2012."
+        )
+    return images
 
 
 def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator[tuple[int, str, str, str]]:
@@ -126,7 +135,7 @@ def _targets(path: Path, listed: Path, config: Data) -> NDArray[np.int8]:
             f"{listed.name} lists {path.stem!r}, but {str(path)!r} cannot be read: {error.strerror or error}. Unpack all of "
             f"{config.name}'s archives into one folder."
         ) from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of encodings
         raise UserError(
             f"{str(path)!r} is not valid XML: {error}. It may have been cut short while it was copied or unpacked; fetch it "
             "again."
@@ -134,9 +143,20 @@ def _targets(path: Path, listed: Path, config: Data) -> NDArray[np.int8]:
     folder = annotation.findtext("folder", "").strip()
     if folder.startswith("VOC") and folder != _year(config.name):
         raise UserError(f"{str(path)!r} belongs to {folder}, but data.name = {config.name!r}: give the root of that year.")
+    filename = annotation.findtext("filename", path.stem).strip()
+    if Path(filename).stem.lower() != path.stem.lower():
+        raise UserError(f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again.")
+    things = annotation.findall("object")
+    odd = [child.tag for child in annotation if child.tag not in ("object", "owner") and child.find("name") is not None]
+    if annotation.tag != "annotation" or not things or odd:
+        found = f"<{annotation.tag}> with {len(things)} <object>" + "".join(f" and <{tag}>" for tag in odd)
+        raise UserError(f"{str(path)!r} is no annotation of VOC: an <annotation> of <object>s is needed, found {found}.")
     row = np.zeros(len(LABELS), dtype=np.int8)
-    for thing in annotation.iterfind("object"):
-        name, difficult = thing.findtext("name", "").strip(), thing.findtext("difficult", "0").strip()
+    for thing in things:
+        names, difficult = thing.findall("name"), thing.findtext("difficult", "0").strip()
+        if len(names) != 1:
+            raise UserError(f"{str(path)!r} has an object with {len(names)} names; one is needed. Fetch it again.")
+        name = (names[0].text or "").strip()
         if name not in LABELS:
             raise UserError(f"{str(path)!r} has an object of class {name!r}, which is none of VOC's {len(LABELS)} classes.")
         if difficult not in ("0", "1"):

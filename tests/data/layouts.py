@@ -52,30 +52,41 @@ def table(path, lines):
 
 
 def coco(year):
+    labels = ("dog", "cat", "cow")
+
+    def name(part, i):
+        return f"COCO_{part}2014_{i:012}.jpg" if year == 2014 else f"{i:012}.jpg"
+
     def write(root, train, test):
         for part, split in (("train", train), ("val", test)):
             for i in range(len(split)):
-                put(root / f"{part}{year}" / f"{i:012}.jpg")
-            boxes = [{"image_id": i, "category_id": 10 + label} for i, shown in enumerate(split) for label in shown]
+                put(root / f"{part}{year}" / name(part, i))
+            box = {"segmentation": [[1, 1, 5, 1, 5, 5]], "area": 16.0, "bbox": [1.0, 1.0, 4.0, 4.0], "iscrowd": 0}
+            boxes = [{**box, "image_id": i, "category_id": 10 + label} for i, shown in enumerate(split) for label in shown]
             content = {
-                "images": [{"id": i, "file_name": f"{i:012}.jpg"} for i in range(len(split))],
-                "annotations": boxes,
-                "categories": [{"id": 10 + i, "name": name} for i, name in enumerate(("dog", "cat", "cow"))],
+                "info": {"year": year},
+                "images": [{"license": 1, "file_name": name(part, i), "height": 8, "id": i} for i in range(len(split))],
+                "annotations": [{**box, "id": i} for i, box in enumerate(boxes)],
+                "categories": [{"supercategory": "animal", "id": 10 + i, "name": label} for i, label in enumerate(labels)],
             }
             put(root / "annotations" / f"instances_{part}{year}.json", json.dumps(content))
 
-    name = "coco14" if year == 2014 else "coco17"
-    files = (lambda i: f"{i:012}.jpg",) * 2
-    return Layout(name, Data(name="coco"), ("dog", "cat", "cow"), write, files, ("annotations/*.json",))
+    files = (lambda i: name("train", i), lambda i: name("val", i))
+    return Layout(f"coco{year % 100}", Data(name="coco"), labels, write, files, ("annotations/*.json",))
 
 
-def objects_xml(year, things):
+def objects_xml(year, things, filename=None):
     """Things are names with difficult or None."""
+    corners = "<bndbox>\n<xmin>1</xmin>\n<ymin>2</ymin>\n<xmax>{}</xmax>\n<ymax>9</ymax>\n</bndbox>\n"
     parts = [
-        f"<object>\n<name>{name}</name>\n" + ("" if hard is None else f"<difficult>{hard}</difficult>\n") + "</object>\n"
+        f"<object>\n<name>{name}</name>\n<pose>Left</pose>\n<truncated>0</truncated>\n"
+        + ("" if hard is None else f"<difficult>{hard}</difficult>\n")
+        + f"{corners.format(5)}<part>\n<name>head</name>\n{corners.format(4)}</part>\n</object>\n"
         for name, hard in things
     ]
-    return f"<annotation>\n<folder>{year}</folder>\n{''.join(parts)}</annotation>\n"
+    file = f"<filename>{filename}</filename>\n" if filename else ""
+    owner = "<owner>\n<name>Somebody</name>\n</owner>\n"
+    return f"<annotation>\n<folder>{year}</folder>\n{file}{owner}{''.join(parts)}</annotation>\n"
 
 
 def pascal(year, parts, home):
@@ -84,15 +95,16 @@ def pascal(year, parts, home):
             table(root / home / f"ImageSets/Main/{part}.txt", [f"{first + i:06}" for i in range(len(split))])
             table(root / home / f"ImageSets/Main/{voc.LABELS[0]}_{part}.txt", [f"{first:06}  1"])
             for i, shown in enumerate(split, start=first):
-                things = [(voc.LABELS[label], 0) for label in sorted(shown)]
-                put(root / home / f"Annotations/{i:06}.xml", objects_xml(year, things))
+                # the lists have no image without an object
+                things = [(voc.LABELS[label], 0) for label in sorted(shown)] or [(voc.LABELS[-1], 1)]
+                put(root / home / f"Annotations/{i:06}.xml", objects_xml(year, things, f"{i:06}.jpg"))
                 put(root / home / f"JPEGImages/{i:06}.jpg")
 
     files = (lambda i: f"{i:06}.jpg", lambda i: f"{500 + i:06}.jpg")
     lists = (f"ImageSets/Main/{part}.txt" for part in parts)
     sources = tuple((Path(home) / name).as_posix() for name in ("Annotations/*.xml", *lists))
     name = f"{year.lower()}{'' if home else '-itself'}"
-    return Layout(name, Data(name=year.lower()), voc.LABELS, write, files, sources)
+    return Layout(name, Data(name=year.lower(), difficult="negative"), voc.LABELS, write, files, sources)
 
 
 CONCEPTS = tuple(f"concept{i:02}" for i in range(81))
@@ -151,8 +163,9 @@ def genome(kind):
             return
         images = []
         for name, numbers in shown.items():
-            things = [{"object_id": 1, "names": words[n], "synsets": ["x.n.01"], "h": 1, "w": 2} for n in numbers]
-            things += [{"object_id": 2, "names": [f"only in {name}"], "synsets": [], "h": 1, "w": 2}]
+            box = {"merged_object_ids": [], "x": 0, "y": 3, "w": 2, "h": 1}
+            things = [{"object_id": 1, "names": words[n], "synsets": ["x.n.01"], **box} for n in numbers]
+            things += [{"object_id": 2, "names": [f"only in {name}"], "synsets": [], **box}]
             images.append({"image_id": int(name.split(".")[0]), "objects": things, "image_url": f"https://x/{name}"})
         put(root / "objects.json", json.dumps(images))
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,19 @@ def test_the_digest_has_not_changed_since_before_the_manifest(layout, root):
     for images in (read.train, read.val, read.test):
         words = (*images.labels, "", *images.files.to_pylist())
         assert images.digest == data.base.digest_of(*words, extra=images.targets.tobytes())
+
+
+def test_a_digest_is_what_it_was_in_earlier_versions(tmp_path):
+    """What runs have recorded still says of which data they were."""
+    layout = next(layout for layout in LAYOUTS if layout.name == "folder-csv")
+    layout.write(tmp_path, TRAIN, TEST)
+    read = load(layout, tmp_path, holdout=0.3)
+    assert (read.digest, read.train.digest, read.val.digest, read.test.digest) == (
+        "54a5dfc029e2",
+        "43384992ec9d",
+        "6aebc8b4316c",
+        "bb3c5a214d3b",
+    )
 
 
 def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
@@ -209,9 +223,12 @@ def right_or_named(layout, root, path, must_fail=False):
 
 
 @st.composite
-def mutations(draw, content, *, lines):
-    """Cut, with some high bits flipped (so that text is none any more), or without some lines."""
-    kind = draw(st.sampled_from(["cut", "flip", "delete"] if lines else ["cut", "flip"]))
+def mutations(draw, content, suffix):
+    """Cut; some high bits flipped (text is none any more); a key or tag renamed; lines left out; a row twice."""
+    rows = content.replace(b"}, {", b"},\n{").replace(b', "', b',\n "') if suffix == ".json" else content
+    rows = rows.splitlines(keepends=True)
+    kinds = {".json": ["rename", "delete"], ".xml": ["rename"], ".parquet": []}.get(suffix, ["delete", "double"])
+    kind = draw(st.sampled_from(["cut", "flip", *kinds]))
     if kind == "cut":
         return content[: draw(st.integers(0, len(content) - 1))]
     if kind == "flip":
@@ -219,8 +236,16 @@ def mutations(draw, content, *, lines):
         for at in draw(st.sets(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
             changed[at] ^= 0x80
         return bytes(changed)
-    rows = content.splitlines(keepends=True)
-    gone = draw(st.sets(st.integers(0, len(rows) - 1), min_size=1, max_size=3))
+    if kind == "rename":
+        name = draw(st.sampled_from(list(re.finditer(rb'"([\w.]+)":' if suffix == ".json" else rb"<(\w+)>", content))))
+        before, after, word = content[: name.start()], content[name.end() :], name[1]
+        if word == b"difficult":  # may be left out
+            return content
+        return before + name[0].replace(word, word + b"x") + after.replace(b"</%b>" % word, b"</%bx>" % word, 1)
+    if kind == "double":  # as a file system that ignores letter case has it
+        at = draw(st.integers(0, len(rows) - 1))
+        return b"".join([*rows[: at + 1], rows[at].replace(b".jpg", b".JPG"), *rows[at + 1 :]])
+    gone = draw(st.sets(st.integers(0, len(rows) - 1), min_size=1, max_size=1 if suffix == ".json" else 3))
     return b"".join(row for i, row in enumerate(rows) if i not in gone)
 
 
@@ -230,7 +255,7 @@ def test_mutated_copies(layout, root, draw):
     """An XML file without one of its lines, or a Parquet file's index with a bit flipped, can be another valid one."""
     path = draw.draw(st.sampled_from(sorted(p for pattern in layout.sources for p in root.glob(pattern))))
     content = path.read_bytes()
-    path.write_bytes(draw.draw(mutations(content, lines=path.suffix in (".txt", ".csv", ".jsonl", ".json"))))
+    path.write_bytes(draw.draw(mutations(content, path.suffix)))
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)  # times of change may be equal here
     try:
         right_or_named(layout, root, path)

@@ -66,6 +66,7 @@ def test_the_archive_read_back(row, root, tmp_path):
     out = tmp_path / "new" / "results.tar.gz"
     said = typed("predict", "--voc2012-submission", out, "--checkpoint", row["checkpoint"], "--data-root", alone)
     assert said.startswith(f"{out}: {out.stat().st_size:,} bytes")
+    assert "WARNING: it has 7 images; the server expects 10,991." in said
     predictor = inference.load(row["checkpoint"], device="cpu")
     (expected,) = ({TESTED[i]: dict(predictor.predict(path)[0]) for i, path in enumerate(paths(root))},)
     with tarfile.open(out) as archive:
