@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from sadcl.data.base import ImageSet, digest_of
 
-VERSION = "1"
+VERSION = "2"
 """Raise it with every change to what a reader derives: older manifests are then not opened."""
 DAYS = 30
 """What nobody has opened for so long is removed when something new is kept."""
