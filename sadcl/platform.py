@@ -167,9 +167,8 @@ def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: flo
     if scale == "full":
         at_once = max(int(here / gpus), workers) if gpus and here else workers
         cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
-    absolute = root if "://" in root else str(storage_of.local(root))
-    place = str(storage_of.local(data_root)) if data_root is not None and "://" not in data_root else data_root
-    return Where(absolute, place, scale, workers, cpus, gpus)
+    place = storage_of.absolute(data_root) if data_root is not None else None
+    return Where(storage_of.absolute(root), place, scale, workers, cpus, gpus)
 
 
 def _load(config: Config, root: str | None) -> data.MultiLabelData:
@@ -191,7 +190,7 @@ def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
     uri = config.model.start
     if uri is None:
         return config, ""
-    uri = uri if "://" in uri else str(storage_of.local(uri))
+    uri = storage_of.absolute(uri)
     network = build.model(config, len(labels), pretrained=False)
     taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels, whole=not config.stage1.epochs)
     console.print(f"  starts from {uri}: {taken}", highlight=False)

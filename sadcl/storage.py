@@ -67,6 +67,11 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
         part.unlink(missing_ok=True)
 
 
+def absolute(uri: str) -> str:
+    """The same place from any working directory; a URI is that already."""
+    return uri if "://" in uri else str(local(uri))
+
+
 def check_new(uri: str) -> None:
     """Find out before hours of work whether its result can be written; of object stores nothing is asked.
 

@@ -219,6 +219,10 @@ def test_vg500_labels_that_are_wrong(copy, index, message):
         (["file,labels,split", "/a.jpg,cat,test"], r"line 2 has the file '/a.jpg'; a path below"),
         (["file,labels,split", "a.jpg,cat"], r"line 2 has 2 fields, the first line has 3"),
         (["file,labels,split", 'a.jpg,"cat,train'], r"labels.csv' line 2 is not valid CSV"),
+        (["file,labels,split,labels", "a.jpg,cat,train,ant"], r"has the column 'labels' twice"),
+        (["file,labels,split", '"a\nb.jpg",cat,train'], r"line 3 has the character \\n in file 'a\\nb.jpg'; remove it"),
+        (["file,labels,split", "a.jpg,c\u2028at,train"], r"line 2 has the character \\u2028 in labels"),
+        (["file,labels,split", "a.jpg,c\0at,train"], r"line 2 has the character \\x00 in labels"),
     ],
 )
 def test_tables_of_ones_own_that_are_wrong(copy, lines, message):
@@ -310,21 +314,6 @@ def test_nested_folders_in_another_letter_case(copy):
     text = (root / "labels.csv").read_text().replace("photos/0.jpg", "PHOTOS/0.jpg")  # two spellings of one folder
     put(root / "labels.csv", text)
     assert read().train.files.to_pylist()[:2] == ["Photos/0.jpg", "Photos/1.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["file,labels,split,labels", "a.jpg,cat,train,ant"], r"has the column 'labels' twice"),
-        (["file,labels,split", '"a\nb.jpg",cat,train'], r"line 3 has the character \\n in file 'a\\nb.jpg'; remove it"),
-        (["file,labels,split", "a.jpg,c\u2028at,train"], r"line 2 has the character \\u2028 in labels"),
-        (["file,labels,split", "a.jpg,c\0at,train"], r"line 2 has the character \\x00 in labels"),
-    ],
-)
-def test_csv_that_is_wrong(copy, lines, message):
-    root, read = copy("folder-csv")
-    table(root / "labels.csv", lines)
-    refused(read, message)
 
 
 def test_csv_with_quotes_after_blanks_and_line_ends_in_other_columns(tmp_path):
