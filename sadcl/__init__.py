@@ -11,21 +11,37 @@ if TYPE_CHECKING:
     from sadcl.config import Config
     from sadcl.errors import UserError
     from sadcl.inference import load
-    from sadcl.platform import main, run, train
+    from sadcl.platform import run, train
     from sadcl.results import read, sql
-    from sadcl.search import Search
+    from sadcl.script import main
+    from sadcl.search import Ablation, Search
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then takes large pages: a batch of floats costs a third
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Search", "UserError", "load", "losses", "main", "metrics", "read", "recipes", "run", "sql", "train"]
+__all__ = [
+    "Ablation",
+    "Config",
+    "Search",
+    "UserError",
+    "load",
+    "losses",
+    "main",
+    "metrics",
+    "read",
+    "recipes",
+    "run",
+    "sql",
+    "train",
+]
 
 _HOMES = {
+    "Ablation": "sadcl.search",
     "Config": "sadcl.config",
     "Search": "sadcl.search",
     "UserError": "sadcl.errors",
     "load": "sadcl.inference",
-    "main": "sadcl.platform",
+    "main": "sadcl.script",
     "read": "sadcl.results",
     "run": "sadcl.platform",
     "sql": "sadcl.results",

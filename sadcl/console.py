@@ -125,6 +125,15 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def in_bytes(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 class Watch:
     """Fetches the trials' events in a thread of its own and shows them until the block ends.
 
@@ -209,6 +218,9 @@ class Watch:
             self._line(f"{what}: started{' with ' if row['params'] else ''}{settings(row['params'])}")
         elif event.get("status") == "failed":
             self._line(f"{what}: FAILED: {event['cause']}")
+        elif event.get("status") == "pruned":
+            self.epochs -= row.get("epochs", 0) - row.get("epoch", 0)
+            self._line(f"{what}: {event['cause']}")
         elif event.get("status") == "complete":
             tested = event.get("test_mAP")
             self._line(f"{what}: complete{_held_out(event.get('val_mAP'))}{f', test mAP {tested:.2f}' if tested else ''}")
@@ -243,7 +255,7 @@ class Watch:
                 f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}" if "epoch" in row else "",
                 "" if value is None else f"{value:.2f}",
                 _rows(metrics["admitted"]) if "admitted" in metrics else "",
-                Text(state, style={"failed": "red", "complete": "green"}.get(state, "")),
+                Text(state, style={"failed": "red", "complete": "green", "pruned": "yellow"}.get(state, "")),
             )
         foot = f"{self.done}/{max(self.epochs, self.done)} epochs; {self._state()}"
         return Group(table, Text(foot, style="bold"))

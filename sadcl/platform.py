@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import time
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import torch
 
-from sadcl import build, data, runner, study
-from sadcl import storage as storage_of
+from sadcl import build, data, runner, sizing, study
 from sadcl.config import Config
-from sadcl.console import Watch, bar, console, guarded, shout
-from sadcl.data import checks
+from sadcl.console import Watch, console, shout
 from sadcl.errors import UserError
+from sadcl.launch import (
+    Options,
+    ask,
+    at_work,
+    disk_limit,
+    in_hours,
+    lay,
+    left_out,
+    load,
+    roots_of,
+    scale_of,
+    show,
+    started_from,
+)
 from sadcl.ray_backend import environment, preflight
 from sadcl.results import store
-from sadcl.runner import Where
-from sadcl.search.plan import Plan, Search, Trial
-from sadcl.training import checkpoint
+from sadcl.search import Ablation, Comparison, Plan, Search, Trial
+from sadcl.search.plan import winner
+from sadcl.search.space import check_setting, transfer
+
+Study = Search | Ablation
 
 
 def run(
-    search: Search,
+    study: Study | Sequence[Search],
     *,
-    data_root: str | None = None,
+    data_root: str | Mapping[str, str] | None = None,
     storage: str = "runs",
     address: str | None = None,
     workers: int = 1,
     gpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     trials: int | None = None,
+    max_epochs: int | None = None,
+    max_hours: float | None = None,
+    max_disk: float | None = None,
     scale: str | None = None,
+    retry_failed: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     yes: bool = False,
@@ -43,189 +57,160 @@ def run(
     """Run a study, or what is left of it: the same call goes on where an interrupted one stopped.
 
     Args:
-        search: what to find out.
-        data_root: where the data lies; None runs at demo scale on the embedded scenes.
+        study: what to find out; of several searches each starts with the best settings of those before it.
+        data_root: where the data lies, for several data sets by ``data.name``; those that have no place are left out. None
+            runs at demo scale on the embedded scenes.
         storage: root of tables and checkpoints: a folder, s3://... or gs://...
         address: of a Ray cluster; None takes RAY_ADDRESS, else starts a private one on this machine.
         workers: training processes of a trial.
         gpus_per_trial: GPUs of each worker, also a part of one; None takes one where there is any.
         max_concurrent: trials at once; None as many as fit.
-        trials: settings that the whole study tries; None takes the search's own number.
+        trials, max_epochs, max_hours: budget of the whole search; None takes the search's own.
+        max_disk: GB of checkpoints below the storage; a search removes those of its worst trials to stay below.
         scale: ``demo`` or ``full``; None is full where there is a data root.
+        retry_failed: run again what failed, with the same settings and keys.
         fresh: remove what the study has and start anew.
         dry_run: say what would be done, and stop.
         yes: ask nothing.
 
     Returns:
-        The study's rows of the trials table; None after a dry run.
+        The rows of the trials table of the study, or of all; None after a dry run.
 
     Raises:
         UserError: for whatever can be known to be wrong before trials start, and where no trial succeeds.
     """
-    scale = _scale(scale, data_root)
-    if (
-        workers < 1
-        or (trials is not None and trials < search.confirm_top)
-        or (max_concurrent is not None and max_concurrent < 1)
-    ):
-        raise UserError(
-            f"workers >= 1, max-concurrent >= 1 and trials >= {search.confirm_top} must hold, but got workers={workers}, "
-            f"max-concurrent={max_concurrent}, trials={trials}."
-        )
-    base = search.config(scale)
-    if data_root is not None:
-        concrete = data.resolve(base.data.model_copy(update={"name": search.base.data.name}), data_root).name
-        base = base.override({"data.name": concrete})
-    where = _where(storage, data_root, scale, workers, gpus_per_trial, address)
+    options = Options(
+        *(storage, address, workers, gpus_per_trial, max_concurrent, trials, max_epochs, max_hours, max_disk),
+        *(retry_failed, fresh, dry_run, yes),
+    )
+    if isinstance(study, Search | Ablation):
+        return _run(study, data_root, scale, options)
+    return _in_turn(list(study), data_root, scale, options)
+
+
+def _run(value: Study, data_root: str | Mapping[str, str] | None, scale: str | None, options: Options) -> pa.Table | None:
+    scale = scale_of(scale, data_root)
     if data_root is None:
         shout(
-            f"no --data-root was given, so {search.name} runs a small network on embedded scenes. Its figures prove the "
+            f"no --data-root was given, so {value.name} runs a small network on embedded scenes. Its figures prove the "
             "path, not the science. Give --data-root for the real thing.",
             "DEMO SCALE",
         )
-    if not dry_run:
-        preflight.check_storage(storage)
-    images = _load(base, data_root)
-    whole = runner.load(base.data.model_copy(update={"holdout": 0.0}), data_root)
-    build.check_model(base)
-    base, start = _start(base, images.labels)
-    total = trials or (search.trials if scale == "full" else search.demo_trials)
-    plan = Plan(search, scale, base, total, images.digest, whole.digest, start)
-    console.print(f"[bold]{search.question}[/bold]", highlight=False)
-    counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
-    console.print(
-        f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels{_left_out(images)})", highlight=False
-    )
-    for text in plan.lines():
-        console.print(text, highlight=False)
-    console.print(
-        f"  each trial: {workers} worker(s) of {where.cpus} CPU(s) and {where.gpus:g} GPU(s); results in {where.storage}",
-        highlight=False,
-    )
-    before = [row for row in study.rows(storage, plan) if row["study"] == plan.study]
-    if fresh and before:
-        console.print(f"  --fresh removes the {len(before)} runs that are there", highlight=False)
-    elif (there := sum(row["phase"] == "search" for row in before)) > total:
-        console.print(f"  {there} trials are there already, and stay", highlight=False)
-    if dry_run:
-        return None
-    if scale == "full" and not where.gpus:
-        _warn_of_hours(base, len(images.labels), plan.epochs_left(study.rows(storage, plan)) * len(images.train), where, yes)
-    with study.locked(storage, plan.study):
-        if fresh:
-            _remove(storage, plan, yes)
-        study.claim(storage, plan.identity())
-        before = [row for row in study.rows(storage, plan) if row["study"] == plan.study]
-        if before:
-            count = {s: len([r for r in before if r["status"] == s]) for s in ("complete", "running", "failed")}
+    if not options.dry_run:
+        preflight.check_storage(options.storage)
+    if isinstance(value, Search):
+        return _search(_budgeted(value, scale, options), data_root, scale, options)
+    return _ablation(value, data_root, scale, options)
+
+
+def _in_turn(searches: list[Search], data_root: Any, scale: str | None, options: Options) -> pa.Table | None:
+    """Searches one after the other, each starting with what those before it have found."""
+    scale = scale_of(scale, data_root)
+    roots = roots_of([search.base.data.name for search in searches], data_root)
+    done: list[Search] = []
+    for search in searches:
+        if roots and search.base.data.name not in roots:
+            shout(f"{search.name}: no --data-root {search.base.data.name}=DIR was given.", "LEFT OUT")
+            continue
+        found = [_found(earlier, search, scale, options.storage) for earlier in done]
+        settings = list({str(s): s for s in found if s}.values())
+        if settings and not options.dry_run:
             console.print(
-                f"Going on with what is there: {count['complete']} runs are complete, {count['running']} were interrupted, "
-                f"{count['failed']} failed and are tried again.",
-                highlight=False,
+                f"{search.name} tries the best settings of {len(settings)} studies before it first.", highlight=False
             )
-        address = environment.prepare(address)
+        warm = dataclasses.replace(search, start_with=(*search.start_with, *settings))
+        _run(warm, roots.get(search.base.data.name) if roots else None, scale, options)
+        done.append(search)
+    if options.dry_run:
+        return None
+    names = [study.name_of(search.name, scale) for search in done]
+    console.print(study.overview(options.storage, dict(zip(names, done, strict=True))))
+    rows = store.read(options.storage, "trials")
+    return rows.filter(pa.compute.is_in(rows["study"], pa.array(names)))
+
+
+def _found(earlier: Search, search: Search, scale: str, storage: str) -> dict[str, Any] | None:
+    """The best setting of an earlier search, in the space of another."""
+    rows = study.everything(storage)
+    chosen = winner([r for r in rows if r["study"] == study.name_of(earlier.name, scale)], earlier.confirm_top)
+    if chosen is None:
+        return None
+    setting = transfer(chosen["settings"], earlier.space_at(scale), search.space_at(scale))
+    try:
+        check_setting(search.space_at(scale), setting, search.config(scale))
+    except UserError:
+        return None
+    return setting or None
+
+
+def _budgeted(search: Search, scale: str, options: Options) -> Search:
+    changes: dict[str, Any] = {
+        "max_epochs": options.max_epochs or search.max_epochs,
+        "max_hours": options.max_hours or search.max_hours,
+    }
+    total = options.trials or (search.trials if scale == "full" else search.demo_trials)
+    if total < search.confirm_top:
+        raise UserError(f"trials >= {search.confirm_top} must hold, because so many are confirmed, but got {total}.")
+    return dataclasses.replace(search, **changes)
+
+
+def _search(search: Search, data_root: Any, scale: str, options: Options) -> pa.Table | None:
+    name: str = search.base.data.name
+    root = roots_of([name], data_root).get(name)
+    laid = lay(study.name_of(search.name, scale), search.config(scale), name, root, scale, options)
+    total = options.trials or (search.trials if scale == "full" else search.demo_trials)
+    ground = laid.ground
+    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start)
+    show(search.question, plan, {laid.images.name: laid}, options)
+    if options.dry_run:
+        return None
+    with at_work(plan, {laid.images.name: laid}, options, {"kind": "search", "question": search.question}):
+        address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        driver.drive(plan, where, address, max_concurrent)
-    table, sentences = study.summary(study.with_admitted(storage, plan), search)
+        driver.search(plan, laid.where, address, options.max_concurrent, disk_limit(options.storage, options.max_disk))
+    table, sentences = study.summary(study.with_admitted(options.storage, plan), search)
+    return _told(table, sentences, plan.study, options)
+
+
+def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) -> pa.Table | None:
+    if options.trials or options.max_epochs or options.max_hours:
+        raise UserError(
+            "--trials, --max-epochs and --max-hours are for searches: an ablation runs all of its arms and seeds."
+        )
+    bases = ablation.bases(scale)
+    if data_root is not None:
+        roots: Mapping[str, str | None] = roots_of(list(ablation.bases("full")), data_root)
+        for name in ablation.bases("full").keys() - roots.keys():
+            shout(f"{name}: no --data-root {name}=DIR was given.", "LEFT OUT")
+        demo = next(iter(bases.values()), None)
+        bases = {name: bases.get(name, demo) for name in roots}  # type: ignore[misc]
+    else:
+        roots = dict.fromkeys(bases)
+    if not bases or None in bases.values():
+        raise UserError(f"The ablation {ablation.name!r} has no demo: give --data-root, or a demo configuration.")
+    name = study.name_of(ablation.name, scale)
+    found = [lay(name, base, known, roots[known], scale, options) for known, base in bases.items()]
+    laid = {part.images.name: part for part in found}
+    plan = Comparison(ablation, scale, {known: part.ground for known, part in laid.items()})
+    show(ablation.question, plan, laid, options)
+    if options.dry_run:
+        return None
+    with at_work(plan, laid, options, plan.about()):
+        address = environment.prepare(options.address)
+        from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
+
+        wheres = {known: part.where for known, part in laid.items()}
+        driver.compare(plan, wheres, address, options.max_concurrent)
+    raise NotImplementedError
+
+
+def _told(table: Any, sentences: list[str], name: str, options: Options) -> pa.Table:
     console.print(table)
     for text in sentences:
         console.print(text, highlight=False)
-    console.print(f"Ask the tables: sadcl results top --study {plan.study} --storage {storage}", highlight=False)
-    return store.read(storage, "trials").filter(pa.compute.field("study") == plan.study)
-
-
-def _scale(scale: str | None, data_root: str | None) -> str:
-    scale = scale or ("full" if data_root is not None else "demo")
-    if scale not in ("demo", "full"):
-        raise UserError(f"--scale {scale!r} is not possible: demo or full.")
-    if scale == "full" and data_root is None:
-        raise UserError("--scale full needs --data-root: say where the data set lies.")
-    return scale
-
-
-def _where(root: str, data_root: str | None, scale: str, workers: int, gpus: float | None, address: str | None) -> Where:
-    """What a trial runs on; on a private cluster a GPU that is not there is found out now."""
-    remote = bool(address or os.environ.get("RAY_ADDRESS"))
-    here = torch.cuda.device_count()
-    if gpus is None:
-        gpus = 1.0 if here or (remote and scale == "full") else 0.0
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise UserError(f"--gpus-per-trial {gpus:g} is not possible: 0, a part of one such as 0.25, or a whole number.")
-    if workers > 1 and 0 < gpus < 1:
-        raise UserError(
-            f"--gpus-per-trial {gpus:g} with --workers {workers} is not possible: each worker needs a GPU of its own."
-        )
-    if gpus and not here and not remote:
-        raise UserError(
-            f"--gpus-per-trial {gpus:g} was asked for, but PyTorch {torch.__version__} sees no GPU on this machine. Check "
-            "the driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 for the CPU, or join a cluster with --address."
-        )
-    if not remote:
-        preflight.place(Where(root, None, scale, workers, 1, gpus), [{"CPU": os.cpu_count() or 1, "GPU": here}])
-    cpus = 1
-    if scale == "full":
-        at_once = max(int(here / gpus), workers) if gpus and here else workers
-        cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
-    place = storage_of.absolute(data_root) if data_root is not None else None
-    return Where(storage_of.absolute(root), place, scale, workers, cpus, gpus)
-
-
-def _load(config: Config, root: str | None) -> data.MultiLabelData:
-    """Read the data and look at every image file here first, so that what is wrong is said before anything is reserved."""
-    with bar("reading the data") as show:
-        images = data.load(config.data, root, progress=show("drawing the scenes" if root is None else "fetching annotations"))
-        if config.data.prepared is not None or "://" in str(root):
-            return images  # decoded when they were made; or so far away that looking takes as long as an epoch
-        checks.check_files([images.train, images.val, images.test], progress=show("looking at the image files"))
-    return images
-
-
-def _left_out(images: data.MultiLabelData) -> str:
-    return f", {images.missing:,} listed images are not on disk and were left out" if images.missing else ""
-
-
-def _start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
-    """Try the checkpoint that training starts from, where there is one; its absolute place, and its digest."""
-    uri = config.model.start
-    if uri is None:
-        return config, ""
-    uri = storage_of.absolute(uri)
-    network = build.model(config, len(labels), pretrained=False)
-    taken = checkpoint.load_network(network, checkpoint.load(uri), uri, labels, whole=not config.stage1.epochs)
-    console.print(f"  starts from {uri}: {taken}", highlight=False)
-    return config.override({"model.start": uri}), checkpoint.digest(uri)
-
-
-def _remove(root: str, plan: Plan, yes: bool) -> None:
-    count = len([r for r in study.rows(root, plan) if r["status"] in runner.FINISHED and r["study"] == plan.study])
-    if count:
-        _ask(f"--fresh removes {count} finished runs of {plan.study!r} from {root!r}.", yes)
-    study.remove(root, plan.study)
-
-
-def _ask(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UserError(f"{question} Give --yes to go on without being asked.")
-    if console.input(f"{question} Go on? \\[y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("Nothing was done.")
-
-
-def _warn_of_hours(config: Config, labels: int, images: int, where: Where, yes: bool) -> None:
-    """Full scale without a GPU: say how long that many images would take, by a timed step of two on a trial's CPUs."""
-    if not images:
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(where.threads)
-    network = build.model(config, labels, pretrained=False)
-    side = config.data.image_size
-    began = time.monotonic()
-    network(torch.zeros(2, 3, side, side)).logits_BL.sum().backward()
-    hours = images * (time.monotonic() - began) / 2 / 3600
-    torch.set_num_threads(threads)
-    _ask(f"There is no GPU: this would take about {hours:,.0f} hours on this machine's CPUs.", yes)
+    console.print(f"Ask the tables: sadcl results top --study {name} --storage {options.storage}", highlight=False)
+    return store.read(options.storage, "trials").filter(pa.compute.field("study") == name)
 
 
 def train(
@@ -263,13 +248,13 @@ def train(
     """
     if workers < 1:
         raise UserError(f"--workers {workers} is not possible: at least 1.")
-    scale = _scale(scale or ("demo" if config.data.name == "scenes" else None), data_root)
+    scale = scale_of(scale or ("demo" if config.data.name == "scenes" else None), data_root)
     preflight.check_storage(storage)
     config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    where = _where(storage, data_root, scale, workers, gpus_per_trial, address)
-    images = _load(config, data_root)
+    where = sizing.where(storage, data_root, scale, workers, gpus_per_trial, address)
+    images = load(config, data_root)
     build.check_model(config)
-    config, start = _start(config, images.labels)
+    config, start = started_from(config, images.labels)
     source = "-".join([images.digest] + [start] * bool(start))
     trial = Trial(name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}")
     if (row := runner.finished(trial, where)) is not None:
@@ -278,9 +263,10 @@ def train(
             return row
         store.reopen(where.storage, trial.key)
     if scale == "full" and not where.gpus:
-        _warn_of_hours(config, len(images.labels), trial.epochs * len(images.train), where, yes)
+        hours, _ = sizing.hours(config, len(images.labels), trial.epochs * len(images.train), where)
+        ask(f"There is no GPU: this would take about {in_hours(hours)} on this machine's CPUs.", yes)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
-    console.print(f"{trial.key}: {images.name}, {counts}{_left_out(images)}, {workers} worker(s)", highlight=False)
+    console.print(f"{trial.key}: {images.name}, {counts}{left_out(images)}, {workers} worker(s)", highlight=False)
     with study.locked(storage, trial.key):
         if workers == 1:
             events: list[dict[str, Any]] = []
@@ -290,54 +276,3 @@ def train(
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
         return driver.train(trial, where, address)
-
-
-def main(search: Search, arguments: Sequence[str] | None = None) -> None:
-    """Run a study from the command line; flags only say where and how much."""
-    parser = argparse.ArgumentParser(description=search.question)
-    _common(parser)
-    parser.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once (default: as many as fit)")
-    parser.add_argument("--trials", type=int, metavar="N", help="settings that the whole study tries")
-    parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
-    parser.add_argument("--fresh", action="store_true", help="remove what the study has and start anew")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-    options = vars(parser.parse_args(arguments))
-    with guarded():
-        run(search, **options)
-
-
-def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str] | None = None) -> None:
-    """Train one configuration from the command line; without data the demo's, on the embedded scenes."""
-    parser = argparse.ArgumentParser(description=f"Train {name}.")
-    _common(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
-    parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-    options = vars(parser.parse_args(arguments))
-    seed = options.pop("seed")
-    with guarded():
-        scale = _scale(options.pop("scale"), options["data_root"])
-        if options["data_root"] is None:
-            shout("no --data-root was given: a small network on embedded scenes.", "DEMO SCALE")
-        chosen = config if scale == "full" else demo
-        if options["data_root"] is not None:
-            chosen = chosen.override({"data.name": config.data.name})
-        study_name = name if scale == "full" else f"{name}-demo"
-        row = train(chosen.override({"seed": seed}), name=study_name, scale=scale, **options)
-        figures = [(n, row.get(f"{split}_mAP")) for split, n in (("val", "held-out"), ("test", "test"))]
-        text = ", ".join(f"{name} mAP {value:.2f}" for name, value in figures if value is not None)
-        console.print(f"{text} ({row['weights']} weights)", highlight=False)
-        console.print(f"checkpoint: {row['checkpoint']}", highlight=False)
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="where the data set lies (default: embedded scenes, at demo scale)"
-    )
-    parser.add_argument("--storage", default="runs", metavar="ROOT", help="of tables and checkpoints (default: runs)")
-    parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else a private one on this machine)")
-    parser.add_argument("--workers", type=int, default=1, metavar="W", help="training processes (default: 1)")
-    parser.add_argument(
-        "--gpus-per-trial", type=float, metavar="G", help="GPUs of each worker, also a part of one; 0 is the CPU"
-    )

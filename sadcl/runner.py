@@ -17,10 +17,12 @@ from sadcl.config import Data
 from sadcl.errors import TrialFailed, UserError
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
-from sadcl.search.plan import Trial
+from sadcl.search.trial import Trial
 from sadcl.training import Epoch, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
+TESTED = ("arm", "confirm", "final", "train")
+"""Phases whose runs look at the test images, once, at their end; what they see chooses nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Where:
         return max(1, self.cpus - self.loader_workers)
 
 
-Emit = Callable[[dict[str, Any]], None]
-"""Takes events: ``key``, and ``status`` or an epoch's figures."""
+Emit = Callable[[dict[str, Any]], Any]
+"""Takes events: ``key``, and ``status`` or an epoch's figures; answers an epoch with why the trial is to stop, or None."""
 
 
 def finished(trial: Trial, where: Where) -> dict[str, Any] | None:
@@ -94,7 +96,7 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             images,
             folder(trial, where),
             stage1=start,
-            test=trial.phase in ("final", "train") and images.evaluable,
+            test=trial.phase in TESTED and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
             heartbeat=_heartbeat(send, trial.key),
             device="cuda" if where.gpus else "cpu",
@@ -117,18 +119,24 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
         "memory_mb": outcome.memory_mb,
     }
     if writer is None:
-        return {"key": trial.key, "status": "complete", **figures}
-    writer.finish("complete", metrics=figures, labels=outcome.labels)
-    for last in ("last.pt", "stage1/last.pt"):  # as large as everything else together, and of no more use
-        storage.delete(storage.join(folder(trial, where), *last.split("/")))
-    send({"key": trial.key, "status": "complete", "val_mAP": figures.get("val_mAP"), "test_mAP": figures.get("test_mAP")})
+        return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
+    status = "pruned" if outcome.stopped else "complete"
+    writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels)
+    for state in ("state.pt", "stage1/state.pt"):  # as large as everything else together, and of no more use
+        storage.delete(storage.join(folder(trial, where), *state.split("/")))
+    ending = {"cause": outcome.stopped} if outcome.stopped else {}
+    send(
+        {"key": trial.key, "status": status, **ending, "val_mAP": figures.get("val_mAP"), "test_mAP": figures.get("test_mAP")}
+    )
     return writer.row
 
 
-def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> None:
+def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> str | None:
     assert writer is not None  # only the first worker reports
     writer.epoch({"stage": epoch.stage, "epoch": epoch.epoch, **epoch.metrics})
-    send({"key": key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, "metrics": epoch.metrics})
+    event = {"key": key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, "metrics": epoch.metrics}
+    stop: str | None = send(event)
+    return stop
 
 
 def _heartbeat(send: Emit, key: str) -> Callable[[int, int, int, int], None]:
@@ -157,6 +165,11 @@ def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
     writer = RunWriter(where.storage, trial.key, row)
     writer.finish("failed", cause=cause)
     return writer.row
+
+
+def close(row: dict[str, Any], where: Where, cause: str) -> None:
+    """Record that a trial that was interrupted will not go on."""
+    RunWriter(where.storage, row["key"], row).finish("failed", cause=cause)
 
 
 def load(spec: Data, root: str | None) -> data.MultiLabelData:

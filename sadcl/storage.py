@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,3 +141,23 @@ def delete(uri: str | os.PathLike[str]) -> None:
         system.delete_dir(path)
     elif kind == fs.FileType.File:
         system.delete_file(path)
+
+
+def used_bytes(uri: str | os.PathLike[str]) -> int:
+    """Bytes of all files below a folder on a disk; 0 for an object store."""
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        return 0
+    total = 0
+    for file in Path(path).rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a part that has just become whole
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def free_bytes(uri: str | os.PathLike[str]) -> int | None:
+    """Bytes that are free on the disk of a place that need not be there yet; None for an object store."""
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        return None
+    return shutil.disk_usage(next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())).free

@@ -14,41 +14,58 @@ from scipy import stats
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
-from sadcl.search.plan import Plan, Search, best, winner
+from sadcl.search.ablation import Comparison
+from sadcl.search.plan import Plan, Search, best, front, winner
 
 
-def rows(root: str, plan: Plan) -> list[dict[str, Any]]:
+def name_of(name: str, scale: str) -> str:
+    """A study's name at a scale."""
+    return name if scale == "full" else f"{name}-demo"
+
+
+def rows(root: str, plan: Plan | Comparison) -> list[dict[str, Any]]:
     """The study's rows of the trials table, and each stage 1 that it starts from whoever trained it."""
-    everything = _everything(root)
-    mine = [row for row in everything if row["study"] == plan.study]
+    there = everything(root)
+    mine = [row for row in there if row["study"] == plan.study]
     starts = {row["stage1_key"] for row in mine} | {trial.key for trial in plan.decided(mine)}
-    return mine + [row for row in everything if row["study"] != plan.study and row["key"] in starts]
+    return mine + [row for row in there if row["study"] != plan.study and row["key"] in starts]
 
 
-def _everything(root: str) -> list[dict[str, Any]]:
+def everything(root: str) -> list[dict[str, Any]]:
     """The trials table; nothing where there is no store yet."""
     return store.read(root, "trials").to_pylist() if storage.exists(storage.join(root, store.FOLDER)) else []
 
 
-def claim(root: str, identity: Mapping[str, Any]) -> None:
+GROWS = ("arms", "datasets")
+"""Parts of a study to which something may be added later."""
+
+
+def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
     """Write down what the study is, or find that it is the same as before.
+
+    Args:
+        about: what readers have to know besides; it may change.
 
     Raises:
         UserError: for a study of the same name that is another, with what differs.
     """
     uri = storage.join(root, "studies", f"{identity['name']}.json")
-    text = json.dumps(identity, indent=1, sort_keys=True)
-    if not storage.exists(uri):
-        storage.write(uri, text.encode())
-        return
-    before = json.loads(storage.read(uri))
-    here = json.loads(text)
-    if different := [name for name in here if here[name] != before.get(name)]:
-        changes = "; ".join(_change(name, before.get(name), here[name]) for name in different)
-        raise UserError(
-            f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or another "
-            "--storage, or remove the former with --fresh."
-        )
+    here = json.loads(json.dumps(identity))
+    before = json.loads(storage.read(uri)) if storage.exists(uri) else {}
+    if before:
+        for name in GROWS:
+            if name in here:
+                here[name] = {**before.get(name, {}), **here[name]}
+        grown = {name: {k: here[name][k] for k in before.get(name, {})} for name in GROWS if name in here}
+        if different := [name for name in here if grown.get(name, here[name]) != before.get(name)]:
+            changes = "; ".join(_change(name, before.get(name), grown.get(name, here[name])) for name in different)
+            raise UserError(
+                f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or "
+                "another --storage, or remove the former with --fresh."
+            )
+    now = {**here, **json.loads(json.dumps(about or {}))}
+    if now != before:
+        storage.write(uri, json.dumps(now, indent=1).encode())
 
 
 def _change(name: str, old: Any, new: Any) -> str:
@@ -60,9 +77,9 @@ def _change(name: str, old: Any, new: Any) -> str:
 
 def remove(root: str, study: str) -> None:
     """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
-    everything = _everything(root)
-    shared = {row["stage1_key"] for row in everything if row["study"] != study}
-    for row in everything:
+    there = everything(root)
+    shared = {row["stage1_key"] for row in there if row["study"] != study}
+    for row in there:
         if row["study"] == study and row["key"] not in shared:
             kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
             storage.delete(storage.join(root, kind, row["key"]))
@@ -95,7 +112,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def with_admitted(root: str, plan: Plan) -> list[dict[str, Any]]:
+def with_admitted(root: str, plan: Plan | Comparison) -> list[dict[str, Any]]:
     """The study's rows as :func:`rows` gives them, each with the rows a label that its last epoch admitted."""
     last: dict[str, Any] = {}
     found = rows(root, plan)
@@ -132,24 +149,32 @@ def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[st
     line("stage 1", "SARL alone; the trials start from it", "stage1", "stage1", key=base)
     line("control", "stage 2 without contrasts", "baseline", "stage2")
     line("best of search", "chosen on these images: optimistic", "search", "tuned", key=best_key)
+    if len(search.objectives) > 1:
+        for row in front(complete, search.objectives)[1:]:
+            rest = ", ".join(f"{name} {row[name]:.4g}" for name in search.objectives[1:])
+            line("on the front", f"no trial beats it in all: {rest}", "search", "tuned", key=row["key"])
     control = line("control, confirmed", "fresh seeds, own stage 1 each", "confirm", "stage2")
     sentences = []
     if chosen is not None:
         mine = {"params": chosen["params"]}
         tuned = line("tuned, confirmed", "the best setting, same fresh seeds", "confirm", "tuned", **mine)
-        final = line("tuned, final", "all training images; test used once", "final", "tuned", **mine)
-        pairs = [t["val_mAP"] - c["val_mAP"] for t in tuned for c in control if t["seed"] == c["seed"]]
-        if pairs:
+        final = line("tuned, final", "all training images, once", "final", "tuned", **mine)
+        full = search.published is not None and chosen["scale"] == "full"
+        beside = f"; the paper reports {search.published:.1f}" if full else ""
+        if tested := [row["test_mAP"] for row in tuned if row["test_mAP"] is not None]:
+            over = f"{len(tested)} fresh seeds" if len(tested) > 1 else "one fresh seed"
+            sentences.append(f"Answer: test mAP {_spread(tested)} over {over}, confirmed{beside}.")
+        for split, name in (("val_mAP", "held-out"), ("test_mAP", "test")):
+            both = [(t[split], c[split]) for t in tuned for c in control if t["seed"] == c["seed"]]
+            pairs = [t - c for t, c in both if t is not None and c is not None]
+            if not pairs:
+                continue
             gain, half = interval(pairs)
             verdict = "no gain is shown" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
             band = f" +- {half:.2f} (95 %)" if half == half else ""
             over = f"{len(pairs)} paired seeds" if len(pairs) > 1 else "one seed"
-            sentences.append(
-                f"Contrasts against stage 2 without them: {gain:+.2f}{band} held-out mAP over {over}: {verdict}."
-            )
+            sentences.append(f"Contrasts against stage 2 without them: {gain:+.2f}{band} {name} mAP over {over}: {verdict}.")
         if final and final[0]["test_mAP"] is not None:
-            full = search.published is not None and final[0]["scale"] == "full"
-            beside = f"; the paper reports {search.published:.1f}" if full else ""
             sentences.append(
                 f"Test mAP of the final run: {final[0]['test_mAP']:.2f} (one run, seed {final[0]['seed']}){beside}."
             )
@@ -158,9 +183,38 @@ def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[st
             sentences.append("WARNING: the bank of the best setting admitted nothing: its bank.epsilon is above the scores.")
         params = ", ".join(f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in chosen["settings"].items())
         sentences.append(f"Best setting: {params}.")
+    if stopped := sum(row["status"] == "pruned" for row in found):
+        sentences.append(f"{stopped} trials were stopped early.")
     if failed := [row for row in found if row["status"] == "failed"]:
         sentences.append(f"{len(failed)} runs failed; the first: {failed[0]['key']}: {failed[0]['cause']}")
+        sentences.append("--retry-failed runs them again, with the same settings.")
     return table, sentences
+
+
+def overview(root: str, studies: Mapping[str, Search]) -> Table:
+    """Several searches at a glance: what each has confirmed, beside the paper's figure."""
+    table = Table(title="Searches (test mAP in percent, +- half of the 95 % interval over seeds)", title_justify="left")
+    for column in ("study", "data set", "trials", "confirmed", "final run", "paper"):
+        table.add_column(column, justify="left" if column in ("study", "data set") else "right", overflow="fold")
+    there = everything(root)
+    for name, search in studies.items():
+        mine = [row for row in there if row["study"] == name]
+        complete = [row for row in mine if row["status"] == "complete"]
+        chosen = winner(complete, search.confirm_top)
+        by_phase: dict[str, list[float]] = {"confirm": [], "final": []}
+        for row in complete:
+            ours = chosen is not None and row["arm"] == "tuned" and row["params"] == chosen["params"]
+            if ours and row["phase"] in by_phase and row["test_mAP"] is not None:
+                by_phase[row["phase"]].append(row["test_mAP"])
+        full = chosen is not None and chosen["scale"] == "full" and search.published is not None
+        table.add_row(
+            name,
+            mine[0]["dataset"] if mine else "",
+            str(sum(row["phase"] == "search" for row in mine)),
+            *(_spread(values) for values in by_phase.values()),
+            f"{search.published:.1f}" if full else "",
+        )
+    return table
 
 
 def _spread(values: list[float]) -> str:

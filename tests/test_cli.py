@@ -103,8 +103,8 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
 def test_mistakes_are_one_paragraph(command, runs, tmp_path, words, message):
     root, row = runs
     (tmp_path / "text.jpg").write_text("hello")
-    torch.save({"format": 1, "step": 3, "model": {}}, tmp_path / "last.pt")
-    names = {"root": root, "key": row["key"], "best": row["checkpoint"], "last": tmp_path / "last.pt"}
+    torch.save({"format": 1, "step": 3, "model": {}}, tmp_path / "state.pt")
+    names = {"root": root, "key": row["key"], "best": row["checkpoint"], "last": tmp_path / "state.pt"}
     done = command("sadcl", *(w.format(**names) for w in words), check=False)
     assert done.returncode == 2
     assert message in done.stderr

@@ -89,7 +89,8 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     kept, held, test = manifest.cached(key, lambda: _divide(found.config, *splits))
     version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
     missing = sum(map(len, found.splits)) - sum(map(len, splits))
-    return MultiLabelData(found.config.name, kept.labels, kept, held, test, version, missing)
+    name = found.config.name + f"-{config.scene_seed}" * (version != "" and config.scene_seed > 0)
+    return MultiLabelData(name, kept.labels, kept, held, test, version, missing)
 
 
 class Listed(NamedTuple):

@@ -1,44 +1,88 @@
-"""Where trials anywhere on the cluster tell the driver how they are doing."""
+"""Where trials anywhere on the cluster tell the driver how they are doing, and hear whether to stop early."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
+
+from sadcl.search.stopping import Stopping
 
 if TYPE_CHECKING:  # the board's process needs no torch
     from sadcl.runner import Emit
+    from sadcl.search.trial import Trial
+
+
+@dataclass(frozen=True)
+class Board:
+    """A handle that travels with every trial.
+
+    Attributes:
+        actor: keeps events until the driver fetches them.
+        judges: whether a trial of the search has to ask, after each epoch, whether to go on.
+    """
+
+    actor: Any
+    judges: bool
 
 
 class _Board:
-    def __init__(self) -> None:
+    def __init__(self, stopping: Stopping | None, history: Sequence[tuple[str, str, dict[int, float]]]) -> None:
         self.events: list[dict[str, Any]] = []
+        self.judge: Any = None
+        if stopping is not None:
+            from sadcl.ray_backend.judge import Judge
 
-    def add(self, event: dict[str, Any]) -> None:
+            self.judge = Judge(stopping, history)
+
+    def add(self, event: dict[str, Any]) -> str | None:
         self.events.append(event)
+        if self.judge is None:
+            return None
+        if event.get("status") in ("complete", "pruned", "failed"):
+            self.judge.ended(event["key"], event["status"])
+        if event.get("judged"):
+            verdict: str | None = self.judge.stops(event["key"], event["epoch"], event["metrics"]["val_mAP"])
+            return verdict
+        return None
 
     def drain(self) -> list[dict[str, Any]]:
         events, self.events = self.events, []
         return events
 
 
-def open_board() -> Any:
-    """An actor that keeps events until the driver fetches them."""
+def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, str, dict[int, float]]] = ()) -> Board:
+    """A board for one driver.
+
+    Args:
+        stopping: when trials of the search are stopped early.
+        history: key, status and held-out mAP by epoch of the search's trials so far, oldest first.
+    """
     actor: Any = ray.remote(num_cpus=0)(_Board)
-    return actor.remote()
+    return Board(actor.remote(stopping, list(history)), stopping is not None)
 
 
-def drain(board: Any) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = ray.get(board.drain.remote())
+def drain(board: Board) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = ray.get(board.actor.drain.remote())
     return events
 
 
-def emitter(board: Any) -> Emit | None:
-    """What a trial calls with its events; it never waits for the driver."""
+def emitter(board: Board | None, trial: Trial) -> Emit | None:
+    """What a trial calls with its events; it waits for an answer only where it may have to stop."""
     if board is None:
         return None
 
-    def emit(event: dict[str, Any]) -> None:
-        board.add.remote(event)
+    def emit(event: dict[str, Any]) -> str | None:
+        if not (board.judges and trial.phase == "search" and "metrics" in event):
+            board.actor.add.remote(event)
+            return None
+        with contextlib.suppress(RayError):  # a board that is lost stops nobody
+            verdict: str | None = ray.get(board.actor.add.remote({**event, "judged": True}))
+            return verdict
+        return None
 
     return emit

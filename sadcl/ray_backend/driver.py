@@ -1,35 +1,44 @@
-"""The phases of a study on a cluster, in the order of what they need from each other."""
+"""The runs of a study on a cluster, in the order of what they need from each other."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
-from sadcl import storage, study
+from sadcl import runner, storage, study
 from sadcl.console import Watch
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
 from sadcl.ray_backend import cluster, jobs, preflight, trainer, tuner
+from sadcl.ray_backend.disk import Disk
 from sadcl.results import store
 from sadcl.runner import Where
-from sadcl.search.plan import Plan, Trial, best
+from sadcl.search.ablation import Comparison
+from sadcl.search.plan import Plan, best
+from sadcl.search.trial import Trial
+
+RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
 
 
-def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | None) -> None:
-    """Run what a study still lacks; runs that failed before are tried again.
+def search(
+    plan: Plan, where: Where, address: str | None, max_concurrent: int | None, disk_limit: float | None = None
+) -> None:
+    """Run what a search still lacks.
 
     Args:
         address: from :func:`sadcl.ray_backend.environment.prepare`.
         max_concurrent: trials of the search at once; None as many as fit.
+        disk_limit: bytes of checkpoints; those of the worst trials are removed to stay below.
 
     Raises:
-        UserError: for a trial that the cluster can never place, or where stage 1 or all trials fail.
+        UserError: for a trial that the cluster can never place, where stage 1 or all trials fail, or where the disk's limit
+            is reached all the same.
     """
     rows = study.rows(where.storage, plan)
     if plan.answered(rows):
@@ -37,12 +46,10 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
     searched = [row for row in rows if row["phase"] == "search"]
     with _scratch(where, plan.study) as scratch, cluster.connected(address) as nodes:
         where, fit_at_once = preflight.place(where, nodes)
-        for row in searched:
-            if row["status"] == "failed":
-                store.reopen(where.storage, row["key"])
-        board = boards.open_board()
+        history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in _in_order(searched)]
+        board = boards.open_board(plan.search.stopping, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
-        with Watch(plan.study, lambda: boards.drain(board), plan.epochs_left(rows), max(scores, default=None)):
+        with Watch(plan.study, lambda: boards.drain(board), plan.left(rows)[1], max(scores, default=None)):
             pool = jobs.Jobs(where, scratch, board)
             stage1 = plan.stage1(plan.base)
             if stage1 is not None:
@@ -52,27 +59,18 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
                 pool.start(trial)
             shared = pool.result(stage1) if stage1 is not None else None
             if shared is not None and shared["status"] != "complete":
-                raise UserError(f"Stage 1, which all trials start from, has failed: {shared['cause']}")
+                raise UserError(f"Stage 1, which all trials start from, has failed: {shared['cause']} {RETRY}")
             if (early := plan.early_stage1(shared)) is not None:
                 pool.start(early)
-            tuner.search(
-                plan.search.space_at(plan.scale),
-                plan.total,
-                searched,
-                plan.try_out,
-                where,
-                study=plan.study,
-                journal=_journal(where.storage, plan.study),
-                seed=plan.base.seed,
-                concurrent=max_concurrent or fit_at_once,
-                scratch=scratch,
-                board=board,
-            )
+            journal = _journal(where.storage, plan.study)
+            at_once = max_concurrent or fit_at_once
+            disk = Disk(where.storage, disk_limit, plan.search.confirm_top)
+            tuner.search(plan, searched, where, journal=journal, concurrent=at_once, scratch=scratch, board=board, disk=disk)
             rows = study.rows(where.storage, plan)
             candidates = best(rows, plan.search.confirm_top)
             if not candidates:
                 cause = next((r["cause"] for r in rows if r["phase"] == "search" and r["cause"]), "none was run")
-                raise UserError(f"None of the trials of {plan.study!r} succeeded; the first cause: {cause}")
+                raise UserError(f"None of the trials of {plan.study!r} succeeded; the first cause: {cause} {RETRY}")
             again = [trial for row in candidates for trial in plan.confirm(row["settings"])]
             final = plan.final_of(rows)
             if len(candidates) == 1 and final is not None:  # nothing that is still to come can change the choice
@@ -85,6 +83,34 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
             assert final is not None
             for trial in (final, *beside):
                 pool.result(trial)
+            _close(where, plan)
+
+
+def compare(plan: Comparison, wheres: Mapping[str, Where], address: str | None, max_concurrent: int | None) -> None:
+    """Run what an ablation still lacks; a run that fails is a row, and the others go on.
+
+    Args:
+        wheres: by data set.
+        address, max_concurrent: as for :func:`search`.
+
+    Raises:
+        UserError: for a run that the cluster can never place.
+    """
+    anywhere = next(iter(wheres.values()))
+    rows = study.rows(anywhere.storage, plan)
+    if plan.answered(rows):
+        return
+    with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as nodes:
+        placed = {name: preflight.place(where, nodes) for name, where in wheres.items()}
+        board = boards.open_board()
+        with Watch(plan.study, lambda: boards.drain(board), plan.left(rows)[1]):
+            pools = {name: jobs.Jobs(where, scratch, board) for name, (where, _) in placed.items()}
+            for name, (where, fit_at_once) in placed.items():
+                pools[name].begin(plan.trials(name), max_concurrent or (fit_at_once if where.workers > 1 else None))
+            for name, pool in pools.items():
+                for trial in plan.trials(name):
+                    pool.result(trial)
+            _close(anywhere, plan)
 
 
 def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
@@ -99,6 +125,18 @@ def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)
+
+
+def _close(where: Where, plan: Plan | Comparison) -> None:
+    """Runs that were interrupted, and that nothing has asked for again, do not stay running for ever."""
+    wanted = {trial.key for trial in plan.decided(study.rows(where.storage, plan))}
+    for row in study.rows(where.storage, plan):
+        if row["study"] == plan.study and row["status"] == "running" and row["key"] not in wanted:
+            runner.close(row, where, "it was interrupted, and the study needs it no more")
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row["started"])
 
 
 @contextlib.contextmanager

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sadcl import runner
-from sadcl.ray_backend.board import emitter
-from sadcl.results import store
+from sadcl.ray_backend.board import Board, emitter
 from sadcl.runner import Where
-from sadcl.search.plan import Trial
+from sadcl.search.trial import Trial
+
+LOST = 4
+"""Times that a trial whose process is lost is started again within one run of the driver; it goes on from its last save."""
 
 
-def run(trial: Trial, where: Where, scratch: str, board: Any, after: Any = None) -> dict[str, Any]:
+def lost(reason: str) -> str:
+    """Why a trial failed of which no process came to an end."""
+    return f"its process was lost {LOST + 1} times: {reason}"
+
+
+def run(trial: Trial, where: Where, scratch: str, board: Board | None, after: Any = None) -> dict[str, Any]:
     """A trial, and before it the stage 1 that it starts from where nobody has trained that; gives the trial's row.
 
     With one worker it is trained in this process, with two or more under Ray Train.
@@ -29,7 +37,7 @@ def run(trial: Trial, where: Where, scratch: str, board: Any, after: Any = None)
         run(trial.stage1, where, scratch, board)
     with runner.alone(trial, where):
         if where.workers == 1:
-            return runner.execute(trial, where, emitter(board))
+            return runner.execute(trial, where, emitter(board, trial))
         from sadcl.ray_backend import trainer
 
         return trainer.train(trial, where, scratch, board)
@@ -45,25 +53,23 @@ def resources(where: Where) -> dict[str, float]:
 class Jobs:
     """Trials in flight, each after the stage 1 that it starts from; each is started once and may be waited for by many.
 
-    A task that is killed is started again, twice at most, and goes on from its last checkpoint.
+    A task that is killed is started again, as often as ``LOST`` says, and goes on from its last checkpoint.
     """
 
-    def __init__(self, where: Where, scratch: str, board: Any) -> None:
+    def __init__(self, where: Where, scratch: str, board: Board | None) -> None:
         self.where, self.scratch, self.board = where, scratch, board
         self._running: dict[str, Any] = {}
 
     def start(self, trial: Trial) -> Any:
-        """Start a trial unless it was, or is complete; one that failed in an earlier run starts anew. Gives a reference."""
+        """Start a trial unless it was, or has ended. Gives a reference."""
         if trial.key in self._running:
             return self._running[trial.key]
         row = runner.finished(trial, self.where)
-        if row is not None and row["status"] != "failed":
+        if row is not None:
             self._running[trial.key] = ray.put(row)
         else:
-            if row is not None:
-                store.reopen(self.where.storage, trial.key)
             after = self.start(trial.stage1) if trial.stage1 is not None else None
-            options: dict[str, Any] = {**resources(self.where), "max_retries": 2, "retry_exceptions": False}
+            options: dict[str, Any] = {**resources(self.where), "max_retries": LOST, "retry_exceptions": False}
             task: Any = ray.remote(**options)(run)
             self._running[trial.key] = task.remote(trial, self.where, self.scratch, self.board, after)
         return self._running[trial.key]
@@ -81,4 +87,13 @@ class Jobs:
                 upstream = f"The stage 1 that it starts from has failed: {failed['cause']}" if failed is not None else ""
                 return runner.fail(trial, self.where, upstream or runner.cause_of(error.cause))
             reason = str(error).strip().splitlines()[0]
-            return runner.fail(trial, self.where, f"its process was lost ({type(error).__name__}: {reason})")
+            return runner.fail(trial, self.where, lost(f"{type(error).__name__}: {reason}"))
+
+    def begin(self, trials: Sequence[Trial], at_once: int | None) -> None:
+        """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it."""
+        waiting: list[Any] = []
+        runs = {run.key: run for trial in trials for run in (trial.stage1, trial) if run is not None}
+        for run in runs.values():
+            if at_once is not None and len(waiting) >= at_once:
+                _, waiting = ray.wait(waiting, num_returns=1)
+            waiting.append(self.start(run))

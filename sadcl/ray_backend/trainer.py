@@ -11,9 +11,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import runner
 from sadcl.errors import TrialFailed
-from sadcl.ray_backend.board import emitter
+from sadcl.ray_backend.board import Board, emitter
 from sadcl.runner import Where
-from sadcl.search.plan import Trial
+from sadcl.search.trial import Trial
 
 RESTARTS = 3
 """Times that a lost worker or node is replaced; the run goes on from its last checkpoint."""
@@ -23,11 +23,11 @@ def _worker(settings: dict[str, Any]) -> None:
     """On each worker: the loop; a failure that would only come again ends the run instead of starting it anew."""
     trial, where = settings["trial"], settings["where"]
     if runner.finished(trial, where) is None:
-        runner.execute(trial, where, emitter(settings["board"]))
+        runner.execute(trial, where, emitter(settings["board"], trial))
     ray.train.report({"key": trial.key})
 
 
-def train(trial: Trial, where: Where, scratch: str, board: Any = None) -> dict[str, Any]:
+def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) -> dict[str, Any]:
     """Run a trial under TorchTrainer on a fixed number of workers, and give its row.
 
     The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps.

@@ -8,85 +8,74 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray import tune
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from sadcl import runner
 from sadcl.errors import TrialFailed, UserError
 from sadcl.ray_backend import jobs
+from sadcl.ray_backend.board import Board
+from sadcl.ray_backend.disk import Disk
+from sadcl.results import store
 from sadcl.runner import Where
-from sadcl.search.plan import Trial
-from sadcl.search.space import Choice, Float, Int, Space
+from sadcl.search.plan import OBJECTIVES, Plan, spent
+from sadcl.search.space import Choice, Int, Plain, When, draw
 
-METRIC = "val_mAP"
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_DRAWS = 100
+"""Settings that are drawn again where one was tried already; then the space counts as exhausted."""
 
 
 def search(
-    space: Space,
-    total: int,
+    plan: Plan,
     rows: Sequence[dict[str, Any]],
-    make: Callable[[dict[str, Any]], Trial],
     where: Where,
     *,
-    study: str,
     journal: Path,
-    seed: int,
     concurrent: int,
     scratch: str,
-    board: Any,
+    board: Board,
+    disk: Disk,
 ) -> None:
     """Run what is left of a study's trials; what they gave is in the tables.
 
     Args:
-        space: what Optuna chooses from.
-        total: trials of the whole study.
-        rows: of the trials table, this study's search phase: those that ended well are told to Optuna, those that were
-            interrupted or failed are run first, with the same settings.
-        make: settings -> trial.
+        rows: of the trials table, this study's search phase: those that ended are told to Optuna, those that were
+            interrupted are run first, with the same settings.
         journal: file of Optuna's study, replaced.
-        seed: of the sampler.
         concurrent: trials at once.
         scratch: folder for what Tune writes; nothing of it is needed afterwards.
-        board: takes the trials' events.
+
+    Raises:
+        UserError: for a space that holds settings that are not possible together, or where the disk's limit is reached.
     """
-    ended = [row for row in rows if row["status"] in _STATES]
-    again = [row for row in rows if row["status"] not in _STATES]
-    if total <= len(ended):
-        return
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {field: _distribution(d) for field, d in space.items()}
-    store = _rebuild(study, journal, distributions, ended, again)
-    # a resumed search must not draw the first random settings again
-    sampler = optuna.samplers.TPESampler(seed=seed + 7919 * len(rows), multivariate=True, n_startup_trials=4)
-    searcher = OptunaSearch(space=distributions, metric=METRIC, mode="max", storage=store, study_name=study, sampler=sampler)
-
-    started: dict[str, dict[str, Any]] = {}
-
-    class _Note(tune.Callback):
-        """Knows the settings of every trial, also of one whose process leaves no word."""
-
-        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            started[trial.trial_id] = trial.config
+    study = _rebuild(plan, rows, where, journal)
+    left = plan.left_to_try(rows)
+    if not left:
+        return
+    searcher = _Search(plan, rows, where, study, disk)
 
     def objective(params: dict[str, Any]) -> None:
+        trial = plan.try_out(params)
         try:
-            trial = make(params)
-            row = jobs.run(trial, where, scratch, board)
-        except (UserError, TrialFailed) as failure:
-            # an exception is how Tune hears of a failure; the table has the whole of it
-            raise RuntimeError(str(failure)) from None
-        tune.report({METRIC: row[METRIC], "epoch": row["epoch"], "key": trial.key})
+            row: Mapping[str, Any] | None = jobs.run(trial, where, scratch, board)
+        except (UserError, TrialFailed):  # a failure is a row, and no reason for Tune to try again
+            row = runner.finished(trial, where)
+        names = ("status", "epochs_done", "seconds", *plan.search.objectives)
+        tune.report({name: (row or {"status": "failed"}).get(name) for name in names})
 
     reserved = jobs.resources(where)
     per_trial = {"CPU": reserved["num_cpus"], "GPU": reserved["num_gpus"]}
@@ -96,30 +85,114 @@ def search(
         tune.with_resources(objective, per_trial),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=total - len(ended),
+            num_samples=left,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda t: t.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=study,
+            name=plan.study,
             storage_path=scratch,
             verbose=0,
-            callbacks=[_Note()],
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=jobs.LOST),
         ),
     )
     tuner.fit()
-    for params in started.values():
-        try:
-            trial = make(params)
-        except UserError as error:
-            raise UserError(f"The space {space} holds settings that are not possible together: {error}") from None
+    if searcher.impossible is not None:
+        raise UserError(f"The space holds settings that are not possible together: {searcher.impossible}")
+    for params in searcher.settings:
+        trial = plan.try_out(params)
         if runner.finished(trial, where) is None:
-            runner.fail(trial, where, "its process was lost: it was killed, or the machine ran out of memory")
+            runner.fail(trial, where, jobs.lost("it was killed, or the machine ran out of memory"))
+    if searcher.full:
+        raise disk.explain()
 
 
-def _distribution(distribution: Float | Int | Choice) -> BaseDistribution:
+class _Search(Searcher):
+    """Optuna by its ask-and-tell interface.
+
+    (Ray's own OptunaSearch tells trials that were stopped early as complete, reports by its own count of iterations, and
+    knows conditional fields only where nothing was evaluated before.)
+    """
+
+    def __init__(self, plan: Plan, rows: Sequence[dict[str, Any]], where: Where, study: optuna.Study, disk: Disk) -> None:
+        super().__init__()
+        self.plan, self.where, self.study, self.disk = plan, where, study, disk
+        self.space = plan.search.space_at(plan.scale)
+        self.tried = {row["key"] for row in rows if row["status"] != "running"}
+        self.spent = spent(row for row in rows if row["status"] != "running")
+        self.again = sum(row["status"] == "running" for row in rows)
+        self.asked: dict[str, tuple[optuna.Trial, str]] = {}
+        self.settings: list[dict[str, Any]] = []
+        self.impossible: UserError | None = None
+        self.full = False
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        """Settings that were not tried before."""
+        self.full = not self.disk.make_room(self.plan.study)
+        if self.full or (self._used_up() and not self.again):
+            return Searcher.FINISHED
+        for _ in range(_DRAWS):
+            trial = self.study.ask()
+            setting = draw(self.space, lambda field, d: _suggest(trial, field, d))  # noqa: B023
+            try:
+                key = self.plan.try_out(setting).key
+            except UserError as error:
+                self.impossible = error
+                break
+            if key not in self.tried:
+                self.again = max(self.again - 1, 0)
+                self.tried.add(key)
+                self.asked[trial_id] = (trial, key)
+                self.settings.append(setting)
+                trial.set_user_attr("key", key)
+                return setting
+            self.study.tell(trial, state=TrialState.FAIL)
+        return Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna what the table says."""
+        trial, key = self.asked.pop(trial_id)
+        found = result or {}
+        self.spent = (self.spent[0] + (found.get("epochs_done") or 0), self.spent[1] + (found.get("seconds") or 0.0))
+        if len(self.plan.search.objectives) == 1:
+            for epoch, value in store.curve(self.where.storage, key).items():
+                trial.report(value, epoch)
+        state = _STATES.get(found.get("status", "failed"), TrialState.FAIL)
+        values = [found.get(name) for name in self.plan.search.objectives]
+        if state == TrialState.COMPLETE and any(value is None or value != value for value in values):
+            state = TrialState.FAIL
+        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)  # type: ignore[arg-type]
+
+    def _used_up(self) -> bool:
+        """Whether the budget of epochs or hours is, with what trials under way have used of it."""
+        search = self.plan.search
+        if search.max_epochs is None and search.max_hours is None:
+            return False
+        epochs, seconds = self.spent
+        for _, key in self.asked.values():
+            done = store.epochs_of(self.where.storage, key)
+            epochs, seconds = epochs + len(done), seconds + sum(row["seconds"] or 0.0 for row in done)
+        return self.plan.used_up(epochs, seconds)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the tables are the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the tables are the truth."""
+
+
+def _suggest(trial: optuna.Trial, field: str, distribution: Plain) -> Any:
+    if isinstance(distribution, Choice):
+        return trial.suggest_categorical(field, distribution.values)
+    if isinstance(distribution, Int):
+        return trial.suggest_int(field, distribution.low, distribution.high, log=distribution.log)
+    return trial.suggest_float(field, distribution.low, distribution.high, log=distribution.log)
+
+
+def _distribution(distribution: Plain | When) -> BaseDistribution:
+    if isinstance(distribution, When):
+        return _distribution(distribution.then)
     if isinstance(distribution, Choice):
         return CategoricalDistribution(distribution.values)
     if isinstance(distribution, Int):
@@ -127,39 +200,70 @@ def _distribution(distribution: Float | Int | Choice) -> BaseDistribution:
     return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
 
 
-def _rebuild(
-    study: str,
-    journal: Path,
-    distributions: dict[str, BaseDistribution],
-    ended: Sequence[dict[str, Any]],
-    again: Sequence[dict[str, Any]],
-) -> JournalStorage:
-    """Optuna's study as the tables have it."""
+def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> BaseSampler:
+    name, space = plan.search.sampler, plan.search.space_at(plan.scale)
+    seed = plan.base.seed + 7919 * len(rows)  # a resumed search must not draw the first random settings again
+    some = min(max(plan.total // 4, 4), 10)
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "cmaes":  # its own state is not in the tables
+        return optuna.samplers.CmaEsSampler(seed=seed, source_trials=complete or None)
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=some)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=some)
+    conditional = any(isinstance(d, When) for d in space.values())
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=conditional, n_startup_trials=some)
+
+
+def _rebuild(plan: Plan, rows: Sequence[dict[str, Any]], where: Where, journal: Path) -> optuna.Study:
+    """Optuna's study as the tables have it: one trial for each row that ended; those interrupted come first."""
     journal.parent.mkdir(parents=True, exist_ok=True)
     for old in journal.parent.glob(f"{journal.name}*"):
         os.remove(old)
-    store = JournalStorage(JournalFileBackend(str(journal)))
-    made = optuna.create_study(storage=store, study_name=study, direction="maximize")
-    for row in sorted(ended, key=lambda r: r["started"]):
-        made.add_trial(
-            create_trial(
-                state=_STATES[row["status"]],
-                params=_settings(row, distributions),
-                distributions=distributions,
-                value=row[METRIC],
-                user_attrs={"key": row["key"]},
-            )
-        )
-    for row in again:
-        made.enqueue_trial(_settings(row, distributions), user_attrs={"key": row["key"]})
-    return store
+    store_of = JournalStorage(JournalFileBackend(str(journal)))
+    objectives = plan.search.objectives
+    directions = [StudyDirection.MAXIMIZE if OBJECTIVES[n] == "max" else StudyDirection.MINIMIZE for n in objectives]
+    known = {field: _distribution(d) for field, d in plan.search.space_at(plan.scale).items()}
+    ended = [
+        _told(row, known, objectives, where) for row in sorted(rows, key=lambda r: r["started"]) if row["status"] in _STATES
+    ]
+    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    sampler = _sampler(plan, rows, complete)
+    study = optuna.create_study(storage=store_of, study_name=plan.study, directions=directions, sampler=sampler)
+    study.add_trials(ended)
+    for row in rows:
+        if row["status"] not in _STATES:
+            study.enqueue_trial(_settings(row, known), user_attrs={"key": row["key"]})
+    for setting in plan.first_settings(rows):
+        study.enqueue_trial(setting)
+    return study
 
 
-def _settings(row: dict[str, Any], distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+def _told(row: dict[str, Any], known: dict[str, BaseDistribution], objectives: tuple[str, ...], where: Where) -> FrozenTrial:
+    settings = _settings(row, known)
+    curve = store.curve(where.storage, row["key"]) if len(objectives) == 1 else {}
+    values = [row[name] for name in objectives]
+    state = _STATES[row["status"]]
+    if state == TrialState.PRUNED:
+        values = [list(curve.values())[-1]] if curve else None  # type: ignore[assignment]
+    elif state == TrialState.FAIL or any(value is None or value != value for value in values):
+        state, values = TrialState.FAIL, None  # type: ignore[assignment]
+    return create_trial(
+        state=state,
+        params=settings,
+        distributions={field: known[field] for field in settings},
+        values=values,
+        user_attrs={"key": row["key"]},
+        intermediate_values=curve,
+    )
+
+
+def _settings(row: dict[str, Any], known: dict[str, BaseDistribution]) -> dict[str, Any]:
     """What the search set, as it was before it went through JSON, which knows no tuples."""
     settings: dict[str, Any] = json.loads(row["params"])
     for field, value in settings.items():
-        known = distributions[field]
-        if isinstance(known, CategoricalDistribution):
-            settings[field] = next((c for c in known.choices if json.loads(json.dumps(c)) == value), value)
+        distribution = known[field]
+        if isinstance(distribution, CategoricalDistribution):
+            settings[field] = next((c for c in distribution.choices if json.loads(json.dumps(c)) == value), value)
     return settings

@@ -112,11 +112,27 @@ def row_of(root: str, key: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
+def epochs_of(root: str, key: str) -> list[dict[str, Any]]:
+    """A trial's rows of the epochs table, in order."""
+    return _rows(root, "epochs", key)
+
+
+def curve(root: str, key: str) -> dict[int, float]:
+    """Held-out mAP by epoch of a trial's last stage."""
+    rows = epochs_of(root, key)
+    last = max((row["stage"] for row in rows), default=0)
+    return {row["epoch"]: row["val_mAP"] for row in rows if row["stage"] == last and row["val_mAP"] is not None}
+
+
+def amend(root: str, key: str, **columns: Any) -> None:
+    """Change columns of a trial's row."""
+    for row in _rows(root, "trials", key):
+        _put(root, "trials", key, schema.table("trials", [{**row, **columns}]))
+
+
 def reopen(root: str, key: str) -> None:
     """Make a trial that has ended one that was interrupted: it is trained again, from its last checkpoint."""
-    for row in _rows(root, "trials", key):
-        part = schema.table("trials", [{**row, "status": "running", "cause": None, "ended": None}])
-        _put(root, "trials", key, part)
+    amend(root, key, status="running", cause=None, ended=None)
 
 
 def delete(root: str, key: str) -> None:

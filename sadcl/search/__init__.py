@@ -1,6 +1,22 @@
 """Studies as plain values: what to search, what to compare, how often. No Ray here."""
 
-from sadcl.search.plan import Plan, Search, Trial
-from sadcl.search.space import Choice, Float, Int
+from sadcl.search.ablation import Ablation, Comparison
+from sadcl.search.plan import Plan, Search
+from sadcl.search.space import Choice, Float, Int, When, contrasts
+from sadcl.search.stopping import ASHA, Median
+from sadcl.search.trial import Trial
 
-__all__ = ["Choice", "Float", "Int", "Plan", "Search", "Trial"]
+__all__ = [
+    "ASHA",
+    "Ablation",
+    "Choice",
+    "Comparison",
+    "Float",
+    "Int",
+    "Median",
+    "Plan",
+    "Search",
+    "Trial",
+    "When",
+    "contrasts",
+]

@@ -1,64 +1,26 @@
-"""A search as one value: its question, its base, its space, its budget; and the trials that it is made of. No Ray here."""
+"""A search as one value: its question, its base, its space, its budget; and the trials that it comes to. No Ray here."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
-from sadcl.search.space import Space, check, describe
+from sadcl.search.space import Choice, Space, When, check, check_setting, describe, setting_of
+from sadcl.search.stopping import Stopping
+from sadcl.search.trial import Ground, Trial, arm_of, check_arguments, check_name
 
-Scale = Literal["demo", "full"]
+SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
+OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
+"""Columns of the trials table that a search can go by, and which way."""
 BASELINES: dict[str, dict[str, Any]] = {
     "baseline": {"model.arch": "pooled"},
     "stage2": {"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0},
 }
 """The pooled network trained as long as both stages, and the control: stage 2 without contrasts."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run: what to train, and what it is for.
-
-    Attributes:
-        phase: ``stage1``, ``baseline``, ``search``, ``confirm``, ``final`` or ``train``.
-        arm: name of the setting.
-        params: what the search set, by field.
-        stage1: the run whose weights stage 2 starts from; None trains stage 1 in this run, where there is one.
-        name: a key of its own, for runs that studies share.
-    """
-
-    study: str
-    phase: str
-    arm: str
-    config: Config
-    params: Mapping[str, Any] = field(default_factory=dict)
-    stage1: Trial | None = None
-    name: str = ""
-
-    @property
-    def key(self) -> str:
-        """Made of what the trial is alone, so that the same trial is the same row whenever and wherever it is run."""
-        return self.name or f"{self.study}-{self.arm}-s{self.config.seed}-{self.config.digest()}"
-
-    @property
-    def title(self) -> str:
-        """What people call it."""
-        if self.phase == "search":
-            return f"search {self.key[-4:]}"
-        what = self.arm if self.phase in ("baseline", "stage1", "train") else f"{self.phase} {self.arm}"
-        all_images = " all images" if self.phase == "stage1" and not self.config.data.holdout else ""
-        return f"{what} s{self.config.seed}{all_images}"
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that the run trains itself."""
-        own = self.config.stage1.epochs if self.stage1 is None else 0
-        return own + self.config.stage2.epochs
 
 
 @dataclass(frozen=True)
@@ -72,7 +34,14 @@ class Search:
         demo: the demo-scale configuration.
         space: fields that the search sets, at full scale.
         demo_space: the same at demo scale; None takes ``space``.
-        trials, demo_trials: settings to try.
+        trials, demo_trials: settings to try, whatever becomes of them.
+        max_epochs: once the search's trials have trained so many epochs, no further one starts.
+        max_hours: the same for the hours that they have trained, summed over trials.
+        sampler: ``tpe``, ``random``, ``cmaes`` (numbers only), ``gp`` or ``nsga2``.
+        stopping: ``ASHA`` or ``Median``; None trains every trial to its end.
+        objectives: ``val_mAP`` first; with ``seconds`` or ``memory_mb`` beside it the search looks for the front of both.
+        recipe_first: the first trial is the base as it is, where the space holds it.
+        start_with: settings that are tried next.
         baselines: arm -> overrides, to stand beside the tuned setting; the arm ``stage2`` is the control, which is
             trained over ``confirm_seeds`` too.
         confirm_top: settings that are trained again over ``confirm_seeds``, best first.
@@ -91,6 +60,13 @@ class Search:
     demo_space: Space | None = None
     trials: int = 40
     demo_trials: int = 8
+    max_epochs: int | None = None
+    max_hours: float | None = None
+    sampler: str = "tpe"
+    stopping: Stopping | None = None
+    objectives: tuple[str, ...] = ("val_mAP",)
+    recipe_first: bool = True
+    start_with: tuple[Mapping[str, Any], ...] = ()
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BASELINES)
     confirm_top: int = 1
     confirm_seeds: tuple[int, ...] = (1001, 1002)
@@ -98,23 +74,21 @@ class Search:
 
     def __new__(cls, *args: Any, **given: Any) -> Search:
         """A mistyped argument is a user's mistake like a mistyped field."""
-        for name in given:
-            if name not in cls.__dataclass_fields__:
-                near = difflib.get_close_matches(name, cls.__dataclass_fields__, n=1, cutoff=0.5)
-                known = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(cls.__dataclass_fields__)}."
-                raise UserError(f"A Search has no {name!r}. {known}")
+        check_arguments(cls, given, cls.__dataclass_fields__)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        if not self.name or any(c in self.name for c in "/\\\0"):
-            raise UserError(f"A study's name must be a file name, but got {self.name!r}.")
+        check_name(self.name)
+        self._check_method()
         for scale in ("full", "demo"):
             base = self.config(scale)
             if any("model.start" in fields for fields in (self.space_at(scale), *self.baselines.values())):
                 raise UserError("model.start belongs to the base of a study, whose runs all start from one checkpoint.")
             check(self.space_at(scale), base)
+            for setting in self.start_at(scale):
+                check_setting(self.space_at(scale), setting, base)
             for changes in self.baselines.values():
-                base.override(changes)
+                arm_of(base, changes)
             if base.data.holdout == 0:
                 raise UserError("A search needs held-out images to choose by: data.holdout must be above 0.")
             if base.seed in self.confirm_seeds:
@@ -127,8 +101,35 @@ class Search:
         if len(set(self.confirm_seeds)) < len(self.confirm_seeds) or not self.confirm_seeds:
             raise UserError(f"confirm_seeds must be at least one, and differ, but got {self.confirm_seeds}.")
 
+        if self.max_epochs is not None and self.max_epochs < 1:
+            raise UserError(f"max_epochs >= 1 must hold, but got {self.max_epochs}.")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise UserError(f"max_hours > 0 must hold, but got {self.max_hours}.")
+
+    def _check_method(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}.")
+        kinds = {type(d) for space in (self.space, self.demo_space or {}) for d in space.values()}
+        if self.sampler == "cmaes" and kinds & {Choice, When}:
+            raise UserError("sampler = 'cmaes' searches numbers only, but the space has a Choice or a When: take 'tpe'.")
+        if self.sampler == "gp" and When in kinds:
+            raise UserError("sampler = 'gp' knows no conditional fields, but the space has a When: take 'tpe'.")
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or self.objectives[:1] != ("val_mAP",) or len(set(self.objectives)) < len(self.objectives):
+            raise UserError(
+                f"objectives must be val_mAP first, then any of {', '.join(OBJECTIVES)}, but got {self.objectives}."
+            )
+        if len(self.objectives) > 1 and (self.stopping is not None or self.sampler == "cmaes"):
+            raise UserError(f"{self.stopping or 'cmaes'} goes by one objective, but there are {self.objectives}.")
+
     def config(self, scale: str) -> Config:
         return self.base if scale == "full" else self.demo
+
+    def start_at(self, scale: str) -> tuple[Mapping[str, Any], ...]:
+        """Settings to try first."""
+        own = setting_of(self.config(scale), self.space_at(scale)) if self.recipe_first else {}
+        given = self.start_with if scale == "full" or self.demo_space is None else ()
+        return tuple(setting for setting in (own, *given) if setting)
 
     def space_at(self, scale: str) -> Space:
         return self.space if scale == "full" or self.demo_space is None else self.demo_space
@@ -160,27 +161,20 @@ class Plan:
     def study(self) -> str:
         return self.search.name if self.scale == "full" else f"{self.search.name}-demo"
 
+    @property
+    def ground(self) -> Ground:
+        return Ground(self.study, self.base, self.digest, self.whole_digest, self.start)
+
     def identity(self) -> dict[str, Any]:
         """What makes two studies of one name the same study."""
-        return {
-            "name": self.study,
-            "scale": self.scale,
-            "base": self.base.digest(),
-            "data": self.digest,
-            "space": describe(self.search.space_at(self.scale)),
-            **({"start": self.start} if self.start else {}),
-        }
+        space = describe(self.search.space_at(self.scale))
+        return {"name": self.study, "scale": self.scale, **self.ground.identity(), "space": space}
 
     def stage1(self, config: Config) -> Trial | None:
-        """The stage 1 that a configuration starts from; all settings of stage 2 share it, and other studies too."""
-        if not config.stage1.epochs:
-            return None
-        alone = config.override({"stage2.epochs": 0, "stage2.planned_epochs": None})
-        source = "-".join([self.digest if config.data.holdout else self.whole_digest] + [self.start] * bool(self.start))
-        return Trial(self.study, "stage1", "stage1", alone, name=f"stage1-s{config.seed}-{config.stage1_digest()}-{source}")
+        return self.ground.stage1(config)
 
     def baselines(self) -> list[Trial]:
-        return [self._trial("baseline", arm, _arm(self.base, changes)) for arm, changes in self.search.baselines.items()]
+        return [self._trial("baseline", arm, arm_of(self.base, changes)) for arm, changes in self.search.baselines.items()]
 
     def try_out(self, params: Mapping[str, Any]) -> Trial:
         """A trial of the search."""
@@ -190,7 +184,7 @@ class Plan:
         """The control over the fresh seeds."""
         if "stage2" not in self.search.baselines:
             return []
-        control = _arm(self.base, self.search.baselines["stage2"])
+        control = arm_of(self.base, self.search.baselines["stage2"])
         return [self._trial("confirm", "stage2", control.override({"seed": seed})) for seed in self.search.confirm_seeds]
 
     def confirm(self, params: Mapping[str, Any]) -> list[Trial]:
@@ -234,10 +228,23 @@ class Plan:
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 
+    def used_up(self, epochs: int, seconds: float) -> bool:
+        """Whether the search's trials have trained for so long that no further one starts."""
+        most, hours = self.search.max_epochs, self.search.max_hours
+        return (most is not None and epochs >= most) or (hours is not None and seconds >= 3600 * hours)
+
     def left_to_try(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Trials of the search that are still to come."""
-        ended = [row for row in rows if row["phase"] == "search" and row["status"] in ("complete", "pruned")]
-        return max(self.total - len(ended), 0)
+        """Trials of the search that are still to come: those that were interrupted, and new ones while the budget lasts."""
+        trials = [row for row in rows if row["phase"] == "search"]
+        interrupted = sum(row["status"] == "running" for row in trials)
+        if self.used_up(*spent(trials)):
+            return interrupted
+        return max(self.total - len(trials), 0) + interrupted
+
+    def first_settings(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Of the settings to try first those that were not tried yet."""
+        tried = {row["key"] for row in rows}
+        return [dict(s) for s in self.search.start_at(self.scale) if self.try_out(s).key not in tried]
 
     def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         """The runs that are known by now, besides the search's own trials: confirmation and final run once it is over.
@@ -255,20 +262,20 @@ class Plan:
 
     def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether nothing is left to run; ``rows`` as for :meth:`decided`."""
-        complete = {row["key"] for row in rows if row["status"] == "complete"}
+        ended = {row["key"] for row in rows if row["status"] != "running"}
         decided = self.decided(rows)
-        return any(trial.phase == "final" for trial in decided) and complete >= {trial.key for trial in decided}
+        return any(trial.phase == "final" for trial in decided) and ended >= {trial.key for trial in decided}
 
-    def epochs_left(self, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Epochs that are still to be trained; ``rows`` as for :meth:`decided`."""
-        complete = {row["key"] for row in rows if row["status"] == "complete"}
+    def left(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Runs and epochs that are still to come; ``rows`` as for :meth:`decided`."""
+        ended = {row["key"] for row in rows if row["status"] != "running"}
         decided = self.decided(rows)
-        count = sum(trial.epochs for trial in decided if trial.key not in complete)
+        epochs = [trial.epochs for trial in decided if trial.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
         if not any(trial.phase == "final" for trial in decided):
-            again = self.search.confirm_top * len(self.search.confirm_seeds) + 1
-            count += (self.left_to_try(rows) + again) * stage2 + stage1
-        return count
+            again = self.search.confirm_top * len(self.search.confirm_seeds)
+            epochs += [stage2] * (self.left_to_try(rows) + again + 1) + [stage1] * bool(stage1)
+        return len(epochs), sum(epochs)
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""
@@ -281,17 +288,41 @@ class Plan:
             f"  {start}, {' and '.join(self.search.baselines)}, {self.total} trials, {top} again over seeds "
             f"{seeds}, one final run; {self.base.stage1.epochs} + {self.base.stage2.epochs} epochs each"
         )
+        limits = [
+            f"at most {limit:g} {unit}"
+            for limit, unit in ((self.search.max_epochs, "epochs"), (self.search.max_hours, "hours of training"))
+            if limit is not None
+        ]
+        stopping = "no early stopping" if self.search.stopping is None else f"stopped early by {self.search.stopping}"
+        yield f"  {', '.join([f'sampler {self.search.sampler}', stopping, *limits])}"
 
     def _trial(self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None) -> Trial:
-        stage1 = self.stage1(config) if config.stage2.epochs else None
-        return Trial(self.study, phase, arm, config, dict(params or {}), stage1=stage1)
+        return self.ground.trial(phase, arm, config, params)
+
+
+def spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:
+    """Epochs and seconds that trials have trained."""
+    rows = list(rows)
+    return sum(row.get("epochs_done") or 0 for row in rows), sum(row.get("seconds") or 0.0 for row in rows)
 
 
 def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The best trials of a search by the held-out images, best first; ``settings`` is what the search set."""
+    """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
     complete = [r for r in rows if r["phase"] == "search" and r["status"] == "complete" and r["val_mAP"] is not None]
     ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
     return [{**row, "settings": json.loads(row["params"])} for row in ranked]
+
+
+def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """The complete trials that no other one beats in every objective, best held-out mAP first."""
+
+    def at(row: Mapping[str, Any]) -> list[float]:
+        return [row[name] if OBJECTIVES[name] == "min" else -row[name] for name in objectives]
+
+    rows = list(rows)
+    ranked = best(rows, len(rows))
+    beaten = [any(at(o) != at(r) and all(x <= y for x, y in zip(at(o), at(r), strict=True)) for o in ranked) for r in ranked]
+    return [row for row, is_beaten in zip(ranked, beaten, strict=True) if not is_beaten]
 
 
 def winner(rows: Iterable[Mapping[str, Any]], count: int) -> dict[str, Any] | None:
@@ -304,19 +335,3 @@ def winner(rows: Iterable[Mapping[str, Any]], count: int) -> dict[str, Any] | No
         return sum(values) / len(values) if values else float("-inf")
 
     return max(best(rows, count), key=mean, default=None)
-
-
-def _arm(base: Config, changes: Mapping[str, Any]) -> Config:
-    """A baseline; the pooled network has one stage, as long as the two together."""
-    config = base.override(changes)
-    if config.model.arch != "pooled" or not config.stage2.epochs:
-        return config
-    one, two = config.stage1, config.stage2
-    return config.override(
-        {
-            "stage1.epochs": one.epochs + two.epochs,
-            "stage1.planned_epochs": (one.planned_epochs or one.epochs) + (two.planned_epochs or two.epochs),
-            "stage2.epochs": 0,
-            "stage2.planned_epochs": None,
-        }
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ class Float:
     def probes(self) -> tuple[float, ...]:
         return (self.low, self.high)
 
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
 
 @dataclass(frozen=True)
 class Int:
@@ -50,6 +53,9 @@ class Int:
     def probes(self) -> tuple[int, ...]:
         return (self.low, self.high)
 
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -69,8 +75,38 @@ class Choice:
     def probes(self) -> tuple[Any, ...]:
         return self.values
 
+    def holds(self, value: Any) -> bool:
+        return value in self.values
 
-Distribution = Float | Int | Choice
+
+@dataclass(frozen=True)
+class When:
+    """A field that is searched only where another field of the space has one of some values; elsewhere the base's holds.
+
+    For example the size of a bank, where there is one: ``When("bank.policy", "fifo", Int(4, 64))``.
+    """
+
+    field: str
+    values: tuple[Any, ...]
+    then: Float | Int | Choice
+
+    def __init__(self, field: str, values: Any, then: Float | Int | Choice) -> None:
+        several = values if isinstance(values, tuple) else (values,)
+        for name, value in (("field", field), ("values", several), ("then", then)):
+            object.__setattr__(self, name, value)
+        if not isinstance(then, Float | Int | Choice):
+            raise UserError(f"When(..., then) needs a Float, an Int or a Choice, but got {then!r}.")
+
+    def __str__(self) -> str:
+        return f"{self.then}, where {self.field} is {' or '.join(map(str, self.values))}"
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        return self.then.probes
+
+
+Plain = Float | Int | Choice
+Distribution = Plain | When
 Space = Mapping[str, Distribution]
 
 
@@ -78,13 +114,116 @@ def check(space: Space, base: Config) -> None:
     """Find out at construction whether every field exists and every bound makes a configuration.
 
     Raises:
-        UserError: for an empty space, an unknown field or a bound out of a field's range.
+        UserError: for an empty space, an unknown field, a bound out of a field's range, or a condition that never holds.
     """
     if not space:
         raise UserError("The search space is empty: name at least one configuration field.")
     for field, distribution in space.items():
+        if not isinstance(distribution, Plain | When):
+            raise UserError(f"The space of {field} must be a Float, Int, Choice or When, but got {distribution!r}.")
         for value in distribution.probes:
-            base.override({field: value})
+            base.override({**_condition(space, field, ()), field: value})
+
+
+def _condition(space: Space, field: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """Settings under which a field is searched."""
+    distribution = space[field]
+    if not isinstance(distribution, When):
+        return {}
+    on = space.get(distribution.field)
+    if distribution.field in (*seen, field) or not isinstance(on.then if isinstance(on, When) else on, Choice):
+        raise UserError(
+            f"{field} is searched where {distribution.field} is {distribution.values}, but that is no Choice of the space."
+        )
+    if missing := [value for value in distribution.values if value not in on.probes]:  # type: ignore[union-attr]
+        raise UserError(f"{field} is searched where {distribution.field} is {missing[0]!r}, which the space never takes.")
+    return {**_condition(space, distribution.field, (*seen, field)), distribution.field: distribution.values[0]}
+
+
+def draw(space: Space, suggest: Callable[[str, Plain], Any]) -> dict[str, Any]:
+    """A setting, each value from ``suggest``; a conditional field comes after what it depends on, or is left out."""
+    setting: dict[str, Any] = {}
+    waiting = dict(space)
+    while waiting:
+        for field, distribution in list(waiting.items()):
+            if not isinstance(distribution, When):
+                setting[field] = suggest(field, distribution)
+            elif distribution.field in waiting:
+                continue
+            elif setting.get(distribution.field) in distribution.values:
+                setting[field] = suggest(field, distribution.then)
+            del waiting[field]
+    return setting
+
+
+def check_setting(space: Space, setting: Mapping[str, Any], base: Config) -> None:
+    """Find out whether a setting can be tried first.
+
+    Raises:
+        UserError: for a field that the space does not have, or a value that is not in it.
+    """
+    base.override(setting)
+    for field, value in setting.items():
+        known = space.get(field)
+        if known is None:
+            raise UserError(f"The setting {dict(setting)} sets {field!r}, which is not in the space.")
+        plain = known.then if isinstance(known, When) else known
+        if not plain.holds(value):
+            raise UserError(f"The setting {dict(setting)} has {field} = {value!r}, but the space has {known}.")
+
+
+def transfer(setting: Mapping[str, Any], there: Space, here: Space) -> dict[str, Any]:
+    """A setting of one space in another: each number keeps its place between the bounds (on the scale of its space).
+
+    So a temperature that both search alike stays what it is, and a weight whose bounds go with the number of labels
+    keeps its ratio to them. A choice stays where the other space has it; what does not carry over is left out.
+    """
+    moved: dict[str, Any] = {}
+    for field, value in setting.items():
+        one, two = (space.get(field) for space in (there, here))
+        one, two = (d.then if isinstance(d, When) else d for d in (one, two))
+        if isinstance(two, Choice) or isinstance(one, Choice):
+            if isinstance(two, Choice) and value in two.values:
+                moved[field] = value
+        elif one is not None and two is not None:
+            moved[field] = value if one == two else _between(_share(value, one), two)
+    return moved
+
+
+def _share(value: float, of: Float | Int) -> float:
+    low, high = (math.log(of.low), math.log(of.high)) if of.log else (of.low, of.high)
+    return ((math.log(value) if of.log else value) - low) / (high - low)
+
+
+def _between(share: float, of: Float | Int) -> float | int:
+    low, high = (math.log(of.low), math.log(of.high)) if of.log else (of.low, of.high)
+    value = low + share * (high - low)
+    value = min(max(math.exp(value) if of.log else value, of.low), of.high)
+    return round(value) if isinstance(of, Int) else value
+
+
+def setting_of(base: Config, space: Space) -> dict[str, Any]:
+    """What the base has for the fields of a space, those left out that the space does not hold."""
+    flat = base.flat()
+    flat["loss.prototype_tau"], flat["prototypes.epsilon"] = base.loss.tau_of_prototypes, base.prototype_epsilon
+    found = draw(space, lambda field, plain: flat[field] if plain.holds(flat[field]) else None)
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def contrasts(base: Config, *, epsilon: tuple[float, float] = (0.5, 0.95)) -> dict[str, Distribution]:
+    """The space of both contrasts around a recipe: temperatures, admission thresholds, weights up to eight times off.
+
+    Args:
+        epsilon: bounds of both thresholds; scores of a network that trains from random weights for minutes are low.
+    """
+    weights = {f"loss.{name}": getattr(base.loss, name) for name in ("sample_weight", "prototype_weight")}
+    return {
+        "loss.tau": Float(0.05, 0.5, log=True),
+        "loss.prototype_tau": Float(0.03, 0.3, log=True),
+        "bank.epsilon": Float(*epsilon),
+        "prototypes.epsilon": Float(*epsilon),
+        **{field: Float(weight / 8, weight * 8, log=True) for field, weight in weights.items()},
+    }
 
 
 def describe(space: Space) -> dict[str, str]:

@@ -59,9 +59,12 @@ class Outcome:
     seconds: float
     images: int
     memory_mb: float
+    stopped: str = ""
+    """Why it was stopped early; empty where it was not."""
 
 
-Report = Callable[[Epoch], None]
+Report = Callable[[Epoch], str | None]
+"""Called after each epoch on the first worker; a text stops the run there, and says why."""
 Heartbeat = Callable[[int, int, int, int], None]
 """Called after each step on the first worker with stage, epoch, step and steps of the epoch."""
 
@@ -89,11 +92,12 @@ def fit(
     Args:
         config: what to train; with ``stage2.epochs = 0`` stage 1 alone (the baseline, SARL) is the outcome.
         data: from :func:`sadcl.data.load`.
-        folder: URI of this run's own checkpoints (``best.pt``, ``last.pt``); a run found there goes on.
+        folder: URI of this run's own checkpoints: ``best.pt``, at the end ``last.pt`` (the same weights after the last
+            epoch), and ``state.pt`` to go on from; a run found there goes on.
         stage1: URI of a stage-1 ``best.pt`` to start stage 2 from; None trains stage 1 first, in ``folder/stage1``, or
             starts from ``model.start`` where stage 1 has no epochs.
         test: evaluate the selected weights on the test split at the end, once.
-        report: called after each epoch that was trained now.
+        report: called after each epoch that was trained now; a text stops the run.
         heartbeat: called after each step.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
         loader_workers: processes that decode images; 0 decodes in this one.
@@ -109,11 +113,15 @@ def fit(
     share = {"rank": distributed.rank(), "world": distributed.world_size(), "workers": loader_workers, "device": where}
     watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat}
     given = config.model.start
+    if config.stage2.epochs == 0 and stage1 is not None:
+        return _adopted(config, data, stage1, folder, share, test)
     if config.stage2.epochs == 0:
         return _stage(1, config, data, folder, share, start=given, test=test, **watch)
     if stage1 is not None or config.stage1.epochs == 0:
         return _stage(2, config, data, folder, share, start=stage1 or given, test=test, **watch)
     first = _stage(1, config, data, storage.join(folder, "stage1"), share, start=given, **watch)
+    if first.stopped:
+        return first
     second = _stage(2, config, data, folder, share, start=first.checkpoint, test=test, **watch)
     return replace(second, seconds=first.seconds + second.seconds, images=first.images + second.images)
 
@@ -152,13 +160,13 @@ def _stage(
 ) -> Outcome:
     stage = config.stage1 if number == 1 else config.stage2
     loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
-    last = storage.join(folder, "last.pt")
-    resume = _first_says(storage.exists(last), share["device"])  # a network disk may show a file late
+    state = storage.join(folder, "state.pt")
+    resume = _first_says(storage.exists(state), share["device"])  # a network disk may show a file late
     training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
     progress = Progress()
     if resume:
         _settle_buckets(training)
-        progress = restore(training, checkpoint.load(last))
+        progress = restore(training, checkpoint.load(state))
     elif training.bank is not None and config.loss.prototype_weight > 0:
         first_prototypes(training, build.loader(config, data.train, **share))
 
@@ -169,7 +177,7 @@ def _stage(
         own = own_state(training)
         progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
         if distributed.rank() == 0:
-            checkpoint.save(last, snapshot(training, progress, own))
+            checkpoint.save(state, snapshot(training, progress, own))
 
     def meet() -> None:
         agreement.check(shared_state(training), training.step)
@@ -192,12 +200,16 @@ def _stage(
         metrics.update(figures, seconds=progress.seconds - progress.before, memory_mb=_peak_memory(share["device"]))
         progress.before = progress.seconds
         progress.images += len(data.train)
+        reason = None
         if report is not None and distributed.rank() == 0:
-            report(Epoch(number, progress.epoch, stage.epochs, metrics))
+            reason = report(Epoch(number, progress.epoch, stage.epochs, metrics))
+        if _first_says(bool(reason), training.device) and not progress.done:
+            progress.done, progress.stopped = True, reason or "as the first worker was told"
         save()
         _barrier()
 
     best = progress.best
+    selection.save_last(training, data, progress.epoch, best["weights"], folder)
     tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
     _barrier()
     return Outcome(
@@ -209,6 +221,29 @@ def _stage(
         labels=best["rows"] + test_rows,
         seconds=progress.seconds,
         images=progress.images,
+        memory_mb=_peak_memory(share["device"]),
+        stopped=progress.stopped,
+    )
+
+
+def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, share: dict[str, Any], test: bool) -> Outcome:
+    """A run that is its stage 1, which others share: nothing is trained, and its figures and weights are that run's."""
+    content = checkpoint.load(stage1)
+    if distributed.rank() == 0:
+        checkpoint.save(storage.join(folder, "best.pt"), content)
+    _barrier()
+    training = prepare(1, config, data.labels, share["device"], 1, resume=True)
+    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    _barrier()
+    return Outcome(
+        checkpoint=storage.join(folder, "best.pt"),
+        stage=1,
+        epoch=content["epoch"],
+        weights=content["weights"],
+        metrics={**content["metrics"], **tested},
+        labels=content["rows"] + test_rows,
+        seconds=0.0,
+        images=0,
         memory_mb=_peak_memory(share["device"]),
     )
 

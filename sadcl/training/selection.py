@@ -69,6 +69,13 @@ def test(
     return metrics, rows
 
 
+def save_last(training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str) -> None:
+    """Save the weights after the last epoch as ``last.pt``, of the kind that was selected; nothing was chosen by them."""
+    network = training.ema.module if weights == "ema" and training.ema is not None else training.network
+    about = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
+    _save(training, data, about, network, folder, "last.pt")
+
+
 def tabulate(result: dict[str, Any], split: str, labels: tuple[str, ...]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Figures of a split as ``val_mAP`` and so on, and one row a label."""
     columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
@@ -85,7 +92,14 @@ def rank(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _save(training: Training, data: MultiLabelData, best: dict[str, Any], network: torch.nn.Module, folder: str) -> None:
+def _save(
+    training: Training,
+    data: MultiLabelData,
+    chosen: dict[str, Any],
+    network: torch.nn.Module,
+    folder: str,
+    name: str = "best.pt",
+) -> None:
     if distributed.rank() != 0:
         return
     about = {
@@ -96,4 +110,4 @@ def _save(training: Training, data: MultiLabelData, best: dict[str, Any], networ
         "data_digest": data.digest,
         "threads": torch.get_num_threads(),
     }
-    checkpoint.save(storage.join(folder, "best.pt"), {**about, **best, "model": network.state_dict()})
+    checkpoint.save(storage.join(folder, name), {**about, **chosen, "model": network.state_dict()})

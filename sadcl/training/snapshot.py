@@ -33,6 +33,8 @@ class Progress:
     """Seconds of the epochs that are over."""
     images: int = 0
     done: bool = False
+    stopped: str = ""
+    """Why the report stopped it early."""
 
 
 def own_state(training: Training) -> list[dict[str, Tensor]]:

@@ -89,7 +89,7 @@ def uninterrupted(config, data, tmp_path_factory):
         changed = config.override({"prototypes.policy": policy, **POLICIES[policy]})
         folder = tmp_path_factory.mktemp(policy)
         outcome, seen = trace(changed, data, folder)
-        return changed, outcome, seen, checkpoint.load(str(folder / "last.pt"))
+        return changed, outcome, seen, checkpoint.load(str(folder / "state.pt"))
 
     return train
 
@@ -110,7 +110,7 @@ def assert_same(resumed, seen, folder, known):
     figures = {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in seen}
     assert same(figures, {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in losses})
     assert same(resumed.metrics, whole.metrics)
-    state = checkpoint.load(str(folder / "last.pt"))
+    state = checkpoint.load(str(folder / "state.pt"))
     for content in (state, last):
         content["progress"] |= {"seconds": 0, "before": 0}
     assert same(state, last)
@@ -219,7 +219,7 @@ def test_what_is_not_finite_is_not_saved_over_what_was_good(config, data, tmp_pa
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(Diverged, match="stage 1, epoch 2"):
         fit(config, data, str(tmp_path), device="cpu")
-    state = checkpoint.load(str(tmp_path / "stage1" / "last.pt"))
+    state = checkpoint.load(str(tmp_path / "stage1" / "state.pt"))
     assert state["step"] == 4
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
 

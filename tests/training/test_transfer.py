@@ -170,8 +170,8 @@ def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
     start = {"model.start": trained[0].checkpoint}
     with pytest.raises(UserError, match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'"):
         fit(config.override({**start, "model.hidden": 32}), data, str(tmp_path / "wide"), device="cpu")
-    state = trained[0].checkpoint.replace("best.pt", "last.pt")
-    with pytest.raises(UserError, match="last.pt' is a run's training state"):
+    state = trained[0].checkpoint.replace("best.pt", "state.pt")
+    with pytest.raises(UserError, match="state.pt' is a run's training state"):
         fit(config.override({"model.start": state}), data, str(tmp_path / "state"), device="cpu")
     alone = {**start, "stage1.epochs": 0}
     with pytest.raises(UserError, match="knows none of the 2 labels: stage 2 cannot start from it"):

@@ -1,0 +1,28 @@
+"""Which temperatures, thresholds and weights does SADCL want on VG500?
+
+python experiments/tune_vg500.py                                # minutes on a laptop: embedded scenes, demo scale
+python experiments/tune_vg500.py --data-root /data/vg   # the real thing
+"""
+
+from sadcl import Search, main, recipes
+from sadcl.search import ASHA, contrasts
+
+base, demo = recipes.vg500("released"), recipes.demo("vg500")
+
+search = Search(
+    name="vg500-tune",
+    question="Which tau, epsilon and loss weights serve SADCL best on VG500?",
+    base=base,
+    demo=demo,
+    space=contrasts(base),
+    demo_space=contrasts(demo, epsilon=(0.3, 0.7)),
+    trials=40,
+    demo_trials=8,
+    stopping=ASHA(min_epochs=2, reduction=3),
+    confirm_top=1,
+    confirm_seeds=(1001, 1002),
+    published=40.5,  # Table 6, 576 px
+)
+
+if __name__ == "__main__":
+    main(search)
