@@ -130,7 +130,7 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
                 f"  only {in_bytes(room)} of checkpoints fit: those of a search's worst trials are removed on the way",
                 highlight=False,
             )
-    if not gpus and base.data.image_size > 128 and not options.dry_run:
+    if not gpus and where.scale == "full" and not options.dry_run:
         ask(f"There is no GPU: this would take about {in_hours(hours / at_once)} on this machine's CPUs.", options.yes)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(sadcl.__file__).parent
 MATHS = {"admission", "losses", "memory", "prototypes", "model", "criterion"}
 BUILD = MATHS | {"config", "data", "metrics", "distributed", "errors"}
 MAY = {
-    "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "search"},
+    "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "script", "search"},
     "errors": set(),
     "config": {"errors"},
     "distributed": set(),
@@ -40,7 +40,10 @@ MAY = {
         *("runner", "study", "storage", "console"),
     },
 }
+MAY["sizing"] = {"build", "config", "runner", "ray_backend", "storage", "errors"}
+MAY["launch"] = set(MAY) - {"__init__"}
 MAY["platform"] = set(MAY) - {"__init__"}
+MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli"] = MAY["platform"] | {"platform", "cli_data"}
 NOWHERE = {"ray": {"ray_backend"}, "optuna": {"ray_backend"}}

@@ -133,6 +133,9 @@ def test_summary_of_a_study_without_a_result():
 
 def test_the_demo_is_not_set_beside_the_paper():
     _, text = said(
-        [row("a", "search", "tuned", 64.0, params=A), row("f", "final", "tuned", None, params=A, test=65.5, scale="demo")]
+        [
+            row("a", "search", "tuned", 64.0, params=A, scale="demo"),
+            row("f", "final", "tuned", None, params=A, test=65.5, scale="demo"),
+        ]
     )
     assert "the paper reports" not in text

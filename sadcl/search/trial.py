@@ -108,7 +108,8 @@ def check_arguments(kind: type, given: Mapping[str, Any], fields: Mapping[str, A
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
             known = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(fields)}."
-            raise UserError(f"{kind.__name__} has no {name!r}. {known}")
+            article = "An" if kind.__name__[0] in "AEIOU" else "A"
+            raise UserError(f"{article} {kind.__name__} has no {name!r}. {known}")
 
 
 def check_name(name: str) -> None:

@@ -49,7 +49,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     final = next(row for row in found if row["phase"] == "final")
     assert final["test_mAP"] is not None
     assert final["val_mAP"] is None
-    assert all(row["test_mAP"] is None for row in found if row["phase"] != "final")
+    assert {row["phase"] for row in found if row["test_mAP"] is not None} == {"confirm", "final"}
     assert f"Test mAP of the final run: {final['test_mAP']:.2f}" in first.stdout
     best = max((row for row in found if row["phase"] == "search"), key=lambda row: row["val_mAP"])
     assert json.loads(final["params"]) == json.loads(best["params"])
@@ -66,7 +66,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     more = command("python", file, "--trials", 4)
     grown = {row["key"]: row for row in rows(tmp_path / "runs")}
     assert count(grown.values())["search"] == 4
-    assert all(grown[row["key"]] == row for row in found)
+    assert [grown[row["key"]] for row in found] == found
     assert "Result" in more.stdout
 
     top = command("sadcl", "results", "top", "--study", "tiny-demo", "-n", "1").stdout.splitlines()
@@ -193,7 +193,10 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     assert "2 runs failed; the first:" in (tmp_path / "log").read_text()
     lost = [e for e in results.read(tmp_path / "runs", "epochs").to_pylist() if e["key"] == killed[0]["key"]]
 
-    again = command("python", file, check=False)
+    kept = command("python", file)
+    assert "2 failed and stay (--retry-failed tries them again)" in kept.stdout
+    assert rows(tmp_path / "runs") == found
+    again = command("python", file, "--retry-failed", check=False)
     assert "2 failed and are tried again" in again.stdout
     now = {row["key"]: row for row in rows(tmp_path / "runs")}
     assert now[killed[0]["key"]]["status"] == "complete"

@@ -123,23 +123,25 @@ def test_epochs_left_is_what_the_plan_trains():
     s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
     # stage 1: search, two seeds, final; baseline; control three times; trials; confirmations; final
     everything = 4 * s1 + (s1 + s2) + 3 * s2 + 8 * s2 + 2 * s2 + s2
-    assert p.epochs_left([]) == everything
+    assert p.left([]) == (4 + 1 + 3 + 8 + 2 + 1, everything)
     start = p.stage1(p.base).key
     done = [row(start, 60.0, "stage1", epoch=9, weights="ema"), row(p.baselines()[1].key, 61.0, "baseline", arm="stage2")]
     tried = [
         row(f"t{i}", 60.0 + i, stage1_key=start, epoch=2, weights="raw", params=f'{{"loss.tau": 0.{i + 1}}}')
         for i in range(8)
     ]
-    assert p.epochs_left([*done, *tried[:3]]) == everything - s1 - s2 - 3 * s2
+    assert p.left([*done, *tried[:3]])[1] == everything - s1 - s2 - 3 * s2
     # the search is over: its best is confirmed twice, and the final run stops where the held-out images said
     rest = everything - s1 - s2 - 8 * s2 - (s1 - 9) - (s2 - 2)
-    assert p.epochs_left([*done, *tried]) == rest
+    assert p.left([*done, *tried])[1] == rest
     assert not p.answered([*done, *tried])
     every = [row(t.key, 50.0, t.phase, arm=t.arm, params='{"loss.tau": 0.8}') for t in p.decided([*done, *tried])]
     rows = [*done, *tried, *(r for r in every if r["key"] not in {d["key"] for d in done})]
-    assert p.epochs_left(rows) == 0
+    assert p.left(rows) == (0, 0)
     assert p.answered(rows)
-    assert not p.answered([{**r, "status": "failed"} if r["phase"] == "baseline" else r for r in rows])
+    baseline = [{**r, "status": status} if r["phase"] == "baseline" else r for status in ("failed", "running") for r in rows]
+    assert p.answered(baseline[: len(rows)])
+    assert not p.answered(baseline[len(rows) :])
 
 
 def test_a_study_of_stage2_alone_has_no_stage1_and_is_another_with_another_checkpoint():
