@@ -84,7 +84,7 @@ def remove(root: str, study: str) -> None:
             kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
             storage.delete(storage.join(root, kind, row["key"]))
             store.delete(root, row["key"])
-    for name in (f"studies/{study}.json", f"optuna/{study}.journal"):
+    for name in (f"studies/{study}.json", f"optuna/{study}.journal", f"tensorboard/{study}"):
         storage.delete(storage.join(root, *name.split("/")))
 
 

@@ -35,8 +35,9 @@ MAY = {
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "runner": {"config", "data", "training", "search", "results", "distributed", "storage", "errors"},
     "study": {"search", "results", "storage", "errors"},
+    "curves": {"results", "storage"},
     "ray_backend": {
-        *("config", "training", "search", "results", "distributed", "errors"),
+        *("curves", "config", "training", "search", "results", "distributed", "errors"),
         *("runner", "study", "storage", "console"),
     },
 }
@@ -46,7 +47,7 @@ MAY["platform"] = set(MAY) - {"__init__"}
 MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli"] = MAY["platform"] | {"platform", "cli_data"}
-NOWHERE = {"ray": {"ray_backend"}, "optuna": {"ray_backend"}}
+NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend"}}
 WITHOUT_TORCH = (
     "errors",
     "config",
@@ -57,6 +58,7 @@ WITHOUT_TORCH = (
     "recipes",
     "search",
     "study",
+    "curves",
     "cli",
     "cli_data",
 )

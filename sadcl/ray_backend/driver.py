@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from sadcl import runner, storage, study
 from sadcl.console import Watch
+from sadcl.curves import Curves
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
 from sadcl.ray_backend import cluster, jobs, preflight, trainer, tuner
@@ -49,7 +50,7 @@ def search(
         history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in _in_order(searched)]
         board = boards.open_board(plan.search.stopping, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
-        with Watch(plan.study, lambda: boards.drain(board), plan.left(rows)[1], max(scores, default=None)):
+        with _watched(plan, where, board, rows, max(scores, default=None)):
             pool = jobs.Jobs(where, scratch, board)
             stage1 = plan.stage1(plan.base)
             if stage1 is not None:
@@ -103,7 +104,7 @@ def compare(plan: Comparison, wheres: Mapping[str, Where], address: str | None, 
     with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as nodes:
         placed = {name: preflight.place(where, nodes) for name, where in wheres.items()}
         board = boards.open_board()
-        with Watch(plan.study, lambda: boards.drain(board), plan.left(rows)[1]):
+        with _watched(plan, anywhere, board, rows):
             pools = {name: jobs.Jobs(where, scratch, board) for name, (where, _) in placed.items()}
             for name, (where, fit_at_once) in placed.items():
                 pools[name].begin(plan.trials(name), max_concurrent or (fit_at_once if where.workers > 1 else None))
@@ -125,6 +126,19 @@ def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)
+
+
+@contextlib.contextmanager
+def _watched(
+    plan: Plan | Comparison, where: Where, board: boards.Board, rows: list[dict[str, Any]], best: float | None = None
+) -> Iterator[None]:
+    """What people see, on the terminal and in TensorBoard."""
+    curves = Curves(where.storage, plan.study, [row["key"] for row in rows])
+    try:
+        with Watch(plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best):
+            yield
+    finally:
+        curves.close()
 
 
 def _close(where: Where, plan: Plan | Comparison) -> None:

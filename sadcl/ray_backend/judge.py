@@ -28,6 +28,7 @@ class Judge:
         self.rule = str(stopping)
         self.study = optuna.create_study(direction="maximize", pruner=_pruner(stopping))
         self.trials: dict[str, Trial] = {}
+        self.verdicts: dict[tuple[str, int], str | None] = {}
         for key, status, values in history:
             for epoch, value in sorted(values.items()):
                 self.stops(key, epoch, value)
@@ -38,9 +39,11 @@ class Judge:
         if key not in self.trials:
             self.trials[key] = self.study.ask()
         trial = self.trials[key]
-        if epoch not in self.study.trials[trial.number].intermediate_values:  # a resumed epoch is told again
+        if (key, epoch) not in self.verdicts:  # an epoch that is trained again after a loss gets the answer that it had
             trial.report(value, epoch)
-        return f"stopped after epoch {epoch} at {value:.2f} held-out mAP: {self.rule}" if trial.should_prune() else None
+            text = f"stopped after epoch {epoch} at {value:.2f} held-out mAP: {self.rule}"
+            self.verdicts[key, epoch] = text if trial.should_prune() else None
+        return self.verdicts[key, epoch]
 
     def ended(self, key: str, status: str) -> None:
         trial = self.trials.get(key)
@@ -55,4 +58,4 @@ class Judge:
 def _pruner(stopping: Stopping) -> BasePruner:
     if isinstance(stopping, ASHA):
         return SuccessiveHalvingPruner(min_resource=stopping.min_epochs, reduction_factor=stopping.reduction)
-    return MedianPruner(n_startup_trials=stopping.min_trials, n_warmup_steps=stopping.min_epochs - 1)
+    return MedianPruner(n_startup_trials=stopping.min_trials, n_warmup_steps=stopping.min_epochs)
