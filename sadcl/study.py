@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
+from sadcl.results.stats import interval
 from sadcl.search.plan import Plan, Search, best, winner
 
 
@@ -85,14 +85,6 @@ def locked(root: str, study: str) -> Iterator[None]:
                 "train the same trials."
             )
         yield
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval (Student's t over seeds); nan for one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
-    return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def with_admitted(root: str, plan: Plan) -> list[dict[str, Any]]:
