@@ -108,6 +108,13 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
 
+def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
+    """Bytes of each file below a folder, by its path there; none where it is missing."""
+    system, path = resolve(uri)
+    infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {i.path.removeprefix(path).lstrip("/"): i.size for i in infos if i.type == fs.FileType.File}
+
+
 @contextlib.contextmanager
 def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
     """Hold the lock of that name while the block runs; object stores have no locks, and everybody holds them.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -58,17 +60,37 @@ def _change(name: str, old: Any, new: Any) -> str:
     return f"{name}: {old} before, {new} now"
 
 
-def remove(root: str, study: str) -> None:
-    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
+def names(root: str) -> list[str]:
+    """The studies that have rows or were claimed."""
+    claimed = {name.removesuffix(".json") for name in storage.listing(storage.join(root, "studies"), ".json")}
+    return sorted(claimed | {row["study"] for row in _everything(root) if row["study"] is not None})
+
+
+def parts(root: str, study: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A study's rows: those that go with it, and each stage 1 that other studies start from, which stays."""
     everything = _everything(root)
     shared = {row["stage1_key"] for row in everything if row["study"] != study}
-    for row in everything:
-        if row["study"] == study and row["key"] not in shared:
-            kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
-            storage.delete(storage.join(root, kind, row["key"]))
-            store.delete(root, row["key"])
+    mine = [row for row in everything if row["study"] == study]
+    return [row for row in mine if row["key"] not in shared], [row for row in mine if row["key"] in shared]
+
+
+def remove(root: str, study: str) -> None:
+    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
+    for row in parts(root, study)[0]:
+        kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
+        storage.delete(storage.join(root, kind, row["key"]))
+        store.delete(root, row["key"])
     for name in (f"studies/{study}.json", f"optuna/{study}.journal"):
         storage.delete(storage.join(root, *name.split("/")))
+
+
+def checkpoint_bytes(root: str) -> Counter[str]:
+    """Bytes of checkpoints by the key of the run."""
+    taken: Counter[str] = Counter()
+    for kind in ("checkpoints", "stage1"):
+        for path, size in storage.sizes(storage.join(root, kind)).items():
+            taken.update({str(folder): size for folder in PurePosixPath(path).parents})
+    return taken
 
 
 @contextlib.contextmanager
@@ -84,6 +106,20 @@ def locked(root: str, study: str) -> Iterator[None]:
                 f"Another process is at work on the study {study!r} in {root!r}. Wait for it, or stop it first; two would "
                 "train the same trials."
             )
+        yield
+
+
+@contextlib.contextmanager
+def stopped(root: str, study: str) -> Iterator[None]:
+    """Let no driver work on the study, nor on a single run of it.
+
+    Raises:
+        UserError: where one does already.
+    """
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(locked(root, study))
+        for key in [row["key"] for row in _everything(root) if (row["study"], row["phase"]) == (study, "train")]:
+            locks.enter_context(locked(root, key))
         yield
 
 
