@@ -109,7 +109,7 @@ def ablation(
     if markdown or latex:
         typer.echo(documents.markdown(found) if markdown else documents.latex(found), nl=False)
     else:
-        typer.echo(f"{study}: {found.question}")
+        typer.echo(found.title)
         for dataset in found.datasets:
             lines = words.table(found, dataset)
             _table(lines, list(lines[0]), title=dataset)

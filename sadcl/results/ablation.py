@@ -38,6 +38,10 @@ class Report:
     others: tuple[str, ...] = ()
 
     @property
+    def title(self) -> str:
+        return f"{self.name}: {self.question}" if self.question else self.name
+
+    @property
     def split(self) -> str:
         return self.metric.partition("_")[0]
 
@@ -93,7 +97,7 @@ def load(root: str, study: str, baseline: str | None = None, metric: str = "test
         arms=arms,
         marks=about.get("marks") or {},
         published=(about.get("published") or {}) if comparable else {},
-        effects=tuple(compare(rows, baseline, metric, arms, about.get("seeds") or ())),
+        effects=tuple(compare(rows, baseline, metric, arms, about.get("seeds") or (), about.get("datasets") or ())),
         others=tuple(sorted({row["arm"] for row in rows} - set(arms))),
     )
 

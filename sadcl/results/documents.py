@@ -49,7 +49,7 @@ def markdown(report: Report) -> str:
     own = [f"{dataset} {name}" if several else name for dataset, names in cells.groups.items() for name in names]
     rule = ["---", *[":-:"] * (len(cells.about) - 1), *["--:"] * len(own)]
     parts = [
-        f"### {_markdown(report.name)}: {_markdown(report.question)}",
+        f"### {_markdown(report.title)}",
         _lines([*cells.about, *own], rule, cells.rows),
         _markdown(" ".join(words.notes(report))),
         "\n".join(f"- {_markdown(text)}" for text in words.sentences(report)),

@@ -61,36 +61,39 @@ def notes(report: Report) -> Iterator[str]:
 
 def sentences(report: Report) -> Iterator[str]:
     """What is shown, what is not, and what was left out; an arm a sentence."""
-    baseline, unit = report.baseline, report.quantity
-    for effect in report.effects:
-        if effect.verdict == "baseline":
-            continue
-        what = f"On {effect.dataset}, {effect.arm} against {baseline}: "
-        if effect.verdict == "no pair":
-            what += "no seed has a figure of both, so nothing is compared."
-        elif effect.verdict == "one seed":
-            what += f"{effect.difference:+z.2f} {unit} in one seed, which shows nothing."
-        elif effect.verdict == "no spread":
-            what += (
-                f"{effect.difference:+z.2f} {unit} in each of {len(effect.pairs)} seeds to the last digit, which independent "
-                "runs do not give: not tested."
-            )
-        else:
-            verdict = {"gain": "a gain", "loss": "a loss"}.get(effect.verdict, effect.verdict)
-            what += f"{effect.difference:+z.2f} {unit} ({_band(effect)}), p {equals(effect)} corrected: {verdict}."
-        if effect.unpaired and effect.pairs:
-            what += f" {len(effect.unpaired)} of its {len(effect.seeds)} seeds have no partner in {baseline}."
-        yield what
-    if not report.effects:
+    if not report.datasets:
         yield "No arm of the study has a run yet."
     for dataset in report.datasets:
-        reasons = [gap.why for effect in report.on(dataset) for gap in effect.gaps]
+        effects = report.on(dataset)
+        reasons = [gap.why for effect in effects for gap in effect.gaps]
+        total = len(reasons) + sum(len(effect.seeds) for effect in effects)
+        if not total:
+            yield f"On {dataset}, no arm has a run yet."
+            continue
+        yield from (_sentence(report, effect) for effect in effects if effect.verdict != "baseline")
         counts = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
         if counts:
-            total = len(reasons) + sum(len(effect.seeds) for effect in report.on(dataset))
             yield f"On {dataset}, {len(reasons)} of {total} runs have no figure and were left out: {counts}."
     if report.others:
         yield f"Rows of arms that are not in the study were left out: {', '.join(report.others)}."
+
+
+def _sentence(report: Report, effect: Effect) -> str:
+    start, gain = (
+        f"On {effect.dataset}, {effect.arm} against {report.baseline}:",
+        f"{effect.difference:+z.2f} {report.quantity}",
+    )
+    partly = f" {len(effect.unpaired)} of its {len(effect.seeds)} seeds have no partner in {report.baseline}."
+    partly *= bool(effect.unpaired and effect.pairs)
+    if effect.verdict == "no pair":
+        return f"{start} no seed has a figure of both, so nothing is compared."
+    if effect.verdict == "one seed":
+        return f"{start} {gain} in one seed, which shows nothing.{partly}"
+    if effect.verdict == "no spread":
+        same = f"in each of {len(effect.pairs)} seeds to the last digit, which independent runs do not give: not tested"
+        return f"{start} {gain} {same}.{partly}"
+    verdict = {"gain": "a gain", "loss": "a loss"}.get(effect.verdict, effect.verdict)
+    return f"{start} {gain} ({_band(effect)}), p {equals(effect)} corrected: {verdict}.{partly}"
 
 
 def counted(numbers: Sequence[int]) -> str:

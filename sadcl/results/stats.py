@@ -89,8 +89,9 @@ def compare(
     metric: str = "test_mAP",
     arms: Sequence[str] | None = None,
     seeds: Iterable[int] = (),
+    datasets: Iterable[str] = (),
 ) -> list[Effect]:
-    """Each arm on each data set, data sets as they come and arms in order.
+    """Each arm on each data set, both in order.
 
     Args:
         rows: of the trials table, of the arms of one study.
@@ -98,6 +99,7 @@ def compare(
         metric: a column in percent.
         arms: their order, and which of them count; None takes all as they come.
         seeds: that every arm should have, besides those that any arm has a run of on the data set.
+        datasets: that come first, in that order, also where they have no run.
 
     Raises:
         UserError: where two complete runs have the same arm, seed and data set.
@@ -105,7 +107,7 @@ def compare(
     rows = list(rows)
     arms = list(dict.fromkeys(row["arm"] for row in rows) if arms is None else arms)
     effects = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+    for dataset in dict.fromkeys([*datasets, *(row["dataset"] for row in rows)]):
         here = [row for row in rows if row["dataset"] == dataset and row["arm"] in arms]
         expected = sorted({*seeds, *(row["seed"] for row in here)})
         figures: dict[str, dict[int, float]] = {arm: {} for arm in [baseline, *arms]}

@@ -114,10 +114,24 @@ def test_a_study_that_has_not_begun(tmp_path):
     add(root, "other", 0, 1.0, study="another")
     found = load(root, "ab")
     assert "No arm of the study has a run yet." in said(found)
+    assert documents.markdown(found).startswith("### ab: Why?\n")
     assert "| arm |" in documents.markdown(found)
     assert r"\bottomrule" in documents.latex(found)
     with pytest.raises(UserError, match="nothing to draw"):
         forest.draw(found, f"{root}/x.png")
+
+
+def test_data_sets_and_seeds_that_the_study_lists_count_before_they_have_a_run(tmp_path):
+    figures = {"stage2": [50.0, 51.0], "a": [50.5, 51.7]}
+    root = ablation(tmp_path, figures, datasets={"voc2007": {}, "coco14": {}}, seeds=[0, 1, 2], question="")
+    found = load(root, "ab")
+    assert found.datasets == ("voc2007", "coco14")
+    assert "On coco14, 2 of 6 runs have no figure and were left out: 2 missing." in said(found)
+    assert "On voc2007, 6 of 6 runs have no figure and were left out: 6 missing." in said(found)
+    assert documents.markdown(found).startswith("### ab\n")
+    assert len(forest.forest(found).axes) == 2
+    found = load(ablation(tmp_path / "b", figures, datasets={"voc2007": {}}), "ab")
+    assert "On voc2007, no arm has a run yet. On coco14, a against" in said(found)
 
 
 @pytest.mark.parametrize(
