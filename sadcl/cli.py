@@ -2,96 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sadcl import cli_data
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sadcl import cli_data, cli_results
+from sadcl.cli_results import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-results = typer.Typer(no_args_is_help=True, help="Ask the tables of a study.")
-app.add_typer(results, name="results")
+app.add_typer(cli_results.results, name="results")
+app.add_typer(cli_results.studies, name="studies")
 app.add_typer(cli_data.app, name="data")
 
-Storage = Annotated[str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")]
-Study = Annotated[str | None, typer.Option(help="Only this study.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where the data set lies; not needed for the embedded scenes.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")]
 ImageSize = Annotated[int | None, typer.Option(help="Side of the input in pixels; that of training.")]
 Checkpoint = Annotated[str, typer.Option(help="A best.pt, or the key of a trial in --storage.")]
-
-
-@results.command()
-def top(
-    storage: Storage = "runs",
-    study: Study = None,
-    metric: Annotated[str, typer.Option(help="A column of numbers of the trials table.")] = "val_mAP",
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
-) -> None:
-    """The best trials, best first."""
-    from sadcl.results import query
-
-    rows = query.top(storage, study, metric, n)
-    columns = ["key", "study", "phase", "arm", "seed", "status", *dict.fromkeys([metric, "val_mAP", "test_mAP"]), "settings"]
-    _table([{**row, "settings": _settings(row)} for row in rows], columns)
-
-
-@results.command()
-def studies(storage: Storage = "runs") -> None:
-    """The studies: how many trials, how they ended, the best held-out mAP."""
-    from sadcl.results import query
-
-    rows = query.studies(storage)
-    _table(rows, list(rows[0]) if rows else ["study"])
-
-
-@results.command()
-def show(key: Annotated[str, typer.Argument(help="Of the trial, as `top` prints it.")], storage: Storage = "runs") -> None:
-    """All that is known of one trial: its row, its epochs, its labels."""
-    from sadcl.results import query
-
-    trial = query.show(storage, key)
-    epochs, labels = trial.pop("epochs"), trial.pop("labels")
-    _table([{"column": k, "value": v} for k, v in trial.items() if v is not None], ["column", "value"])
-    for title, rows in (("epochs", epochs), ("labels", labels)):
-        used = [
-            name
-            for name in (rows[0] if rows else {})
-            if name not in ("key", "study") and any(r[name] is not None for r in rows)
-        ]
-        if rows:
-            _table(rows, used, title=title)
-
-
-@results.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="For example: select arm, avg(val_mAP) from trials group by arm")],
-    storage: Storage = "runs",
-    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-) -> None:
-    """The answer to a DuckDB query over the tables trials, epochs and labels, which are only read."""
-    from sadcl.results import sql as ask
-
-    table = ask(storage, query)
-    if csv:
-        _print_csv(table)
-    else:
-        _table(table.to_pylist(), table.column_names)
-
-
-@results.command()
-def schema() -> None:
-    """The tables, their columns and what they mean."""
-    from sadcl.results import schema as tables
-
-    for name, columns in tables.TABLES.items():
-        rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in columns.items()]
-        _table(rows, ["column", "type", "meaning"], title=f"{name} (key: {', '.join(tables.KEYS[name])})")
 
 
 @app.command()
@@ -105,7 +32,7 @@ def evaluate(
 ) -> None:
     """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
     from sadcl import inference
-    from sadcl.console import bar
+    from sadcl.console import bar, show_table
 
     uri = _checkpoint(checkpoint, storage)
     with bar("reading the data") as show:
@@ -119,7 +46,7 @@ def evaluate(
     title = f"{found.images} images, {found.weights} weights"
     if found.image_size != found.trained_at:
         title += f", {found.image_size} px (trained and recorded at {found.trained_at} px)"
-    _table(rows, ["metric", "now", "recorded"], title=title)
+    show_table(rows, ["metric", "now", "recorded"], title=title)
 
 
 @app.command()
@@ -190,25 +117,3 @@ def _checkpoint(given: str, storage: str) -> str:
 
         raise UserError(f"The trial {given!r} has no checkpoint: it is not complete.")
     return uri
-
-
-def _settings(row: Mapping[str, Any]) -> str:
-    import json
-
-    from sadcl.console import settings
-
-    return settings(json.loads(row["params"] or "{}"))
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
-    from sadcl.console import show_table
-
-    show_table(rows, columns, title)
-
-
-def _print_csv(table: pa.Table) -> None:
-    import sys
-
-    from pyarrow import csv
-
-    csv.write_csv(table, sys.stdout.buffer)

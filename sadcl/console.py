@@ -85,7 +85,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title:
     table = Table(title=title, title_justify="left")
     for name in columns:
         number = any(isinstance(row[name], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in columns))
     console.print(table)

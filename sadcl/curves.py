@@ -21,20 +21,21 @@ class Curves:
 
     Args:
         root: of the store.
-        keys: of the study's runs so far.
+        rows: of the trials table, the study's runs so far.
     """
 
-    def __init__(self, root: str, study: str, keys: Iterable[str]) -> None:
+    def __init__(self, root: str, study: str, rows: Iterable[Mapping[str, Any]]) -> None:
         system, path = storage.resolve(root)
         self.folder = Path(path, FOLDER, study) if isinstance(system, fs.LocalFileSystem) else None
         self._open: dict[str, Any] = {}
         if self.folder is None:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        for key in keys:
-            for row in store.epochs_of(root, key):
-                self._add(key, row["stage"], row["epoch"], row)
-            self._close(key)
+        for run in rows:
+            for row in store.epochs_of(root, run["key"]):
+                self._add(run["key"], row["stage"], row["epoch"], row)
+            if run["status"] != "running":  # one that goes on keeps its file: another of the same second has its name
+                self._close(run["key"])
 
     def seen(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write down the epochs among events of trials; gives the events."""

@@ -118,7 +118,7 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
     )
     limit = disk_limit(options.storage, options.max_disk)
     if limit is not None:
-        room = limit - _used(options.storage)
+        room = limit - sum(study.checkpoint_bytes(options.storage).values())
         if room < least:
             raise UserError(
                 f"There is room for {in_bytes(max(room, 0))} of checkpoints in {where.storage!r}, but {at_once} runs at once "
@@ -143,12 +143,8 @@ def disk_limit(root: str, given: float | None) -> float | None:
     free = storage_of.free_bytes(root)
     if free is None:
         return None if given is None else given * 1e9
-    most = _used(root) + 0.95 * free
+    most = sum(study.checkpoint_bytes(root).values()) + 0.95 * free
     return most if given is None else min(most, given * 1e9)
-
-
-def _used(root: str) -> int:
-    return sum(storage_of.used_bytes(storage_of.join(root, kind)) for kind in ("checkpoints", "stage1"))
 
 
 @contextlib.contextmanager

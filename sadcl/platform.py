@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sadcl import build, data, runner, sizing, study
 from sadcl.config import Config
-from sadcl.console import Watch, console, shout
+from sadcl.console import Watch, console, shout, show_table
 from sadcl.errors import UserError
 from sadcl.launch import (
     Options,
@@ -27,7 +27,8 @@ from sadcl.launch import (
     started_from,
 )
 from sadcl.ray_backend import environment, preflight
-from sadcl.results import store
+from sadcl.results import ablation as ablations
+from sadcl.results import report, store
 from sadcl.search import Ablation, Comparison, Plan, Search, Trial
 from sadcl.search.plan import winner
 from sadcl.search.space import check_setting, transfer
@@ -190,8 +191,8 @@ def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) 
     if not bases or None in bases.values():
         raise UserError(f"The ablation {ablation.name!r} has no demo: give --data-root, or a demo configuration.")
     name = study.name_of(ablation.name, scale)
-    found = [lay(name, base, known, roots[known], scale, options) for known, base in bases.items()]
-    laid = {part.images.name: part for part in found}
+    parts = [lay(name, base, known, roots[known], scale, options) for known, base in bases.items()]
+    laid = {part.images.name: part for part in parts}
     plan = Comparison(ablation, scale, {known: part.ground for known, part in laid.items()})
     show(ablation.question, plan, laid, options)
     if options.dry_run:
@@ -202,14 +203,20 @@ def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) 
 
         wheres = {known: part.where for known, part in laid.items()}
         driver.compare(plan, wheres, address, options.max_concurrent)
-    raise NotImplementedError
+    found = ablations.load(options.storage, plan.study)
+    for dataset in found.datasets:
+        lines = report.table(found, dataset)
+        show_table(lines, list(lines[0]), f"{plan.study} on {dataset}")
+    return _told(None, [*report.notes(found), *report.sentences(found)], plan.study, options)
 
 
 def _told(table: Any, sentences: list[str], name: str, options: Options) -> pa.Table:
-    console.print(table)
+    if table is not None:
+        console.print(table)
     for text in sentences:
         console.print(text, highlight=False)
-    console.print(f"Ask the tables: sadcl results top --study {name} --storage {options.storage}", highlight=False)
+    question = "top" if table is not None else "ablation"
+    console.print(f"Ask the tables: sadcl results {question} --study {name} --storage {options.storage}", highlight=False)
     return store.read(options.storage, "trials").filter(pa.compute.field("study") == name)
 
 

@@ -109,6 +109,13 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
 
+def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
+    """Bytes of each file below a folder, by its path there; none where it is missing."""
+    system, path = resolve(uri)
+    infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {i.path.removeprefix(path).lstrip("/"): i.size for i in infos if i.type == fs.FileType.File}
+
+
 @contextlib.contextmanager
 def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
     """Hold the lock of that name while the block runs; object stores have no locks, and everybody holds them.
@@ -141,18 +148,6 @@ def delete(uri: str | os.PathLike[str]) -> None:
         system.delete_dir(path)
     elif kind == fs.FileType.File:
         system.delete_file(path)
-
-
-def used_bytes(uri: str | os.PathLike[str]) -> int:
-    """Bytes of all files below a folder on a disk; 0 for an object store."""
-    system, path = resolve(uri)
-    if not isinstance(system, fs.LocalFileSystem):
-        return 0
-    total = 0
-    for file in Path(path).rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a part that has just become whole
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def free_bytes(uri: str | os.PathLike[str]) -> int | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
+from sadcl.results.stats import interval
 from sadcl.search.ablation import Comparison
 from sadcl.search.plan import Plan, Search, best, front, winner
 
@@ -75,17 +77,37 @@ def _change(name: str, old: Any, new: Any) -> str:
     return f"{name}: {old} before, {new} now"
 
 
-def remove(root: str, study: str) -> None:
-    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
+def names(root: str) -> list[str]:
+    """The studies that have rows or were claimed."""
+    claimed = {name.removesuffix(".json") for name in storage.listing(storage.join(root, "studies"), ".json")}
+    return sorted(claimed | {row["study"] for row in everything(root) if row["study"] is not None})
+
+
+def parts(root: str, study: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A study's rows: those that go with it, and each stage 1 that other studies start from, which stays."""
     there = everything(root)
     shared = {row["stage1_key"] for row in there if row["study"] != study}
-    for row in there:
-        if row["study"] == study and row["key"] not in shared:
-            kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
-            storage.delete(storage.join(root, kind, row["key"]))
-            store.delete(root, row["key"])
+    mine = [row for row in there if row["study"] == study]
+    return [row for row in mine if row["key"] not in shared], [row for row in mine if row["key"] in shared]
+
+
+def remove(root: str, study: str) -> None:
+    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
+    for row in parts(root, study)[0]:
+        kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
+        storage.delete(storage.join(root, kind, row["key"]))
+        store.delete(root, row["key"])
     for name in (f"studies/{study}.json", f"optuna/{study}.journal", f"tensorboard/{study}"):
         storage.delete(storage.join(root, *name.split("/")))
+
+
+def checkpoint_bytes(root: str) -> Counter[str]:
+    """Bytes of checkpoints by the key of the run."""
+    taken: Counter[str] = Counter()
+    for kind in ("checkpoints", "stage1"):
+        for path, size in storage.sizes(storage.join(root, kind)).items():
+            taken.update({str(folder): size for folder in PurePosixPath(path).parents})
+    return taken
 
 
 @contextlib.contextmanager
@@ -104,12 +126,18 @@ def locked(root: str, study: str) -> Iterator[None]:
         yield
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval (Student's t over seeds); nan for one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
-    return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+@contextlib.contextmanager
+def stopped(root: str, study: str) -> Iterator[None]:
+    """Let no driver work on the study, nor on a single run of it.
+
+    Raises:
+        UserError: where one does already.
+    """
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(locked(root, study))
+        for key in [row["key"] for row in everything(root) if (row["study"], row["phase"]) == (study, "train")]:
+            locks.enter_context(locked(root, key))
+        yield
 
 
 def with_admitted(root: str, plan: Plan | Comparison) -> list[dict[str, Any]]:

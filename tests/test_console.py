@@ -114,3 +114,11 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)
         show("looking")(1500, 2000)
     assert capsys.readouterr().err == "looking: 1,500 of 2,000\n"
+
+
+def test_names_in_a_table_are_no_markup(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=out, force_terminal=True, width=80))
+    console.show_table([{"[/x] [w]": "[/y] :duck:"}], ["[/x] [w]"])
+    assert "[/x] [w]" in out.getvalue()
+    assert "[/y] :duck:" in out.getvalue()

@@ -30,20 +30,21 @@ def test_curves_are_those_of_the_tables_also_after_a_new_start(tmp_path):
     for name in ("a", "b"):
         writer = RunWriter(str(tmp_path), name, {"study": "s", "phase": "search"})
         writer.epoch({"stage": 1, "epoch": 1, "val_mAP": 10.0})
-    first = Curves(str(tmp_path), "s", ["a"])
+    first = Curves(str(tmp_path), "s", [{"key": "a", "status": "running"}])
     events = [event("a", 1, 50.0), {"key": "a", "status": "running"}, event("b", 1, 40.0)]
     assert first.seen(events) == events
     folder = tmp_path / "tensorboard" / "s"
     assert scalars(folder / "a") == {("stage1/val_mAP", 1): 10.0, ("stage2/val_mAP", 1): 50.0}
     first.seen([{"key": "a", "status": "complete"}])
     first.close()
-    again = Curves(str(tmp_path), "s", ["a", "b"])  # the epochs that only events knew are not in the tables
+    # the epochs that only events knew are not in the tables
+    again = Curves(str(tmp_path), "s", [{"key": key, "status": "complete"} for key in ("a", "b")])
     again.close()
     assert scalars(folder / "a") == scalars(folder / "b") == {("stage1/val_mAP", 1): 10.0}
 
 
 def test_an_object_store_has_no_curves():
-    curves = Curves("mock:///x", "s", ["a"])
+    curves = Curves("mock:///x", "s", [{"key": "a", "status": "running"}])
     assert curves.folder is None
     assert curves.seen([event("a", 1, 1.0)])[0]["key"] == "a"
     curves.close()

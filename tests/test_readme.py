@@ -36,7 +36,7 @@ def test_every_command_and_flag_exists(command):
             assert (ROOT / words[1]).is_file()
             what = ("python", str(ROOT / words[1]))
         else:
-            what = tuple(words[: 3 if words[1] in ("results", "data") else 2])
+            what = tuple(words[: 3 if words[1] in ("results", "data", "studies") else 2])
         if what not in helps:
             helps[what] = command(*what, "--help", COLUMNS="200").stdout
         for flag in (w for w in words if w.startswith("--")):

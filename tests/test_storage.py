@@ -21,6 +21,14 @@ def test_round_trip(tmp_path):
     assert storage.listing(storage.join(tmp_path, "a")) == []
 
 
+def test_sizes_of_all_files_below(tmp_path):
+    for path, size in (("a/b.bin", 3), ("a/c/d/e.bin", 5), ("f", 0)):
+        storage.write(storage.join(tmp_path, "x", *path.split("/")), b"." * size)
+    assert storage.sizes(storage.join(tmp_path, "x")) == {"a/b.bin": 3, "a/c/d/e.bin": 5, "f": 0}
+    assert storage.sizes(f"file://{tmp_path}/x/a") == {"b.bin": 3, "c/d/e.bin": 5}
+    assert storage.sizes(storage.join(tmp_path, "none")) == {}
+
+
 def test_a_reader_never_sees_half_a_file(tmp_path):
     uri = storage.join(tmp_path, "file")
     contents = {bytes([letter]) * 200_000 for letter in b"abcdefgh"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sadcl import storage
+from sadcl import storage, study
 from sadcl.console import in_bytes
 from sadcl.errors import UserError
 from sadcl.results import store
@@ -24,11 +24,11 @@ class Disk:
     limit: float | None
     keep: int
 
-    def make_room(self, study: str) -> bool:
+    def make_room(self, name: str) -> bool:
         """Remove checkpoints of a study's worst trials until there is room; the rows stay. Says whether there is now."""
         if self.limit is None or self._used() <= self.limit:
             return True
-        rows = [r for r in store.read(self.root, "trials").to_pylist() if r["study"] == study and r["phase"] == "search"]
+        rows = [r for r in store.read(self.root, "trials").to_pylist() if r["study"] == name and r["phase"] == "search"]
         kept = {row["key"] for row in best(rows, self.keep)}
         ended = [row for row in rows if row["status"] in ("complete", "pruned") and row["key"] not in kept]
         for row in sorted(ended, key=lambda r: r["val_mAP"] if r["val_mAP"] is not None else -1.0):
@@ -47,4 +47,4 @@ class Disk:
         )
 
     def _used(self) -> int:
-        return sum(storage.used_bytes(storage.join(self.root, kind)) for kind in ("checkpoints", "stage1"))
+        return sum(study.checkpoint_bytes(self.root).values())

@@ -133,7 +133,7 @@ def _watched(
     plan: Plan | Comparison, where: Where, board: boards.Board, rows: list[dict[str, Any]], best: float | None = None
 ) -> Iterator[None]:
     """What people see, on the terminal and in TensorBoard."""
-    curves = Curves(where.storage, plan.study, [row["key"] for row in rows])
+    curves = Curves(where.storage, plan.study, rows)
     try:
         with Watch(plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best):
             yield

@@ -120,6 +120,7 @@ class Comparison:
             "question": value.question,
             "baseline": value.baseline,
             "order": list(value.arms),
+            "seeds": list(value.seeds),
             "marks": {arm: list(marks) for arm, marks in value.marks.items()},
             "published": {arm: dict(figures) for arm, figures in value.published.items()},
         }
