@@ -232,7 +232,8 @@ def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, sha
     if distributed.rank() == 0:
         checkpoint.save(storage.join(folder, "best.pt"), content)
     _barrier()
-    training = prepare(1, config, data.labels, share["device"], 1, resume=True)
+    steps = build.loader(config, data.train, training=True, **share).steps
+    training = prepare(1, config, data.labels, share["device"], steps, resume=True)
     tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
     _barrier()
     return Outcome(
