@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,8 @@ class Trial:
     @property
     def key(self) -> str:
         """Made of what the trial is alone, so that the same trial is the same row whenever and wherever it is run."""
-        return self.name or f"{self.study}-{self.arm}-s{self.config.seed}-{self.config.digest()}"
+        arm = re.sub(r"[^\w.+=-]+", "-", self.arm)  # it names a folder too
+        return self.name or f"{self.study}-{arm}-s{self.config.seed}-{self.config.digest()}"
 
     @property
     def title(self) -> str:

@@ -68,6 +68,11 @@ def test_arms_share_the_stage_1_of_their_seed_and_one_of_them_is_it():
     assert lone.stage1.key not in set.union(*shared.values())
 
 
+def test_a_key_is_the_name_of_a_folder_whatever_the_arm_is_called():
+    plan = comparison(arms={"baseline": {"model.arch": "pooled"}, "../ +SSCL 🙂": {}}, baseline="baseline", seeds=(0,))
+    assert plan.trials("coco")[1].key.startswith("a-..-+SSCL--s0-")
+
+
 def test_what_is_left_is_what_has_not_ended():
     plan = comparison()
     runs, epochs = plan.left([])
