@@ -120,6 +120,7 @@ def criterion(config: Config, *, contrast: bool) -> Criterion:
         contrast_reduction=loss.contrast_reduction,
         normalize=loss.normalize,
         anchors=loss.anchors,
+        anchor_mask=loss.anchor_mask,
         bank_scope=config.bank.scope,
     )
 

@@ -131,6 +131,11 @@ class Loss(_Frozen):
     """Over counted anchors (Eq. 4) and counted labels (Eq. 6)."""
     normalize: bool = True
     anchors: Literal["batch+bank", "batch"] = "batch+bank"
+    anchor_mask: Literal["activated", "targets", "released"] = "activated"
+    """Which activated rows are anchors of Eq. 4: all, or those that the mask of the released code shows. ``targets`` is that
+    mask: rows of the batch, and of the bank where the image that is now at their slot has their label. ``released`` reads it
+    in another order than the rows have, as that code does: a fault, kept to see what it costs beside ``targets``. A fifth or
+    so of the anchors then add to the loss, and its mean is still over all of them."""
 
     @property
     def tau_of_prototypes(self) -> float:
@@ -229,6 +234,16 @@ class Config(_Frozen):
             raise ValueError(
                 "stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has learned; or give it a "
                 "checkpoint to start from with model.start"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masked(self) -> Config:
+        found = (self.bank.policy, self.bank.scope, self.loss.anchors)
+        if self.loss.anchor_mask != "activated" and found != ("slot", "cluster", "batch+bank"):
+            raise ValueError(
+                f"loss.anchor_mask = {self.loss.anchor_mask!r} needs bank.policy = 'slot', bank.scope = 'cluster' and "
+                f"loss.anchors = 'batch+bank', but got {found[0]!r}, {found[1]!r} and {found[2]!r}"
             )
         return self
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sadcl import distributed
+from sadcl.losses.anchor_mask import places
 from sadcl.losses.classification import class_loss
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
@@ -67,6 +68,7 @@ class Criterion:
         contrast_reduction: str = "mean",
         normalize: bool = True,
         anchors: str = "batch+bank",
+        anchor_mask: str = "activated",
         bank_scope: str = "cluster",
     ) -> None:
         for name, value, known in (
@@ -74,6 +76,7 @@ class Criterion:
             ("class_reduction", class_reduction, ("image", "sum")),
             ("contrast_reduction", contrast_reduction, ("mean", "sum")),
             ("anchors", anchors, ("batch+bank", "batch")),
+            ("anchor_mask", anchor_mask, ("activated", "targets", "released")),
             ("bank_scope", bank_scope, ("cluster", "worker")),
         ):
             if value not in known:
@@ -98,9 +101,16 @@ class Criterion:
             "prototype": contrast_reduction == "mean",
         }
         self.tau, self.prototype_tau, self.normalize = tau, prototype_tau, normalize
-        self.anchors, self.bank_scope = anchors, bank_scope
+        self.anchors, self.anchor_mask, self.bank_scope = anchors, anchor_mask, bank_scope
 
-    def __call__(self, output: Output, targets_BL: Tensor, weight_B: Tensor, bank_labels_M: Tensor | None = None) -> Terms:
+    def __call__(
+        self,
+        output: Output,
+        targets_BL: Tensor,
+        weight_B: Tensor,
+        bank_labels_M: Tensor | None = None,
+        bank_slots_M: Tensor | None = None,
+    ) -> Terms:
         """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
 
         Args:
@@ -108,11 +118,12 @@ class Criterion:
             targets_BL: 1, 0 or -1 (ignored).
             weight_B: 1 for a real image, 0 for padding.
             bank_labels_M: label index of each row of ``output.bank_MP``.
+            bank_slots_M: its position in the bank; asked for by another ``anchor_mask`` than ``activated`` only.
         """
         targets_BL = torch.where((weight_B > 0)[:, None], targets_BL, -1)
         parts = {"class": class_loss(output.logits_BL, targets_BL, weight_B, **self.class_options)}
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
-            parts |= self._contrasts(output, targets_BL, bank_labels_M)
+            parts |= self._contrasts(output, targets_BL, weight_B, bank_labels_M, bank_slots_M)
         everywhere = distributed.global_sum(torch.stack([torch.stack(part).detach().double() for part in parts.values()]))
         loss = torch.zeros_like(everywhere[0, 0])
         values = {"loss": torch.zeros_like(loss)}
@@ -126,7 +137,12 @@ class Criterion:
         return Terms(distributed.world_size() * loss, values)
 
     def _contrasts(
-        self, output: Output, targets_BL: Tensor, bank_labels_M: Tensor | None
+        self,
+        output: Output,
+        targets_BL: Tensor,
+        weight_B: Tensor,
+        bank_labels_M: Tensor | None,
+        bank_slots_M: Tensor | None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         assert output.embeddings_BLP is not None
         parts, labels = {}, targets_BL.shape[1]
@@ -147,6 +163,11 @@ class Criterion:
         if self.weights["sample"] > 0:
             assert output.bank_MP is not None
             assert bank_labels_M is not None
+            mask = None
+            if self.anchor_mask != "activated":
+                assert bank_slots_M is not None
+                misread = self.anchor_mask == "released"
+                mask = places(place_A, weight_B, bank_slots_M, labels=labels, misread=misread)
             parts["sample"] = sample_to_sample(
                 own_AP,
                 place_A % labels,
@@ -157,5 +178,6 @@ class Criterion:
                 normalize=self.normalize,
                 anchors=self.anchors,
                 bank_scope=self.bank_scope,
+                mask=mask,
             )
         return parts

@@ -41,9 +41,10 @@ class MemoryBank(nn.Module):
         self.register_buffer("valid_KL", torch.zeros(kept, labels, dtype=torch.bool))
         self.register_buffer("cursor_L", torch.zeros(labels, dtype=torch.int64))
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Valid rows (M, D) and their labels (M,), ordered by (position, label)."""
-        return self.rows_KLD[self.valid_KL], self.valid_KL.nonzero()[:, 1]
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Valid rows (M, D), their labels (M,) and their positions (M,), ordered by (position, label)."""
+        position_M, label_M = self.valid_KL.nonzero().unbind(1)
+        return self.rows_KLD[position_M, label_M], label_M, position_M
 
     def fill(self) -> int:
         """Number of valid rows."""

@@ -28,6 +28,11 @@ def test_override_changes_one_field_and_leaves_the_original():
         ({"stage1.epochs": 0}, ["stage1.epochs >= 1"]),
         ({"optim.report": "ema", "optim.ema_decay": 0.0}, ["optim", "needs ema_decay > 0"]),
         ({"stage2.augmentation.cutout": 2.0}, ["stage2.augmentation.cutout = 2.0"]),
+        ({"loss.anchor_mask": "right"}, ["loss.anchor_mask = 'right'", "'activated', 'targets' or 'released'"]),
+        ({"loss.anchor_mask": "released", "bank.policy": "fifo"}, ["anchor_mask = 'released'", "'slot'", "but got 'fifo'"]),
+        ({"loss.anchor_mask": "targets", "bank.policy": "none"}, ["anchor_mask = 'targets'", "but got 'none'"]),
+        ({"loss.anchor_mask": "released", "bank.scope": "worker"}, ["bank.scope = 'cluster'", "'worker'"]),
+        ({"loss.anchor_mask": "released", "loss.anchors": "batch"}, ["loss.anchors = 'batch+bank'", "and 'batch'"]),
     ],
 )
 def test_bad_values_are_named(change, words):
@@ -54,7 +59,13 @@ def test_digest_is_of_the_values():
 
 def test_stage1_is_shared_by_settings_of_stage2_only():
     base = recipes.demo()
-    for same in ({"loss.tau": 0.5}, {"bank.epsilon": 0.1}, {"stage2.epochs": 1}, {"model.projection": 8}):
+    for same in (
+        {"loss.tau": 0.5},
+        {"bank.epsilon": 0.1},
+        {"stage2.epochs": 1},
+        {"model.projection": 8},
+        {"loss.anchor_mask": "released"},
+    ):
         assert base.override(same).stage1_digest() == base.stage1_digest(), same
     for other in ({"seed": 1}, {"stage1.epochs": 1}, {"loss.class_loss": "asymmetric"}, {"data.holdout": 0.2}):
         assert base.override(other).stage1_digest() != base.stage1_digest(), other
@@ -110,6 +121,7 @@ def test_recipes_of_each_dataset(name):
         {"model.projection": 512},
         {"loss.normalize": False},
         {"loss.anchors": "batch"},
+        {"loss.anchor_mask": "released"},
         {"loss.class_reduction": "sum"},
         {"loss.contrast_reduction": "sum"},
         {"loss.class_loss": "asymmetric"},

@@ -65,15 +65,17 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
     assert 0 < terms.values["anchors"] <= (targets == 1).sum() + M
 
 
-def test_padding_images_take_part_in_nothing():
+@pytest.mark.parametrize("mask", ["activated", "targets", "released"])
+def test_padding_images_take_part_in_nothing(mask):
     output, targets, weight, bank_labels = make()
+    slots, criterion = torch.arange(M) % B, Criterion(anchor_mask=mask)
     weight[2] = 0
     kept = weight > 0
     less = SimpleNamespace(**vars(output))
     less.logits_BL, less.embeddings_BLP = output.logits_BL[kept], output.embeddings_BLP[kept]
     with_padding, without = (
-        Criterion()(output, targets, weight, bank_labels),
-        Criterion()(less, targets[kept], weight[kept], bank_labels),
+        criterion(output, targets, weight, bank_labels, slots),
+        criterion(less, targets[kept], weight[kept], bank_labels, slots),
     )
     torch.testing.assert_close(with_padding.loss, without.loss, rtol=1e-12, atol=1e-12)
     assert with_padding.values["anchors"] == without.values["anchors"]
@@ -129,6 +131,7 @@ def test_bfloat16_outputs_are_compared_in_float32(tau):
     [
         ({"class_loss": "focal"}, "class_loss must be 'bce' or 'asymmetric', but got 'focal'"),
         ({"anchors": "bank"}, "but got 'bank'"),
+        ({"anchor_mask": "wrong"}, "anchor_mask must be 'activated' or 'targets' or 'released', but got 'wrong'"),
         ({"class_reduction": "mean"}, "class_reduction must be 'image' or 'sum', but got 'mean'"),
         ({"prototype_tau": 0.0}, r"tau = 0\.2, prototype_tau = 0\.0"),
         ({"sample_weight": -1.0}, r"sample_weight = -1\.0"),

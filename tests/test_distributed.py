@@ -69,8 +69,10 @@ def make(seed: int = 0, empty: slice | None = None) -> SimpleNamespace:
     if empty is not None:
         targets[empty] = targets[empty].clamp(max=0)
     labels = torch.randint(L, (M,), generator=generator)
+    slots = torch.randint(N, (M,), generator=generator)
     valid = torch.tensor([True, True, False, True, True])
-    return SimpleNamespace(x=normal(N, L, P), targets=targets, bank=normal(M, P), labels=labels, c=normal(L, P), valid=valid)
+    rows = {"x": normal(N, L, P), "bank": normal(M, P), "c": normal(L, P)}
+    return SimpleNamespace(**rows, targets=targets, labels=labels, slots=slots, valid=valid)
 
 
 def batches(world: int) -> list[SimpleNamespace]:
@@ -186,6 +188,8 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
         {"anchors": "batch", "normalize": False, "prototype_tau": 0.5},
         {"class_reduction": "sum", "contrast_reduction": "sum", "class_loss": "asymmetric"},
         {"sample_weight": 0.0},
+        {"anchor_mask": "released"},
+        {"anchor_mask": "targets", "contrast_reduction": "sum"},
     ]
 
     def run(batch: SimpleNamespace, first: int, last: int, setting: dict) -> tuple[dict[str, Tensor], Tensor]:
@@ -202,7 +206,7 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototypes_LP=head(batch.c.detach()),
             prototype_valid_L=batch.valid,
         )
-        terms = Criterion(**setting)(output, batch.targets[first:last], weight, batch.labels)
+        terms = Criterion(**setting)(output, batch.targets[first:last], weight, batch.labels, batch.slots)
         terms.loss.backward()
         return terms.values, torch.cat([p.grad.flatten() for p in head.parameters()])
 

@@ -19,7 +19,7 @@ def steps(count=12, images=5, seed=0):
 
 
 def as_pairs(bank):
-    rows, labels = bank.read()
+    rows, labels, _ = bank.read()
     return sorted((int(label), row.tolist()) for row, label in zip(rows, labels, strict=True))
 
 
@@ -30,9 +30,9 @@ def test_slot_keeps_the_newest_row_of_each_position_and_label():
         bank.update(admit(features, admitted, first))
         for i, j in admitted.nonzero().tolist():
             expected[first + i, j] = features[i, j]
-        rows, labels = bank.read()
+        rows, labels, positions = bank.read()
         assert bank.fill() == len(expected) == len(rows)
-        assert labels.tolist() == [j for _, j in sorted(expected)]
+        assert list(zip(positions.tolist(), labels.tolist(), strict=True)) == sorted(expected)
         assert torch.equal(rows, torch.stack([expected[place] for place in sorted(expected)]))
     assert bank.fill() > 12
 
@@ -53,9 +53,9 @@ def test_none_keeps_nothing():
     bank = MemoryBank(LABELS, DIM, policy="none", size=4)
     features, admitted = next(steps())
     bank.update(admit(features, admitted))
-    rows, labels = bank.read()
+    rows, labels, positions = bank.read()
     assert rows.shape == (0, DIM)
-    assert labels.shape == (0,)
+    assert labels.shape == positions.shape == (0,)
     assert bank.fill() == 0
 
 
@@ -84,7 +84,7 @@ def test_rows_are_detached_and_later_updates_do_not_change_what_was_read():
     bank = MemoryBank(LABELS, DIM, policy="slot", size=2)
     everything = torch.ones(2, LABELS, dtype=torch.bool)
     bank.update(admit(torch.ones(2, LABELS, DIM, requires_grad=True), everything))
-    rows, _ = bank.read()
+    rows, *_ = bank.read()
     assert not rows.requires_grad
     bank.update(admit(torch.zeros(2, LABELS, DIM), everything))
     assert bool((rows == 1).all())

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
+from sadcl.losses.anchor_mask import Places, set_and_read
 
 CHUNK = 256
 """Anchors whose similarities are held at once; more of them where the candidates are few."""
@@ -110,6 +111,7 @@ def sample_to_sample(
     normalize: bool = True,
     anchors: str = "batch+bank",
     bank_scope: str = "cluster",
+    mask: Places | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 4 over the whole global batch: this worker's sum and its number of counted anchors.
 
@@ -124,6 +126,7 @@ def sample_to_sample(
         own_labels_A: label index of each.
         bank_MP, bank_labels_M: rows of the bank and their labels.
         labels: L.
+        mask: sum only the anchors that this mask shows, count all that it has (:mod:`sadcl.losses.anchor_mask`).
 
     Returns:
         (sum, count), both scalars; the sum has a gradient also where it is empty.
@@ -140,10 +143,16 @@ def sample_to_sample(
         first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
         index_A = torch.cat([index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]])
     count_L = torch.bincount(labels_C, minlength=labels)
-    index_A = index_A[count_L[labels_C[index_A]] > 1]
+    counted_A = shown_A = count_L[labels_C[index_A]] > 1
+    if mask is not None:
+        image_C = torch.cat([distributed.all_gather_rows(mask.image_A, sizes), mask.slot_M])
+        set_C, read_C = set_and_read(image_C, labels_C, len(batch_CP), labels, mask)
+        counted_A = counted_A & set_C[index_A]
+        shown_A = counted_A & read_C[index_A]
+    index_A = index_A[shown_A]
     with torch.autocast(own_AP.device.type, enabled=False):
         total: Tensor = _Contrast.apply(batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize)
-    return total, torch.full_like(total, len(index_A), requires_grad=False)
+    return total, counted_A.sum().to(dtype)
 
 
 def sample_to_sample_loss(

@@ -50,10 +50,10 @@ class Training:
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     """Forward, one globally normalised loss, backward, optimiser, EMA, bank and prototypes; gives the global terms."""
     seed_step(training)
-    rows_MD, labels_M = training.bank.read() if training.bank is not None else (None, None)
+    rows_MD, labels_M, slots_M = training.bank.read() if training.bank is not None else (None, None, None)
     with autocast(training):
         output = training.model(batch.images, rows_MD)
-    terms = training.criterion(output, batch.targets, batch.weight, labels_M)
+    terms = training.criterion(output, batch.targets, batch.weight, labels_M, slots_M)
     training.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     check_finite(training, terms.values)

@@ -342,11 +342,11 @@ def _settle_buckets(training: Training) -> None:
         return
     side = training.config.data.image_size
     images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
-    rows_MD, labels_M = training.bank.read() if training.bank is not None else (None, None)
+    rows_MD, labels_M, slots_M = training.bank.read() if training.bank is not None else (None, None, None)
     with autocast(training):
         output = training.model(images, rows_MD)
     ones = torch.ones_like(output.logits_BL, dtype=torch.int8)
-    training.criterion(output, ones, torch.ones(2, device=training.device), labels_M).loss.backward()
+    training.criterion(output, ones, torch.ones(2, device=training.device), labels_M, slots_M).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
 

@@ -24,8 +24,8 @@ def test_bank_and_prototypes_each_admit_by_their_own_threshold(scope, bank, prot
     score = logits.sigmoid()
     rows = {(i, j): features[i, j] for i in range(5) for j in range(L) if targets[i, j] == 1}  # the last is padding
     kept = {place: row for place, row in rows.items() if score[place] >= bank}
-    found, labels = training.bank.read()
-    assert labels.tolist() == [j for _, j in sorted(kept)]
+    found, labels, positions = training.bank.read()
+    assert list(zip(positions.tolist(), labels.tolist(), strict=True)) == sorted(kept)
     assert torch.equal(found, torch.stack([kept[place] for place in sorted(kept)]))
     assert admitted.tolist() == [sum(j == label for _, j in kept) for label in range(L)]
     training.network.prototypes.end_epoch()
