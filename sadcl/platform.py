@@ -126,7 +126,7 @@ def run(
         address = environment.prepare(address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        driver.drive(plan, where, address, max_concurrent)
+        driver.drive(plan, where, address, data.witnesses(images, base.data, data_root), max_concurrent)
     table, sentences = study.summary(study.with_admitted(storage, plan), search)
     console.print(table)
     for text in sentences:
@@ -289,7 +289,7 @@ def train(
         address = environment.prepare(address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        return driver.train(trial, where, address)
+        return driver.train(trial, where, address, data.witnesses(images, config.data, data_root))
 
 
 def main(search: Search, arguments: Sequence[str] | None = None) -> None:

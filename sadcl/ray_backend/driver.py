@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,32 @@ from sadcl import storage, study
 from sadcl.console import Watch
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
-from sadcl.ray_backend import cluster, jobs, preflight, trainer, tuner
+from sadcl.ray_backend import cluster, jobs, nodes, preflight, trainer, tuner
 from sadcl.results import store
 from sadcl.runner import Where
 from sadcl.search.plan import Plan, Trial, best
 
 
-def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | None) -> None:
+def drive(plan: Plan, where: Where, address: str | None, data: Sequence[str], max_concurrent: int | None) -> None:
     """Run what a study still lacks; runs that failed before are tried again.
 
     Args:
         address: from :func:`sadcl.ray_backend.environment.prepare`.
+        data: names of files that every node of a cluster that is joined must have below the data root.
         max_concurrent: trials of the search at once; None as many as fit.
 
     Raises:
-        UserError: for a trial that the cluster can never place, or where stage 1 or all trials fail.
+        UserError: for nodes that lack something, a trial that the cluster can never place, or where stage 1 or all trials
+            fail.
     """
     rows = study.rows(where.storage, plan)
     if plan.answered(rows):
         return
     searched = [row for row in rows if row["phase"] == "search"]
-    with _scratch(where, plan.study) as scratch, cluster.connected(address) as nodes:
-        where, fit_at_once = preflight.place(where, nodes)
+    with _scratch(where, plan.study) as scratch, cluster.connected(address) as resources:
+        if address is not None:
+            nodes.check(where, data)
+        where, fit_at_once = preflight.place(where, resources)
         for row in searched:
             if row["status"] == "failed":
                 store.reopen(where.storage, row["key"])
@@ -87,15 +91,17 @@ def drive(plan: Plan, where: Where, address: str | None, max_concurrent: int | N
                 pool.result(trial)
 
 
-def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
-    """One trial on two workers or more; gives its row.
+def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) -> dict[str, Any]:
+    """One trial on two workers or more; gives its row. Arguments are those of :func:`drive`.
 
     Raises:
-        UserError: for a trial that the cluster can never place.
+        UserError: for nodes that lack something, or a trial that the cluster can never place.
         TrialFailed: where it fails; the row has the cause.
     """
-    with _scratch(where, trial.key) as scratch, cluster.connected(address) as nodes:
-        where, _ = preflight.place(where, nodes)
+    with _scratch(where, trial.key) as scratch, cluster.connected(address) as resources:
+        if address is not None:
+            nodes.check(where, data)
+        where, _ = preflight.place(where, resources)
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)
