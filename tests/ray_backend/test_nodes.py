@@ -18,14 +18,15 @@ from sadcl.runner import Where
 CLUSTER = '''
 import contextlib, ctypes, json, os, signal, subprocess, sys, threading
 from pathlib import Path
+from types import SimpleNamespace
 
 from ray.cluster_utils import Cluster
 
 import sadcl
 from sadcl.errors import UserError
 from sadcl.ray_backend import cluster, nodes
-from sadcl.runner import Where
 
+LEAST = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 NEWNS, FS = 0x00020000, 0x00000200
 base, views = Path(sys.argv[1]), sys.argv[2] == "views"
 libc = ctypes.CDLL(None, use_errno=True)
@@ -54,7 +55,7 @@ def alone():
 
 def add(address, cpus):
     with alone() if views else contextlib.nullcontext():
-        node = ray.add_node(num_cpus=cpus, node_ip_address=address, include_dashboard=False)
+        node = ray.add_node(num_cpus=cpus, node_ip_address=address, **LEAST)
     return node.all_processes["raylet"][0].process.pid
 
 
@@ -69,9 +70,10 @@ def hide(raylet, what, there):
 
 
 def ask(label, storage="shared", names=(), **options):
+    where = SimpleNamespace(storage=str(base / storage), data_root=str(base / "data"), scale="demo", gpus=0)
     said[label] = ""
     try:
-        nodes.check(Where(str(base / storage), str(base / "data"), "demo"), names, **options)
+        nodes.check(where, names, **options)
     except UserError as error:
         said[label] = str(error)
 
@@ -167,9 +169,8 @@ def test_a_node_that_hangs_and_one_that_dies(said):
     assert said["gone"] == ""
 
 
-HERE = Report(
-    {"code": "ab12", "python": "3.11.7", "torch": "2.14.1", "timm": "1.0.31"}, "", 10**12, {"": "a folder", "a": "5 bytes"}
-)
+VERSIONS = {"code": "ab12", "python": "3.11.7", "torch": "2.14.1", "timm": "1.0.31"}
+HERE = Report(VERSIONS, "", 10**12, {"": "a folder", "a": "5 bytes"})
 
 
 def problems(scale="full", trains=True, **there):
