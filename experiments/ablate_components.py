@@ -23,6 +23,8 @@ ablation = Ablation(
         "+SSCL": {"loss.prototype_weight": 0.0},
         "+PSCL": {"loss.sample_weight": 0.0},
         "both": {},
+        "both, anchors masked as released": {"loss.anchor_mask": "released"},
+        "both, that mask in its right order": {"loss.anchor_mask": "targets"},
     },
     marks={
         "baseline": (),

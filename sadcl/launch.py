@@ -57,6 +57,8 @@ class Laid:
     ground: Ground
     where: Where
     images: data.MultiLabelData
+    witnesses: Sequence[str]
+    """Files that every node must have below the data root."""
 
 
 def lay(name: str, base: Config, known: str, root: str | None, scale: str, options: Options) -> Laid:
@@ -69,7 +71,8 @@ def lay(name: str, base: Config, known: str, root: str | None, scale: str, optio
     whole = runner.load(base.data.model_copy(update={"holdout": 0.0}), root)
     build.check_model(base)
     base, start = started_from(base, images.labels)
-    return Laid(Ground(name, base, images.digest, whole.digest, start), where, images)
+    ground = Ground(name, base, images.digest, whole.digest, start)
+    return Laid(ground, where, images, data.witnesses(images, base.data, root))
 
 
 def show(question: str, plan: Plan | Comparison, laid: Mapping[str, Laid], options: Options) -> None:

@@ -169,7 +169,9 @@ def _search(search: Search, data_root: Any, scale: str, options: Options) -> pa.
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        driver.search(plan, laid.where, address, options.max_concurrent, disk_limit(options.storage, options.max_disk))
+        driver.search(
+            plan, laid.where, address, laid.witnesses, options.max_concurrent, disk_limit(options.storage, options.max_disk)
+        )
     table, sentences = study.summary(study.with_admitted(options.storage, plan), search)
     return _told(table, sentences, plan.study, options)
 
@@ -202,7 +204,8 @@ def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) 
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
         wheres = {known: part.where for known, part in laid.items()}
-        driver.compare(plan, wheres, address, options.max_concurrent)
+        witnesses = {known: part.witnesses for known, part in laid.items()}
+        driver.compare(plan, wheres, address, witnesses, options.max_concurrent)
     found = ablations.load(options.storage, plan.study)
     for dataset in found.datasets:
         lines = report.table(found, dataset)
@@ -282,4 +285,4 @@ def train(
         address = environment.prepare(address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        return driver.train(trial, where, address)
+        return driver.train(trial, where, address, data.witnesses(images, config.data, data_root))

@@ -9,6 +9,7 @@ Axes: N images, L labels.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ from sadcl.data import coco, files, folder, manifest, nuswide, prepared, remote,
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
-__all__ = ["ImageSet", "Listed", "MultiLabelData", "Progress", "listed", "load", "resolve"]
+__all__ = ["ImageSet", "Listed", "MultiLabelData", "Progress", "listed", "load", "resolve", "witnesses"]
 
 _READERS = {
     "coco14": coco,
@@ -150,6 +151,21 @@ def sources(config: Data, root: str | Path) -> list[Path]:
     """The files and folders that labels and paths follow from, below :func:`place_of` the root; the name is concrete."""
     found: list[Path] = _READERS[config.name].sources(place_of(root), config)
     return found
+
+
+def witnesses(found: MultiLabelData, config: Data, root: str | Path | None) -> list[str]:
+    """Names below the root of a few files that tell whether another machine has the same copy.
+
+    They are the first that :func:`sources` gives, and of a root that is a folder the first and last image of each split.
+    None are needed for embedded scenes, which each machine makes.
+    """
+    if root is None or config.name == "scenes":
+        return []
+    place, paths = place_of(root), [str(path) for path in sources(config, root)[:16]]
+    if not remote.elsewhere(root):
+        splits = [images for images in (found.train, found.val, found.test) if len(images)]
+        paths += [images.path(i) for images in splits for i in (0, len(images) - 1)]
+    return [os.path.relpath(path, place) for path in paths]
 
 
 @contextlib.contextmanager

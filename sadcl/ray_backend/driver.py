@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sadcl.console import Watch
 from sadcl.curves import Curves
 from sadcl.errors import UserError
 from sadcl.ray_backend import board as boards
-from sadcl.ray_backend import cluster, jobs, preflight, trainer, tuner
+from sadcl.ray_backend import cluster, jobs, nodes, preflight, trainer, tuner
 from sadcl.ray_backend.disk import Disk
 from sadcl.results import store
 from sadcl.runner import Where
@@ -28,25 +28,33 @@ RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with
 
 
 def search(
-    plan: Plan, where: Where, address: str | None, max_concurrent: int | None, disk_limit: float | None = None
+    plan: Plan,
+    where: Where,
+    address: str | None,
+    data: Sequence[str],
+    max_concurrent: int | None,
+    disk_limit: float | None = None,
 ) -> None:
     """Run what a search still lacks.
 
     Args:
         address: from :func:`sadcl.ray_backend.environment.prepare`.
+        data: names of files that every node of a cluster that is joined must have below the data root.
         max_concurrent: trials of the search at once; None as many as fit.
         disk_limit: bytes of checkpoints; those of the worst trials are removed to stay below.
 
     Raises:
-        UserError: for a trial that the cluster can never place, where stage 1 or all trials fail, or where the disk's limit
-            is reached all the same.
+        UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
+            fail, or where the disk's limit is reached all the same.
     """
     rows = study.rows(where.storage, plan)
     if plan.answered(rows):
         return
     searched = [row for row in rows if row["phase"] == "search"]
-    with _scratch(where, plan.study) as scratch, cluster.connected(address) as nodes:
-        where, fit_at_once = preflight.place(where, nodes)
+    with _scratch(where, plan.study) as scratch, cluster.connected(address) as resources:
+        if address is not None:
+            nodes.check(where, data)
+        where, fit_at_once = preflight.place(where, resources)
         history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in _in_order(searched)]
         board = boards.open_board(plan.search.stopping, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
@@ -87,11 +95,17 @@ def search(
             _close(where, plan)
 
 
-def compare(plan: Comparison, wheres: Mapping[str, Where], address: str | None, max_concurrent: int | None) -> None:
+def compare(
+    plan: Comparison,
+    wheres: Mapping[str, Where],
+    address: str | None,
+    data: Mapping[str, Sequence[str]],
+    max_concurrent: int | None,
+) -> None:
     """Run what an ablation still lacks; a run that fails is a row, and the others go on.
 
     Args:
-        wheres: by data set.
+        wheres, data: by data set, as for :func:`search`.
         address, max_concurrent: as for :func:`search`.
 
     Raises:
@@ -101,8 +115,10 @@ def compare(plan: Comparison, wheres: Mapping[str, Where], address: str | None, 
     rows = study.rows(anywhere.storage, plan)
     if plan.answered(rows):
         return
-    with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as nodes:
-        placed = {name: preflight.place(where, nodes) for name, where in wheres.items()}
+    with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
+        for name, where in wheres.items() if address is not None else ():
+            nodes.check(where, data[name])
+        placed = {name: preflight.place(where, resources) for name, where in wheres.items()}
         board = boards.open_board()
         with _watched(plan, anywhere, board, rows):
             pools = {name: jobs.Jobs(where, scratch, board) for name, (where, _) in placed.items()}
@@ -114,15 +130,17 @@ def compare(plan: Comparison, wheres: Mapping[str, Where], address: str | None, 
             _close(anywhere, plan)
 
 
-def train(trial: Trial, where: Where, address: str | None) -> dict[str, Any]:
-    """One trial on two workers or more; gives its row.
+def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) -> dict[str, Any]:
+    """One trial on two workers or more; gives its row. Arguments are those of :func:`search`.
 
     Raises:
         UserError: for a trial that the cluster can never place.
         TrialFailed: where it fails; the row has the cause.
     """
-    with _scratch(where, trial.key) as scratch, cluster.connected(address) as nodes:
-        where, _ = preflight.place(where, nodes)
+    with _scratch(where, trial.key) as scratch, cluster.connected(address) as resources:
+        if address is not None:
+            nodes.check(where, data)
+        where, _ = preflight.place(where, resources)
         board = boards.open_board()
         with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
             return trainer.train(trial, where, scratch, board)

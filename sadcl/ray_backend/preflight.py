@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.runner import Where
+
+if TYPE_CHECKING:  # nodes look without torch
+    from sadcl.runner import Where
 
 
 def in_ray_job() -> bool:
@@ -39,6 +43,15 @@ def check_storage(root: str) -> None:
         raise UserError(f"The storage {root!r} cannot be written: {error}. Give another --storage.") from None
 
 
+def room(where: Where, node: Mapping[str, float], cpus: int = 1) -> int:
+    """Workers of so many CPUs that a node takes, each whole; a part of a GPU is a part of one and the same."""
+    fit = int(node.get("CPU", 0) // cpus)
+    if not where.gpus:
+        return fit
+    gpus = int(node.get("GPU", 0))
+    return min(fit, gpus * int(1 / where.gpus + 1e-9) if where.gpus < 1 else int(gpus // where.gpus))
+
+
 def place(where: Where, nodes: Sequence[Mapping[str, float]]) -> tuple[Where, int]:
     """Fit the size of a trial to the cluster: beside a GPU it takes as many CPUs as cost no other trial its place.
 
@@ -53,23 +66,26 @@ def place(where: Where, nodes: Sequence[Mapping[str, float]]) -> tuple[Where, in
         UserError: where not even one can ever be placed, with the arithmetic.
     """
 
-    def workers(cpus: int) -> int:
-        """That can be placed, each whole on a node."""
-        count = 0
-        for node in nodes:
-            fit = int(node.get("CPU", 0) // cpus)
-            count += min(fit, int(node.get("GPU", 0) / where.gpus + 1e-9)) if where.gpus else fit
-        return count
+    def trials(cpus: int) -> int:
+        """At once; a trial may lie on several nodes, a worker may not."""
+        return sum(room(where, node, cpus) for node in nodes) // where.workers
 
-    most = workers(1)
-    enough = most if where.gpus else where.workers
-    cpus = next((c for c in range(where.cpus, 0, -1) if workers(c) >= enough), 1)
-    if most < where.workers:
-        have = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes]
-        gpus = f" and {where.gpus:g} GPUs" if where.gpus else ""
-        raise UserError(
-            f"A trial needs {where.workers} workers with 1 CPU{gpus} each, but the cluster has room for {most} "
-            f"({'; '.join(have[:4])}). Lower --workers or --gpus-per-trial (0 trains on the CPU), or join a larger cluster "
-            "with --address."
-        )
-    return replace(where, cpus=cpus), max(workers(cpus) // where.workers, 1)
+    most = trials(1)
+    if not most:
+        raise UserError(_never(where, nodes))
+    enough = most if where.gpus else 1
+    cpus = next(c for c in range(max(where.cpus, 1), 0, -1) if trials(c) >= enough)
+    return replace(where, cpus=cpus), trials(cpus)
+
+
+def _never(where: Where, nodes: Sequence[Mapping[str, float]]) -> str:
+    kinds = Counter(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes).most_common()
+    have = [f"{count} nodes of {kind}" if count > 1 else kind for kind, count in kinds]
+    more = [f"{len(have) - 4} other kinds of node"] if len(have) > 4 else []
+    gpus = f" and {where.gpus:g} GPUs" if where.gpus else ""
+    whole = ", whole on one node" if len(nodes) > 1 else ""
+    return (
+        f"A trial needs {where.workers} workers with 1 CPU{gpus} each{whole}, but the cluster has room for "
+        f"{sum(room(where, node) for node in nodes)} ({'; '.join(have[:4] + more)}). Lower --workers or --gpus-per-trial "
+        "(0 trains on the CPU), or join a larger cluster with --address."
+    )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from layouts import LAYOUTS, TEST, TRAIN, put
 
 from sadcl import data
+from sadcl.config import Data
 from sadcl.data import manifest, vg500
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
@@ -114,6 +115,20 @@ def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
     for path in (root.parent / "cache").rglob("*.arrow"):  # damaged: derived again
         path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9)
     assert load(layout, root, holdout=0.3).digest == one.digest
+
+
+def test_a_few_files_tell_one_copy_from_another(layout, root):
+    read = load(layout, root, holdout=0.3)
+    config = data.resolve(layout.config, root)
+    found = data.witnesses(read, config, root)
+    assert len(found) <= 22
+    assert all((root / name).exists() for name in found)
+    assert {str(root / name) for name in found} >= {read.train.path(0), read.val.path(len(read.val) - 1), read.test.path(0)}
+    assert data.witnesses(read, config, None) == []
+    assert data.witnesses(read, Data(name="scenes"), root) == []
+    remote = data.witnesses(read, config, root.as_uri())
+    assert remote
+    assert set(remote) < set(found)
 
 
 def test_images_without_a_label(layout, root):

@@ -1,5 +1,8 @@
 """How large a trial is and how many fit, by node; and what is refused with its arithmetic."""
 
+import random
+from fractions import Fraction
+
 import pytest
 
 from sadcl.errors import UserError
@@ -29,11 +32,58 @@ def node(cpus, gpus=0):
         (where(cpus=8, gpus=0.1), [node(20, 1)], 2, 10),
         (where(cpus=8, gpus=2, workers=2), [node(32, 8)], 8, 2),
         (where(cpus=8, gpus=1, workers=8), [node(16, 8)], 2, 1),
+        # nodes that differ: the smallest of what still fits
+        (where(cpus=4, workers=3), [node(2), node(2), node(8)], 2, 2),
+        (where(cpus=3), [node(0), node(3)], 3, 1),
+        (where(cpus=8, gpus=1), [node(16, 8), node(64, 2)], 2, 10),
+        (where(cpus=8, gpus=1, workers=2), [node(9, 3)], 4, 1),  # the third GPU serves no second trial
+        # a part of a GPU is a part of one: two of 0.4 to a GPU, not five to two
+        (where(gpus=0.4), [node(16, 2)], 1, 4),
+        (where(gpus=0.6), [node(16, 3)], 1, 3),
+        (where(cpus=4, gpus=0.34), [node(16, 2), node(1, 1)], 1, 5),
+        (where(gpus=2), [node(16, 3), node(16, 1), node(16, 2)], 1, 2),
     ],
 )
 def test_size_and_number(wanted, nodes, cpus, at_once):
     placed, number = preflight.place(wanted, nodes)
     assert (placed.cpus, number) == (cpus, at_once)
+
+
+def placed_one_by_one(wanted, nodes, cpus):
+    """Workers of a trial are put on whole CPUs and on GPUs one after another until none fits."""
+    count = 0
+    for each in nodes:
+        free, left = int(each["CPU"]), [Fraction(1)] * int(each["GPU"])
+        need = Fraction(wanted.gpus).limit_denominator(100)
+        while free >= cpus:
+            with_room = [i for i, part in enumerate(left) if part >= min(need, 1)]
+            take = max(int(need), 1) if need else 0
+            if len(with_room) < take:
+                break
+            for i in with_room[:take]:
+                left[i] -= min(need, 1)
+            free, count = free - cpus, count + 1
+    return count // wanted.workers
+
+
+def test_odd_clusters_against_placing_one_by_one():
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(400):
+        nodes = [node(draw.randrange(0, 18), draw.choice((0, 0, 1, 2, 3, 8))) for _ in range(draw.randrange(1, 5))]
+        gpus = draw.choice((0, 0.1, 0.25, 0.3, 0.34, 0.4, 0.6, 1, 2, 3))
+        wanted = where(cpus=draw.randrange(1, 9), gpus=gpus, workers=draw.randrange(1, 5))
+        most = placed_one_by_one(wanted, nodes, 1)
+        if not most:
+            refused += 1
+            with pytest.raises(UserError, match="but the cluster has room for"):
+                preflight.place(wanted, nodes)
+            continue
+        enough = most if gpus else 1
+        cpus = max(c for c in range(1, wanted.cpus + 1) if placed_one_by_one(wanted, nodes, c) >= enough)
+        placed, number = preflight.place(wanted, nodes)
+        assert (placed.cpus, number) == (cpus, placed_one_by_one(wanted, nodes, cpus)), (wanted, nodes)
+    assert 50 < refused < 300
 
 
 @pytest.mark.parametrize(
@@ -44,8 +94,18 @@ def test_size_and_number(wanted, nodes, cpus, at_once):
             [node(2)],
             r"needs 3 workers with 1 CPU each, but the cluster has room for 2 \(2 CPUs and 0 GPUs\)",
         ),
-        (where(gpus=1), [node(64), node(8)], r"1 CPU and 1 GPUs each, but the cluster has room for 0"),
-        (where(gpus=2), [node(8, 1), node(8, 1)], r"room for 0"),
+        (where(gpus=1), [node(64), node(8)], r"1 CPU and 1 GPUs each, whole on one node, but the cluster has room for 0"),
+        (
+            where(gpus=1, workers=3),
+            [node(64), node(8, 2)],
+            r"3 workers .* for 2 \(64 CPUs and 0 GPUs; 8 CPUs and 2 GPUs\)",
+        ),
+        (
+            where(gpus=2),
+            [node(8, 1), node(8, 1), node(64)],
+            r"2 GPUs each, whole on one node, but .* room for 0 \(2 nodes of 8 CPUs and 1 GPUs; 64 CPUs and 0 GPUs\)",
+        ),
+        (where(workers=99), [node(i) for i in range(8)], r"room for 28 \(.*3 CPUs and 0 GPUs; 4 other kinds of node\)"),
         (where(), [node(0)], r"room for 0"),
     ],
 )
