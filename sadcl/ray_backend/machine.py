@@ -55,8 +55,10 @@ def _storage(root: str, marker: str) -> tuple[str, int | None]:
         system, path = storage.resolve(root)
         return "", shutil.disk_usage(path).free if isinstance(system, fs.LocalFileSystem) else None
     except FileNotFoundError:
-        share = "give --storage s3://..., gs://... or a folder on a disk that all nodes share"
-        return f"does not see what the driver wrote in {root!r}: {share}", None
+        way = "give --storage s3://..., gs://... or a folder on a disk that all nodes share"
+        if "://" in root:
+            way = "give its environment the driver's endpoint and account (AWS_ENDPOINT_URL, AWS_PROFILE, ...)"
+        return f"does not see what the driver wrote in {root!r}: {way}", None
     except (OSError, UserError) as error:
         return str(error).strip().splitlines()[0].rstrip("."), None
 

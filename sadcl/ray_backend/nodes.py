@@ -126,4 +126,4 @@ def _answer(reference: Any, deadline: float) -> Report | str:
 
 def _some(nodes: Sequence[str]) -> str:
     more = f" and {len(nodes) - MOST} more" if len(nodes) > MOST else ""
-    return f"{'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes[:MOST])}{more}"
+    return f"{'Node' if len(nodes) == 1 else 'Nodes'} {', '.join(nodes[:MOST])}{more}"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,7 +101,8 @@ with cluster.connected(ray.address):
         ask("unneeded")
         hide(other, sadcl.__file__, base / "other.py")
 with cluster.connected(ray.address):
-    ask("sources")
+    if views:
+        ask("sources")
     os.kill(other, signal.SIGSTOP)
     ask("hangs", deadline=1)
     threading.Timer(0.5, os.kill, (other, signal.SIGKILL)).start()
@@ -115,9 +117,11 @@ print(json.dumps(said))
 def said(tmp_path_factory):
     """What each check of the cluster said."""
     own_view = ["unshare", "--user", "--map-root-user", "--mount"]
-    with contextlib.suppress(OSError):
-        if subprocess.run([*own_view, "true"], capture_output=True, check=False).returncode:
-            own_view = []
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*own_view, "mount", "--bind", "/tmp", "/tmp"], check=False).returncode
+    ):
+        own_view = []
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
     with tempfile.TemporaryDirectory(prefix="r") as short:  # the names of sockets below it may have 107 characters
         environment |= {"RAY_TMPDIR": short, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
@@ -130,7 +134,7 @@ def said(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-ONE = "1 of the 3 nodes of the cluster cannot take trials. node 127.0.0.4: "
+ONE = "1 of the 3 nodes of the cluster cannot take trials. Node 127.0.0.4: "
 
 
 def test_nodes_that_agree_pass_and_nothing_is_left(said):
@@ -146,7 +150,7 @@ def test_nodes_that_agree_pass_and_nothing_is_left(said):
         ("fixed", ONE + "The storage '{base}/fixed' cannot be written: [Errno 30] Read-only file system"),
         ("cut", ONE + "'{base}/data/labels.json' is 3 bytes there, and 5 bytes here: give a --data-root"),
         ("both", ONE + "does not see what the driver wrote in '{base}/local'"),
-        ("both", "all nodes share. node 127.0.0.4: '{base}/data/labels.json' is not there (and 1 more): give a --data-root"),
+        ("both", "all nodes share. Node 127.0.0.4: '{base}/data/labels.json' is not there (and 1 more): give a --data-root"),
         ("unneeded", ""),
         ("sources", ONE + "sadcl's sources "),
     ],
@@ -214,9 +218,9 @@ def test_another_copy_of_the_data(there, text):
 def test_many_nodes_make_one_paragraph():
     found = {f"10.0.0.{i}": ["alike"] for i in range(9)} | {f"10.0.1.{i}": [f"p{i}"] for i in range(7)} | {"10.0.2.0": []}
     text = nodes.refusal(found)
-    assert text.startswith("16 of the 17 nodes of the cluster cannot take trials. nodes 10.0.0.0, 10.0.0.1, 10.0.0.2, ")
-    assert "10.0.0.5 and 3 more: alike. node 10.0.1.0: p0. " in text
-    assert text.endswith("node 10.0.1.4: p4. And 2 more problems.")
+    assert text.startswith("16 of the 17 nodes of the cluster cannot take trials. Nodes 10.0.0.0, 10.0.0.1, 10.0.0.2, ")
+    assert "10.0.0.5 and 3 more: alike. Node 10.0.1.0: p0. " in text
+    assert text.endswith("Node 10.0.1.4: p4. And 2 more problems.")
 
 
 def test_what_lies_at_a_root(tmp_path):
@@ -232,14 +236,20 @@ def test_what_lies_at_a_root(tmp_path):
     assert machine.data(None, names) == {}
 
 
+def test_a_storage_elsewhere_that_is_another(monkeypatch):
+    monkeypatch.setattr(machine.storage, "read", lambda uri: b"of somebody else")
+    report = machine.look("s3://lab/runs", "s3://lab/runs/.probe-1", None, [])
+    assert report.storage.startswith("does not see what the driver wrote in 's3://lab/runs': give its environment the ")
+
+
 def test_a_node_needs_no_torch_to_look():
     code = "import sadcl.ray_backend.machine, sys; sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(("address", "message"), [("10.0.0.1:6379", "asked for a"), (None, "room for 0")])
-@pytest.mark.parametrize("search", [True, False])
-def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(monkeypatch, tmp_path, address, message, search):
+@pytest.mark.parametrize("phase", ["search", "compare", "train"])
+def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(monkeypatch, tmp_path, address, message, phase):
     from sadcl.ray_backend import driver
 
     def check(where, names):
@@ -248,8 +258,12 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(monkey
     monkeypatch.setattr(nodes, "check", check)
     monkeypatch.setattr(driver.cluster, "connected", lambda address: contextlib.nullcontext([{"CPU": 0.0}]))
     monkeypatch.setattr(driver.study, "rows", lambda root, plan: [])
+    plan = SimpleNamespace(study="s", key="k", answered=lambda rows: False)
     where = Where(str(tmp_path), "/data")
-    plan = SimpleNamespace(study="s", answered=lambda rows: False)
-    words = (driver.drive, plan, ["a"], None) if search else (driver.train, SimpleNamespace(key="k"), ["a"])
+    arguments = {
+        "search": (plan, where, address, ["a"], None),
+        "compare": (plan, {"coco": where}, address, {"coco": ["a"]}, None),
+        "train": (plan, where, address, ["a"]),
+    }
     with pytest.raises(UserError, match=message):
-        words[0](words[1], where, address, *words[2:])
+        getattr(driver, phase)(*arguments[phase])
