@@ -185,20 +185,18 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     wild = next(row for row in found if row["arm"] == "wild")
     assert wild["status"] == "failed"
     assert re.search(r"Diverged: The loss is not finite in stage 1, step \d+", wild["cause"])
-    killed = [row for row in found if row["phase"] == "search" and row["status"] == "failed"]
-    assert len(killed) == 1
-    assert "its process was lost" in killed[0]["cause"]
-    assert len([row for row in found if row["phase"] == "search" and row["status"] == "complete"]) == 2
+    # the trial whose process was lost went on, in another
+    assert [row["status"] for row in found if row["phase"] == "search"] == ["complete"] * 3
+    assert {row["epochs_done"] for row in found if row["phase"] == "search"} == {30}
     assert next(row for row in found if row["phase"] == "final")["status"] == "complete"
-    assert "2 runs failed; the first:" in (tmp_path / "log").read_text()
-    lost = [e for e in results.read(tmp_path / "runs", "epochs").to_pylist() if e["key"] == killed[0]["key"]]
+    assert "1 runs failed; the first:" in (tmp_path / "log").read_text()
 
     kept = command("python", file)
-    assert "2 failed and stay (--retry-failed tries them again)" in kept.stdout
+    assert "1 failed and stay (--retry-failed tries them again)" in kept.stdout
     assert rows(tmp_path / "runs") == found
-    again = command("python", file, "--retry-failed", check=False)
-    assert "2 failed and are tried again" in again.stdout
+    again = command("python", file, "--retry-failed")
+    assert "1 failed and are tried again" in again.stdout
     now = {row["key"]: row for row in rows(tmp_path / "runs")}
-    assert now[killed[0]["key"]]["status"] == "complete"
-    assert now[killed[0]["key"]]["epochs_done"] == 30 >= len(lost)
+    assert now.keys() == {row["key"] for row in found}
     assert now[wild["key"]]["status"] == "failed"
+    assert now[wild["key"]]["ended"] > wild["ended"]

@@ -8,7 +8,7 @@ from sadcl import results
 
 TRAIN = """
 from sadcl import recipes
-from sadcl.platform import main_train
+from sadcl.script import main_train
 demo = recipes.demo().override({changes!r})
 main_train(recipes.coco14(), demo, name="t")
 """
