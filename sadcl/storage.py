@@ -109,6 +109,13 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
 
+def mark(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Bytes and nanoseconds of a file's last change, which tell it from what was there before; None where there is none."""
+    system, path = resolve(uri)
+    info = system.get_file_info(path)
+    return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
+
 def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
     """Bytes of each file below a folder, by its path there; none where it is missing."""
     system, path = resolve(uri)

@@ -45,6 +45,18 @@ def load(uri: str) -> dict[str, Any]:
     return content
 
 
+def load_kept(uri: str) -> dict[str, Any]:
+    """The same as :func:`load`, kept until another one is asked for: many trials of a process start from one file."""
+    mark = storage.mark(uri)
+    if (uri, mark) not in _KEPT or mark is None:
+        _KEPT.clear()
+        _KEPT[uri, mark] = load(uri)
+    return _KEPT[uri, mark]
+
+
+_KEPT: dict[tuple[str, tuple[int, int] | None], dict[str, Any]] = {}
+
+
 def load_network(
     network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...], *, whole: bool = False
 ) -> str:

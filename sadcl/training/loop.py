@@ -273,7 +273,7 @@ def prepare(
     contrast = number == 2 and config.loss.contrasts
     stage = config.stage1 if number == 1 else config.stage2
     if start is not None and not resume:
-        checkpoint.load_network(network, checkpoint.load(start), start, labels, whole=number == 2)
+        checkpoint.load_network(network, checkpoint.load_kept(start), start, labels, whole=number == 2)
     bank = None
     if isinstance(network, SADCL):
         network.projection.requires_grad_(contrast)

@@ -191,3 +191,19 @@ def test_where_a_start_is_given_no_weights_are_downloaded(config, data, trained,
     )
     fit(config.override({"model.start": trained[0].checkpoint, "stage2.epochs": 0}), data, str(tmp_path), device="cpu")
     assert asked == [False]
+
+
+def test_a_start_is_read_once_in_a_process_until_its_file_changes(trained, config, data, tmp_path):
+    uri = str(tmp_path / "best.pt")
+    content = checkpoint.load(trained[0].checkpoint if isinstance(trained, tuple) else trained.checkpoint)
+    checkpoint.save(uri, {name: value for name, value in content.items() if name != "format"})
+    kept = checkpoint.load_kept(uri)
+    assert checkpoint.load_kept(uri) is kept
+    before = {name: tensor.clone() for name, tensor in kept["model"].items()}
+    fit(config.override({"stage2.epochs": 1}), data, str(tmp_path / "run"), stage1=uri, device="cpu")
+    assert checkpoint.load_kept(uri) is kept
+    assert all(torch.equal(kept["model"][name], tensor) for name, tensor in before.items())  # training leaves it as it was
+    checkpoint.save(uri, {**{name: value for name, value in content.items() if name != "format"}, "epoch": 99})
+    assert checkpoint.load_kept(uri)["epoch"] == 99
+    with pytest.raises(UserError, match="no checkpoint at"):
+        checkpoint.load_kept(str(tmp_path / "nowhere.pt"))
