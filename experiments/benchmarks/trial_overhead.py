@@ -1,6 +1,6 @@
 """What the platform adds to a trial on one worker, beside the nested trial that Ray's documentation recommends.
 
-python experiments/benchmarks/trial_overhead.py        # five minutes on two cores
+python experiments/benchmarks/trial_overhead.py        # nine minutes on two cores
 
 Both train the same: stage 2 of a small network on embedded scenes, from the same stage 1, one trial after the other on one
 private cluster. Ours is a search as a user runs it: trials in Tune's own process, rows and checkpoints written, each epoch
@@ -97,10 +97,9 @@ def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
         outcome = fit(config, data.load(config.data), settings["folder"], stage1=start, report=report, device="cpu")
         ray.train.report({"ended": time.time(), "trained": outcome.seconds})
 
-    callbacks: Any = [TuneReportCallback()]
-
     def driver(settings: dict[str, Any]) -> None:
         trial = tune.get_context().get_trial_id()
+        callbacks: Any = [TuneReportCallback()]
         TorchTrainer(
             work,
             train_loop_config={**settings, "folder": f"{folder}/checkpoints/{trial}"},
