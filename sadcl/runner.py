@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from sadcl.search.trial import Trial
 from sadcl.training import Epoch, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
+STATES = ("state.pt", "stage1/state.pt")
+"""Below a run's folder while it runs: as large as everything else together, and of no more use afterwards."""
 TESTED = ("arm", "confirm", "final", "train")
 """Phases whose runs look at the test images, once, at their end; what they see chooses nothing."""
 
@@ -87,6 +89,8 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
         start = stage1_of(trial, where)
         images = load(trial.config.data, where.data_root)
         if first:
+            for part in ("", "stage1"):
+                storage.sweep(storage.join(folder(trial, where), part))
             writer = RunWriter(where.storage, trial.key, describe(trial, where, images))
         send({"key": trial.key, "status": "running", "what": trial.title, "params": dict(trial.params)})
         if not where.gpus:
@@ -122,7 +126,7 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
         return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
     status = "pruned" if outcome.stopped else "complete"
     writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels)
-    for state in ("state.pt", "stage1/state.pt"):  # as large as everything else together, and of no more use
+    for state in STATES:
         storage.delete(storage.join(folder(trial, where), *state.split("/")))
     ending = {"cause": outcome.stopped} if outcome.stopped else {}
     send(
@@ -170,6 +174,16 @@ def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
 def close(row: dict[str, Any], where: Where, cause: str) -> None:
     """Record that a trial that was interrupted will not go on."""
     RunWriter(where.storage, row["key"], row).finish("failed", cause=cause)
+
+
+def tidy(rows: Iterable[Mapping[str, Any]], where: Where) -> None:
+    """Remove the states of runs that are complete, or were stopped early: a process may be lost right before it does."""
+    ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
+    for kind in ("checkpoints", "stage1"):
+        for path in storage.sizes(storage.join(where.storage, kind)):
+            key, _, file = path.partition("/")
+            if key in ended and file in STATES:
+                storage.delete(storage.join(where.storage, kind, path))
 
 
 def load(spec: Data, root: str | None) -> data.MultiLabelData:

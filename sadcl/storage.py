@@ -68,6 +68,19 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
         part.unlink(missing_ok=True)
 
 
+def sweep(folder: str | os.PathLike[str], name: str = "") -> None:
+    """Remove what writers that were killed have left of files directly below a folder, where nobody writes them now.
+
+    Args:
+        name: of the one file; empty is all of them.
+    """
+    system, path = resolve(folder)
+    if isinstance(system, fs.LocalFileSystem):  # elsewhere half an object is none
+        for part in Path(path).glob(".*.part"):
+            if part.name.startswith(f".{name}." if name else "."):
+                part.unlink(missing_ok=True)
+
+
 def absolute(uri: str) -> str:
     """The same place from any working directory; a URI is that already."""
     return uri if "://" in uri else str(local(uri))
@@ -154,7 +167,8 @@ def delete(uri: str | os.PathLike[str]) -> None:
     if kind == fs.FileType.Directory:
         system.delete_dir(path)
     elif kind == fs.FileType.File:
-        system.delete_file(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody else was first
+            system.delete_file(path)
 
 
 def free_bytes(uri: str | os.PathLike[str]) -> int | None:

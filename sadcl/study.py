@@ -52,6 +52,7 @@ def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | Non
         UserError: for a study of the same name that is another, with what differs.
     """
     uri = storage.join(root, "studies", f"{identity['name']}.json")
+    storage.sweep(storage.join(root, "studies"), f"{identity['name']}.json")
     here = json.loads(json.dumps(identity))
     before = json.loads(storage.read(uri)) if storage.exists(uri) else {}
     if before:

@@ -49,6 +49,7 @@ def search(
     """
     rows = study.rows(where.storage, plan)
     if plan.answered(rows):
+        _close(where, plan)
         return
     searched = [row for row in rows if row["phase"] == "search"]
     with _scratch(where, plan.study) as scratch, cluster.connected(address) as resources:
@@ -114,6 +115,7 @@ def compare(
     anywhere = next(iter(wheres.values()))
     rows = study.rows(anywhere.storage, plan)
     if plan.answered(rows):
+        _close(anywhere, plan)
         return
     with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
         for name, where in wheres.items() if address is not None else ():
@@ -160,9 +162,11 @@ def _watched(
 
 
 def _close(where: Where, plan: Plan | Comparison) -> None:
-    """Runs that were interrupted, and that nothing has asked for again, do not stay running for ever."""
-    wanted = {trial.key for trial in plan.decided(study.rows(where.storage, plan))}
-    for row in study.rows(where.storage, plan):
+    """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
+    rows = study.rows(where.storage, plan)
+    runner.tidy(rows, where)
+    wanted = {trial.key for trial in plan.decided(rows)}
+    for row in rows:
         if row["study"] == plan.study and row["status"] == "running" and row["key"] not in wanted:
             runner.close(row, where, "it was interrupted, and the study needs it no more")
 

@@ -34,6 +34,8 @@ class RunWriter:
 
     def __init__(self, root: str, key: str, row: Mapping[str, Any]) -> None:
         self.root, self.key = root, key
+        for table in schema.TABLES:
+            storage.sweep(*_place(root, table, key))
         before = _rows(root, "trials", key)
         now = datetime.now(UTC)
         self.row: dict[str, Any] = {
@@ -149,12 +151,16 @@ def nearest(name: str, names: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known[:12]) or 'none'}{more}."
 
 
-def _uri(root: str, table: str, key: str) -> str:
-    """A file name that is safe and of its key alone, whatever the key holds."""
+def _place(root: str, table: str, key: str) -> tuple[str, str]:
+    """Folder, and a file name that is safe and of its key alone, whatever the key holds."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", key).lstrip(".")[:120]
     if plain != key:
         plain += "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
-    return storage.join(root, FOLDER, table, f"{plain}.parquet")
+    return storage.join(root, FOLDER, table), f"{plain}.parquet"
+
+
+def _uri(root: str, table: str, key: str) -> str:
+    return storage.join(*_place(root, table, key))
 
 
 def _put(root: str, table: str, key: str, rows: pa.Table) -> None:
