@@ -121,7 +121,7 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
     )
     limit = disk_limit(options.storage, options.max_disk)
     if limit is not None:
-        room = limit - sum(study.checkpoint_bytes(options.storage).values())
+        room = limit - study.checkpoint_bytes(options.storage)["."]
         if room < least:
             raise UserError(
                 f"There is room for {in_bytes(max(room, 0))} of checkpoints in {where.storage!r}, but {at_once} runs at once "
@@ -146,7 +146,7 @@ def disk_limit(root: str, given: float | None) -> float | None:
     free = storage_of.free_bytes(root)
     if free is None:
         return None if given is None else given * 1e9
-    most = sum(study.checkpoint_bytes(root).values()) + 0.95 * free
+    most = study.checkpoint_bytes(root)["."] + 0.95 * free
     return most if given is None else min(most, given * 1e9)
 
 

@@ -103,7 +103,7 @@ def remove(root: str, study: str) -> None:
 
 
 def checkpoint_bytes(root: str) -> Counter[str]:
-    """Bytes of checkpoints by the key of the run."""
+    """Bytes of checkpoints by the key of the run; those of all are under a dot."""
     taken: Counter[str] = Counter()
     for kind in ("checkpoints", "stage1"):
         for path, size in storage.sizes(storage.join(root, kind)).items():

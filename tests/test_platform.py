@@ -1,12 +1,13 @@
 """Wrong turns of a new user: one paragraph, exit code 2, no traceback, and nothing is started."""
 
 import dataclasses
+import re
 import shutil
 import sys
 
 import pytest
 
-from sadcl import Search, UserError, main, recipes, results, train
+from sadcl import Ablation, Search, UserError, launch, main, recipes, results, run, train
 from sadcl.data import scenes
 from sadcl.errors import TrialFailed
 from sadcl.search import Float
@@ -222,3 +223,62 @@ def test_an_image_that_breaks_while_training_is_recorded(copy, monkeypatch):
         train(DEMO.override({"data.name": "coco"}), data_root=str(copy), name="bad", scale="demo")
     (row,) = results.read("runs", "trials").to_pylist()
     assert str(image) in row["cause"]
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "found"),
+    [
+        (["coco"], None, {}),
+        (["coco"], "/data/coco", {"coco": "/data/coco"}),
+        (["coco", "nuswide"], {"nuswide": "/n"}, {"nuswide": "/n"}),
+    ],
+)
+def test_where_each_data_set_lies(known, given, found):
+    assert launch.roots_of(known, given) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data-root", "/data"), r"This study has 2 data sets (coco, nuswide): say whose '/data' is"),
+        (
+            ("--data-root", "/a", "--data-root", "/b"),
+            r"--data-root '/a': of several data sets each is given once, as NAME=DIR",
+        ),
+        (("--data-root", "coco=/a", "--data-root", "coco=/b"), r"--data-root 'coco=/b': of several"),
+        (("--data-root", "nuswid=/a"), r"names the data set 'nuswid'; did you mean 'nuswide'"),
+        (("--data-root", "coco=/nowhere"), r"data root '/nowhere' does not exist"),
+    ],
+)
+def test_places_of_several_data_sets_that_cannot_be(capsys, words, message):
+    both = Ablation(
+        name="wrong",
+        base={"coco": recipes.coco14(), "nuswide": recipes.nuswide()},
+        demo=DEMO,
+        arms={"one": {}, "two": {"loss.tau": 0.4}},
+        baseline="one",
+    )
+    assert message in refused(capsys, *words, search=both)
+
+
+def test_an_ablation_takes_no_budget(capsys):
+    both = Ablation(name="wrong", base=DEMO, demo=DEMO, arms={"one": {}, "two": {"loss.tau": 0.4}}, baseline="one")
+    with pytest.raises(UserError, match="are for searches"):
+        run(both, trials=3)
+    with pytest.raises(UserError, match="has no demo"):
+        run(dataclasses.replace(both, demo=None))
+
+
+def test_what_has_no_room_is_refused_with_the_arithmetic(capsys, monkeypatch):
+    monkeypatch.setattr("sadcl.storage.free_bytes", lambda root: 1000)
+    text = refused(capsys)
+    assert "There is room for 950 bytes of checkpoints in" in text
+    assert "raise --max-disk" in text.replace("\n", " ")
+
+
+def test_a_dry_run_says_what_it_takes(capsys, copy):
+    main(SEARCH, ["--dry-run", "--data-root", str(copy), "--scale", "demo", "--trials", "5", "--max-hours", "3"])
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert "at most 3 hours of training" in text
+    assert re.search(r"to run: \d+ runs, \d+ epochs, on CPUs; about [\d.]+ (minutes|hours) with \d+ at once", text)
+    assert re.search(r"up to [\d.]+ (kB|MB) of checkpoints", text)

@@ -40,6 +40,31 @@ def test_the_same_study_goes_on_and_another_of_its_name_is_refused_with_what_dif
         study.claim(str(tmp_path), {**identity, "space": {**identity["space"], "bank.epsilon": "0 to 1"}})
 
 
+def test_arms_and_data_sets_may_be_added_and_those_that_are_there_stay_what_they_are(tmp_path):
+    def identity(**parts):
+        return {
+            "name": "s",
+            "scale": "full",
+            "arms": {"a": {"loss.tau": 0.1}},
+            "datasets": {"coco14": {"base": "b"}},
+            **parts,
+        }
+
+    study.claim(str(tmp_path), identity(), {"order": ["a"]})
+    grown = identity(arms={"a": {"loss.tau": 0.1}, "b": {}}, datasets={"vg500": {"base": "c"}})
+    study.claim(str(tmp_path), grown, {"order": ["a", "b"]})
+    about = json.loads((tmp_path / "studies" / "s.json").read_text())
+    assert about["order"] == ["a", "b"]
+    assert about["datasets"].keys() == {"coco14", "vg500"}
+    study.claim(str(tmp_path), identity(), {"order": ["a"]})  # without them they are still known
+    with pytest.raises(
+        UserError, match=r"arms of a: arms of a of loss.tau: 0.1 before, 0.2 now|loss.tau: 0.1 before, 0.2 now"
+    ):
+        study.claim(str(tmp_path), identity(arms={"a": {"loss.tau": 0.2}}))
+    with pytest.raises(UserError, match=r"base: b before, x now"):
+        study.claim(str(tmp_path), identity(datasets={"coco14": {"base": "x"}}))
+
+
 def test_removal_leaves_what_other_studies_start_from(tmp_path):
     write(tmp_path, "own1", phase="stage1")
     write(tmp_path, "shared1", phase="stage1")

@@ -206,8 +206,8 @@ def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> Ba
     some = min(max(plan.total // 4, 4), 10)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if name == "cmaes":  # its own state is not in the tables
-        return optuna.samplers.CmaEsSampler(seed=seed, source_trials=complete or None)
+    if name == "cmaes":  # its own state is not in the tables; it starts anew from a tenth of what is there
+        return optuna.samplers.CmaEsSampler(seed=seed, source_trials=complete if len(complete) >= 10 else None)
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=some)
     if name == "nsga2":

@@ -1,0 +1,192 @@
+"""The search's side of Optuna: what it is asked and told, and what it has after a new start. Trials are rows, not runs."""
+
+import json
+
+import optuna
+import pytest
+
+from sadcl import Search, recipes, results, storage
+from sadcl.ray_backend import tuner
+from sadcl.ray_backend.disk import Disk
+from sadcl.results import RunWriter
+from sadcl.runner import Where
+from sadcl.search import Choice, Float, Int, Plan, When
+
+NUMBERS = {"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.3, 0.7), "stage2.epochs": Int(2, 30)}
+BANK = {"bank.policy": Choice("slot", "fifo"), "bank.size": When("bank.policy", "fifo", Int(4, 64)), **NUMBERS}
+
+
+class Bench:
+    """A search on a store, whose trials end as they are told to."""
+
+    def __init__(self, root, space=NUMBERS, total=12, limit=None, **options):
+        value = Search(name="s", question="?", base=recipes.coco14(), demo=recipes.demo(), space=space, **options)
+        self.plan = Plan(value, "demo", value.demo, total, "d1", "d2")
+        self.where = Where(str(root), None, "demo")
+        self.journal = root / "optuna" / "s.journal"
+        self.disk = Disk(str(root), limit, 1)
+        self.number = 0
+        self.start()
+
+    def rows(self):
+        if not storage.exists(f"{self.where.storage}/tables"):
+            return []
+        return results.read(self.where.storage, "trials").to_pylist()
+
+    def start(self):
+        """As a driver starts."""
+        self.study = tuner._rebuild(self.plan, self.rows(), self.where, self.journal)
+        self.searcher = tuner._Search(self.plan, self.rows(), self.where, self.study, self.disk)
+
+    def begin(self):
+        self.number += 1
+        setting = self.searcher.suggest(str(self.number))
+        if setting == "FINISHED":
+            return None
+        trial = self.plan.try_out(setting)
+        about = {"study": self.plan.study, "phase": "search", "arm": "tuned", "params": json.dumps(setting)}
+        self.writer = RunWriter(self.where.storage, trial.key, about)
+        return str(self.number), setting
+
+    def end(self, begun, curve=(50.0,), status="complete"):
+        name, _ = begun
+        for epoch, value in enumerate(curve, 1):
+            self.writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value, "seconds": 60.0})
+        seconds = 60.0 * len(curve)
+        figures = {"val_mAP": max(curve, default=None), "seconds": seconds, "memory_mb": 1.0} if status != "failed" else {}
+        self.writer.finish(status, metrics=figures)
+        names = ("status", "epochs_done", "seconds", *self.plan.search.objectives)
+        self.searcher.on_trial_complete(name, {n: self.writer.row.get(n) for n in names})
+
+
+def told(study):
+    return {
+        t.user_attrs["key"]: (t.params, t.state.name, t.values, t.intermediate_values)
+        for t in study.get_trials(deepcopy=False)
+        if t.state.is_finished()
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "options"),
+    [
+        (BANK, {"sampler": "tpe"}),
+        (BANK, {"sampler": "random"}),
+        (NUMBERS, {"sampler": "cmaes"}),
+        ({**NUMBERS, "bank.policy": Choice("slot", "fifo")}, {"sampler": "gp"}),
+        (BANK, {"sampler": "nsga2", "objectives": ("val_mAP", "seconds")}),
+    ],
+)
+def test_every_sampler_asks_tells_and_goes_on(tmp_path, space, options):
+    bench = Bench(tmp_path, space, **options)
+    seen = []
+    for i in range(12):
+        begun = bench.begin()
+        setting = begun[1]
+        assert ("bank.size" in setting) == (setting.get("bank.policy") == "fifo" and "bank.size" in space)
+        assert 0.05 <= setting["loss.tau"] <= 0.5
+        seen.append(setting)
+        bench.end(begun, curve=(40.0 + i, 50.0 - setting["loss.tau"]))
+        if i in (4, 10):  # before and after the random ones end
+            before = told(bench.study)
+            bench.start()
+            assert told(bench.study) == before
+    assert len({json.dumps(s, sort_keys=True) for s in seen}) == 12
+    assert len(told(bench.study)) == 12
+    keys = {row["key"] for row in bench.rows()}
+    assert told(bench.study).keys() == keys
+    values = {row["key"]: [row[name] for name in bench.plan.search.objectives] for row in bench.rows()}
+    assert {key: found[2] for key, found in told(bench.study).items()} == values
+
+
+def test_optuna_is_told_what_became_of_each_trial(tmp_path):
+    bench = Bench(tmp_path)
+    bench.end(bench.begin(), (40.0, 60.0, 55.0))
+    bench.end(bench.begin(), (30.0, 20.0), "pruned")
+    bench.end(bench.begin(), (10.0,), "failed")
+    bench.end(bench.begin(), (float("nan"),))
+    here = list(told(bench.study).values())
+    assert [(state, curve) for _, state, _, curve in here[:3]] == [
+        ("COMPLETE", {1: 40.0, 2: 60.0, 3: 55.0}),
+        ("PRUNED", {1: 30.0, 2: 20.0}),
+        ("FAIL", {1: 10.0}),
+    ]
+    assert here[0][2] == [60.0]
+    assert here[3][1] == "FAIL"
+    bench.start()
+    again = list(told(bench.study).values())
+    assert [t[:3] for t in again[:3]] == [t[:3] for t in here[:3]]
+    assert again[3][1] == "FAIL"
+
+
+def test_what_was_interrupted_comes_first_then_what_is_to_be_tried_first(tmp_path):
+    bench = Bench(tmp_path, recipe_first=True, start_with=({"loss.tau": 0.11},))
+    first, second = bench.begin(), bench.begin()
+    assert first[1]["loss.tau"] == recipes.demo().loss.tau
+    assert second[1]["loss.tau"] == 0.11
+    bench.start()  # both were interrupted
+    again = [bench.begin()[1] for _ in range(3)]
+    assert {json.dumps(s, sort_keys=True) for s in again[:2]} == {
+        json.dumps(s, sort_keys=True) for s in (first[1], second[1])
+    }
+    assert again[2] not in (first[1], second[1])
+
+
+def test_no_trial_starts_once_the_budget_is_used_up(tmp_path):
+    bench = Bench(tmp_path, max_epochs=5)
+    bench.end(bench.begin(), (1.0, 2.0))
+    begun = bench.begin()
+    for epoch in range(1, 4):  # under way, and counted
+        bench.writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": 1.0, "seconds": 60.0})
+    assert bench.begin() is None
+    bench.start()  # what was interrupted may end
+    assert bench.begin()[1] == begun[1]
+    assert bench.begin() is None
+    hours = Bench(tmp_path / "hours", max_hours=0.05)
+    hours.end(hours.begin(), (1.0, 2.0))
+    hours.end(hours.begin(), (1.0,))
+    assert hours.begin() is None
+
+
+def test_a_space_that_is_exhausted_ends_and_settings_are_never_tried_twice(tmp_path):
+    bench = Bench(tmp_path, {"bank.policy": Choice("slot", "fifo")}, sampler="random")
+    tried = [bench.begin() for _ in range(3)]
+    assert {t[1]["bank.policy"] for t in tried[:2]} == {"slot", "fifo"}
+    assert tried[2] is None
+
+
+def test_settings_that_are_not_possible_together_end_the_search_with_their_reason(tmp_path):
+    space = {"stage2.planned_epochs": Choice(25, 40), "stage2.epochs": Choice(20, 30)}
+    bench = Bench(tmp_path, space, recipe_first=False)
+    for _ in range(4):
+        if bench.begin() is None:
+            break
+    assert "planned_epochs >= epochs must hold, but got 25 < 30" in str(bench.searcher.impossible)
+
+
+def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
+    bench = Bench(tmp_path, limit=2500)
+    values = (50.0, 40.0, 60.0)
+    keys = []
+    for value in values:
+        begun = bench.begin()
+        storage.write(f"{tmp_path}/checkpoints/{bench.writer.key}/best.pt", b"x" * 1000)
+        bench.writer.row["checkpoint"] = "best.pt"
+        keys.append(bench.writer.key)
+        bench.end(begun, (value,))
+    assert bench.begin() is not None
+    left = {p.parent.name for p in tmp_path.rglob("best.pt")}
+    assert left == {keys[0], keys[2]}
+    rows = {row["key"]: row for row in bench.rows()}
+    assert rows[keys[1]]["checkpoint"] is None
+    assert rows[keys[1]]["val_mAP"] == 40.0
+    full = Disk(str(tmp_path), 500, 1)
+    assert not full.make_room(bench.plan.study)
+    assert {p.parent.name for p in tmp_path.rglob("best.pt")} == {keys[2]}  # the best is never given up
+    assert "Raise --max-disk" in str(full.explain())
+    assert "1 kB of the 500 bytes" in str(full.explain())
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
