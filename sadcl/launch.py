@@ -138,7 +138,9 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
 
 
 def in_hours(hours: float) -> str:
-    return f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    return (
+        f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours" if hours >= 1 else f"{max(hours * 60, 1):.0f} minutes"
+    )
 
 
 def disk_limit(root: str, given: float | None) -> float | None:

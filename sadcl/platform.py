@@ -89,7 +89,13 @@ def run(
     return _in_turn(list(study), data_root, scale, options)
 
 
-def _run(value: Study, data_root: str | Mapping[str, str] | None, scale: str | None, options: Options) -> pa.Table | None:
+def _run(
+    value: Study,
+    data_root: str | Mapping[str, str] | None,
+    scale: str | None,
+    options: Options,
+    warm: Sequence[Mapping[str, Any]] = (),
+) -> pa.Table | None:
     scale = scale_of(scale, data_root)
     if data_root is None:
         shout(
@@ -100,7 +106,7 @@ def _run(value: Study, data_root: str | Mapping[str, str] | None, scale: str | N
     if not options.dry_run:
         preflight.check_storage(options.storage)
     if isinstance(value, Search):
-        return _search(_budgeted(value, scale, options), data_root, scale, options)
+        return _search(_budgeted(value, scale, options), data_root, scale, options, warm)
     return _ablation(value, data_root, scale, options)
 
 
@@ -116,11 +122,8 @@ def _in_turn(searches: list[Search], data_root: Any, scale: str | None, options:
         found = [_found(earlier, search, scale, options.storage) for earlier in done]
         settings = list({str(s): s for s in found if s}.values())
         if settings and not options.dry_run:
-            console.print(
-                f"{search.name} tries the best settings of {len(settings)} studies before it first.", highlight=False
-            )
-        warm = dataclasses.replace(search, start_with=(*search.start_with, *settings))
-        _run(warm, roots.get(search.base.data.name) if roots else None, scale, options)
+            console.print(f"{search.name} first tries the best settings of the studies before it.", highlight=False)
+        _run(search, roots.get(search.base.data.name) if roots else None, scale, options, settings)
         done.append(search)
     if options.dry_run:
         return None
@@ -155,13 +158,15 @@ def _budgeted(search: Search, scale: str, options: Options) -> Search:
     return dataclasses.replace(search, **changes)
 
 
-def _search(search: Search, data_root: Any, scale: str, options: Options) -> pa.Table | None:
+def _search(
+    search: Search, data_root: Any, scale: str, options: Options, warm: Sequence[Mapping[str, Any]]
+) -> pa.Table | None:
     name: str = search.base.data.name
     root = roots_of([name], data_root).get(name)
     laid = lay(study.name_of(search.name, scale), search.config(scale), name, root, scale, options)
     total = options.trials or (search.trials if scale == "full" else search.demo_trials)
     ground = laid.ground
-    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start)
+    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start, tuple(warm))
     show(search.question, plan, {laid.images.name: laid}, options)
     if options.dry_run:
         return None

@@ -147,6 +147,7 @@ class Plan:
         digest: of the data, part held out.
         whole_digest: of the data with nothing held out, which the final run trains on.
         start: digest of the checkpoint ``model.start``, where there is one.
+        warm: settings that other studies have found, tried after those that the search starts with.
     """
 
     search: Search
@@ -156,6 +157,7 @@ class Plan:
     digest: str
     whole_digest: str
     start: str = ""
+    warm: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def study(self) -> str:
@@ -244,7 +246,8 @@ class Plan:
     def first_settings(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Of the settings to try first those that were not tried yet."""
         tried = {row["key"] for row in rows}
-        return [dict(s) for s in self.search.start_at(self.scale) if self.try_out(s).key not in tried]
+        settings = (*self.search.start_at(self.scale), *self.warm)
+        return [dict(setting) for setting in settings if self.try_out(setting).key not in tried]
 
     def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         """The runs that are known by now, besides the search's own trials: confirmation and final run once it is over.

@@ -149,3 +149,10 @@ def test_a_budget_of_epochs_or_hours_ends_the_search():
     assert plan(max_hours=1.5).left_to_try(ended) == 0
     assert plan(max_hours=1.6).left_to_try(ended) == 7
     assert plan(max_epochs=12).left_to_try([*ended, trial("running", None, None)]) == 1  # what was begun ends
+
+
+def test_what_another_study_has_found_is_tried_after_the_recipe_in_a_demo_space_too():
+    value = search(space=contrasts(recipes.coco14()), demo_space={"loss.tau": Float(0.05, 0.5)})
+    plan = Plan(value, "demo", value.demo, 8, "d1", "d2", warm=({"loss.tau": 0.07},))
+    assert plan.first_settings([]) == [{"loss.tau": 0.2}, {"loss.tau": 0.07}]
+    assert plan.first_settings([{"key": plan.try_out({"loss.tau": 0.07}).key}]) == [{"loss.tau": 0.2}]
