@@ -154,8 +154,7 @@ def delete(
         raise UserError(f"There is no study {name!r} in {storage!r}{store.nearest(name, known)}")
     with study.stopped(storage, name):
         going, staying = study.parts(storage, name)
-        taken = study.checkpoint_bytes(storage)
-        sizes = [taken[row["key"]] for row in going if taken[row["key"]]]
+        sizes = study.freed(storage, name)
         running = sum(row["status"] == "running" for row in going)
         what = (
             f"The study {name!r} in {storage!r}: {len(going)} runs{f' ({running} interrupted)' * bool(running)} with all "

@@ -185,7 +185,9 @@ class Watch:
         while not self._stop.wait(0.5):
             try:
                 self._take()
-            except Exception:  # the cluster is going away: the main thread says why
+            except Exception as error:  # the cluster is going away, and the main thread says why; or only this does
+                if not self._stop.is_set():
+                    console.print(f"nothing more is shown of what runs: {type(error).__name__}: {error}", markup=False)
                 return
 
     def _take(self) -> None:

@@ -39,11 +39,14 @@ class Curves:
 
     def seen(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write down the epochs among events of trials; gives the events."""
-        for event in events if self.folder is not None else ():
-            if "metrics" in event:
-                self._add(event["key"], event["stage"], event["epoch"], event["metrics"])
-            elif event.get("status") in ("complete", "pruned", "failed"):
-                self._close(event["key"])
+        try:
+            for event in events if self.folder is not None else ():
+                if "metrics" in event:
+                    self._add(event["key"], event["stage"], event["epoch"], event["metrics"])
+                elif event.get("status") in ("complete", "pruned", "failed"):
+                    self._close(event["key"])
+        except OSError:  # a copy that cannot be written stops nobody; the next start makes it anew
+            self.folder = None
         return events
 
     def close(self) -> None:

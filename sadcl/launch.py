@@ -91,7 +91,11 @@ def show(question: str, plan: Plan | Comparison, laid: Mapping[str, Laid], optio
         highlight=False,
     )
     rows = study.rows(options.storage, plan)
+    if options.retry_failed:
+        rows = [{**row, "status": "running"} if row["status"] == "failed" else row for row in rows]
     mine = [row for row in rows if row["study"] == plan.study]
+    if not options.fresh:
+        study.check_same(options.storage, plan.identity())
     if options.fresh and mine:
         console.print(f"  --fresh removes the {len(mine)} runs that are there", highlight=False)
         rows = []
@@ -99,10 +103,13 @@ def show(question: str, plan: Plan | Comparison, laid: Mapping[str, Laid], optio
         console.print(f"  {there} trials are there already, and stay", highlight=False)
     runs, epochs = plan.left(rows)
     if runs:
-        _estimate(runs, epochs, list(laid.values()), options)
+        searched = plan.left_to_try(rows) if isinstance(plan, Plan) else 0
+        freed = sum(study.freed(options.storage, plan.study)) if options.fresh else 0
+        _estimate(runs, epochs, searched, freed, list(laid.values()), options)
 
 
-def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> None:
+def _estimate(runs: int, epochs: int, searched: int, freed: int, laid: list[Laid], options: Options) -> None:
+    """Say what so many runs, some of them trials of a search, take; ``freed`` bytes are removed before."""
     part = max(laid, key=lambda p: len(p.images.train) * p.ground.base.data.image_size**2)  # the dearest speaks for all
     where, base, labels = part.where, part.ground.base, len(part.images.labels)
     hours, on = sizing.hours(base, labels, epochs * len(part.images.train), where)
@@ -110,7 +117,8 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
     at_once = sizing.at_once(where, options.address)
     at_once = min(at_once or options.max_concurrent or 1, options.max_concurrent or at_once or 1)
     kept, state = sizing.checkpoint_bytes(base, labels)
-    total, least = runs * kept + at_once * state, kept + at_once * state
+    total = runs * kept + at_once * state
+    least = total - max(searched - at_once, 0) * kept  # of trials those under way, and the best, which may be one of them
     gpus = where.gpus * where.workers * at_once
     text = f"  to run: {runs} runs, {epochs} epochs, on {f'{gpus:g} GPU(s)' if gpus else 'CPUs'}"
     hint = "; none of its GPUs is here to time" if gpus and "CPU" in on else ""
@@ -121,12 +129,13 @@ def _estimate(runs: int, epochs: int, laid: list[Laid], options: Options) -> Non
     )
     limit = disk_limit(options.storage, options.max_disk)
     if limit is not None:
-        room = limit - study.checkpoint_bytes(options.storage)["."]
+        room = limit - study.checkpoint_bytes(options.storage)["."] + freed
         if room < least:
             raise UserError(
-                f"There is room for {in_bytes(max(room, 0))} of checkpoints in {where.storage!r}, but {at_once} runs at once "
-                f"need {in_bytes(at_once * state)} while they run, and each leaves {in_bytes(kept)}. Free some, raise "
-                "--max-disk, lower --max-concurrent, or give another --storage."
+                f"There is room for {in_bytes(max(room, 0))} of checkpoints in {where.storage!r}, but {in_bytes(least)} are "
+                f"needed: {at_once} runs at once take {in_bytes(at_once * state)} while they run, and each of {runs} leaves "
+                f"{in_bytes(kept)}{', of which only a search gives up those of its worst trials' * bool(searched)}. Free "
+                "some, raise --max-disk, lower --max-concurrent, or give another --storage."
             )
         if room < total:
             console.print(

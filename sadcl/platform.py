@@ -13,6 +13,7 @@ from sadcl.config import Config
 from sadcl.console import Watch, console, shout, show_table
 from sadcl.errors import UserError
 from sadcl.launch import (
+    Laid,
     Options,
     ask,
     at_work,
@@ -27,6 +28,7 @@ from sadcl.launch import (
     started_from,
 )
 from sadcl.ray_backend import environment, preflight
+from sadcl.ray_backend.disk import Disk
 from sadcl.results import ablation as ablations
 from sadcl.results import report, store
 from sadcl.search import Ablation, Comparison, Plan, Search, Trial
@@ -84,51 +86,63 @@ def run(
         *(storage, address, workers, gpus_per_trial, max_concurrent, trials, max_epochs, max_hours, max_disk),
         *(retry_failed, fresh, dry_run, yes),
     )
-    if isinstance(study, Search | Ablation):
-        return _run(study, data_root, scale, options)
-    return _in_turn(list(study), data_root, scale, options)
+    if not isinstance(study, Search | Ablation):
+        return _in_turn(list(study), data_root, scale, options)
+    scale = _begun(scale, data_root, options, study.name)
+    if isinstance(study, Ablation):
+        return _ablation(study, data_root, scale, options)
+    name: str = study.base.data.name
+    plan, laid = _laid_out(study, roots_of([name], data_root).get(name), scale, options)
+    if options.dry_run:
+        return None
+    table, sentences = _searched(plan, laid, options)
+    return _told(table, sentences, plan.study, options)
 
 
-def _run(
-    value: Study,
-    data_root: str | Mapping[str, str] | None,
-    scale: str | None,
-    options: Options,
-    warm: Sequence[Mapping[str, Any]] = (),
-) -> pa.Table | None:
+def _begun(scale: str | None, data_root: Any, options: Options, what: str) -> str:
+    """What every run begins with; gives its scale."""
     scale = scale_of(scale, data_root)
     if data_root is None:
         shout(
-            f"no --data-root was given, so {value.name} runs a small network on embedded scenes. Its figures prove the "
+            f"no --data-root was given, so {what} runs a small network on embedded scenes. Its figures prove the "
             "path, not the science. Give --data-root for the real thing.",
             "DEMO SCALE",
         )
     if not options.dry_run:
         preflight.check_storage(options.storage)
-    if isinstance(value, Search):
-        return _search(_budgeted(value, scale, options), data_root, scale, options, warm)
-    return _ablation(value, data_root, scale, options)
+    return scale
 
 
 def _in_turn(searches: list[Search], data_root: Any, scale: str | None, options: Options) -> pa.Table | None:
-    """Searches one after the other, each starting with what those before it have found."""
-    scale = scale_of(scale, data_root)
+    """Searches one after the other, each starting with what those before it have found; all are looked at first."""
+    scale = _begun(scale, data_root, options, "each search")
     roots = roots_of([search.base.data.name for search in searches], data_root)
-    done: list[Search] = []
+    ready: list[tuple[Plan, Laid]] = []
     for search in searches:
         if roots and search.base.data.name not in roots:
             shout(f"{search.name}: no --data-root {search.base.data.name}=DIR was given.", "LEFT OUT")
-            continue
-        found = [_found(earlier, search, scale, options.storage) for earlier in done]
-        settings = list({str(s): s for s in found if s}.values())
-        if settings and not options.dry_run:
-            console.print(f"{search.name} first tries the best settings of the studies before it.", highlight=False)
-        _run(search, roots.get(search.base.data.name) if roots else None, scale, options, settings)
-        done.append(search)
+        else:
+            ready.append(_laid_out(search, roots.get(search.base.data.name), scale, options))
     if options.dry_run:
         return None
+    done: list[Search] = []
+    failures = []
+    for plan, laid in ready:
+        search = plan.search
+        found = [_found(earlier, search, scale, options.storage) for earlier in done]
+        settings = {str(setting): setting for setting in found if setting}
+        if settings:
+            console.print(f"{search.name} first tries the best settings of the studies before it.", highlight=False)
+        try:
+            _searched(dataclasses.replace(plan, warm=tuple(settings.values())), laid, options)
+        except UserError as error:  # the others do not depend on it
+            failures.append(f"{plan.study}: {error}")
+            shout(str(error), f"{plan.study} IS NOT DONE")
+        done.append(search)
     names = [study.name_of(search.name, scale) for search in done]
     console.print(study.overview(options.storage, dict(zip(names, done, strict=True))))
+    if failures:
+        raise UserError("\n".join(failures))
     rows = store.read(options.storage, "trials")
     return rows.filter(pa.compute.is_in(rows["study"], pa.array(names)))
 
@@ -136,7 +150,8 @@ def _in_turn(searches: list[Search], data_root: Any, scale: str | None, options:
 def _found(earlier: Search, search: Search, scale: str, storage: str) -> dict[str, Any] | None:
     """The best setting of an earlier search, in the space of another."""
     rows = study.everything(storage)
-    chosen = winner([r for r in rows if r["study"] == study.name_of(earlier.name, scale)], earlier.confirm_top)
+    mine = [row for row in rows if row["study"] == study.name_of(earlier.name, scale)]
+    chosen = winner(mine, earlier.confirm_top, earlier.confirm_seeds)
     if chosen is None:
         return None
     setting = transfer(chosen["settings"], earlier.space_at(scale), search.space_at(scale))
@@ -158,27 +173,28 @@ def _budgeted(search: Search, scale: str, options: Options) -> Search:
     return dataclasses.replace(search, **changes)
 
 
-def _search(
-    search: Search, data_root: Any, scale: str, options: Options, warm: Sequence[Mapping[str, Any]]
-) -> pa.Table | None:
-    name: str = search.base.data.name
-    root = roots_of([name], data_root).get(name)
-    laid = lay(study.name_of(search.name, scale), search.config(scale), name, root, scale, options)
+def _laid_out(search: Search, root: str | None, scale: str, options: Options) -> tuple[Plan, Laid]:
+    """What a search comes to here, shown."""
+    search = _budgeted(search, scale, options)
+    laid = lay(study.name_of(search.name, scale), search.config(scale), search.base.data.name, root, scale, options)
     total = options.trials or (search.trials if scale == "full" else search.demo_trials)
     ground = laid.ground
-    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start, tuple(warm))
+    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start)
     show(search.question, plan, {laid.images.name: laid}, options)
-    if options.dry_run:
-        return None
+    return plan, laid
+
+
+def _searched(plan: Plan, laid: Laid, options: Options) -> tuple[Any, list[str]]:
+    """Run what a search lacks; gives what it comes to, as a table and as sentences."""
+    search = plan.search
     with at_work(plan, {laid.images.name: laid}, options, {"kind": "search", "question": search.question}):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        driver.search(
-            plan, laid.where, address, laid.witnesses, options.max_concurrent, disk_limit(options.storage, options.max_disk)
-        )
-    table, sentences = study.summary(study.with_admitted(options.storage, plan), search)
-    return _told(table, sentences, plan.study, options)
+        kept, state = sizing.checkpoint_bytes(plan.base, len(laid.images.labels))
+        disk = Disk(laid.where.storage, disk_limit(options.storage, options.max_disk), kept, state)
+        driver.search(plan, laid.where, address, laid.witnesses, options.max_concurrent, disk)
+    return study.summary(study.with_admitted(options.storage, plan), search)
 
 
 def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) -> pa.Table | None:
@@ -200,6 +216,11 @@ def _ablation(ablation: Ablation, data_root: Any, scale: str, options: Options) 
     name = study.name_of(ablation.name, scale)
     parts = [lay(name, base, known, roots[known], scale, options) for known, base in bases.items()]
     laid = {part.images.name: part for part in parts}
+    if len(laid) < len(parts):
+        raise UserError(
+            f"The data sets {', '.join(bases)} of {ablation.name!r} are {len(laid)} only: {', '.join(laid)}. Scenes "
+            "differ by data.scene_seed, which is in their name."
+        )
     plan = Comparison(ablation, scale, {known: part.ground for known, part in laid.items()})
     show(ablation.question, plan, laid, options)
     if options.dry_run:

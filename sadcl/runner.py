@@ -166,14 +166,14 @@ def alone(trial: Trial, where: Where) -> contextlib.AbstractContextManager[bool]
 def fail(trial: Trial, where: Where, cause: str) -> dict[str, Any]:
     """Record that a trial has failed, and give its row."""
     row = row_of(where.storage, trial.key) or describe(trial, where, None)
-    writer = RunWriter(where.storage, trial.key, row)
+    writer = RunWriter(where.storage, trial.key, row, ends=True)
     writer.finish("failed", cause=cause)
     return writer.row
 
 
 def close(row: dict[str, Any], where: Where, cause: str) -> None:
     """Record that a trial that was interrupted will not go on."""
-    RunWriter(where.storage, row["key"], row).finish("failed", cause=cause)
+    RunWriter(where.storage, row["key"], row, ends=True).finish("failed", cause=cause)
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], where: Where) -> None:

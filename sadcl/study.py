@@ -51,8 +51,20 @@ def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | Non
     Raises:
         UserError: for a study of the same name that is another, with what differs.
     """
-    uri = storage.join(root, "studies", f"{identity['name']}.json")
     storage.sweep(storage.join(root, "studies"), f"{identity['name']}.json")
+    before, here = check_same(root, identity)
+    now = {**here, **json.loads(json.dumps(about or {}))}
+    if now != before:
+        storage.write(storage.join(root, "studies", f"{identity['name']}.json"), json.dumps(now, indent=1).encode())
+
+
+def check_same(root: str, identity: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Find that a study is the same as before; what was written down of it, and what it is with that.
+
+    Raises:
+        UserError: for a study of the same name that is another, with what differs.
+    """
+    uri = storage.join(root, "studies", f"{identity['name']}.json")
     here = json.loads(json.dumps(identity))
     before = json.loads(storage.read(uri)) if storage.exists(uri) else {}
     if before:
@@ -66,9 +78,7 @@ def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | Non
                 f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or "
                 "another --storage, or remove the former with --fresh."
             )
-    now = {**here, **json.loads(json.dumps(about or {}))}
-    if now != before:
-        storage.write(uri, json.dumps(now, indent=1).encode())
+    return before, here
 
 
 def _change(name: str, old: Any, new: Any) -> str:
@@ -95,11 +105,18 @@ def parts(root: str, study: str) -> tuple[list[dict[str, Any]], list[dict[str, A
 def remove(root: str, study: str) -> None:
     """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
     for row in parts(root, study)[0]:
+        store.amend(root, row["key"], status="failed", cause="it was being removed", checkpoint=None)  # if this is cut off
         kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
         storage.delete(storage.join(root, kind, row["key"]))
         store.delete(root, row["key"])
     for name in (f"studies/{study}.json", f"optuna/{study}.journal", f"tensorboard/{study}"):
         storage.delete(storage.join(root, *name.split("/")))
+
+
+def freed(root: str, study: str) -> list[int]:
+    """Bytes of the checkpoints that go with a study, of each run that has any."""
+    taken = checkpoint_bytes(root)
+    return [taken[row["key"]] for row in parts(root, study)[0] if taken[row["key"]]]
 
 
 def checkpoint_bytes(root: str) -> Counter[str]:
@@ -156,7 +173,7 @@ def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[st
     for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
         table.add_column(column, justify="left" if column in ("run", "what it is") else "right", overflow="fold")
     complete = [row for row in found if row["status"] == "complete"]
-    chosen = winner(complete, search.confirm_top)
+    chosen = winner(complete, search.confirm_top, search.confirm_seeds)
     best_key = best(complete, 1)[0]["key"] if chosen is not None else None
 
     def line(name: str, what: str, phase: str, arm: str, **only: Any) -> list[dict[str, Any]]:
@@ -229,7 +246,7 @@ def overview(root: str, studies: Mapping[str, Search]) -> Table:
     for name, search in studies.items():
         mine = [row for row in there if row["study"] == name]
         complete = [row for row in mine if row["status"] == "complete"]
-        chosen = winner(complete, search.confirm_top)
+        chosen = winner(complete, search.confirm_top, search.confirm_seeds)
         by_phase: dict[str, list[float]] = {"confirm": [], "final": []}
         for row in complete:
             ours = chosen is not None and row["arm"] == "tuned" and row["params"] == chosen["params"]

@@ -8,12 +8,14 @@ same seeds, one trial after the other, and stops starting trials once it has tra
 counts is epochs of stage 2 that trials have trained, also those of trials that were stopped early; the shared stage 1 is
 apart, and so is the search on other scenes that a warm start takes its first setting from (its cost is paid once for all that
 come after it). The level of a seed is the best held-out mAP that random search reaches with that seed in its whole budget; a
-method that does not reach it is counted as such, and not as its budget. Running it again with the same ``--storage`` goes on.
+method that does not reach it is counted as beyond all others, and not as its budget. Running it again with the same
+``--storage`` goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -95,7 +97,7 @@ def searched(name: str, base: Config, trials: int, where: Where, **options: Any)
         scratch=str(folder / ".ray" / name),
         concurrent=1,
         board=board.open_board(search.stopping, history),
-        disk=Disk(where.storage, None, 1),
+        disk=Disk(where.storage, None),
     )
     storage.delete(storage.join(where.storage, ".ray", name))
     return rows()
@@ -144,12 +146,12 @@ def show(found: dict[str, list[Curve]]) -> None:
     for name, curves in found.items():
         epochs = [first(curve, level) for curve, level in zip(curves, levels, strict=True)]
         there = [epoch for epoch in epochs if epoch is not None]
-        middle = statistics.median(there) if there else None
+        middle = statistics.median(epoch or math.inf for epoch in epochs)  # a seed that did not reach it is beyond all
         table.add_row(
             name,
             f"{len(there)} of {len(epochs)} seeds",
-            f"{middle:g} ({min(there)}..{max(there)})" if there else "",
-            f"{usual / middle:.1f}x" if middle else "",
+            f"{middle:g} ({min(there)}..{max(there) if len(there) == len(epochs) else 'never'})" if there else "never",
+            f"{usual / middle:.1f}x" if middle < math.inf else "",
             f"{statistics.mean(curve[-1] for curve in curves):.2f}",
         )
     console.print(table)

@@ -62,7 +62,7 @@ def ours(name: str, trials: int, where: Where, folder: str) -> list[float]:
     runner.execute(stage1, where)
     options: dict[str, Any] = {"journal": Path(folder) / f"{name}.journal", "scratch": f"{folder}/ray", "concurrent": 1}
     began = time.time()
-    tuner.search(plan, [], where, **options, board=board.open_board(stopping), disk=Disk(where.storage, None, 1))
+    tuner.search(plan, [], where, **options, board=board.open_board(stopping), disk=Disk(where.storage, None))
     rows = [row for row in store.read(where.storage, "trials").to_pylist() if row["study"] == plan.study]
     assert [row["status"] for row in rows if row["phase"] == "search"] == ["complete"] * trials
     return between(began, [(row["ended"].timestamp(), row["seconds"]) for row in rows if row["phase"] == "search"])

@@ -8,7 +8,7 @@ from sadcl import storage, study
 from sadcl.console import in_bytes
 from sadcl.errors import UserError
 from sadcl.results import store
-from sadcl.search.plan import best
+from sadcl.search.plan import Plan, best
 
 
 @dataclass(frozen=True)
@@ -17,34 +17,44 @@ class Disk:
 
     Attributes:
         limit: None is none.
-        keep: best trials of a study whose checkpoints stay, whatever happens.
+        kept, state: bytes that a run leaves, and that it takes besides while it is under way.
     """
 
     root: str
     limit: float | None
-    keep: int
+    kept: int = 0
+    state: int = 0
 
-    def make_room(self, name: str) -> bool:
-        """Remove checkpoints of a study's worst trials until there is room; the rows stay. Says whether there is now."""
-        if self.limit is None or self._used() <= self.limit:
+    def make_room(self, plan: Plan, at_once: int) -> bool:
+        """Remove what failed trials and the worst ones left until another fits, beside those that run and what is still
+        to come after the search; rows stay, and so does what the best have. Says whether it fits.
+
+        Args:
+            at_once: trials that run at once, the new one among them.
+        """
+        if self.limit is None:
             return True
-        rows = [r for r in store.read(self.root, "trials").to_pylist() if r["study"] == name and r["phase"] == "search"]
-        kept = {row["key"] for row in best(rows, self.keep)}
-        ended = [row for row in rows if row["status"] in ("complete", "pruned") and row["key"] not in kept]
-        for row in sorted(ended, key=lambda r: r["val_mAP"] if r["val_mAP"] is not None else -1.0):
-            if row["checkpoint"] is not None:
-                storage.delete(storage.join(self.root, "checkpoints", row["key"]))
+        rows, taken = study.rows(self.root, plan), study.checkpoint_bytes(self.root)
+        beside = plan.left(rows)[0] - plan.left_to_try(rows)
+        most = self.limit - at_once * (self.kept + self.state) - beside * self.kept
+        used = taken["."] - sum(taken[row["key"]] for row in rows if row["status"] == "running")
+        kept = {row["key"] for row in best(rows, plan.search.confirm_top)}
+        for row in sorted((row for row in rows if row["phase"] == "search" and row["key"] not in kept), key=_worth):
+            if used > most and row["status"] != "running" and taken[row["key"]]:
                 store.amend(self.root, row["key"], checkpoint=None)
-                if self._used() <= self.limit:
-                    return True
-        return False
+                storage.delete(storage.join(self.root, "checkpoints", row["key"]))
+                used -= taken[row["key"]]
+        return used <= most
 
     def explain(self) -> UserError:
         """What to say where there is no room."""
         return UserError(
-            f"Checkpoints take {in_bytes(self._used())} of the {in_bytes(self.limit or 0)} that they may in {self.root!r}; "
-            "those of worse trials are removed already. Raise --max-disk or free some; the same command goes on from here."
+            f"Checkpoints take {in_bytes(study.checkpoint_bytes(self.root)['.'])} of the {in_bytes(self.limit or 0)} that "
+            f"they may in {self.root!r}, those of worse trials are removed already, and another trial, with what comes after "
+            "the search, does not fit. Raise --max-disk or free some; the same command goes on from here."
         )
 
-    def _used(self) -> int:
-        return study.checkpoint_bytes(self.root)["."]
+
+def _worth(row: dict[str, object]) -> tuple[bool, float]:
+    value = row["val_mAP"]
+    return row["status"] != "failed", value if isinstance(value, float) else -1.0

@@ -33,7 +33,7 @@ def search(
     address: str | None,
     data: Sequence[str],
     max_concurrent: int | None,
-    disk_limit: float | None = None,
+    disk: Disk,
 ) -> None:
     """Run what a search still lacks.
 
@@ -41,7 +41,7 @@ def search(
         address: from :func:`sadcl.ray_backend.environment.prepare`.
         data: names of files that every node of a cluster that is joined must have below the data root.
         max_concurrent: trials of the search at once; None as many as fit.
-        disk_limit: bytes of checkpoints; those of the worst trials are removed to stay below.
+        disk: where checkpoints of the worst trials are removed to stay below a limit.
 
     Raises:
         UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
@@ -74,7 +74,6 @@ def search(
                 pool.start(early)
             journal = _journal(where.storage, plan.study)
             at_once = max_concurrent or fit_at_once
-            disk = Disk(where.storage, disk_limit, plan.search.confirm_top)
             tuner.search(plan, searched, where, journal=journal, concurrent=at_once, scratch=scratch, board=board, disk=disk)
             rows = study.rows(where.storage, plan)
             candidates = best(rows, plan.search.confirm_top)
@@ -124,11 +123,15 @@ def compare(
         board = boards.open_board()
         with _watched(plan, anywhere, board, rows):
             pools = {name: jobs.Jobs(where, scratch, board) for name, (where, _) in placed.items()}
+            waiting: list[Any] = []
             for name, (where, fit_at_once) in placed.items():
-                pools[name].begin(plan.trials(name), max_concurrent or (fit_at_once if where.workers > 1 else None))
+                at_once = max_concurrent or (fit_at_once if where.workers > 1 else None)
+                pools[name].begin(plan.trials(name), at_once, waiting)
             for name, pool in pools.items():
                 for trial in plan.trials(name):
-                    pool.result(trial)
+                    for run in (trial.stage1, trial):
+                        if run is not None:
+                            pool.result(run)
             _close(anywhere, plan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sadcl import runner
+from sadcl.errors import TrialFailed
 from sadcl.ray_backend.board import Board, emitter
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
@@ -34,7 +36,8 @@ def run(trial: Trial, where: Where, scratch: str, board: Board | None, after: An
         TrialFailed: the row has the cause.
     """
     if trial.stage1 is not None and runner.finished(trial.stage1, where) is None:
-        run(trial.stage1, where, scratch, board)
+        with contextlib.suppress(TrialFailed):  # the trial itself says so, in its own row
+            run(trial.stage1, where, scratch, board)
     with runner.alone(trial, where):
         if where.workers == 1:
             return runner.execute(trial, where, emitter(board, trial))
@@ -89,11 +92,14 @@ class Jobs:
             reason = str(error).strip().splitlines()[0]
             return runner.fail(trial, self.where, lost(f"{type(error).__name__}: {reason}"))
 
-    def begin(self, trials: Sequence[Trial], at_once: int | None) -> None:
-        """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it."""
-        waiting: list[Any] = []
+    def begin(self, trials: Sequence[Trial], at_once: int | None, waiting: list[Any]) -> None:
+        """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it.
+
+        Args:
+            waiting: references to what was started before and counts; those that are under way are left in it.
+        """
         runs = {run.key: run for trial in trials for run in (trial.stage1, trial) if run is not None}
         for run in runs.values():
             if at_once is not None and len(waiting) >= at_once:
-                _, waiting = ray.wait(waiting, num_returns=1)
+                waiting[:] = ray.wait(waiting, num_returns=1)[1]
             waiting.append(self.start(run))

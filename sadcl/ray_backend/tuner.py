@@ -5,8 +5,11 @@ Optuna's study is a journal that is made anew from the tables at every start, so
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
 import os
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +32,12 @@ from sadcl.ray_backend.board import Board
 from sadcl.ray_backend.disk import Disk
 from sadcl.results import store
 from sadcl.runner import Where
-from sadcl.search.plan import OBJECTIVES, Plan, spent
-from sadcl.search.space import Choice, Int, Plain, When, draw
+from sadcl.search.plan import MOST, OBJECTIVES, Plan, spent
+from sadcl.search.space import Choice, Int, Plain, When, draw, every, plain
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-_DRAWS = 100
-"""Settings that are drawn again where one was tried already; then the space counts as exhausted."""
+_REPEATS = 5
+"""Settings in a row that a sampler may propose although they were tried; then one that was not is drawn at random."""
 
 
 def search(
@@ -66,14 +69,14 @@ def search(
     left = plan.left_to_try(rows)
     if not left:
         return
-    searcher = _Search(plan, rows, where, study, disk)
+    searcher = _Search(plan, rows, where, study, disk, concurrent)
 
     def objective(params: dict[str, Any]) -> None:
         trial = plan.try_out(params)
         try:
             row: Mapping[str, Any] | None = jobs.run(trial, where, scratch, board)
-        except (UserError, TrialFailed):  # a failure is a row, and no reason for Tune to try again
-            row = runner.finished(trial, where)
+        except (UserError, TrialFailed) as error:  # a failure is a row, and no reason for Tune to try again
+            row = runner.finished(trial, where) or runner.fail(trial, where, runner.cause_of(error))
         names = ("status", "epochs_done", "seconds", *plan.search.objectives)
         tune.report({name: (row or {"status": "failed"}).get(name) for name in names})
 
@@ -87,7 +90,7 @@ def search(
             search_alg=searcher,
             num_samples=left,
             max_concurrent_trials=concurrent,
-            reuse_actors=True,
+            reuse_actors=where.gpus > 0 or "memory_mb" not in plan.search.objectives,  # on CPUs that is the process's peak
             trial_dirname_creator=lambda t: t.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -104,6 +107,9 @@ def search(
         trial = plan.try_out(params)
         if runner.finished(trial, where) is None:
             runner.fail(trial, where, jobs.lost("it was killed, or the machine ran out of memory"))
+    if searcher.repeated:  # Optuna has failed trials for settings that were proposed twice; the tables have not
+        there = store.read(where.storage, "trials").to_pylist()
+        _rebuild(plan, [row for row in there if row["key"] in searcher.tried], where, journal)
     if searcher.full:
         raise disk.explain()
 
@@ -115,9 +121,17 @@ class _Search(Searcher):
     knows conditional fields only where nothing was evaluated before.)
     """
 
-    def __init__(self, plan: Plan, rows: Sequence[dict[str, Any]], where: Where, study: optuna.Study, disk: Disk) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        rows: Sequence[dict[str, Any]],
+        where: Where,
+        study: optuna.Study,
+        disk: Disk,
+        at_once: int,
+    ) -> None:
         super().__init__()
-        self.plan, self.where, self.study, self.disk = plan, where, study, disk
+        self.plan, self.where, self.study, self.disk, self.at_once = plan, where, study, disk, at_once
         self.space = plan.search.space_at(plan.scale)
         self.tried = {row["key"] for row in rows if row["status"] != "running"}
         self.spent = spent(row for row in rows if row["status"] != "running")
@@ -125,30 +139,50 @@ class _Search(Searcher):
         self.asked: dict[str, tuple[optuna.Trial, str]] = {}
         self.settings: list[dict[str, Any]] = []
         self.impossible: UserError | None = None
-        self.full = False
+        self.full = self.repeated = False
+        self.random = random.Random(plan.base.seed + len(rows))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Settings that were not tried before."""
-        self.full = not self.disk.make_room(self.plan.study)
+        self.full = not self.disk.make_room(self.plan, self.at_once)
         if self.full or (self._used_up() and not self.again):
             return Searcher.FINISHED
-        for _ in range(_DRAWS):
-            trial = self.study.ask()
-            setting = draw(self.space, lambda field, d: _suggest(trial, field, d))  # noqa: B023
-            try:
+        try:
+            for repeats in itertools.count():
+                if repeats >= _REPEATS:
+                    if (other := self._untried()) is None:
+                        return Searcher.FINISHED
+                    self.study.enqueue_trial({field: _word(value) for field, value in other.items()})
+                trial = self.study.ask()
+                setting = draw(self.space, lambda field, d: _suggest(trial, field, d))  # noqa: B023
                 key = self.plan.try_out(setting).key
-            except UserError as error:
-                self.impossible = error
-                break
-            if key not in self.tried:
-                self.again = max(self.again - 1, 0)
-                self.tried.add(key)
-                self.asked[trial_id] = (trial, key)
-                self.settings.append(setting)
-                trial.set_user_attr("key", key)
-                return setting
-            self.study.tell(trial, state=TrialState.FAIL)
-        return Searcher.FINISHED
+                if key not in self.tried:
+                    break
+                self.study.tell(trial, state=TrialState.FAIL)
+                self.repeated = True
+        except UserError as error:
+            self.impossible = error
+            return Searcher.FINISHED
+        self.again = max(self.again - 1, 0)
+        self.tried.add(key)
+        self.asked[trial_id] = (trial, key)
+        self.settings.append(setting)
+        trial.set_user_attr("key", key)
+        return setting
+
+    def _untried(self) -> dict[str, Any] | None:
+        """A setting at random that was not tried; None where the space holds no other."""
+        if self.plan.settings:
+            candidates = list(itertools.islice(every(self.space), MOST))
+            self.random.shuffle(candidates)
+        else:
+            sampler = optuna.samplers.RandomSampler(seed=self.random.randrange(2**31))
+            others = optuna.create_study(sampler=sampler)
+            candidates = []
+            for _ in range(1000):
+                trial = others.ask()
+                candidates.append(draw(self.space, lambda field, d: _suggest(trial, field, d)))  # noqa: B023
+        return next((setting for setting in candidates if self.plan.try_out(setting).key not in self.tried), None)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna what the table says."""
@@ -184,26 +218,30 @@ class _Search(Searcher):
 
 def _suggest(trial: optuna.Trial, field: str, distribution: Plain) -> Any:
     if isinstance(distribution, Choice):
-        return trial.suggest_categorical(field, distribution.values)
+        words = [_word(value) for value in distribution.values]
+        return distribution.values[words.index(trial.suggest_categorical(field, words))]
     if isinstance(distribution, Int):
         return trial.suggest_int(field, distribution.low, distribution.high, log=distribution.log)
     return trial.suggest_float(field, distribution.low, distribution.high, log=distribution.log)
 
 
-def _distribution(distribution: Plain | When) -> BaseDistribution:
-    if isinstance(distribution, When):
-        return _distribution(distribution.then)
+def _distribution(distribution: Plain) -> BaseDistribution:
     if isinstance(distribution, Choice):
-        return CategoricalDistribution(distribution.values)
+        return CategoricalDistribution([_word(value) for value in distribution.values])
     if isinstance(distribution, Int):
         return IntDistribution(distribution.low, distribution.high, log=distribution.log)
     return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
 
 
+def _some(plan: Plan) -> int:
+    """Trials at random before a sampler goes by them; the size of a generation."""
+    return min(max(plan.total // 4, 4), 10)
+
+
 def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> BaseSampler:
     name, space = plan.search.sampler, plan.search.space_at(plan.scale)
     seed = plan.base.seed + 7919 * len(rows)  # a resumed search must not draw the first random settings again
-    some = min(max(plan.total // 4, 4), 10)
+    some = _some(plan)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "cmaes":  # its own state is not in the tables; it starts anew from a tenth of what is there
@@ -219,29 +257,31 @@ def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> Ba
 def _rebuild(plan: Plan, rows: Sequence[dict[str, Any]], where: Where, journal: Path) -> optuna.Study:
     """Optuna's study as the tables have it: one trial for each row that ended; those interrupted come first."""
     journal.parent.mkdir(parents=True, exist_ok=True)
-    for old in journal.parent.glob(f"{journal.name}*"):
+    for old in journal.parent.glob(f"{glob.escape(journal.name)}*"):
         os.remove(old)
     store_of = JournalStorage(JournalFileBackend(str(journal)))
     objectives = plan.search.objectives
     directions = [StudyDirection.MAXIMIZE if OBJECTIVES[n] == "max" else StudyDirection.MINIMIZE for n in objectives]
-    known = {field: _distribution(d) for field, d in plan.search.space_at(plan.scale).items()}
+    known = {field: _distribution(plain(d)) for field, d in plan.search.space_at(plan.scale).items()}
     ended = [
         _told(row, known, objectives, where) for row in sorted(rows, key=lambda r: r["started"]) if row["status"] in _STATES
     ]
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    for number, trial in enumerate(complete):  # without it a generation that is restored is none
+        trial.system_attrs[optuna.samplers.NSGAIISampler._get_generation_key()] = number // _some(plan)
     sampler = _sampler(plan, rows, complete)
     study = optuna.create_study(storage=store_of, study_name=plan.study, directions=directions, sampler=sampler)
     study.add_trials(ended)
     for row in rows:
         if row["status"] not in _STATES:
-            study.enqueue_trial(_settings(row, known), user_attrs={"key": row["key"]})
+            study.enqueue_trial(_words(row), user_attrs={"key": row["key"]})
     for setting in plan.first_settings(rows):
-        study.enqueue_trial(setting)
+        study.enqueue_trial({field: _word(value) for field, value in setting.items()})
     return study
 
 
 def _told(row: dict[str, Any], known: dict[str, BaseDistribution], objectives: tuple[str, ...], where: Where) -> FrozenTrial:
-    settings = _settings(row, known)
+    settings = _words(row)
     curve = store.curve(where.storage, row["key"]) if len(objectives) == 1 else {}
     values = [row[name] for name in objectives]
     state = _STATES[row["status"]]
@@ -259,11 +299,11 @@ def _told(row: dict[str, Any], known: dict[str, BaseDistribution], objectives: t
     )
 
 
-def _settings(row: dict[str, Any], known: dict[str, BaseDistribution]) -> dict[str, Any]:
-    """What the search set, as it was before it went through JSON, which knows no tuples."""
-    settings: dict[str, Any] = json.loads(row["params"])
-    for field, value in settings.items():
-        distribution = known[field]
-        if isinstance(distribution, CategoricalDistribution):
-            settings[field] = next((c for c in distribution.choices if json.loads(json.dumps(c)) == value), value)
-    return settings
+def _words(row: dict[str, Any]) -> dict[str, Any]:
+    """What the search set, as Optuna knows it."""
+    return {field: _word(value) for field, value in json.loads(row["params"]).items()}
+
+
+def _word(value: Any) -> Any:
+    """A value that comes back from Optuna's journal as it was; that knows no tuples."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)

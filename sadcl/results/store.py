@@ -30,12 +30,11 @@ class RunWriter:
         root: of the store.
         key: of the trial.
         row: its columns of the trials table that are known at the start.
+        ends: it will be finished at once, and is not said to be running before; others may do the same.
     """
 
-    def __init__(self, root: str, key: str, row: Mapping[str, Any]) -> None:
+    def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:
         self.root, self.key = root, key
-        for table in schema.TABLES:
-            storage.sweep(*_place(root, table, key))
         before = _rows(root, "trials", key)
         now = datetime.now(UTC)
         self.row: dict[str, Any] = {
@@ -47,7 +46,10 @@ class RunWriter:
             "schema_version": schema.VERSION,
         }
         self._epochs = {(e["stage"], e["epoch"]): e for e in _rows(root, "epochs", key)}
-        self._write("trials", [self.row])
+        if not ends:
+            for table in schema.TABLES:
+                storage.sweep(*_place(root, table, key))
+            self._write("trials", [self.row])
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch; one reported again takes the place of the former."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
-from sadcl.search.space import Choice, Space, When, check, check_setting, describe, setting_of
+from sadcl.search.space import Choice, Space, When, bounds, check, check_setting, describe, every, setting_of
 from sadcl.search.stopping import Stopping
 from sadcl.search.trial import Ground, Trial, arm_of, check_arguments, check_name
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
 OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
 """Columns of the trials table that a search can go by, and which way."""
+MOST = 10_000
+"""Settings up to which a space without a ``Float`` is counted."""
 BASELINES: dict[str, dict[str, Any]] = {
     "baseline": {"model.arch": "pooled"},
     "stage2": {"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0},
@@ -216,7 +220,7 @@ class Plan:
 
     def final_of(self, rows: Sequence[Mapping[str, Any]]) -> Trial | None:
         """The final run of the setting that is the best by now; ``rows`` as for :meth:`decided`."""
-        chosen = winner(rows, self.search.confirm_top)
+        chosen = winner(rows, self.search.confirm_top, self.search.confirm_seeds)
         stage1 = next((row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None)
         if chosen is None or (stage1 is None and chosen["stage1_key"] is not None):
             return None
@@ -225,10 +229,15 @@ class Plan:
     def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
         """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
         space = self.search.space_at(self.scale)
-        bounds = [self.base.override({name: value}) for name, values in space.items() for value in values.probes]
-        if any(config.stage1_digest() != self.base.stage1_digest() for config in bounds):
+        if any(config.stage1_digest() != self.base.stage1_digest() for config in bounds(space, self.base)):
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
+
+    @cached_property
+    def settings(self) -> int:
+        """How many the space holds; 0 where they are not counted."""
+        count = sum(1 for _ in islice(every(self.search.space_at(self.scale)), MOST + 1))
+        return count if count <= MOST else 0
 
     def used_up(self, epochs: int, seconds: float) -> bool:
         """Whether the search's trials have trained for so long that no further one starts."""
@@ -241,13 +250,14 @@ class Plan:
         interrupted = sum(row["status"] == "running" for row in trials)
         if self.used_up(*spent(trials)):
             return interrupted
-        return max(self.total - len(trials), 0) + interrupted
+        return max(min(self.total, self.settings or self.total) - len(trials), 0) + interrupted
 
     def first_settings(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Of the settings to try first those that were not tried yet."""
-        tried = {row["key"] for row in rows}
-        settings = (*self.search.start_at(self.scale), *self.warm)
-        return [dict(setting) for setting in settings if self.try_out(setting).key not in tried]
+        """Of the settings to try first those that were not tried yet; one that leaves fields open counts as soon as it was
+        tried with anything in them."""
+        tried = [json.loads(row["params"]).items() for row in rows if row["phase"] == "search"]
+        settings = [json.loads(json.dumps(dict(s))) for s in (*self.search.start_at(self.scale), *self.warm)]
+        return [s for s in settings if not any(all(item in t for item in s.items()) for t in tried)]
 
     def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         """The runs that are known by now, besides the search's own trials: confirmation and final run once it is over.
@@ -286,9 +296,12 @@ class Plan:
             yield f"  {name}: {text}"
         seeds = ", ".join(map(str, self.search.confirm_seeds))
         start = "one shared stage 1" if self.base.stage1.epochs else "stage 2 from model.start"
+        trials = f"{self.total} trials"
+        if self.settings and self.settings < self.total:
+            trials = f"{self.settings} trials, which is all that the space holds"
         top = "the best" if self.search.confirm_top == 1 else f"the best {self.search.confirm_top}"
         yield (
-            f"  {start}, {' and '.join(self.search.baselines)}, {self.total} trials, {top} again over seeds "
+            f"  {start}, {' and '.join(self.search.baselines)}, {trials}, {top} again over seeds "
             f"{seeds}, one final run; {self.base.stage1.epochs} + {self.base.stage2.epochs} epochs each"
         )
         limits = [
@@ -328,13 +341,21 @@ def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[
     return [row for row, is_beaten in zip(ranked, beaten, strict=True) if not is_beaten]
 
 
-def winner(rows: Iterable[Mapping[str, Any]], count: int) -> dict[str, Any] | None:
-    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed."""
+def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed.
+
+    Seeds differ by more than settings, so that means are over the seeds that all of them have; one that has none of the
+    seeds is none of them.
+    """
     rows = list(rows)
-    confirmed = [r for r in rows if (r["phase"], r["arm"], r["status"]) == ("confirm", "tuned", "complete")]
-
-    def mean(row: Mapping[str, Any]) -> float:
-        values = [r["val_mAP"] for r in confirmed if json.loads(r["params"]) == row["settings"]]
-        return sum(values) / len(values) if values else float("-inf")
-
-    return max(best(rows, count), key=mean, default=None)
+    candidates = best(rows, count)
+    figures: list[dict[int, float]] = []
+    for row in candidates:
+        same = ("confirm", "tuned", "complete", row["params"])
+        mine = [r for r in rows if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds]
+        figures.append({r["seed"]: r["val_mAP"] for r in mine})
+    shared = set(seeds).intersection(*filter(None, figures))
+    confirmed = [(sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f]
+    if not shared or not confirmed:
+        return candidates[0] if candidates else None
+    return max(confirmed, key=lambda pair: pair[0])[1]

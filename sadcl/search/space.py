@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +121,19 @@ def check(space: Space, base: Config) -> None:
     for field, distribution in space.items():
         if not isinstance(distribution, Plain | When):
             raise UserError(f"The space of {field} must be a Float, Int, Choice or When, but got {distribution!r}.")
+    for _ in bounds(space, base):
+        pass
+
+
+def bounds(space: Space, base: Config) -> Iterator[Config]:
+    """The base with each field at each of its bounds, or values, where it is searched.
+
+    Raises:
+        UserError: for an unknown field, a bound out of a field's range, or a condition that never holds.
+    """
+    for field, distribution in space.items():
         for value in distribution.probes:
-            base.override({**_condition(space, field, ()), field: value})
+            yield base.override({**_condition(space, field, ()), field: value})
 
 
 def _condition(space: Space, field: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -156,6 +167,33 @@ def draw(space: Space, suggest: Callable[[str, Plain], Any]) -> dict[str, Any]:
     return setting
 
 
+def every(space: Space) -> Iterator[dict[str, Any]]:
+    """All settings of a space, one after the other; none of one that has a ``Float``."""
+    if any(isinstance(plain(distribution), Float) for distribution in space.values()):
+        return
+    path: list[Any] = []  # at each choice of a setting the values that are left, of which the first is taken
+    while True:
+        at = iter(range(len(space)))
+
+        def take(field: str, of: Plain) -> Any:
+            depth = next(at)  # noqa: B023
+            if depth == len(path):
+                path.append(of.values if isinstance(of, Choice) else range(int(of.low), int(of.high) + 1))
+            return path[depth][0]
+
+        yield draw(space, take)
+        while path and len(path[-1]) == 1:
+            path.pop()
+        if not path:
+            return
+        path[-1] = path[-1][1:]
+
+
+def plain(distribution: Distribution) -> Plain:
+    """What a field is drawn from, where it is."""
+    return distribution.then if isinstance(distribution, When) else distribution
+
+
 def check_setting(space: Space, setting: Mapping[str, Any], base: Config) -> None:
     """Find out whether a setting can be tried first.
 
@@ -167,8 +205,7 @@ def check_setting(space: Space, setting: Mapping[str, Any], base: Config) -> Non
         known = space.get(field)
         if known is None:
             raise UserError(f"The setting {dict(setting)} sets {field!r}, which is not in the space.")
-        plain = known.then if isinstance(known, When) else known
-        if not plain.holds(value):
+        if not plain(known).holds(value):
             raise UserError(f"The setting {dict(setting)} has {field} = {value!r}, but the space has {known}.")
 
 
@@ -180,8 +217,7 @@ def transfer(setting: Mapping[str, Any], there: Space, here: Space) -> dict[str,
     """
     moved: dict[str, Any] = {}
     for field, value in setting.items():
-        one, two = (space.get(field) for space in (there, here))
-        one, two = (d.then if isinstance(d, When) else d for d in (one, two))
+        one, two = (plain(space[field]) if field in space else None for space in (there, here))
         if isinstance(two, Choice) or isinstance(one, Choice):
             if isinstance(two, Choice) and value in two.values:
                 moved[field] = value
@@ -206,7 +242,7 @@ def setting_of(base: Config, space: Space) -> dict[str, Any]:
     """What the base has for the fields of a space, those left out that the space does not hold."""
     flat = base.flat()
     flat["loss.prototype_tau"], flat["prototypes.epsilon"] = base.loss.tau_of_prototypes, base.prototype_epsilon
-    found = draw(space, lambda field, plain: flat[field] if plain.holds(flat[field]) else None)
+    found = draw(space, lambda field, of: flat[field] if of.holds(flat[field]) else None)
     return {field: value for field, value in found.items() if value is not None}
 
 

@@ -115,5 +115,5 @@ def check_arguments(kind: type, given: Mapping[str, Any], fields: Mapping[str, A
 
 
 def check_name(name: str) -> None:
-    if not name or any(c in name for c in "/\\\0"):
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
         raise UserError(f"A study's name must be a file name, but got {name!r}.")

@@ -24,7 +24,7 @@ class Bench:
         self.plan = Plan(value, "demo", value.demo, total, "d1", "d2")
         self.where = Where(str(root), None, "demo")
         self.journal = root / "optuna" / "s.journal"
-        self.disk = Disk(str(root), limit, 1)
+        self.disk = Disk(str(root), limit, 1000, 300)
         self.number = 0
         self.start()
 
@@ -36,7 +36,7 @@ class Bench:
     def start(self):
         """As a driver starts."""
         self.study = tuner._rebuild(self.plan, self.rows(), self.where, self.journal)
-        self.searcher = tuner._Search(self.plan, self.rows(), self.where, self.study, self.disk)
+        self.searcher = tuner._Search(self.plan, self.rows(), self.where, self.study, self.disk, 1)
 
     def begin(self):
         self.number += 1
@@ -129,7 +129,7 @@ def test_what_was_interrupted_comes_first_then_what_is_to_be_tried_first(tmp_pat
     assert {json.dumps(s, sort_keys=True) for s in again[:2]} == {
         json.dumps(s, sort_keys=True) for s in (first[1], second[1])
     }
-    assert again[2] not in (first[1], second[1])
+    assert again[2]["loss.tau"] != 0.11  # what was to be tried first was tried, though it left other fields open
 
 
 def test_no_trial_starts_once_the_budget_is_used_up(tmp_path):
@@ -148,11 +148,65 @@ def test_no_trial_starts_once_the_budget_is_used_up(tmp_path):
     assert hours.begin() is None
 
 
-def test_a_space_that_is_exhausted_ends_and_settings_are_never_tried_twice(tmp_path):
-    bench = Bench(tmp_path, {"bank.policy": Choice("slot", "fifo")}, sampler="random")
-    tried = [bench.begin() for _ in range(3)]
-    assert {t[1]["bank.policy"] for t in tried[:2]} == {"slot", "fifo"}
-    assert tried[2] is None
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_a_space_that_is_exhausted_ends_and_settings_are_never_tried_twice(tmp_path, sampler):
+    space = {
+        "bank.policy": Choice("slot", "fifo"),
+        "bank.size": When("bank.policy", "fifo", Int(4, 8)),
+        "stage2.epochs": Int(2, 5),
+    }
+    bench = Bench(tmp_path, space, total=30, sampler=sampler)
+    seen = []
+    while (begun := bench.begin()) is not None:
+        seen.append(json.dumps(begun[1], sort_keys=True))
+        bench.end(begun, (50.0,))
+        if len(seen) == 15:
+            bench.start()
+    assert len(seen) == len(set(seen)) == (1 + 5) * 4
+    assert bench.plan.left_to_try(bench.rows()) == 0
+    assert any("24 trials, which is all that the space holds" in line for line in bench.plan.lines())
+
+
+def test_values_that_are_tuples_come_back_as_they_were(tmp_path):
+    frozen = {"model.frozen": Choice((), ("stem",), ("stem", "stage1")), "loss.tau": Float(0.05, 0.5)}
+    bench = Bench(tmp_path, frozen, total=6)
+    for _ in range(3):
+        begun = bench.begin()
+        assert begun[1]["model.frozen"] in ((), ("stem",), ("stem", "stage1"))
+        bench.end(begun)
+    before = told(bench.study)
+    bench.start()
+    assert told(bench.study) == before
+    assert bench.begin() is not None
+
+
+def test_a_study_may_be_named_like_a_pattern_and_takes_no_other_study_s_journal(tmp_path):
+    bench = Bench(tmp_path)
+    other = bench.journal.with_name("tau0.journal")
+    other.write_text("of another study")
+    bench.journal = bench.journal.with_name("tau[01].journal")
+    bench.start()
+    bench.end(bench.begin())
+    bench.start()
+    assert len(told(bench.study)) == 1
+    assert other.read_text() == "of another study"
+
+
+def test_generations_go_on_where_they_were(tmp_path):
+    bench = Bench(tmp_path, total=20, sampler="nsga2", objectives=("val_mAP", "seconds"), recipe_first=False)
+
+    def generations():
+        complete = [t for t in bench.study.get_trials() if t.state.name == "COMPLETE"]
+        return [t.system_attrs.get("NSGAIISampler:generation") for t in complete]
+
+    for i in range(12):
+        bench.end(bench.begin(), (40.0 + i,))
+    before = generations()
+    assert max(before) == 2
+    bench.start()
+    assert generations() == before
+    bench.end(bench.begin())
+    assert generations()[-1] == 2
 
 
 def test_settings_that_are_not_possible_together_end_the_search_with_their_reason(tmp_path):
@@ -165,7 +219,10 @@ def test_settings_that_are_not_possible_together_end_the_search_with_their_reaso
 
 
 def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
-    bench = Bench(tmp_path, limit=2500)
+    bench = Bench(tmp_path, limit=None)
+    rest = bench.plan.left([])[0] - bench.plan.left_to_try([])
+    bench.disk = Disk(str(tmp_path), 3800 + rest * 1000, 1000, 300)  # the best, another, and one that runs
+    bench.start()
     values = (50.0, 40.0, 60.0)
     keys = []
     for value in values:
@@ -180,8 +237,12 @@ def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
     rows = {row["key"]: row for row in bench.rows()}
     assert rows[keys[1]]["checkpoint"] is None
     assert rows[keys[1]]["val_mAP"] == 40.0
-    full = Disk(str(tmp_path), 500, 1)
-    assert not full.make_room(bench.plan.study)
+    bench.end(bench.begin(), (), "failed")
+    storage.write(f"{tmp_path}/checkpoints/{bench.writer.key}/state.pt", b"x" * 4000)
+    assert bench.disk.make_room(bench.plan, 1)  # what a failed run left goes before anything of one that is complete
+    assert {p.parent.name for p in tmp_path.rglob("*.pt")} == {keys[0], keys[2]}
+    full = Disk(str(tmp_path), 500, 1000, 300)
+    assert not full.make_room(bench.plan, 1)
     assert {p.parent.name for p in tmp_path.rglob("best.pt")} == {keys[2]}  # the best is never given up
     assert "Raise --max-disk" in str(full.explain())
     assert "1 kB of the 500 bytes" in str(full.explain())

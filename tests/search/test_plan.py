@@ -107,14 +107,21 @@ def row(key, value, phase="search", params="{}", **more):
 def test_the_confirmed_mean_chooses_and_not_the_lucky_seed():
     trials = [row("a", 70.0, params='{"x": 1}'), row("b", 69.0, params='{"x": 2}'), row("c", 68.0, params='{"x": 3}')]
     assert [r["key"] for r in best(trials, 2)] == ["a", "b"]
-    assert winner(trials, 2)["key"] == "a"
+    assert winner(trials, 2, (7, 8))["key"] == "a"
     again = [
-        row(f"{x}{s}", v, "confirm", f'{{"x": {x}}}')
+        row(f"{x}{s}", v, "confirm", f'{{"x": {x}}}', seed=s)
         for x, s, v in ((1, 7, 60), (1, 8, 61), (2, 7, 63), (2, 8, 59), (3, 7, 99))
     ]
-    assert winner([*trials, *again], 2)["key"] == "b"
-    assert winner([*trials, *again], 1)["key"] == "a"
-    assert winner([], 1) is None
+    assert winner([*trials, *again], 2, (7, 8))["key"] == "b"
+    assert winner([*trials, *again], 1, (7, 8))["key"] == "a"
+    assert winner([], 1, (7, 8)) is None
+    lucky = [r for r in again if r["key"] != "17"]  # seed 7 of the first failed: on seed 8, which both have, it is better
+    assert winner([*trials, *lucky], 2, (7, 8))["key"] == "a"
+    assert winner([*trials, *again[1:4], row("18", 66, "confirm", '{"x": 1}', seed=9)], 2, (7, 8))["key"] == "a"
+    harder = [row("28", 62, "confirm", '{"x": 2}', seed=8), row("18", 61, "confirm", '{"x": 1}', seed=8)]
+    easier = [row("17", 99, "confirm", '{"x": 1}', seed=7)]
+    assert winner([*trials, *harder, *easier], 2, (7, 8))["key"] == "b"  # not by seeds that only one has
+    assert winner([*trials, harder[0]], 2, (7, 8))["key"] == "b"  # and not one of which nothing was confirmed
     assert best([row("d", None), row("e", 1.0, status="failed")], 5) == []
 
 
@@ -135,7 +142,10 @@ def test_epochs_left_is_what_the_plan_trains():
     rest = everything - s1 - s2 - 8 * s2 - (s1 - 9) - (s2 - 2)
     assert p.left([*done, *tried])[1] == rest
     assert not p.answered([*done, *tried])
-    every = [row(t.key, 50.0, t.phase, arm=t.arm, params='{"loss.tau": 0.8}') for t in p.decided([*done, *tried])]
+    every = [
+        row(t.key, 50.0, t.phase, arm=t.arm, seed=t.config.seed, params='{"loss.tau": 0.8}')
+        for t in p.decided([*done, *tried])
+    ]
     rows = [*done, *tried, *(r for r in every if r["key"] not in {d["key"] for d in done})]
     assert p.left(rows) == (0, 0)
     assert p.answered(rows)

@@ -1,11 +1,13 @@
 """Conditional fields, settings that are tried first, and what one study hands to the next."""
 
+import json
+
 import pytest
 
 from sadcl import Search, recipes
 from sadcl.errors import UserError
 from sadcl.search import ASHA, Choice, Float, Int, Median, Plan, When, contrasts
-from sadcl.search.space import check, check_setting, draw, setting_of, transfer
+from sadcl.search.space import check, check_setting, draw, every, setting_of, transfer
 
 BANK = {
     "bank.size": When("bank.policy", "fifo", Int(4, 64, log=True)),  # before what it depends on
@@ -86,7 +88,7 @@ def test_settings_to_try_first():
     plan = Plan(value, "demo", value.demo, 8, "d1", "d2")
     (recipe,) = plan.first_settings([])
     assert recipe["prototypes.epsilon"] == recipe["bank.epsilon"] == 0.5  # the recipe has one threshold for both
-    assert plan.first_settings([{"key": plan.try_out(recipe).key}]) == []
+    assert plan.first_settings([{"phase": "search", "params": json.dumps(recipe)}]) == []
     alone = search(recipe_first=False, start_with=({"loss.tau": 0.1},))
     assert Plan(alone, "full", alone.base, 8, "d1", "d2").first_settings([]) == [{"loss.tau": 0.1}]
     outside = search(space={"loss.tau": Float(0.3, 0.5)})  # does not hold the recipe's 0.2
@@ -155,4 +157,27 @@ def test_what_another_study_has_found_is_tried_after_the_recipe_in_a_demo_space_
     value = search(space=contrasts(recipes.coco14()), demo_space={"loss.tau": Float(0.05, 0.5)})
     plan = Plan(value, "demo", value.demo, 8, "d1", "d2", warm=({"loss.tau": 0.07},))
     assert plan.first_settings([]) == [{"loss.tau": 0.2}, {"loss.tau": 0.07}]
-    assert plan.first_settings([{"key": plan.try_out({"loss.tau": 0.07}).key}]) == [{"loss.tau": 0.2}]
+    assert plan.first_settings([{"phase": "search", "params": '{"bank.epsilon": 0.4, "loss.tau": 0.07}'}]) == [
+        {"loss.tau": 0.2}
+    ]
+
+
+def test_a_space_of_whole_numbers_and_choices_is_counted_and_listed():
+    space = {"bank.size": When("bank.policy", "fifo", Int(4, 6)), "bank.policy": Choice("slot", "fifo"), "seed": Choice(1, 2)}
+    settings = list(every(space))
+    assert len(settings) == len({json.dumps(s, sort_keys=True) for s in settings}) == (1 + 3) * 2
+    assert {"bank.policy": "slot", "seed": 2} in settings
+    assert {"bank.policy": "fifo", "bank.size": 6, "seed": 1} in settings
+    assert list(every({**space, "loss.tau": Float(0.1, 0.2)})) == []
+
+
+def test_a_condition_may_hold_away_from_the_base_only():
+    """The final run's stage 1 is known early where no setting changes it, each field looked at where it is searched."""
+    demo = recipes.demo().override({"bank.policy": "fifo", "bank.size": 8})
+    space = {
+        "bank.policy": Choice("slot", "fifo"),
+        "loss.anchor_mask": When("bank.policy", "slot", Choice("activated", "released")),
+    }
+    value = search(base=demo, demo=demo, space=space)
+    plan = Plan(value, "demo", demo, 8, "d1", "d2")
+    assert plan.early_stage1({"epoch": 3, "weights": "raw"}) is not None
