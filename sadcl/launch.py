@@ -118,7 +118,8 @@ def _estimate(runs: int, epochs: int, searched: int, freed: int, laid: list[Laid
     at_once = min(at_once or options.max_concurrent or 1, options.max_concurrent or at_once or 1)
     kept, state = sizing.checkpoint_bytes(base, labels)
     total = runs * kept + at_once * state
-    least = total - max(searched - at_once, 0) * kept  # of trials those under way, and the best, which may be one of them
+    spare = max(searched - at_once, 0)  # of a search's trials those under way keep theirs, and the best may be among them
+    least = total - spare * kept
     gpus = where.gpus * where.workers * at_once
     text = f"  to run: {runs} runs, {epochs} epochs, on {f'{gpus:g} GPU(s)' if gpus else 'CPUs'}"
     hint = "; none of its GPUs is here to time" if gpus and "CPU" in on else ""
@@ -134,8 +135,8 @@ def _estimate(runs: int, epochs: int, searched: int, freed: int, laid: list[Laid
             raise UserError(
                 f"There is room for {in_bytes(max(room, 0))} of checkpoints in {where.storage!r}, but {in_bytes(least)} are "
                 f"needed: {at_once} runs at once take {in_bytes(at_once * state)} while they run, and each of {runs} leaves "
-                f"{in_bytes(kept)}{', of which only a search gives up those of its worst trials' * bool(searched)}. Free "
-                "some, raise --max-disk, lower --max-concurrent, or give another --storage."
+                f"{in_bytes(kept)}{f', which the {spare} worst trials give up' * bool(spare)}. Free some, raise --max-disk, "
+                "lower --max-concurrent, or give another --storage."
             )
         if room < total:
             console.print(

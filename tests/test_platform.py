@@ -1,6 +1,7 @@
 """Wrong turns of a new user: one paragraph, exit code 2, no traceback, and nothing is started."""
 
 import dataclasses
+import pathlib
 import re
 import shutil
 import sys
@@ -282,3 +283,73 @@ def test_a_dry_run_says_what_it_takes(capsys, copy):
     assert "at most 3 hours of training" in text
     assert re.search(r"to run: \d+ runs, \d+ epochs, on CPUs; about [\d.]+ (minutes|hours) with \d+ at once", text)
     assert re.search(r"up to [\d.]+ (kB|MB) of checkpoints", text)
+
+
+def test_an_ablation_that_does_not_fit_is_refused_because_it_gives_nothing_up(capsys):
+    value = Ablation(
+        name="a", question="?", base=recipes.coco14(), demo=DEMO, baseline="x", arms={"x": {}, "y": {"loss.tau": 0.3}}
+    )
+    text = refused(capsys, "--max-disk", "0.0002", search=value).replace("\n", " ")
+    assert re.search(
+        r"There is room for 200 kB of checkpoints in .*, but [\d.]+ [kM]B are needed: .* and each of \d+ leaves", text
+    )
+    assert "give up" not in text
+    main(SEARCH, ["--dry-run", "--max-disk", "0.016"])  # a search of as many runs removes those of its worst trials
+    assert "of a search's worst trials are removed on the way" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_fresh_removes_makes_room(capsys, tmp_path):
+    from sadcl import storage
+
+    row = {"study": "wrong-demo", "phase": "search", "arm": "tuned", "params": "{}", "seed": 0}
+    results.RunWriter("runs", "k", row).finish("complete", metrics={"val_mAP": 1.0})
+    storage.write("runs/checkpoints/k/best.pt", b"x" * 10_000_000)
+    assert "room for 10 MB" in refused(capsys, "--dry-run", "--max-disk", "0.02")
+    main(SEARCH, ["--dry-run", "--max-disk", "0.02", "--fresh"])
+
+
+def test_what_is_tried_again_is_in_the_plan(capsys):
+    main(SEARCH, ["--dry-run", "--trials", "1"])
+    (before,) = re.findall(r"to run: (\d+) runs", capsys.readouterr().out)
+    row = {"study": "wrong-demo", "phase": "search", "arm": "tuned", "params": "{}", "seed": 0}
+    results.RunWriter("runs", "k", row).finish("failed", cause="?")
+    main(SEARCH, ["--dry-run", "--trials", "1"])
+    (without,) = re.findall(r"to run: (\d+) runs", capsys.readouterr().out)
+    main(SEARCH, ["--dry-run", "--trials", "1", "--retry-failed"])
+    (again,) = re.findall(r"to run: (\d+) runs", capsys.readouterr().out)
+    assert (int(without), again) == (int(before) - 1, before)
+
+
+def test_several_searches_are_looked_at_before_the_first_starts(capsys, copy):
+    other = dataclasses.replace(SEARCH, name="other", base=recipes.voc2007())
+    with pytest.raises(SystemExit) as end:
+        main([SEARCH, other], ["--scale", "demo", "--data-root", f"coco={copy}", "--data-root", f"voc2007={copy}"])
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert "study wrong-demo: scenes" not in captured.out
+    assert "is not a copy of voc2007" in captured.err.replace("\n", " ")
+    assert not (pathlib.Path("runs") / "studies").exists()
+
+
+def test_data_sets_that_are_the_same_scenes_are_told(capsys):
+    demo = {"small": DEMO, "large": DEMO.override({"data.scene_train": 70})}
+    base = {"coco": recipes.coco14()}
+    value = Ablation(name="a", question="?", base=base, demo=demo, baseline="x", arms={"x": {}, "y": {"loss.tau": 0.3}})
+    assert "The data sets small, large of 'a' are 1 only: scenes" in refused(capsys, search=value).replace("\n", " ")
+
+
+def test_a_trial_whose_own_stage_1_fails_says_so_in_its_row(tmp_path):
+    from sadcl.ray_backend import jobs
+    from sadcl.runner import Where
+    from sadcl.search.trial import Ground
+
+    base = DEMO.override({"stage1.lr": 1e30})
+    trial = Ground("s", base, "d").trial("search", "tuned", base, {"stage1.lr": 1e30})
+    with pytest.raises(TrialFailed, match="The stage 1 that it starts from"):
+        jobs.run(trial, Where(str(tmp_path / "runs"), None, "demo"), "", None)
+    rows = {row["phase"]: row for row in results.read(str(tmp_path / "runs"), "trials").to_pylist()}
+    assert {row["status"] for row in rows.values()} == {"failed"}
+    assert (
+        rows["search"]["cause"]
+        == f"The stage 1 that it starts from ({trial.stage1.key}) has failed: {rows['stage1']['cause']}"
+    )

@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from sadcl import results
+from sadcl import ray_backend, results
 from tests.conftest import TINY
 
 SEARCH = """
@@ -69,6 +70,23 @@ def trials(root, phase="search"):
         return []
     rows = [row for row in results.read(str(root), "trials").to_pylist() if row["phase"] == phase]
     return sorted(rows, key=lambda row: row["started"])
+
+
+def test_nothing_of_the_stock_recipe_is_used():
+    """What each of the four comes from; the tests below, which take minutes, show what is there instead."""
+    causes = (
+        "TuneReportCallback",
+        "scheduler",
+        "stop=",
+        "Tuner.restore",
+        ".restore(",
+        "min_workers",
+        "max_workers",
+        "elastic",
+    )
+    for path in Path(ray_backend.__path__[0]).glob("*.py"):
+        source = path.read_text()
+        assert not [cause for cause in causes if cause in source], path
 
 
 @pytest.mark.soak
