@@ -76,7 +76,7 @@ def test_nothing_of_the_stock_recipe_is_used():
     """What each of the four comes from; the tests below, which take minutes, show what is there instead."""
     causes = (
         "TuneReportCallback",
-        "scheduler",
+        "scheduler=",
         "stop=",
         "Tuner.restore",
         ".restore(",
