@@ -111,9 +111,11 @@ def _checkpoint(given: str, storage: str) -> str:
         return files.join(given, "best.pt")
     if given.endswith(".pt") or (given and files.exists(given)):
         return given
-    uri: str | None = query.show(storage, given)["checkpoint"]
-    if uri is None:
+    trial = query.show(storage, given)
+    if (uri := trial["checkpoint"]) is None:
         from sadcl.errors import UserError
 
-        raise UserError(f"The trial {given!r} has no checkpoint: it is not complete.")
-    return uri
+        ended = trial["status"] in ("complete", "pruned")
+        why = "it gave it up for the limit of the disk (--max-disk)" if ended else f"its status is {trial['status']}"
+        raise UserError(f"The trial {given!r} has no checkpoint: {why}.")
+    return str(uri)
