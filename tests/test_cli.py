@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sadcl import recipes, train
+from sadcl import recipes, results, train
 from tests.conftest import TINY
 
 
@@ -119,3 +119,13 @@ def test_a_checkpoint_of_other_data_is_refused(command, runs, tmp_path):
     assert done.returncode == 2
     assert "digest" in done.stderr
     assert row["data_digest"] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "why"), [("complete", "it gave it up for the limit of the disk"), ("failed", "its status is failed")]
+)
+def test_a_trial_without_a_checkpoint_says_why(command, tmp_path, status, why):
+    results.RunWriter(str(tmp_path), "k", {"study": "s"}).finish(status)
+    done = command("sadcl", "evaluate", "--checkpoint", "k", "--storage", tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"The trial 'k' has no checkpoint: {why}" in done.stderr.replace("\n", " ")
