@@ -36,7 +36,8 @@ class BestAndLast:
 def best_and_last(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]) -> list[BestAndLast]:
     """Both figures of each study, data set, phase and arm, as they come; runs that are not complete are left out.
 
-    Of the search phase, whose runs differ in their settings, the interval is over settings, not over seeds.
+    Where an arm has runs of several settings (those of a search, or several stage 1), each counts, and the interval is over
+    runs, not over seeds.
 
     Args:
         trials, epochs: rows of the tables.
@@ -45,15 +46,16 @@ def best_and_last(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[
     for row in epochs:
         if row["val_mAP"] is not None and row["val_mAP"] == row["val_mAP"]:
             curves.setdefault(row["key"], {}).setdefault(row["stage"], {})[row["epoch"]] = row["val_mAP"]
-    groups: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
+    groups: dict[tuple[str, str, str, str], list[tuple[int, float, float]]] = {}
     for row in trials:
         if row["status"] == "complete" and row["key"] in curves:
             curve = curves[row["key"]][max(curves[row["key"]])]
-            figures = (row["seed"], max(curve.values()), curve[max(curve)])
-            groups.setdefault((row["study"], row["dataset"], row["phase"], row["arm"]), []).append(figures)
+            arm = (row["study"], row["dataset"], row["phase"], row["arm"])
+            groups.setdefault(arm, []).append((row["seed"], max(curve.values()), curve[max(curve)]))
     found = []
-    for about, runs in groups.items():
+    for (study, dataset, phase, name), runs in groups.items():
         seeds, best, last = zip(*runs, strict=True)
         optimism = [b - e for b, e in zip(best, last, strict=True)]
-        found.append(BestAndLast(*about, seeds, *interval(best), *interval(last), *interval(optimism)))
+        figures = (*interval(best), *interval(last), *interval(optimism))
+        found.append(BestAndLast(study, dataset, phase, name, seeds, *figures))
     return found

@@ -17,7 +17,7 @@ from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import ALPHA, Effect, compare, holm, interval
 
-THIRDS = {"frequency": ("rare", "middling", "frequent"), "size": ("small", "medium", "large")}
+THIRDS = {"frequency": ("rare", "middle", "frequent"), "size": ("small", "medium", "large")}
 FEWEST = 6
 """Labels below which there are no groups: one label is none."""
 
@@ -101,16 +101,24 @@ class Gains:
     trends: tuple[Trend, ...]
 
 
-def load(root: str, study: str, arm: str | None = None, baseline: str | None = None, split: str = "test") -> list[Gains]:
+def load(
+    root: str,
+    study: str,
+    arm: str | None = None,
+    baseline: str | None = None,
+    split: str = "test",
+    dataset: str | None = None,
+) -> list[Gains]:
     """What an arm gives each label: an arm of an ablation, or what a search has tuned and confirmed, on each data set.
 
     Args:
         arm: None takes the only one besides the baseline; ``tuned`` of a search.
         baseline: None takes the study's own; the control ``stage2`` of a search.
         split: ``test`` or ``val``, the held-out training images.
+        dataset: only this one.
 
     Raises:
-        UserError: for an unknown study, arm or split, and where no seed has both.
+        UserError: for an unknown study, arm, split or data set, and where no seed has both.
     """
     if split not in ("test", "val"):
         raise UserError(f"There is no split {split!r}{store.nearest(split, ('test', 'val'))}")
@@ -132,11 +140,14 @@ def load(root: str, study: str, arm: str | None = None, baseline: str | None = N
             raise UserError(f"The study {study!r} has no runs of an arm {name!r}{store.nearest(name, arms)}")
     if arm == baseline:
         raise UserError(f"The arm {arm!r} is the baseline: give another as --arm or as --baseline.")
+    datasets = list(dict.fromkeys(row["dataset"] for row in mine))
+    if dataset is not None and dataset not in datasets:
+        raise UserError(f"The study {study!r} has no runs on {dataset!r}{store.nearest(dataset, datasets)}")
     labels = store.read(root, "labels")
     rows = [row for row in labels.to_pylist() if row["study"] == study and row["split"] == split]
     found = [
-        gains(_confirmed([row for row in mine if row["dataset"] == dataset]), rows, arm, baseline, split)
-        for dataset in dict.fromkeys(row["dataset"] for row in mine)
+        gains(_confirmed([row for row in mine if row["dataset"] == name]), rows, arm, baseline, split)
+        for name in ([dataset] if dataset is not None else datasets)
     ]
     if not any(one.seeds for one in found):
         where = "the test images" if split == "test" else "the held-out images"

@@ -248,20 +248,19 @@ def _shares(own_F: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def sentences(found: Importances) -> Iterator[str]:
     """What is shown, what is not, and which trials it rests on."""
-    trials = f"{found.complete} complete trials"
     if found.complete < ENOUGH:
-        yield f"{trials} show nothing about which field matters: at least {ENOUGH} are needed."
+        yield f"Too few trials are complete to show which field matters: {found.complete}; at least {ENOUGH} are needed."
         return
     shown = [one.field for one in found.fields if one.verdict == "matters"]
     if found.fields:
         what = f"{', '.join(shown)}: more than chance" if shown else "no field is shown to matter"
-        yield f"Of {trials}, {what} (p < {ALPHA:g}, figures dealt anew {SHUFFLED} times, corrected by Holm)."
+        yield f"Of {found.complete} complete trials, {what} (p < {ALPHA:g}, figures dealt anew {SHUFFLED} times, corrected by Holm)."
         yield (
             f"Shares add up to 1, so that each of {len(found.fields)} fields that do nothing has about "
             f"{1 / len(found.fields):.2f}; intervals are 95 % of {RESAMPLED} resamplings of the trials."
         )
     else:
-        yield f"The {trials} differ in no field, so nothing can be told."
+        yield f"The {found.complete} complete trials differ in no field, so nothing can be told."
     best = max(5, math.ceil(TOP * found.complete))
     if found.evaluator == "ped-anova" and found.fields:
         yield f"PED-ANOVA: what tells the best {best} trials from all others."
