@@ -69,6 +69,7 @@ class Trend:
             of it, corrected by Holm where there are both trends.
         r, low, high: Pearson's correlation of the labels' mean gain with the logarithm and its 95 % interval by Fisher, which
             takes the labels for a sample of labels.
+        shown: by both, because two odd labels that gain in every seed make a slope too.
     """
 
     by: str
@@ -78,6 +79,10 @@ class Trend:
     r: float
     low: float
     high: float
+
+    @property
+    def shown(self) -> bool:
+        return self.p < ALPHA and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -238,8 +243,8 @@ def _common(of: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, colum
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """nan where one is missing, so that a mean is always over the same labels."""
-    return float(np.mean([math.nan if value is None else value for value in values]))
+    """nan where one is missing, so that a mean is always over the same labels, and of nothing."""
+    return float(np.mean([math.nan if value is None else value for value in values])) if values else math.nan
 
 
 def _is(row: Mapping[str, Any], arm: str, seeds: Sequence[int]) -> bool:
@@ -256,10 +261,10 @@ def _thirds(by: str, value: Mapping[str, float], ordered: Sequence[str]) -> dict
 
 def _trend(by: str, found: Sequence[Gain], value: Mapping[str, float]) -> Trend:
     known = [gain for gain in found if math.isfinite(value[gain.label]) and value[gain.label] > 0 and gain.effect.pairs]
-    seeds = sorted(set.intersection(*(set(gain.effect.pairs) for gain in known)))
     nothing = Trend(by, *[math.nan] * 6)
+    seeds = sorted(set.intersection(*(set(gain.effect.pairs) for gain in known))) if known else []
     x_L = np.log2([value[gain.label] for gain in known])
-    if not seeds or np.ptp(x_L) == 0:
+    if not seeds or not np.ptp(x_L):
         return nothing
     places = [[gain.effect.pairs.index(seed) for seed in seeds] for gain in known]
     gain_LS = np.array([[gain.effect.differences[i] for i in at] for gain, at in zip(known, places, strict=True)])

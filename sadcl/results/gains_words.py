@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from sadcl.results.gains import Gains, Group, Trend
 from sadcl.results.report import SPLITS, counted, difference, equals
-from sadcl.results.stats import ALPHA
 
 OF = {"frequency": "images", "size": "of the image"}
 _NAMED = 6
@@ -58,8 +57,8 @@ def notes(found: Gains) -> Iterator[str]:
     yield (
         f"AP in percent on the {SPLITS[found.split]}; the difference to {found.baseline} is in percentage points, with its "
         f"95 % interval (Student's t) over {counted([len(found.seeds)])} that both have. p of a label is the paired t "
-        f"test's, corrected by Benjamini and Hochberg for {len(found.labels)} labels: of what is shown a twentieth may be chance. "
-        "Thirds of the labels are tested by the mean of their AP in each seed, corrected by Holm."
+        f"test's, corrected by Benjamini and Hochberg for {len(found.labels)} labels: of what is shown a twentieth may be "
+        "chance. Thirds of the labels are tested by the mean of their AP in each seed, corrected by Holm."
     )
     if any(group.by == "size" for group in found.groups):
         yield "Size is the share of an image that the label's boxes cover, mean over its images."
@@ -95,9 +94,8 @@ def _trend(start: str, trend: Trend, labels: int) -> Iterator[str]:
         return
     more = {"frequency": "twice as many images", "size": "twice the size"}[trend.by]
     band = "" if math.isnan(trend.half) else f" ({trend.slope - trend.half:+z.2f} to {trend.slope + trend.half:+z.2f})"
-    verdict = "not shown" if not trend.p < ALPHA else "shown"
     yield (
-        f"{start} {trend.slope:+z.2f} points{band} with {more}: {verdict}"
+        f"{start} {trend.slope:+z.2f} points{band} with {more}: {'shown' if trend.shown else 'not shown'}"
         + (f" (p {'< 0.001' if trend.p < 0.001 else f'= {trend.p:.3f}'})" if not math.isnan(trend.p) else "")
         + (f"; over the labels r = {trend.r:+.2f} ({trend.low:+.2f} to {trend.high:+.2f})" if not math.isnan(trend.r) else "")
         + "."

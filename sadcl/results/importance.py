@@ -33,7 +33,7 @@ EVALUATORS = ("ped-anova", "fanova")
 ENOUGH = 10
 """Complete trials below which nothing is said: of six fields that do nothing one always comes out first."""
 TOP = 0.25
-"""Share of the complete trials that count as the best, and at least five of them, as Optuna advises."""
+"""Share of the trials that count as the best; at least five, as Optuna advises, and no more than are complete."""
 RESAMPLED, SHUFFLED = 100, 300
 """How often the trials are drawn again for the interval, and their figures dealt anew for p."""
 _SPAN = re.compile(r"(\S+) to ([^\s,]+)(, whole numbers)?(, logarithmic)?(, where .*)?")
@@ -145,14 +145,16 @@ def importances(
     figures_N = np.array([row["val_mAP"] for row in scored], dtype=float)
     lowest = figures_N.min() - 1  # whatever is below all that are complete
     figures_N = np.concatenate([figures_N, np.full(len(used) - len(scored), lowest)])
-    judge = _Judge(settings, several, evaluator, max(5, math.ceil(TOP * len(scored))))
+    judge = _Judge(settings, several, evaluator, _best(len(scored), len(used)))
 
     rng, steps = np.random.default_rng(seed), RESAMPLED + SHUFFLED
     own_F = judge(figures_N)
     drawn_BF, dealt_BF = [], []
+    parts = [range(len(scored)), range(len(scored), len(used))]
     for step in range(steps):
-        if step < RESAMPLED:
-            drawn_BF.append(_shares(judge(figures_N, rng.integers(len(used), size=len(used)))))
+        if step < RESAMPLED:  # as many complete ones each time
+            places_N = np.concatenate([rng.choice(part, len(part)) for part in parts if part])
+            drawn_BF.append(_shares(judge(figures_N, places_N)))
         else:
             dealt_BF.append(judge(rng.permutation(figures_N)))
         if progress is not None:
@@ -241,6 +243,10 @@ def _distribution(values: Sequence[Any], described: str) -> BaseDistribution | N
     return IntDistribution(int(low), int(high), log=log) if whole else FloatDistribution(low, high, log=log)
 
 
+def _best(complete: int, all_: int) -> int:
+    return min(max(5, math.ceil(TOP * all_)), complete)
+
+
 def _shares(own_F: NDArray[np.float64]) -> NDArray[np.float64]:
     total = own_F.sum()
     return own_F / total if total > 0 else np.full(len(own_F), 1 / len(own_F))
@@ -254,16 +260,17 @@ def sentences(found: Importances) -> Iterator[str]:
     shown = [one.field for one in found.fields if one.verdict == "matters"]
     if found.fields:
         what = f"{', '.join(shown)}: more than chance" if shown else "no field is shown to matter"
-        yield f"Of {found.complete} complete trials, {what} (p < {ALPHA:g}, figures dealt anew {SHUFFLED} times, corrected by Holm)."
+        how = f"p < {ALPHA:g}, figures dealt anew {SHUFFLED} times, corrected by Holm"
+        yield f"Of {found.complete} complete trials, {what} ({how})."
         yield (
             f"Shares add up to 1, so that each of {len(found.fields)} fields that do nothing has about "
             f"{1 / len(found.fields):.2f}; intervals are 95 % of {RESAMPLED} resamplings of the trials."
         )
     else:
         yield f"The {found.complete} complete trials differ in no field, so nothing can be told."
-    best = max(5, math.ceil(TOP * found.complete))
     if found.evaluator == "ped-anova" and found.fields:
-        yield f"PED-ANOVA: what tells the best {best} trials from all others."
+        best = _best(found.complete, found.complete + found.pruned)
+        yield f"PED-ANOVA: what tells the best {best} trials from all {found.complete + found.pruned}."
     if found.pruned:
         how = (
             "count as not among the best"
