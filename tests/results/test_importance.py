@@ -42,10 +42,9 @@ def noise(setting, rng):
     return rng.normal(0, 1)
 
 
-@pytest.mark.parametrize("evaluator", importance.EVALUATORS)
-def test_the_field_that_does_it_comes_out_and_no_other(evaluator):
+def test_the_field_that_does_it_comes_out_and_no_other():
     rows, calls = trials(a_alone, 24), []
-    found = importance.importances("s", rows, UNIT, evaluator, progress=lambda *at: calls.append(at))
+    found = importance.importances("s", rows, UNIT, progress=lambda *at: calls.append(at))
     first, *others = found.fields
     assert (first.field, first.verdict, first.trials) == ("a", "matters", 24)
     assert {one.verdict for one in others} == {"not shown"}
@@ -55,7 +54,7 @@ def test_the_field_that_does_it_comes_out_and_no_other(evaluator):
     assert all(0 <= one.low <= one.share <= one.high <= 1 for one in found.fields)
     assert first.low > max(one.share for one in others)
     assert calls == [(i, 70) for i in range(1, 71)]
-    assert importance.importances("s", rows, UNIT, evaluator) == found
+    assert importance.importances("s", rows, UNIT) == found
 
 
 def test_of_noise_nothing_is_shown():
@@ -74,7 +73,8 @@ def test_of_noise_nothing_is_shown():
         ("fanova", FanovaImportanceEvaluator(n_trees=16, max_depth=3, seed=0)),
     ],
 )
-def test_shares_are_optunas(evaluator, theirs):
+def test_shares_are_optunas(evaluator, theirs, monkeypatch):
+    monkeypatch.setattr(importance, "SHUFFLED", 5)
     rows = trials(a_alone, 24, fields="ab")
     study = optuna.create_study(direction="maximize")
     unit = optuna.distributions.FloatDistribution(0, 1)
@@ -87,7 +87,7 @@ def test_shares_are_optunas(evaluator, theirs):
     assert {one.field: one.share for one in found.fields} == pytest.approx(get_param_importances(study, evaluator=theirs))
 
 
-def test_trials_that_were_stopped_early_count_as_not_among_the_best():
+def test_trials_that_were_stopped_early_count_as_not_among_the_best(monkeypatch):
     """All that have high values of a were stopped, so that the complete ones alone do not tell."""
     rows = trials(noise, 60)
     for row in rows:
@@ -101,6 +101,7 @@ def test_trials_that_were_stopped_early_count_as_not_among_the_best():
     assert found.fields[0].trials == 60
     alone = importance.importances("s", complete, UNIT)
     assert "matters" not in {one.verdict for one in alone.fields}
+    monkeypatch.setattr(importance, "SHUFFLED", 5)
     left_out = importance.importances("s", rows, UNIT, "fanova")
     assert left_out.fields[0].trials == len(complete)
     assert "count as not among the best" in " ".join(importance.sentences(found))
@@ -157,7 +158,7 @@ def test_a_space_is_read_as_the_study_describes_it():
     assert importance._distribution([0.5, 0.5], "0 to 1") is None
 
 
-def test_conditional_choices_and_constants():
+def test_conditional_choices_and_constants(monkeypatch):
     def figure(setting, rng):
         setting["c"] = "fifo" if setting.pop("x") > 0.7 else [1, 2]
         if setting["c"] == "fifo":
@@ -175,6 +176,7 @@ def test_conditional_choices_and_constants():
     assert {one.field: one.trials for one in found.fields} == {"c": 40, "size": some}
     assert found.fields[0].verdict == "matters"
     assert found.constant == ("same",)
+    monkeypatch.setattr(importance, "SHUFFLED", 5)
     plain = importance.importances("s", rows, space, "fanova")
     assert [one.field for one in plain.fields] == ["c"]
     assert plain.constant == ("same", "size")
