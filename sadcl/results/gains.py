@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -127,13 +128,13 @@ def load(
     """
     if split not in ("test", "val"):
         raise UserError(f"There is no split {split!r}{store.nearest(split, ('test', 'val'))}")
-    trials = [row for row in store.read(root, "trials").to_pylist() if row["study"] is not None]
-    known = sorted({row["study"] for row in trials})
+    trials = store.read(root, "trials")
+    known = sorted(set(trials["study"].drop_null().to_pylist()))
     if study not in known:
         raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
     uri = storage.join(root, "studies", f"{study}.json")
     about = json.loads(storage.read(uri)) if storage.exists(uri) else {}
-    mine = [row for row in trials if row["study"] == study and row["phase"] in ("arm", "confirm")]
+    mine = trials.filter((pc.field("study") == study) & pc.field("phase").isin(["arm", "confirm"])).to_pylist()
     arms = about.get("order") or list(dict.fromkeys(row["arm"] for row in mine))
     baseline = baseline or about.get("baseline") or "stage2"
     others = [name for name in arms if name != baseline]
@@ -148,8 +149,8 @@ def load(
     datasets = list(dict.fromkeys(row["dataset"] for row in mine))
     if dataset is not None and dataset not in datasets:
         raise UserError(f"The study {study!r} has no runs on {dataset!r}{store.nearest(dataset, datasets)}")
-    labels = store.read(root, "labels")
-    rows = [row for row in labels.to_pylist() if row["study"] == study and row["split"] == split]
+    of = (pc.field("study") == study) & (pc.field("split") == split)
+    rows = store.read(root, "labels").filter(of).to_pylist()
     found = [
         gains(_confirmed([row for row in mine if row["dataset"] == name]), rows, arm, baseline, split)
         for name in ([dataset] if dataset is not None else datasets)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sadcl import storage
@@ -100,11 +101,12 @@ def load(
     """
     if evaluator not in EVALUATORS:
         raise UserError(f"There is no evaluator {evaluator!r}{store.nearest(evaluator, EVALUATORS)}")
-    rows = [row for row in store.read(root, "trials").to_pylist() if row["study"] is not None]
-    known = sorted({row["study"] for row in rows})
+    there = store.read(root, "trials")
+    known = sorted(set(there["study"].drop_null().to_pylist()))
     if study not in known:
         raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
-    trials = sorted((row for row in rows if (row["study"], row["phase"]) == (study, "search")), key=lambda row: row["key"])
+    searched = there.filter((pc.field("study") == study) & (pc.field("phase") == "search"))
+    trials = searched.sort_by("key").to_pylist()
     uri = storage.join(root, "studies", f"{study}.json")
     about = json.loads(storage.read(uri)) if storage.exists(uri) else {}
     if not trials and about.get("kind") == "ablation":
