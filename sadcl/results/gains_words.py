@@ -68,7 +68,7 @@ def sentences(found: Gains) -> Iterator[str]:
     """What is shown, what is not."""
     start = f"On {found.dataset}, {found.arm} against {found.baseline}:"
     if len(found.seeds) < 2:
-        yield f"{start} one seed, which shows nothing of any label."
+        yield f"{start} {'one seed, which shows nothing of any label' if found.seeds else 'no seed has an AP of both'}."
         return
     total = len(found.labels)
     shown = {verdict: [g.label for g in found.labels if g.effect.verdict == verdict] for verdict in ("gain", "loss")}

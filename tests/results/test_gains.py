@@ -174,6 +174,8 @@ def test_few_labels_have_no_thirds_and_one_seed_shows_nothing(arrays):
     assert list(gains_words.sentences(found)) == [
         "On coco14, both against stage2: one seed, which shows nothing of any label."
     ]
+    (none,) = gains_words.sentences(compared(base_SL[:0], arm_SL))
+    assert none.endswith("no seed has an AP of both.")
 
 
 def test_seeds_that_only_one_has_do_not_count(arrays):
