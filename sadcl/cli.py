@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sadcl import cli_data, cli_results, cli_stats
+from sadcl import cli_data, cli_report, cli_results, cli_stats
 from sadcl.cli_results import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cli_stats.add_to(cli_results.results)
+cli_results.results.command("report")(cli_report.report)
 app.add_typer(cli_results.results, name="results")
 app.add_typer(cli_results.studies, name="studies")
 app.add_typer(cli_data.app, name="data")

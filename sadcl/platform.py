@@ -187,7 +187,7 @@ def _laid_out(search: Search, root: str | None, scale: str, options: Options) ->
 def _searched(plan: Plan, laid: Laid, options: Options) -> tuple[Any, list[str]]:
     """Run what a search lacks; gives what it comes to, as a table and as sentences."""
     search = plan.search
-    with at_work(plan, {laid.images.name: laid}, options, {"kind": "search", "question": search.question}):
+    with at_work(plan, {laid.images.name: laid}, options, plan.about()):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 

@@ -47,8 +47,9 @@ MAY["platform"] = set(MAY) - {"__init__"}
 MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli_results"] = {"console", "errors", "results", "study"}
+MAY["cli_report"] = {"cli_results", "console", "errors", "results", "storage"}
 MAY["cli_stats"] = {"cli_results", "console", "errors", "results"}
-MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_results", "cli_stats"}
+MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_report", "cli_results", "cli_stats"}
 NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend", "results"}}
 WITHOUT_TORCH = (
     "errors",
@@ -63,6 +64,7 @@ WITHOUT_TORCH = (
     "curves",
     "cli",
     "cli_data",
+    "cli_report",
     "cli_results",
     "cli_stats",
 )

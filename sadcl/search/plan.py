@@ -176,6 +176,21 @@ class Plan:
         space = describe(self.search.space_at(self.scale))
         return {"name": self.study, "scale": self.scale, **self.ground.identity(), "space": space}
 
+    def about(self) -> dict[str, Any]:
+        """What a reader of the tables has to know besides; it may change."""
+        value = self.search
+        return {
+            "kind": "search",
+            "question": value.question,
+            "trials": self.total,
+            "sampler": value.sampler,
+            "stopping": str(value.stopping) if value.stopping is not None else None,
+            "objectives": list(value.objectives),
+            "confirm_top": value.confirm_top,
+            "confirm_seeds": list(value.confirm_seeds),
+            "published": value.published,
+        }
+
     def stage1(self, config: Config) -> Trial | None:
         return self.ground.stage1(config)
 
