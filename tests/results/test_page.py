@@ -273,11 +273,11 @@ def test_runs_that_no_study_holds_together_are_listed(tmp_path):
 
 
 def test_many_trials_are_thinned_and_the_page_says_so(tmp_path):
-    search(tmp_path, 400, pruned=150, failed=5, labels=tuple(f"label {i}" for i in range(200)))
+    search(tmp_path, 240, pruned=90, failed=5, labels=tuple(f"label {i}" for i in range(200)))
     text = page.html(str(tmp_path), "s")
     assert len(text.encode()) < 1_500_000
-    assert "of 395 trials, the best and an even draw of the others" in text
-    assert "The best 100 of 400 trials" in text
+    assert "of 235 trials, the best and an even draw of the others" in text
+    assert "The best 100 of 240 trials" in text
     assert re.search(r"stage 2: 120 of \d+ runs are drawn", text)
     assert "the 120 of 200 labels that differ the most" in text
     compared = {f"confirm {arm}, seed {seed}" for arm in ("stage2", "tuned") for seed in (7, 8)}
