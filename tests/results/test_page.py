@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from sadcl import storage
 from sadcl.cli import app
 from sadcl.errors import UserError
-from sadcl.results import page
+from sadcl.results import importance, page
 from sadcl.results.stats import interval
 from tests.results.ablations import ablation, add
 from tests.results.pages import EVIL, search
@@ -272,7 +272,9 @@ def test_runs_that_no_study_holds_together_are_listed(tmp_path):
     assert "The best of 1 complete run reaches 49.00 % mAP" in said
 
 
-def test_many_trials_are_thinned_and_the_page_says_so(tmp_path):
+def test_many_trials_are_thinned_and_the_page_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(importance, "RESAMPLED", 10)  # which is most of the time that so many trials take
+    monkeypatch.setattr(importance, "SHUFFLED", 10)
     search(tmp_path, 240, pruned=90, failed=5, labels=tuple(f"label {i}" for i in range(200)))
     text = page.html(str(tmp_path), "s")
     assert len(text.encode()) < 1_500_000
