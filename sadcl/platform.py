@@ -32,8 +32,8 @@ from sadcl.ray_backend.disk import Disk
 from sadcl.results import ablation as ablations
 from sadcl.results import report, store
 from sadcl.search import Ablation, Comparison, Plan, Search, Trial
-from sadcl.search.plan import winner
 from sadcl.search.space import check_setting, transfer
+from sadcl.winners import winner
 
 Study = Search | Ablation
 

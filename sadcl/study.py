@@ -17,7 +17,8 @@ from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import interval
 from sadcl.search.ablation import Comparison
-from sadcl.search.plan import Plan, Search, best, front, winner
+from sadcl.search.plan import Plan, Search, front
+from sadcl.winners import best, winner
 
 
 def name_of(name: str, scale: str) -> str:

@@ -32,7 +32,7 @@ from sadcl.ray_backend import environment
 from sadcl.results import store
 from sadcl.runner import Where
 from sadcl.search import ASHA, Float, Plan, Search, contrasts
-from sadcl.search.plan import best
+from sadcl.winners import best
 
 EPOCHS = 9
 BASE = recipes.demo().override(

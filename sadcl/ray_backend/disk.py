@@ -8,7 +8,8 @@ from sadcl import storage, study
 from sadcl.console import in_bytes
 from sadcl.errors import UserError
 from sadcl.results import store
-from sadcl.search.plan import Plan, best
+from sadcl.search.plan import Plan
+from sadcl.winners import best
 
 
 @dataclass(frozen=True)

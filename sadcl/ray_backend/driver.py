@@ -21,8 +21,9 @@ from sadcl.ray_backend.disk import Disk
 from sadcl.results import store
 from sadcl.runner import Where
 from sadcl.search.ablation import Comparison
-from sadcl.search.plan import Plan, best
+from sadcl.search.plan import Plan
 from sadcl.search.trial import Trial
+from sadcl.winners import best
 
 RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
 

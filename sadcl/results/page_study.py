@@ -17,6 +17,7 @@ from sadcl.errors import UserError
 from sadcl.results import ablation, store
 from sadcl.results.ablation import Report
 from sadcl.results.stats import compare
+from sadcl.winners import winner
 
 Row = Mapping[str, Any]
 CONTROL, TUNED, BEST = "stage 2 without contrasts", "the best setting", "best of the search, optimistic"
@@ -67,11 +68,8 @@ class Study:
 
     def chosen(self) -> Row | None:
         """The trial whose setting the search ended with: of those it confirmed that with the best mean, else the best."""
-        again: dict[str, list[float]] = {}
-        for row in ranked(self.phase("confirm", "tuned")):
-            again.setdefault(row["params"], []).append(row["val_mAP"])
-        top = ranked(self.phase("search"))[: self.about.get("confirm_top") or 1]
-        return max(top, key=lambda row: mean(again.get(row["params"], [-math.inf])), default=None)
+        seeds = self.about.get("confirm_seeds") or sorted({row["seed"] for row in self.phase("confirm")})
+        return winner(self.rows, self.about.get("confirm_top") or 1, seeds)
 
     def best(self) -> Row | None:
         """A run of the setting that is the best by held-out mAP: the search's choice, else of the best arm on average."""

@@ -14,6 +14,7 @@ from sadcl.errors import UserError
 from sadcl.search.space import Choice, Space, When, bounds, check, check_setting, describe, every, setting_of
 from sadcl.search.stopping import Stopping
 from sadcl.search.trial import Ground, Trial, arm_of, check_arguments, check_name
+from sadcl.winners import best, winner
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
 OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
@@ -337,13 +338,6 @@ def spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:
     return sum(row.get("epochs_done") or 0 for row in rows), sum(row.get("seconds") or 0.0 for row in rows)
 
 
-def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
-    complete = [r for r in rows if r["phase"] == "search" and r["status"] == "complete" and r["val_mAP"] is not None]
-    ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
-    return [{**row, "settings": json.loads(row["params"])} for row in ranked]
-
-
 def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
     """The complete trials that no other one beats in every objective, best held-out mAP first."""
 
@@ -354,23 +348,3 @@ def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[
     ranked = best(rows, len(rows))
     beaten = [any(at(o) != at(r) and all(x <= y for x, y in zip(at(o), at(r), strict=True)) for o in ranked) for r in ranked]
     return [row for row, is_beaten in zip(ranked, beaten, strict=True) if not is_beaten]
-
-
-def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed.
-
-    Seeds differ by more than settings, so that means are over the seeds that all of them have; one that has none of the
-    seeds is none of them.
-    """
-    rows = list(rows)
-    candidates = best(rows, count)
-    figures: list[dict[int, float]] = []
-    for row in candidates:
-        same = ("confirm", "tuned", "complete", row["params"])
-        mine = [r for r in rows if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds]
-        figures.append({r["seed"]: r["val_mAP"] for r in mine})
-    shared = set(seeds).intersection(*filter(None, figures))
-    confirmed = [(sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f]
-    if not shared or not confirmed:
-        return candidates[0] if candidates else None
-    return max(confirmed, key=lambda pair: pair[0])[1]

@@ -5,7 +5,7 @@ import pytest
 from sadcl import Search, recipes
 from sadcl.errors import UserError
 from sadcl.search import Choice, Float, Int, Plan
-from sadcl.search.plan import best, winner
+from sadcl.winners import best, winner
 
 SPACE = {"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.3, 0.7)}
 

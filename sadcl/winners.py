@@ -1,0 +1,34 @@
+"""Which trials of a search are the best, by the tables alone: the held-out images choose, and no test image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
+    complete = [r for r in rows if r["phase"] == "search" and r["status"] == "complete" and r["val_mAP"] is not None]
+    ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
+    return [{**row, "settings": json.loads(row["params"])} for row in ranked]
+
+
+def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed.
+
+    Seeds differ by more than settings, so that means are over the seeds that all of them have; one that has none of the
+    seeds is none of them.
+    """
+    rows = list(rows)
+    candidates = best(rows, count)
+    figures: list[dict[int, float]] = []
+    for row in candidates:
+        same = ("confirm", "tuned", "complete", row["params"])
+        mine = [r for r in rows if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds]
+        figures.append({r["seed"]: r["val_mAP"] for r in mine})
+    shared = set(seeds).intersection(*filter(None, figures))
+    confirmed = [(sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f]
+    if not shared or not confirmed:
+        return candidates[0] if candidates else None
+    return max(confirmed, key=lambda pair: pair[0])[1]
