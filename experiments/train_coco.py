@@ -1,7 +1,7 @@
 """Train SADCL on MS-COCO with the published settings, on one worker or on many.
 
 python experiments/train_coco.py --workers 2                         # embedded scenes, demo scale
-python experiments/train_coco.py --data-root /data/coco --workers 8  # the real thing
+python experiments/train_coco.py --data-root /data/coco --workers 8  # the real thing; 2:8 on nodes that come and go
 """
 
 from sadcl import recipes

@@ -140,8 +140,8 @@ class Watch:
     Args:
         title: of what runs.
         fetch: gives the events since the last call; an event has a trial's ``key`` and what is new of ``what, params,
-            status, cause, val_mAP, test_mAP, stage, epoch, epochs, metrics`` and ``part``, the share of an epoch that is
-            done.
+            status, cause, val_mAP, test_mAP, stage, epoch, epochs, metrics``, ``part``, the share of an epoch that is done,
+            and ``note``, a line to show once.
         epochs: epochs of the whole plan that are still to be trained, for the time that is left.
         best: held-out mAP that the search has reached before.
     """
@@ -201,7 +201,9 @@ class Watch:
         row.update({"metrics": {}} if event.get("status") == "running" else {})
         row.update(event)
         what = row["what"]
-        if "metrics" in event:  # an epoch has ended
+        if "note" in event:
+            console.print(f"[{clock(time.monotonic() - self.began)}] {what}: {event['note']}", highlight=False, markup=False)
+        elif "metrics" in event:  # an epoch has ended
             self.done += 1
             row["part"] = 0.0
             value = event["metrics"].get("val_mAP")

@@ -17,6 +17,9 @@ class UserError(ValueError):
 class TrialFailed(RuntimeError):
     """A trial that did not end well; its row of the trials table says why. A script ends with it and exit code 1."""
 
+    final = True
+    """Whether starting it again would only fail again."""
+
 
 def tell(error: UserError | TrialFailed) -> int:
     """Say in one paragraph what went wrong, and give the exit code that says it too."""

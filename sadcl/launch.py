@@ -40,6 +40,11 @@ class Options:
     yes: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.workers, str):
+            raise UserError(
+                f"--workers {self.workers} is not possible here: the runs of a study have one fixed number of workers, as in "
+                "--workers 2. Ranges are for single runs (experiments/train_coco.py, sadcl.train)."
+            )
         for name in ("workers", "max_concurrent", "trials", "max_epochs"):
             value = getattr(self, name)
             if value is not None and value < 1:

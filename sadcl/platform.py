@@ -254,7 +254,7 @@ def train(
     *,
     data_root: str | None = None,
     storage: str = "runs",
-    workers: int = 1,
+    workers: int | str = 1,
     gpus_per_trial: float | None = None,
     address: str | None = None,
     name: str = "train",
@@ -269,7 +269,9 @@ def train(
     Args:
         config: what to train.
         data_root: where the data lies; None for the embedded scenes.
-        storage, workers, address: as for :func:`run`.
+        storage, address: as for :func:`run`.
+        workers: training processes; ``"2:8"`` takes as many of them as the cluster has room for, and goes on with another
+            number when nodes come or go.
         gpus_per_trial: None takes one where there is any.
         name: of the study that the row belongs to.
         scale: written into the row; None is full where there is a data root.
@@ -282,12 +284,11 @@ def train(
         UserError: for whatever can be known to be wrong beforehand.
         TrialFailed: where training fails; the row has the cause.
     """
-    if workers < 1:
-        raise UserError(f"--workers {workers} is not possible: at least 1.")
+    least, most = sizing.workers_of(workers)
     scale = scale_of(scale or ("demo" if config.data.name == "scenes" else None), data_root)
     preflight.check_storage(storage)
     config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    where = sizing.where(storage, data_root, scale, workers, gpus_per_trial, address)
+    where = sizing.where(storage, data_root, scale, least, gpus_per_trial, address, most)
     images = load(config, data_root)
     build.check_model(config)
     config, start = started_from(config, images.labels)
@@ -304,7 +305,7 @@ def train(
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
     console.print(f"{trial.key}: {images.name}, {counts}{left_out(images)}, {workers} worker(s)", highlight=False)
     with study.locked(storage, trial.key):
-        if workers == 1:
+        if (least, most) == (1, 0):
             events: list[dict[str, Any]] = []
             with Watch(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
                 return runner.execute(trial, where, events.append)

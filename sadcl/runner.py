@@ -18,7 +18,7 @@ from sadcl.errors import TrialFailed, UserError
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
-from sadcl.training import Epoch, checkpoint, fit
+from sadcl.training import Ask, Epoch, Left, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
@@ -37,6 +37,8 @@ class Where:
         scale: demo or full.
         workers: training processes.
         cpus, gpus: of each worker.
+        up_to: workers that it grows to where the cluster has room for more than ``workers``; 0 is a fixed number.
+        timeout: seconds that a worker may keep the others waiting before the run is started again without it.
     """
 
     storage: str
@@ -45,6 +47,8 @@ class Where:
     workers: int = 1
     cpus: int = 1
     gpus: float = 0
+    up_to: int = 0
+    timeout: int = 600
 
     @property
     def loader_workers(self) -> int:
@@ -69,12 +73,16 @@ def finished(trial: Trial, where: Where) -> dict[str, Any] | None:
     return row if row is not None and row["status"] in FINISHED else None
 
 
-def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, Any]:
+def execute(trial: Trial, where: Where, emit: Emit | None = None, ask: Ask | None = None) -> dict[str, Any]:
     """Train a trial, or what an interruption left of it, and give its row of the trials table.
 
     A trial that has ended before is not trained again. The stage 1 that it starts from has to be complete.
 
+    Args:
+        ask: every few seconds on the first worker, why the trial is to leave; None where it is not.
+
     Raises:
+        Left: where it was asked to leave.
         TrialFailed: where it fails, whatever the cause; the row has it. In a process group a lost worker or connection
             leaves the row ``running``, because the group may be started again.
     """
@@ -103,15 +111,20 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             test=trial.phase in TESTED and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
             heartbeat=_heartbeat(send, trial.key),
+            ask=ask,
             device="cuda" if where.gpus else "cpu",
             loader_workers=where.loader_workers,
         )
+    except Left:
+        raise
     except Exception as error:
-        cause = cause_of(error)
-        if distributed.world_size() == 1 or not _may_pass(error):
-            fail(trial, where, cause)
-            send({"key": trial.key, "status": "failed", "cause": cause})
-        raise TrialFailed(cause) from error
+        failed = TrialFailed(cause_of(error))
+        failed.final = distributed.world_size() == 1 or not _may_pass(error)
+        if failed.final:
+            with contextlib.suppress(OSError):  # of a disk that is full: then the row says `running`, and it goes on
+                fail(trial, where, str(failed))
+            send({"key": trial.key, "status": "failed", "cause": str(failed)})
+        raise failed from error
     figures = {
         **outcome.metrics,
         "weights": outcome.weights,
@@ -254,13 +267,20 @@ def _plain(value: Any) -> Any:
 
 def _may_pass(error: Exception) -> bool:
     """Whether it says no more than that another worker, a connection or a disk is gone: then the group starts again."""
-    return type(error) is RuntimeError or isinstance(error, (OSError, torch.distributed.DistError))
+    if isinstance(error, OSError):
+        return error.errno not in storage.FULL
+    return type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
 
 
 def cause_of(error: BaseException) -> str:
     """One line that says why a trial failed."""
     if isinstance(error, (UserError, TrialFailed)):
         return str(error)
+    if isinstance(error, OSError) and error.errno in storage.FULL:
+        return (
+            f"The storage is full: {error}. Nothing that was saved is lost: make room and give the same command again, for a "
+            "study with --retry-failed; it goes on from the last checkpoint."
+        )
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
     if memory:
         return f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}"

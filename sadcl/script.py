@@ -55,7 +55,7 @@ def _roots(given: list[str] | None) -> str | dict[str, str] | None:
 def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str] | None = None) -> None:
     """Train one configuration from the command line; without data the demo's, on the embedded scenes."""
     parser = argparse.ArgumentParser(description=f"Train {name}.")
-    _common(parser)
+    _common(parser, "; 2:8 takes as many as there is room for, and follows nodes that come or go")
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     parser.add_argument("--scale", choices=("demo", "full"), help="default: full with --data-root, else demo")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
@@ -78,7 +78,11 @@ def main_train(config: Config, demo: Config, name: str, arguments: Sequence[str]
         console.print(f"checkpoint: {row['checkpoint']}", highlight=False)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _workers(text: str) -> int | str:
+    return text if ":" in text else int(text)
+
+
+def _common(parser: argparse.ArgumentParser, ranges: str = "") -> None:
     parser.add_argument(
         "--data-root",
         action="append",
@@ -87,7 +91,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--storage", default="runs", metavar="ROOT", help="of tables and checkpoints (default: runs)")
     parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else a private one on this machine)")
-    parser.add_argument("--workers", type=int, default=1, metavar="W", help="training processes (default: 1)")
+    parser.add_argument("--workers", type=_workers, default=1, metavar="W", help=f"training processes (default: 1){ranges}")
     parser.add_argument(
         "--gpus-per-trial", type=float, metavar="G", help="GPUs of each worker, also a part of one; 0 is the CPU"
     )

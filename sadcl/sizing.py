@@ -13,8 +13,44 @@ from sadcl.errors import UserError
 from sadcl.ray_backend import preflight
 from sadcl.runner import Where
 
+TIMEOUT = "SADCL_TIMEOUT_SECONDS"
+"""Environment variable: seconds that a worker may keep the others waiting, in place of 600."""
 
-def where(root: str, data_root: str | None, scale: str, workers: int, gpus: float | None, address: str | None) -> Where:
+
+def workers_of(text: str | int) -> tuple[int, int]:
+    """``8`` workers, or ``2:8``, as many of them as there is room for: the least, and the most or 0 for a fixed number.
+
+    Raises:
+        UserError: for something else.
+    """
+    least, colon, most = str(text).partition(":")
+    try:
+        found = int(least), int(most) if colon else 0
+    except ValueError:
+        raise UserError(f"--workers {text} is not possible: give a number, or a range such as 2:8.") from None
+    if found[0] < 1:
+        raise UserError(f"--workers {text} is not possible: at least 1.")
+    if colon and found[1] <= found[0]:
+        raise UserError(f"--workers {text} is not possible: the second number is the larger one, as in 2:8.")
+    return found
+
+
+def _timeout() -> int:
+    text = os.environ.get(TIMEOUT, "600")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{TIMEOUT} = {text!r} is not possible: give whole seconds, at least 1.")
+    return int(text)
+
+
+def where(
+    root: str,
+    data_root: str | None,
+    scale: str,
+    workers: int,
+    gpus: float | None,
+    address: str | None,
+    up_to: int = 0,
+) -> Where:
     """What a trial runs on; on a private cluster a GPU that is not there is found out now.
 
     Raises:
@@ -26,7 +62,7 @@ def where(root: str, data_root: str | None, scale: str, workers: int, gpus: floa
         gpus = 1.0 if here or (remote and scale == "full") else 0.0
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-trial {gpus:g} is not possible: 0, a part of one such as 0.25, or a whole number.")
-    if workers > 1 and 0 < gpus < 1:
+    if max(workers, up_to) > 1 and 0 < gpus < 1:
         raise UserError(
             f"--gpus-per-trial {gpus:g} with --workers {workers} is not possible: each worker needs a GPU of its own."
         )
@@ -42,7 +78,7 @@ def where(root: str, data_root: str | None, scale: str, workers: int, gpus: floa
         at_once = max(int(here / gpus), workers) if gpus and here else workers
         cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
     place = storage.absolute(data_root) if data_root is not None else None
-    return Where(storage.absolute(root), place, scale, workers, cpus, gpus)
+    return Where(storage.absolute(root), place, scale, workers, cpus, gpus, up_to, _timeout())
 
 
 def at_once(of: Where, address: str | None) -> int | None:

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pyarrow import fs
 
 from sadcl.errors import UserError
+
+PATIENCE = 60.0
+"""Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that is full, or a user's share of it."""
+_FINAL = {*FULL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+T = TypeVar("T")
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do it, and where the storage fails do it again, at growing distances, for :data:`PATIENCE` seconds.
+
+    Raises:
+        OSError: what it failed with at last; at once where waiting does not help, as on a full disk.
+    """
+    until, wait = time.monotonic() + PATIENCE, 0.5
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno in _FINAL or time.monotonic() + wait > until:
+                raise
+        time.sleep(wait)
+        wait = min(2 * wait, 8.0)
 
 
 def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
@@ -48,15 +76,30 @@ def join(root: str | os.PathLike[str], *parts: str) -> str:
     return "/".join([os.fspath(root).rstrip("/"), *parts])
 
 
-def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Write a file whole or not at all: a reader, or a crash, never sees half of it."""
+def make(uri: str | os.PathLike[str]) -> None:
+    """A folder, with those above it; nothing happens where it is there, or in an object store."""
+    system, path = resolve(uri)
+    if isinstance(system, fs.LocalFileSystem):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool = True) -> None:
+    """Write a file whole or not at all: a reader, or a crash, never sees half of it.
+
+    Args:
+        anew: make its folder where there is none; otherwise that is an error, which tells a disk that is no longer mounted
+            from a new place.
+    """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
         with system.open_output_stream(path) as stream:  # an object appears when its upload is closed
             stream.write(data)
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if anew:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    elif not target.parent.is_dir():
+        raise OSError(f"{str(target.parent)!r} is gone: is its disk still mounted?")
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(part, "wb") as file:
@@ -64,8 +107,12 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say whose
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error counts
+            part.unlink(missing_ok=True)
 
 
 def sweep(folder: str | os.PathLike[str], name: str = "") -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from sadcl.ray_backend.roll import here
 from sadcl.search.stopping import Stopping
 
 if TYPE_CHECKING:  # the board's process needs no torch
@@ -62,8 +63,7 @@ def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, st
         stopping: when trials of the search are stopped early.
         history: key, status and held-out mAP by epoch of the search's trials so far, oldest first.
     """
-    actor: Any = ray.remote(num_cpus=0)(_Board)
-    return Board(actor.remote(stopping, list(history)), stopping is not None)
+    return Board(here(_Board).remote(stopping, list(history)), stopping is not None)
 
 
 def drain(board: Board) -> list[dict[str, Any]]:

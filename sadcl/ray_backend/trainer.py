@@ -1,75 +1,168 @@
-"""Training on two workers or more: Ray Train runs the same loop in each."""
+"""Training on two workers or more: Ray Train runs the same loop in each, and what is lost is started again."""
 
 from __future__ import annotations
 
-import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray.train
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sadcl import runner
+from sadcl import runner, storage
 from sadcl.errors import TrialFailed
+from sadcl.ray_backend import places, roll
 from sadcl.ray_backend.board import Board, emitter
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
+from sadcl.training import Left
 
 RESTARTS = 3
-"""Times that a lost worker or node is replaced; the run goes on from its last checkpoint."""
+"""Times that a run is started again after workers or nodes were lost without anything saved in between."""
+TOGETHER = 3.0
+"""Seconds that a worker that fails stays, so that all that failed with it are known."""
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """On each worker: the loop; a failure that would only come again ends the run instead of starting it anew."""
-    trial, where = settings["trial"], settings["where"]
-    if runner.finished(trial, where) is None:
-        runner.execute(trial, where, emitter(settings["board"], trial))
-    ray.train.report({"key": trial.key})
+    """On each worker: the loop. To leave is no failure; a failure that would only come again has its row by now."""
+    trial, where, actor = settings["trial"], settings["where"], settings["roll"]
+    number = ray.train.get_context().get_world_rank()
+    ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
+    if runner.finished(trial, where) is not None:
+        return
+    try:
+        runner.execute(trial, where, emitter(settings["board"], trial), partial(roll.asked, actor))
+    except Left:
+        return
+    except TrialFailed:
+        actor.fail.remote(number)
+        time.sleep(TOGETHER)
+        raise
 
 
 def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) -> dict[str, Any]:
-    """Run a trial under TorchTrainer on a fixed number of workers, and give its row.
+    """Run a trial under TorchTrainer and give its row.
 
-    The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps.
+    The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps. Where a
+    node is taken away or lost, or there is room for more workers of a run that may have them, the run starts again from its
+    last checkpoint, as often as there is something new in it.
 
     Raises:
         TrialFailed: where it fails; the row has the cause.
     """
-    if (row := runner.finished(trial, where)) is None:
-        resources = {"CPU": float(where.cpus), **({"GPU": float(where.gpus)} if where.gpus else {})}
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"trial": trial, "where": where, "board": board},
-            scaling_config=ScalingConfig(
-                num_workers=where.workers,
-                use_gpu=where.gpus > 0,
-                resources_per_worker=resources,
-            ),
-            torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo", timeout_s=1800),
-            run_config=RunConfig(
-                name=f"{trial.key}-{os.getpid()}",
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=RESTARTS),
-            ),
-        )
-        failure: Exception | None = None
+    emit = emitter(board, trial)
+
+    def say(text: str) -> None:
+        if emit is not None:
+            emit({"key": trial.key, "note": text})
+
+    failures, saved = 0, _saved(trial, where)
+    while (row := runner.finished(trial, where)) is None:
         try:
-            trainer.fit()
-        except Exception as error:  # what Train raises differs by what was lost
-            failure = error
-        row = runner.finished(trial, where)
-        if row is None:
-            cause = _cause(failure) if failure is not None else "the workers ended without a result"
-            runner.fail(trial, where, cause)
+            size = places.workers(where, say)
+            cause, final = _attempt(trial, replace(where, workers=size), scratch, board, say)
+        except TrialFailed as error:
+            cause, final = str(error), True
+        before, saved = saved, _saved(trial, where)
+        if not cause:
+            continue
+        failures = 1 if saved != before else failures + 1
+        if runner.finished(trial, where) is None and (final or failures > RESTARTS):
+            _record(trial, where, cause)
             raise TrialFailed(cause)
+        if not final:
+            say(f"{cause}; starts again from its last checkpoint")
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
 
 
-def _cause(failure: Exception) -> str:
-    """The first worker's own words where there are any, else the last line of Ray's."""
+def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None]) -> tuple[str, bool]:
+    """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
+    actor = roll.open_roll()
+    # a group of a size that there was room for, and no longer is, must not be waited for
+    limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0 if where.up_to else -1}
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"trial": trial, "where": where, "board": board, "roll": actor},
+        scaling_config=ScalingConfig(
+            num_workers=where.workers, use_gpu=where.gpus > 0, resources_per_worker=places.resources(where)
+        ),
+        torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo", timeout_s=where.timeout),
+        run_config=RunConfig(
+            name=f"{trial.key}-{uuid.uuid4().hex[:8]}",  # Ray would go on with its own state under a name that it knows
+            storage_path=scratch,
+            failure_config=FailureConfig(**limits),
+        ),
+    )
+    failure: Exception | None = None
+    with places.Lookout(where, actor):
+        try:
+            trainer.fit()
+        except Exception as error:  # what Train raises differs by what was lost
+            failure = error
+    try:
+        came, failed, reason = roll.look(actor)
+    except RayError:
+        came, failed, reason = {}, set(), ""
+    own = _own(failure)
+    if own is not None and own.final:
+        return str(own), True
+    if reason:  # it was to leave, and has, or was lost on the way
+        say(f"{reason}: goes on from its last checkpoint")
+        return "", False
+    if failure is None:
+        return ("" if runner.finished(trial, where) else "the workers ended without a result"), False
+    return _who(failure, own, came, failed) or _cause(failure), False
+
+
+def _record(trial: Trial, where: Where, cause: str) -> None:
+    try:
+        runner.fail(trial, where, cause)
+    except OSError:  # of a disk that is full: the row says `running`, and the run goes on when it is started again
+        return
+
+
+def _saved(trial: Trial, where: Where) -> list[Any]:
+    """What there is to go on from."""
+    try:
+        return [storage.mark(storage.join(runner.folder(trial, where), *state.split("/"))) for state in runner.STATES]
+    except OSError:
+        return []
+
+
+def _who(failure: Exception, own: TrialFailed | None, came: dict[int, str], failed: set[int]) -> str:
+    """Which workers are gone or keep the others waiting, and where; nothing where all that came have failed themselves."""
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    if gone := sorted({node for node in came.values() if node not in alive}):
+        return f"{places.named(gone)} was lost"
+    missing = {number: node for number, node in sorted(came.items()) if number not in failed}
+    if not missing or own is None:
+        return ""
+    dead = getattr(failure, "worker_failures", {}).keys() - failed
+    words = [
+        f"worker {number} on {places.named([node])} {'was lost' if number in dead else 'has not arrived'}"
+        for number, node in missing.items()
+    ]
+    return f"{', '.join(words)} ({own})"
+
+
+def _own(failure: Exception | None) -> TrialFailed | None:
+    """The first worker's own words, those of one that says what is wrong before those of one that only lost another."""
     found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
     own = [inner for error in found for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
-    words = str(own[0] if own else found[0] if found else failure).strip()
-    return words if own else f"{type(failure).__name__}: {words.splitlines()[-1] if words else 'no message'}"
+    return next((error for error in own if error.final), own[0] if own else None)
+
+
+def _cause(failure: Exception) -> str:
+    """A worker's own words where there are any, else the last line of Ray's."""
+    if (own := _own(failure)) is not None:
+        return str(own)
+    found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
+    words = str(found[0] if found else failure).strip()
+    return f"{type(failure).__name__}: {words.splitlines()[-1] if words else 'no message'}"

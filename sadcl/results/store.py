@@ -45,6 +45,7 @@ class RunWriter:
             "started": before[0]["started"] if before else now,
             "schema_version": schema.VERSION,
         }
+        self._begun = False
         self._epochs = {(e["stage"], e["epoch"]): e for e in _rows(root, "epochs", key)}
         if not ends:
             for table in schema.TABLES:
@@ -73,7 +74,14 @@ class RunWriter:
         self._write("trials", [self.row])
 
     def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
-        _put(self.root, table, self.key, schema.table(table, rows))
+        content = schema.table(table, rows)
+        storage.patiently(lambda: self._put(table, content))
+
+    def _put(self, table: str, content: pa.Table) -> None:
+        if self._begun and not storage.exists(_uri(self.root, "trials", self.key)):
+            raise OSError(f"{self.root!r} no longer holds this run's row: is its disk still mounted?")
+        _put(self.root, table, self.key, content)
+        self._begun = True
 
 
 def read(root: str, table: str) -> pa.Table:

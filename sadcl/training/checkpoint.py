@@ -19,10 +19,14 @@ LABEL_FIRST = ("transformer.query_LD", "classifier.", "prototypes.")
 
 
 def save(uri: str, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all into a folder that is there; a storage that fails is waited for.
+
+    Raises:
+        OSError: where it fails for :data:`sadcl.storage.PATIENCE` seconds, or is full.
+    """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    storage.write(uri, buffer.getbuffer())
+    storage.patiently(lambda: storage.write(uri, buffer.getbuffer(), anew=False))
 
 
 def load(uri: str) -> dict[str, Any]:
@@ -138,6 +142,6 @@ def digest(uri: str) -> str:
 
 def _bytes(uri: str) -> bytes:
     try:
-        return storage.read(uri)
+        return storage.patiently(lambda: storage.read(uri))
     except OSError as error:
         raise UserError(f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt.") from None

@@ -22,7 +22,7 @@ from sadcl.data import MultiLabelData
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.model import SADCL
-from sadcl.training import agreement, checkpoint, selection
+from sadcl.training import agreement, checkpoint, meeting, selection
 from sadcl.training.engine import Diverged, Training, autocast, first_prototypes, shared_state, train_step
 from sadcl.training.optim import adamw, averaged, one_cycle
 from sadcl.training.snapshot import Progress, own_state, restore, snapshot
@@ -70,7 +70,7 @@ Heartbeat = Callable[[int, int, int, int], None]
 
 
 MEETING = 50
-"""Steps between two looks at whether the workers still agree and whether the state is to be saved."""
+"""Steps at most between two looks at whether the workers still agree, and whether the state is to be saved."""
 SAVE_SECONDS = 600.0
 """Within an epoch the state is saved this often; at its end always."""
 
@@ -84,6 +84,7 @@ def fit(
     test: bool = False,
     report: Report | None = None,
     heartbeat: Heartbeat | None = None,
+    ask: meeting.Ask | None = None,
     device: str | None = None,
     loader_workers: int = 0,
 ) -> Outcome:
@@ -99,6 +100,7 @@ def fit(
         test: evaluate the selected weights on the test split at the end, once.
         report: called after each epoch that was trained now; a text stops the run.
         heartbeat: called after each step.
+        ask: called every few seconds; a text saves the state and leaves.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
         loader_workers: processes that decode images; 0 decodes in this one.
 
@@ -106,12 +108,13 @@ def fit(
         UserError: for a split without images, a device that is not there, or a checkpoint that does not fit.
         Diverged: for a loss that is not finite.
         Disagreement: where workers no longer hold the same bank, prototypes or weights.
+        Left: where it was asked to leave; the same call goes on, on any number of workers.
     """
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
     where = pick_device(device)
     share = {"rank": distributed.rank(), "world": distributed.world_size(), "workers": loader_workers, "device": where}
-    watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat}
+    watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat, "ask": ask}
     given = config.model.start
     if config.stage2.epochs == 0 and stage1 is not None:
         return _adopted(config, data, stage1, folder, share, test)
@@ -155,13 +158,15 @@ def _stage(
     *,
     report: Report | None,
     heartbeat: Heartbeat | None,
+    ask: meeting.Ask | None,
     start: str | None = None,
     test: bool = False,
 ) -> Outcome:
     stage = config.stage1 if number == 1 else config.stage2
     loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
     state = storage.join(folder, "state.pt")
-    resume = _first_says(storage.exists(state), share["device"])  # a network disk may show a file late
+    storage.make(folder)
+    resume = meeting.first_says(storage.exists(state), share["device"])  # a network disk may show a file late
     training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
     progress = Progress()
     if resume:
@@ -179,11 +184,21 @@ def _stage(
         if distributed.rank() == 0:
             checkpoint.save(state, snapshot(training, progress, own))
 
+    meetings = meeting.Meetings(training.step, MEETING)
+
     def meet() -> None:
+        if training.step < meetings.next and progress.step < loader.steps:
+            return
         agreement.check(shared_state(training), training.step)
-        if _first_says(time.monotonic() - clock >= SAVE_SECONDS, training.device):
+        reason = ask() if ask is not None and distributed.rank() == 0 else None
+        old = time.monotonic() - clock >= SAVE_SECONDS
+        due, leave = meetings.agree(training.step, training.device, old, bool(reason))
+        if due or leave:
             _check_totals(training, progress)  # nothing that is lost is saved over what was good
             save()
+        if leave:
+            meeting.barrier()
+            raise meeting.Left(reason or "as the first worker was told")
 
     while not progress.done:
         began = time.monotonic()
@@ -203,15 +218,15 @@ def _stage(
         reason = None
         if report is not None and distributed.rank() == 0:
             reason = report(Epoch(number, progress.epoch, stage.epochs, metrics))
-        if _first_says(bool(reason), training.device) and not progress.done:
+        if meeting.first_says(bool(reason), training.device) and not progress.done:
             progress.done, progress.stopped = True, reason or "as the first worker was told"
         save()
-        _barrier()
+        meeting.barrier()
 
     best = progress.best
     selection.save_last(training, data, progress.epoch, best["weights"], folder)
     tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
-    _barrier()
+    meeting.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
         stage=number,
@@ -229,13 +244,14 @@ def _stage(
 def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, share: dict[str, Any], test: bool) -> Outcome:
     """A run that is its stage 1, which others share: nothing is trained, and its figures and weights are that run's."""
     content = checkpoint.load(stage1)
+    storage.make(folder)
     if distributed.rank() == 0:
         checkpoint.save(storage.join(folder, "best.pt"), content)
-    _barrier()
+    meeting.barrier()
     steps = build.loader(config, data.train, training=True, **share).steps
     training = prepare(1, config, data.labels, share["device"], steps, resume=True)
     tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
-    _barrier()
+    meeting.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
         stage=1,
@@ -314,8 +330,7 @@ def _train_epoch(
         progress.step += 1
         if heartbeat is not None and distributed.rank() == 0:
             heartbeat(training.stage, epoch, progress.step, loader.steps)
-        if training.step % MEETING == 0:
-            meet()
+        meet()
     _check_totals(training, progress)
     metrics = {name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"}
     if training.bank is not None and isinstance(training.network, SADCL):
@@ -358,18 +373,6 @@ def _share_buffers(training: Training) -> None:
         for buffer in module.buffers() if module is not None else ():
             if buffer.device.type == training.device.type:
                 dist.broadcast(buffer, src=0)
-
-
-def _first_says(yes: bool, device: torch.device) -> bool:
-    """The first worker's answer, on all; a collective call."""
-    if distributed.world_size() == 1:
-        return yes
-    return bool(distributed.global_sum(torch.tensor(yes and distributed.rank() == 0, dtype=torch.int64, device=device)))
-
-
-def _barrier() -> None:
-    if distributed.world_size() > 1:
-        dist.barrier()
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -1,0 +1,143 @@
+"""Room for workers: how many there are now, and whether nodes come or go while a run is under way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray._private.state import state as cluster_state
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+
+from sadcl.errors import TrialFailed
+from sadcl.ray_backend import preflight, roll
+from sadcl.runner import Where
+
+WAIT = 1800.0
+"""Seconds that a run waits for the room that it needs at least."""
+SETTLE = 5.0
+"""Seconds without a new place until a run of a varying number of workers starts."""
+GROW = 60.0
+"""Seconds at least that a run trains before it is started again because there is more room."""
+LOOK = 2.0
+
+
+def resources(where: Where) -> dict[str, float]:
+    """What each worker reserves."""
+    return {"CPU": float(where.cpus), **({"GPU": float(where.gpus)} if where.gpus else {})}
+
+
+class Places:
+    """Places for single workers, reserved as soon as there are any, and given back when the block ends.
+
+    While they wait, an autoscaler sees that they are wanted.
+    """
+
+    def __init__(self, where: Where, count: int) -> None:
+        self.groups: list[PlacementGroup] = [placement_group([resources(where)]) for _ in range(count)]
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for group in self.groups:
+            remove_placement_group(group)
+
+    def ready(self) -> int:
+        states = [placement_group_table(group).get("state") for group in self.groups]
+        return states.count("CREATED")
+
+
+def workers(where: Where, say: Callable[[str], None]) -> int:
+    """The number of workers to start with; waits for the least.
+
+    Raises:
+        TrialFailed: where the room for them does not come within :data:`WAIT` seconds.
+    """
+    if not where.up_to:
+        _until(lambda: _room(where) >= where.workers, where, say)
+        return where.workers
+    with Places(where, where.up_to) as places:
+        since, ready = time.monotonic(), 0
+
+        def settled() -> bool:
+            nonlocal since, ready
+            if (now := places.ready()) != ready:
+                since, ready = time.monotonic(), now
+            return ready == where.up_to or (ready >= where.workers and time.monotonic() - since > SETTLE)
+
+        _until(settled, where, say)
+    return ready
+
+
+def _room(where: Where) -> int:
+    """Workers that the nodes take, empty; what others use of them comes free, and Ray waits for that."""
+    return sum(preflight.room(where, node["Resources"], where.cpus) for node in ray.nodes() if node["Alive"])
+
+
+def _until(enough: Callable[[], bool], where: Where, say: Callable[[str], None]) -> None:
+    began, said = time.monotonic(), False
+    while not enough():
+        waited = time.monotonic() - began
+        if waited > WAIT:
+            raise TrialFailed(
+                f"The cluster has had no room for {where.workers} worker(s) for {WAIT / 60:.0f} minutes. Start nodes, or "
+                "lower --workers, and give the same command again; it goes on from the last checkpoint."
+            )
+        if not said and waited > 2 * SETTLE:
+            say(f"waits for the room that {where.workers} worker(s) need")
+            said = True
+        time.sleep(0.2)
+
+
+class Lookout(threading.Thread):
+    """While a run is under way: asks its workers to leave when a node of theirs is to be taken away, or when more fit.
+
+    Args:
+        where: with the number of workers that it runs on now.
+        actor: from :func:`sadcl.ray_backend.roll.open_roll`.
+    """
+
+    def __init__(self, where: Where, actor: Any) -> None:
+        super().__init__(daemon=True)
+        self.where, self.actor, self.over = where, actor, threading.Event()
+
+    def __enter__(self) -> Lookout:
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.over.set()
+        self.join(timeout=30)
+
+    def run(self) -> None:
+        try:
+            while len(roll.look(self.actor)[0]) < self.where.workers:
+                if self.over.wait(LOOK):
+                    return
+            with Places(self.where, max(self.where.up_to - self.where.workers, 0)) as more:
+                if (reason := self._reason(more)) is not None:
+                    ray.get(self.actor.leave.remote(reason))
+        except RayError:  # the cluster is gone, and the run with it
+            return
+
+    def _reason(self, more: Places) -> str | None:
+        began, before = time.monotonic(), 0
+        while not self.over.wait(LOOK):
+            nodes = set(roll.look(self.actor)[0].values())
+            if going := sorted(nodes & set(cluster_state.get_draining_nodes())):
+                return f"{named(going)} is to be taken away"
+            ready = more.ready()
+            if ready and ready == before and time.monotonic() - began > GROW:
+                return f"there is room for {ready} more worker(s)"
+            before = ready
+        return None
+
+
+def named(nodes: list[str]) -> str:
+    """Nodes by their addresses."""
+    known = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    return ", ".join(f"node {known.get(node, 'unknown')} ({node[:6]})" for node in nodes)
