@@ -108,7 +108,8 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool =
             os.fsync(file.fileno())
         os.replace(part, target)
     except OSError as error:
-        error.filename = error.filename or str(target)  # a full disk does not say whose
+        if error.errno is not None and error.filename is None:  # a full disk does not say whose
+            error.filename = str(target)
         raise
     finally:
         with contextlib.suppress(OSError):  # the first error counts

@@ -1,5 +1,7 @@
 """Files appear whole or not at all."""
 
+import errno
+import os
 import threading
 
 import pytest
@@ -68,3 +70,37 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 def test_unknown_scheme_is_a_users_error():
     with pytest.raises(UserError, match="nowhere://x"):
         storage.resolve("nowhere://x")
+
+
+def test_what_fails_for_a_while_is_tried_again_and_what_waiting_cannot_help_is_not(monkeypatch):
+    now, asked = [0.0], []
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def write(until, number):
+        asked.append(now[0])
+        if now[0] < until:
+            raise OSError(number, os.strerror(number))
+        return "written"
+
+    assert storage.patiently(lambda: write(30, errno.EROFS)) == "written"
+    assert 30 <= now[0] < 40
+    assert asked[:5] == [0, 0.5, 1.5, 3.5, 7.5]
+    with pytest.raises(OSError, match="Input/output"):
+        storage.patiently(lambda: write(1000, errno.EIO))
+    assert 45 < now[0] - asked[8] <= storage.PATIENCE
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES):
+        before = len(asked)
+        with pytest.raises(OSError):
+            storage.patiently(lambda number=number: write(1e9, number))
+        assert len(asked) == before + 1
+
+
+def test_a_folder_that_is_gone_is_not_made_anew_where_it_was_there(tmp_path):
+    gone = tmp_path / "mounted" / "run"
+    with pytest.raises(OSError, match="is gone: is its disk still mounted"):
+        storage.write(str(gone / "state.pt"), b"1", anew=False)
+    assert not gone.exists()
+    storage.make(str(gone))
+    storage.write(str(gone / "state.pt"), b"1", anew=False)
+    assert storage.read(str(gone / "state.pt")) == b"1"

@@ -1,0 +1,223 @@
+"""What happens to a run when parts of its cluster fail: real nodes, real training, real disks; kill -9 and unmounting."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from sadcl import results
+from tests.cluster.nodes import PLAIN, Cluster, epochs, train_file, until
+
+LONG = {"optim.batch_size": 4, "stage1.epochs": 4, "stage2.epochs": 40}
+"""Twelve steps an epoch, and long enough for all that happens to it."""
+
+
+def call(*words):
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own, which can be filled, made read-only and taken away."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=False).returncode:
+        pytest.skip("this machine lets nobody mount anything")
+    yield folder
+    while subprocess.run(["umount", "-l", folder], check=False, capture_output=True).returncode == 0:
+        continue
+
+
+@pytest.fixture
+def cluster(tmp_path, cache):
+    found = Cluster(tmp_path, cache)
+    found.start(found.head, cpus=0)
+    yield found
+    found.stop()
+
+
+def ended(root):
+    (row,) = results.read(root, "trials").to_pylist()
+    assert row["status"] == "complete", row["cause"]
+    return {name: row[name] for name in ("val_mAP", "test_mAP", "test_mAP_step", "epoch", "weights", "epochs_done")}
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
+    """The short one: a private cluster of this machine, the figures of one worker that nobody disturbs."""
+    exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", "optim.batch_size": 4}
+    file, root = train_file(tmp_path, **exact), tmp_path / "two"
+    command("python", file, "--storage", "one")
+    with open(tmp_path / "log", "w") as log:
+        words = [sys.executable, file, "--workers", "2", "--storage", "two"]
+        process = subprocess.Popen(words, cwd=tmp_path, env=command.environment, stdout=log, stderr=subprocess.STDOUT)
+    until(lambda: len(epochs(root)) >= 2, process=process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    trains = [child for child in children if "TrainWorker" in " ".join(child.cmdline())]
+    assert len(trains) == 2
+    trains[1].kill()
+    assert process.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
+    said = (tmp_path / "log").read_text()
+    assert "starts again from its last checkpoint" in said
+    one, two = epochs(tmp_path / "one"), epochs(root)
+    assert one.keys() == two.keys()
+    for at, row in one.items():
+        assert two[at]["loss"] == pytest.approx(row["loss"], rel=1e-9)
+    assert ended(root)["test_mAP"] == pytest.approx(ended(tmp_path / "one")["test_mAP"], rel=1e-9)
+
+
+class Run:
+    """A run that is disturbed: knows where it is, and how long it takes until it is further than before."""
+
+    def __init__(self, cluster, process, root):
+        self.cluster, self.process, self.root, self.lost = cluster, process, root, {}
+
+    def further(self, by=1, seconds=400):
+        least = len(epochs(self.root)) + by
+        until(lambda: len(epochs(self.root)) >= least, seconds, self.process)
+
+    def trainers(self):
+        return until(lambda: len(t := self.cluster.trainers()) == 2 and t, process=self.process)
+
+    def disturbed(self, name, act, says=""):
+        """Do it in mid-training; nothing that was there changes, and it goes on."""
+        before, heard, began = epochs(self.root), len(self.cluster.log), time.monotonic()
+        act()
+        self.further()
+        self.lost[name] = time.monotonic() - began
+        print(f"{name}: {self.lost[name]:.1f} s until it was further", flush=True)
+        now = epochs(self.root)
+        assert {at: now[at] for at in before} == before
+        assert says in self.cluster.log[heard:], self.cluster.log[heard:]
+        self.further()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
+def test_one_run_outlives_them_all_and_ends_with_the_same_bits(tmp_path, cluster, disk):
+    file = train_file(tmp_path, **LONG)
+    addresses = (f"127.0.0.{number}" for number in itertools.count(3))
+    for _ in range(3):
+        cluster.start(next(addresses))
+    quiet = tmp_path / "quiet"
+    began = time.monotonic()
+    undisturbed = cluster.run(file, "--workers", 2, "--storage", quiet)
+    assert undisturbed.wait(900) == 0, cluster.log[-3000:]
+    print(f"undisturbed: {time.monotonic() - began:.1f} s", flush=True)
+
+    root = disk / "runs"
+    process = cluster.run(file, "--workers", 2, "--storage", root, SADCL_TIMEOUT_SECONDS="20")
+    run = Run(cluster, process, root)
+    run.further(2)
+
+    run.disturbed("worker killed", lambda: list(run.trainers().values())[1].kill(), "starts again from its last")
+
+    def power():
+        cluster.kill(list(run.trainers())[1])
+
+    run.disturbed("node killed", power, "was lost; starts again from its last checkpoint")
+    cluster.start(next(addresses))
+
+    going = next(iter(run.trainers()))
+    node = cluster.ids()[going]
+
+    def drain():
+        words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"]
+        cluster.call("ray", "drain-node", "--address", cluster.address, "--node-id", node, *words)
+
+    run.disturbed("node drained", drain, f"node {going} ({node[:6]}) is to be taken away: goes on from its last checkpoint")
+    assert going not in run.trainers()
+    cluster.kill(going)
+    cluster.start(next(addresses))
+
+    def read_only():
+        until(lambda: not subprocess.run(["mount", "-o", "remount,ro", disk], check=False, capture_output=True).returncode)
+        time.sleep(30)
+        call("mount", "-o", "remount,rw", disk)
+
+    run.disturbed("storage read-only for 30 s", read_only)
+
+    def unmounted():
+        there = tmp_path / "there"
+        there.mkdir()
+        call("mount", "--bind", disk, there)
+        call("umount", "-l", disk)
+        time.sleep(30)
+        assert not list(disk.rglob("*.pt")), "written to what lies below"
+        call("mount", "--bind", there, disk)
+        call("umount", "-l", there)
+
+    run.disturbed("storage unmounted for 30 s", unmounted)
+    run.disturbed("worker hangs", lambda: list(run.trainers().values())[1].send_signal(signal.SIGSTOP), "has not arrived")
+
+    def late():
+        trains = run.trainers()
+        for address in [a for a in cluster.nodes if a not in trains and a != cluster.head] + [list(trains)[1]]:
+            cluster.kill(address)
+        time.sleep(20)
+        cluster.start(next(addresses))
+
+    run.disturbed("node killed, another joins 20 s later", late)
+    assert process.wait(900) == 0, cluster.log[-3000:]
+    assert epochs(root) == epochs(quiet)
+    assert ended(root) == ended(quiet)
+    said = [line for line in cluster.log.splitlines() if ": stage " in line and " epoch " in line and "/" in line]
+    assert len(said) <= 44 + 7  # at most the epoch under way is trained again
+    assert not list(root.rglob("state.pt"))
+
+
+@pytest.mark.soak
+def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_room(tmp_path, disk, command):
+    file, root = train_file(tmp_path, **LONG | {"stage2.epochs": 6}), disk / "runs"
+    command("python", file, "--storage", "quiet")
+    words = [sys.executable, file, "--storage", root]
+    process = subprocess.Popen(words, cwd=tmp_path, env=command.environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: len(epochs(root)) >= 2, process=process)
+    with open(disk / "other", "wb") as other:  # of somebody else
+        free = shutil.disk_usage(disk).free
+        other.write(bytes(free))
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "failed: The storage is full: [Errno 28] No space left on device: " in said
+    assert "make room and give the same command again" in said
+    assert "Traceback" not in said
+    before = epochs(root)
+    (disk / "other").unlink()
+    command("python", file, "--storage", root)
+    now = epochs(root)
+    assert {at: now[at] for at in before} == before
+    assert now == epochs(tmp_path / "quiet")
+    assert ended(root) == ended(tmp_path / "quiet")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path, cluster):
+    """2 workers, then 3, then 2: the figures of one worker that nobody disturbs."""
+    exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", **LONG}
+    file = train_file(tmp_path, before="from sadcl.ray_backend import places; places.GROW = 5.0", **exact)
+    quiet, root = tmp_path / "quiet", tmp_path / "runs"
+    environment = PLAIN | {"XDG_CACHE_HOME": cluster.environment["XDG_CACHE_HOME"], "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, file, "--storage", quiet]
+    subprocess.run(words, env=environment, cwd=tmp_path, check=True, capture_output=True)
+    for number in (3, 4):
+        cluster.start(f"127.0.0.{number}")
+    process = cluster.run(file, "--workers", "2:3", "--storage", root)
+    run = Run(cluster, process, root)
+    run.further(2)
+    run.disturbed("more room", lambda: cluster.start("127.0.0.5"), "there is room for 1 more worker(s): goes on")
+    assert len(cluster.trainers()) == 3
+    run.disturbed("node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; starts again")
+    assert len(cluster.trainers()) == 2
+    assert process.wait(900) == 0, cluster.log[-3000:]
+    one, many = epochs(quiet), epochs(root)
+    assert one.keys() == many.keys()
+    for at, row in one.items():
+        for name in ("loss", "anchors", "admitted"):
+            assert many[at].get(name) == pytest.approx(row.get(name), rel=1e-9)
+    assert ended(root)["test_mAP"] == pytest.approx(ended(quiet)["test_mAP"], rel=1e-9)
