@@ -81,17 +81,17 @@ class Cluster:
 
     def start(self, address, cpus=1):
         number = next(self.numbers)
-        agent = str(self.port + 2 + number)
+        agent = str(self.port + 3 + number)
         words = [*self.inside(address), "ray", "start", "--block", "--disable-usage-stats", f"--node-ip-address={address}"]
         words += ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={cpus}"]
         words += ["--num-gpus=0", f"--dashboard-agent-listen-port={agent}"]
         if address == self.head:
             words += ["--head", f"--port={self.port}", f"--temp-dir={self.short.name}/ray", "--include-dashboard=false"]
-            words += [f"--ray-client-server-port={self.port + 1}"]
+            words += [f"--ray-client-server-port={self.port + 1}", f"--dashboard-port={self.port + 2}"]
         else:
             words += [f"--address={self.address}"]
         more = {"GLOO_SOCKET_IFNAME": "eth0"} if self.namespaces else {}
-        for attempt in range(3):  # on a busy machine Ray's own 30 seconds are too few
+        for attempt in range(6):  # on a busy machine Ray's own 30 seconds are too few
             log = open(self.folder / f"node{number}-{attempt}.log", "w")  # noqa: SIM115
             process = subprocess.Popen(
                 words, env=self.environment | more, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
@@ -100,7 +100,8 @@ class Cluster:
             said = until(lambda log=log, p=process: "runtime started" in Path(log.name).read_text() or p.poll(), 200)
             if said is True:
                 return address
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(Path(log.name).read_text()[-2000:])
 
     def processes(self, address):
