@@ -1,6 +1,8 @@
 """What happens to a run when parts of its cluster fail: real nodes, real training, real disks; kill -9 and unmounting."""
 
+import contextlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -13,6 +15,8 @@ import pytest
 
 from sadcl import results
 from tests.cluster.nodes import PLAIN, Cluster, epochs, train_file, until
+from tests.ray_backend.test_nothing_lost import optuna_has
+from tests.ray_backend.test_study import PHASES, count, rows
 
 LONG = {"optim.batch_size": 4, "stage1.epochs": 4, "stage2.epochs": 40}
 """Twelve steps an epoch, and long enough for all that happens to it."""
@@ -42,6 +46,12 @@ def cluster(tmp_path, cache):
     found.stop()
 
 
+def words_of(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def ended(root):
     (row,) = results.read(root, "trials").to_pylist()
     assert row["status"] == "complete", row["cause"]
@@ -58,7 +68,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
         process = subprocess.Popen(words, cwd=tmp_path, env=command.environment, stdout=log, stderr=subprocess.STDOUT)
     until(lambda: len(epochs(root)) >= 2, process=process)
     children = psutil.Process(process.pid).children(recursive=True)
-    trains = [child for child in children if "TrainWorker" in " ".join(child.cmdline())]
+    trains = [child for child in children if "TrainWorker" in words_of(child)]
     assert len(trains) == 2
     trains[1].kill()
     assert process.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
@@ -221,3 +231,41 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
         for name in ("loss", "anchors", "admitted"):
             assert many[at].get(name) == pytest.approx(row.get(name), rel=1e-9)
     assert ended(root)["test_mAP"] == pytest.approx(ended(quiet)["test_mAP"], rel=1e-9)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_study_outlives_its_whole_cluster_and_optunas_journal(tmp_path, cluster, cache, study_file):
+    """Head, driver and all nodes at once, and what Optuna kept on the head's own disk; another cluster goes on."""
+    file, root = study_file(**{"stage1.epochs": 4, "stage2.epochs": 8}), tmp_path / "runs"
+    cluster.start("127.0.0.3")
+    process = cluster.run(file, "--storage", root)
+
+    def tried():
+        return [row for row in rows(root) if row["phase"] == "search" and row["status"] == "complete"]
+
+    until(tried, 600, process)
+    process.kill()
+    for address in list(cluster.nodes):
+        cluster.kill(address)
+    process.wait(30)
+    before = {row["key"]: row for row in rows(root) if row["status"] == "complete"}
+    shutil.rmtree(root / "optuna")
+    another = Cluster(tmp_path, cache, "127.0.0.12")
+    try:
+        another.start(another.head, cpus=0)
+        another.start("127.0.0.13")
+        began = time.monotonic()
+        process = another.run(file, "--storage", root)
+        until(lambda: len([row for row in rows(root) if row["status"] == "complete"]) > len(before), 600, process)
+        print(f"head lost: {time.monotonic() - began:.1f} s until another run was complete", flush=True)
+        assert process.wait(900) == 0, another.log[-3000:]
+    finally:
+        another.stop()
+    found = rows(root)
+    assert count(found) == PHASES
+    assert {row["status"] for row in found} == {"complete"}
+    assert {row["key"]: row for row in found if row["key"] in before} == before
+    assert optuna_has(root) == {
+        row["key"]: (json.loads(row["params"]), "complete", row["val_mAP"]) for row in found if row["phase"] == "search"
+    }
