@@ -141,21 +141,24 @@ def _who(failure: Exception, own: TrialFailed | None, came: dict[int, str], fail
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     if gone := sorted({node for node in came.values() if node not in alive}):
         return f"{places.named(gone)} was lost"
-    missing = {number: node for number, node in sorted(came.items()) if number not in failed}
-    if not missing or own is None:
-        return ""
-    dead = getattr(failure, "worker_failures", {}).keys() - failed
-    words = [
-        f"worker {number} on {places.named([node])} {'was lost' if number in dead else 'has not arrived'}"
-        for number, node in missing.items()
-    ]
-    return f"{', '.join(words)} ({own})"
+    errors = getattr(failure, "worker_failures", {})
+    dead = {number for number, error in errors.items() if not _failures(error)} & came.keys() - failed
+    if missing := dead or (came.keys() - failed if own is not None else set()):
+        how = "was lost" if dead else "has not arrived"
+        words = [f"worker {number} on {places.named([came[number]])} {how}" for number in sorted(missing)]
+        return ", ".join(words) + ("" if dead else f" ({own})")
+    return ""
+
+
+def _failures(error: Exception) -> list[TrialFailed]:
+    """A worker's own words, which Ray has packed into others."""
+    return [inner for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
 
 
 def _own(failure: Exception | None) -> TrialFailed | None:
     """The first worker's own words, those of one that says what is wrong before those of one that only lost another."""
     found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
-    own = [inner for error in found for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
+    own = [inner for error in found for inner in _failures(error)]
     return next((error for error in own if error.final), own[0] if own else None)
 
 

@@ -73,6 +73,7 @@ def test_who_is_gone_and_who_keeps_the_others_waiting_is_said(monkeypatch):
     said = trainer._who(failure, timed_out, came, {0})
     assert said == "worker 1 on node 10.0.0.2 (222222) has not arrived (RuntimeError: Timed out)"
     failure.worker_failures[1] = lost
-    assert "worker 1 on node 10.0.0.2 (222222) was lost" in trainer._who(failure, timed_out, came, {0})
+    assert trainer._who(failure, timed_out, came, {0}) == "worker 1 on node 10.0.0.2 (222222) was lost"
+    assert trainer._who(failure, None, came, set()) == "worker 1 on node 10.0.0.2 (222222) was lost"
     assert trainer._who(failure, timed_out, came, {0, 1}) == ""
     assert trainer._who(failure, timed_out, {**came, 1: "3" * 8}, {0}) == "node 10.0.0.3 (333333) was lost"
