@@ -72,11 +72,12 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         if not cause:
             continue
         failures = 1 if saved != before else failures + 1
-        if runner.finished(trial, where) is None and (final or failures > RESTARTS):
+        if runner.finished(trial, where) is not None:
+            continue
+        if final or failures > RESTARTS:
             _record(trial, where, cause)
             raise TrialFailed(cause)
-        if not final:
-            say(f"{cause}; starts again from its last checkpoint")
+        say(f"{cause}; starts again from its last checkpoint")
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
