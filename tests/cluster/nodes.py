@@ -60,7 +60,7 @@ class Cluster:
     def __init__(self, folder, cache, head="127.0.0.2", namespaces=False):
         self.short = tempfile.TemporaryDirectory(prefix="r")  # names of sockets below it may have 107 characters
         self.folder, self.head, self.namespaces = folder, head, namespaces
-        self.nodes, self.numbers = {}, itertools.count()
+        self.nodes, self.drivers, self.numbers = {}, [], itertools.count()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = 12000 + probe.getsockname()[1] % 18000
@@ -147,15 +147,18 @@ print("ids", *[f"{n['NodeManagerAddress']}={n['NodeID']}" for n in ray.nodes() i
         """A driver in the background, whose output is in ``log``."""
         words = [*self.inside(self.head), sys.executable, str(file), *map(str, words), "--address", self.address]
         log = open(self.folder / "log", "w")  # noqa: SIM115
-        return subprocess.Popen(
-            words, cwd=self.folder, env=self.environment | environment, stdout=log, stderr=subprocess.STDOUT
+        self.drivers.append(
+            subprocess.Popen(words, cwd=self.folder, env=self.environment | environment, stdout=log, stderr=subprocess.STDOUT)
         )
+        return self.drivers[-1]
 
     @property
     def log(self):
         return (self.folder / "log").read_text()
 
     def stop(self):
+        for driver in self.drivers:
+            driver.kill()
         for address in list(self.nodes):
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in self.processes(address):
