@@ -34,7 +34,7 @@ class _Roll:
 
 def here(actor: type) -> Any:
     """An actor without resources on this node, which the run needs in any case; elsewhere it might be lost alone."""
-    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # soft is hardly heeded
     remote: Any = ray.remote(num_cpus=0)(actor)
     return remote.options(scheduling_strategy=beside)
 

@@ -22,7 +22,7 @@ from sadcl.runner import Where
 from sadcl.search.trial import Trial
 from sadcl.training import Left
 
-RESTARTS = 3
+RESTARTS = 5
 """Times that a run is started again after workers or nodes were lost without anything saved in between."""
 TOGETHER = 3.0
 """Seconds that a worker that fails stays, so that all that failed with it are known."""

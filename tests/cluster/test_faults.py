@@ -186,7 +186,7 @@ def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(tmp_p
         time.sleep(20)
         cluster.start("127.0.0.5")
 
-    run.disturbed("node killed, another joins 20 s later", late, "waits for the room that 2 worker(s) need")
+    run.disturbed("node killed, another joins 20 s later", late, "was lost; starts again")
     check_same(run, quiet, 2)
 
 
