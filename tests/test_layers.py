@@ -11,13 +11,14 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 MATHS = {"admission", "losses", "memory", "prototypes", "model", "criterion"}
-BUILD = MATHS | {"config", "data", "metrics", "distributed", "errors"}
+BUILD = MATHS | {"config", "data", "metrics", "localisation", "distributed", "errors"}
 MAY = {
     "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "script", "search"},
     "errors": set(),
     "config": {"errors"},
     "distributed": set(),
     "metrics": set(),
+    "localisation": set(),
     "storage": {"errors"},
     "console": {"errors"},
     "results": {"metrics", "storage", "errors"},
