@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from sadcl import build, storage
 from sadcl.config import Config
 from sadcl.data import ImageSet, Progress, voc
 from sadcl.data import load as load_data
-from sadcl.data.transforms import read_image, to_input
+from sadcl.data.augment import resize
+from sadcl.data.transforms import read_image, read_photo, to_input
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
-from sadcl.model import SADCL, Pooled
+from sadcl.model import SADCL, Pooled, with_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.loop import pick_device
@@ -42,6 +44,34 @@ class Evaluation:
     image_size: int
     trained_at: int
     """Both sides in pixels."""
+
+
+class Explanation(NamedTuple):
+    """Where a network finds a label in a photograph."""
+
+    label: str
+    score: float
+    """0 to 1."""
+    map_HW: NDArray[np.float32]
+    """One value a pixel of the upright photograph, 0 to 1, and 1 where the network looks most; all 0 where a class
+    activation map is negative everywhere. Maps of different labels are not on one scale."""
+
+
+class Seen(NamedTuple):
+    """A photograph as it is, and what the network finds where, over its own grid."""
+
+    photo_HW3: NDArray[np.uint8]
+    """Upright."""
+    scores_L: NDArray[np.float64]
+    """0 to 1."""
+    maps_Lhw: torch.Tensor
+    """float32, at least 0, over the whole photograph whatever its proportions."""
+
+    def over(self, label: int, height: int, width: int) -> NDArray[np.float32]:
+        """A label's map at this size, bilinear between the middles of the grid's cells, its highest value made 1."""
+        map_11hw = self.maps_Lhw[label][None, None]
+        map_HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")[0, 0].numpy()
+        return map_HW / max(map_HW.max(), 1e-12)
 
 
 class Predictor:
@@ -70,6 +100,48 @@ class Predictor:
             scores = self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
+
+    def explain(self, image: str | Path, *, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[Explanation]:
+        """Where the network finds what it finds in an image file (Fig. 5), highest score first.
+
+        SADCL shows the attention of the label's query in the last decoder layer, the mean over its heads; the pooled
+        baseline its class activation map without what is negative (:func:`sadcl.model.with_maps`).
+
+        Args:
+            image: of any proportions; the maps have those of the upright photograph.
+            labels: these, in this order; None is those that score above ``threshold``, and at least the best one.
+            threshold: 0 to 1.
+
+        Raises:
+            UserError: for a file that is missing or is no image, or a label that the network does not know.
+        """
+        seen = self.look(image)
+        height, width, _ = seen.photo_HW3.shape
+        return [
+            Explanation(self.labels[i], float(seen.scores_L[i]), seen.over(i, height, width))
+            for i in self.chosen(seen, labels, threshold)
+        ]
+
+    @torch.inference_mode()
+    def look(self, image: str | Path) -> Seen:
+        """The photograph with the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
+        photo = read_photo(str(image))
+        given = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
+        output, maps_1Lhw = with_maps(self.network, given)
+        scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
+        return Seen(photo.permute(1, 2, 0).numpy(), scores_L, maps_1Lhw[0].float().cpu().clamp(min=0))
+
+    def chosen(self, seen: Seen, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[int]:
+        """Positions of the labels to show; arguments and errors as for :meth:`explain`."""
+        if labels is None:
+            order = np.argsort(-seen.scores_L, kind="stable").tolist()
+            return [i for i in order if seen.scores_L[i] > threshold] or order[:1]
+        for label in labels:
+            if label not in self.labels:
+                near = difflib.get_close_matches(label, self.labels, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(self.labels[:12])} and so on."
+                raise UserError(f"The network knows no label {label!r}{hint}")
+        return [self.labels.index(label) for label in labels]
 
 
 def load(checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None) -> Predictor:

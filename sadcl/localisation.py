@@ -31,9 +31,8 @@ def coverage(boxes_K4: ArrayLike, height: int, width: int) -> Floats:
     x, y = (np.unique(np.concatenate([np.arange(n + 1), *boxes_K4.T[axis::2]])) for axis, n in ((0, width), (1, height)))
     inside_YX = np.zeros((len(y) - 1, len(x) - 1))
     for left, top, right, bottom in boxes_K4:
-        inside_YX[
-            np.searchsorted(y, top) : np.searchsorted(y, bottom), np.searchsorted(x, left) : np.searchsorted(x, right)
-        ] = 1
+        columns, rows = slice(*np.searchsorted(x, [left, right])), slice(*np.searchsorted(y, [top, bottom]))
+        inside_YX[rows, columns] = 1
     area_YX = inside_YX * np.diff(y)[:, None] * np.diff(x)
     rows_HX = np.add.reduceat(area_YX, np.searchsorted(y, np.arange(height)), axis=0)
     return np.add.reduceat(rows_HX, np.searchsorted(x, np.arange(width)), axis=1)

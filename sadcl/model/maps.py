@@ -25,7 +25,7 @@ def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
     kept: dict[str, Any] = {}
     hooks = [network.backbone.register_forward_hook(lambda _, given, features: kept.update(features_BCHW=features))]
     if isinstance(network, SADCL):
-        last = network.transformer.decoder[-1]
+        last: Any = network.transformer.decoder[-1]
         hooks.append(last.register_forward_pre_hook(lambda _, given: kept.update(given=given)))
     try:
         output = network(images)

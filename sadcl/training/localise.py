@@ -14,7 +14,8 @@ from sadcl import distributed
 from sadcl.data import Boxes
 from sadcl.localisation import score
 
-MEASURES = {"pointing", "box_energy", "box_area"}
+MEASURES = ("pointing", "box_energy", "box_area")
+"""Columns of the labels table, in percent."""
 
 
 class Localiser:
@@ -34,8 +35,8 @@ class Localiser:
             for place, image in enumerate(index_B.tolist())
             for label, boxes_K4 in self.boxes.of(image).items()
         ]
-        place, label = ([pair[i] for pair in pairs] for i in (0, 2))
-        maps_RHW = maps_BLHW[place, label].double().cpu().numpy()  # of a whole batch, because a GPU answers late
+        at = torch.tensor([(place, label) for place, _, label, _ in pairs], dtype=torch.int64).reshape(-1, 2)
+        maps_RHW = maps_BLHW[at[:, 0], at[:, 1]].double().cpu().numpy()  # of a whole batch, because a GPU answers late
         for (_, image, label, boxes_K4), map_HW in zip(pairs, maps_RHW, strict=True):
             self.rows.append((image, label, *score(map_HW, boxes_K4)))
 
@@ -44,8 +45,7 @@ class Localiser:
         own = torch.tensor(self.rows, dtype=torch.float64, device=device).reshape(-1, 5)
         rows_R5 = distributed.all_gather_rows(own).cpu().numpy()
         rows_R5 = rows_R5[np.lexsort(rows_R5.T[1::-1])]  # one order, whatever the number of workers
-        with np.errstate(invalid="ignore"):
-            by_label = [
-                rows_R5[rows_R5[:, 1] == label, 2:].sum(0) / (rows_R5[:, 1] == label).sum() for label in range(labels)
-            ]
-        return dict(zip(("pointing", "box_energy", "box_area"), 100 * np.array(by_label).T, strict=True))
+        means_L3 = np.full((labels, 3), np.nan)
+        for label in np.unique(rows_R5[:, 1]).astype(int):
+            means_L3[label] = 100 * rows_R5[rows_R5[:, 1] == label, 2:].mean(axis=0)
+        return dict(zip(MEASURES, means_L3.T, strict=True))

@@ -93,7 +93,7 @@ def tabulate(result: dict[str, Any], split: str, labels: tuple[str, ...]) -> tup
         {"split": split, "label": label, **{name: float(values[i]) for name, values in columns.items()}}
         for i, label in enumerate(labels)
     ]
-    for name in MEASURES & columns.keys():
+    for name in [name for name in MEASURES if name in columns]:
         found = [row[name] for row in rows if not math.isnan(row[name])]
         if found:
             figures[f"{split}_{name}"] = sum(found) / len(found)
