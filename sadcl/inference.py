@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sadcl import build, storage
 from sadcl.config import Config
-from sadcl.data import ImageSet, Progress, voc
+from sadcl.data import ImageSet, MultiLabelData, Progress, voc
 from sadcl.data import load as load_data
 from sadcl.data.augment import resize
 from sadcl.data.transforms import read_image, read_photo, to_input
@@ -186,14 +186,7 @@ def evaluate(
         split = "test" if "test_mAP" in metrics else "val"
     if split not in ("val", "test"):
         raise UserError(f"split = {split!r} is not possible: val (held-out training images) or test.")
-    if predictor.config.data.name != "scenes" and data_root is None:
-        raise UserError(f"{checkpoint_uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
-    data = load_data(predictor.config.data, data_root)
-    if data.digest != content["data_digest"]:
-        raise UserError(
-            f"The data differs from what {checkpoint_uri!r} was trained on: digest {data.digest} here, "
-            f"{content['data_digest']} there. Labels, file names or the split are not the same."
-        )
+    data = _data_of(content, checkpoint_uri, data_root)
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
@@ -263,6 +256,37 @@ def _scores(
     finally:
         torch.set_num_threads(before)
     return np.concatenate(scores), images.targets
+
+
+class Opened(NamedTuple):
+    """A checkpoint with the data that it was trained on."""
+
+    predictor: Predictor
+    data: MultiLabelData
+    stage: int
+    """1 or 2."""
+    weights: str
+    """``raw`` or ``ema``."""
+
+
+def open_with_data(checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None) -> Opened:
+    """A checkpoint with its data; arguments and errors as for :func:`evaluate`."""
+    predictor, content = _open(checkpoint_uri, device, None)
+    data = _data_of(content, checkpoint_uri, data_root)
+    return Opened(predictor, data, content["stage"], content["weights"])
+
+
+def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
+    spec = Config.parse(json.loads(content["config"])).data
+    if spec.name != "scenes" and data_root is None:
+        raise UserError(f"{uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
+    data = load_data(spec, data_root)
+    if data.digest != content["data_digest"]:
+        raise UserError(
+            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, {content['data_digest']} there. "
+            "Labels, file names or the split are not the same."
+        )
+    return data
 
 
 def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:

@@ -34,6 +34,7 @@ MAY = {
     "build": BUILD,
     "training": BUILD | {"build", "storage"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
+    "figures": {"build", "model", "data", "inference", "results", "storage", "errors"},
     "runner": {"config", "data", "training", "search", "results", "distributed", "storage", "errors"},
     "study": {"search", "results", "storage", "errors"},
     "curves": {"results", "storage"},

@@ -33,7 +33,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 def read_image(path: str | Path, side: int) -> Tensor:
-    """Decode a file and resize it to a square, whatever its proportions; uint8 (3, side, side). Errors: :func:`read_photo`."""
+    """Decode a file and resize it to a square, whatever its proportions; uint8 (3, side, side). Raises as read_photo."""
     return resize(read_photo(path), side)
 
 
