@@ -49,7 +49,8 @@ MAY["platform"] = set(MAY) - {"__init__"}
 MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli_results"] = {"console", "errors", "results", "study"}
-MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_results"}
+MAY["cli_explain"] = {"cli_results", "errors", "figures", "inference", "results"}
+MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_explain", "cli_results"}
 NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend"}}
 WITHOUT_TORCH = (
     "errors",
@@ -64,6 +65,7 @@ WITHOUT_TORCH = (
     "curves",
     "cli",
     "cli_data",
+    "cli_explain",
     "cli_results",
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,10 @@ CELL = 1.35
 """Width of a photograph in inches."""
 TALLEST = 1.8
 """A photograph is drawn at most so many times as high as wide; taller ones become narrower."""
-WHAT = {True: "attention", False: "class activation"}
+ABOUT = {
+    "SADCL": "attention of the label's query in the last decoder layer, mean over its heads",
+    "baseline": "class activation map, its positive part",
+}
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,45 @@ class Shown:
     Attributes:
         name: written above it.
         seen: by each network.
-        labels: that are shown, most of them first.
+        labels: that are shown.
+        scores: of these by the first network.
         boxes: of labels where these are known, (K, 4) each 0 to 1 of width and height.
     """
 
     name: str
     seen: Sequence[Seen]
     labels: Sequence[str]
+    scores: Sequence[float]
     boxes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def name_of(predictor: Predictor) -> str:
+    """``SADCL``, or ``baseline`` for the pooled network."""
+    return "SADCL" if isinstance(predictor.network, SADCL) else "baseline"
+
+
+def show(
+    image: str | Path,
+    networks: Sequence[Predictor],
+    labels: Sequence[str] | None = None,
+    top: int = 4,
+    boxes: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Shown:
+    """Look at an image file with each network.
+
+    Args:
+        image: of any proportions.
+        networks: the first says which labels are shown, where these are not given.
+        labels: None is the ``top`` ones that score above 0.5, and at least the best one.
+        boxes: of its objects, where they are known.
+
+    Raises:
+        UserError: for a file that is missing or is no image, or a label that the first network does not know.
+    """
+    seen = [network.look(image) for network in networks]
+    chosen = networks[0].chosen(seen[0], labels)[: None if labels else top]
+    scores = [float(seen[0].scores_L[i]) for i in chosen]
+    return Shown(str(image), seen, [networks[0].labels[i] for i in chosen], scores, boxes or {})
 
 
 def draw_maps(shown: Sequence[Shown], networks: Mapping[str, Predictor], uri: str, notes: Sequence[str] = ()) -> None:
@@ -71,47 +106,29 @@ def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Se
 
     columns = 1 + max(len(one.labels) for one in shown)
     photos = [_smaller(one.seen[0].photo_HW3) for one in shown]
-    high = [CELL * min(max(p.shape[0] / p.shape[1], 0.3), TALLEST) for p in photos for _ in networks]
-    inches = max(0.3 + CELL * 1.04 * columns, 3.6)
-    figure = Figure(figsize=(inches, sum(high) + 0.25 * len(high) + 0.75), layout="constrained")
+    high = [CELL * min(photo.shape[0] / photo.shape[1], TALLEST) for photo in photos for _ in networks]
+    inches = max(0.2 + 1.06 * CELL * columns, 3.6)
+    figure = Figure(figsize=(inches, sum(high) + 0.2 * len(high) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(high), columns, height_ratios=high)
-    for i, (one, photo) in enumerate(zip(shown, photos, strict=True)):
+    for first, one, photo in zip(range(0, len(high), len(networks)), shown, photos, strict=True):
+        axes = _cell(figure, grid[first : first + len(networks), 0], photo, _short(one.name))
         for line, (name, network) in enumerate(networks.items()):
-            at = i * len(networks) + line
-            axes = figure.add_subplot(grid[at, 0])
-            _blank(axes)
-            axes.set_ylabel(name, fontsize=7)
-            if line == 0:
-                axes.imshow(photo)
-                axes.set_title(_short(one.name), fontsize=7, loc="left")
-            else:
-                axes.set_aspect(photo.shape[0] / photo.shape[1])
             for column, label in enumerate(one.labels, start=1):
-                axes = figure.add_subplot(grid[at, column])
-                _blank(axes)
-                if label in network.labels:
-                    place = network.labels.index(label)
-                    axes.imshow(_overlay(photo, one.seen[line].over(place, *photo.shape[:2])))
-                    axes.set_title(f"{label} {one.seen[line].scores_L[place]:.2f}", fontsize=7, loc="left")
-                    _outline(axes, one.boxes.get(label, ()), photo)
+                place = network.labels.index(label) if label in network.labels else None
+                if place is None:
+                    axes = _cell(figure, grid[first + line, column], np.full_like(photo, 235), f"{label}: not known")
                 else:
-                    axes.set_title(f"{label}: not known", fontsize=7, loc="left")
-    kinds = {isinstance(network, SADCL): name for name, network in _nets(networks)}
-    what = "; ".join(f"{name}: {_ABOUT[kind]}" for kind, name in kinds.items())
+                    over = _overlay(photo, one.seen[line].over(place, *photo.shape[:2]))
+                    score = one.seen[line].scores_L[place]
+                    axes = _cell(figure, grid[first + line, column], over, f"{label} {score:.2f}")
+                    _outline(axes, one.boxes.get(label, ()), photo)
+                if column == 1:
+                    axes.set_ylabel(name, fontsize=7)
+    what = "; ".join(f"{name}: {ABOUT[name_of(network)]}" for name, network in networks.items())
     boxed = ["White outlines: the objects' known boxes."] if any(one.boxes for one in shown) else []
     about = [f"Number: the label's score. {what}. Each map on a scale of its own, from nothing to its highest value."]
     caption(figure, [*about, *boxed, *notes], inches)
     return figure
-
-
-_ABOUT = {
-    True: "attention of the label's query, last decoder layer, mean over heads",
-    False: "class activation map, positive part",
-}
-
-
-def _nets(networks: Mapping[str, Predictor]) -> list[tuple[str, Any]]:
-    return [(name, predictor.network) for name, predictor in networks.items()]
 
 
 def _overlay(photo_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -119,9 +136,9 @@ def _overlay(photo_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArr
     from matplotlib import colormaps
 
     grey_HW3 = (photo_HW3 / 255.0) @ np.full((3, 3), 1 / 3)
-    under_HW3 = 0.75 * (0.35 * photo_HW3 / 255.0 + 0.65 * grey_HW3)
-    weight_HW1 = 0.8 * map_HW[..., None].astype(np.float64) ** 0.8
-    return (1 - weight_HW1) * under_HW3 + weight_HW1 * colormaps["inferno"](0.25 + 0.7 * map_HW)[..., :3]
+    under_HW3 = 0.85 * (0.3 * photo_HW3 / 255.0 + 0.7 * grey_HW3)
+    weight_HW1 = 0.72 * map_HW[..., None].astype(np.float64) ** 0.8
+    return (1 - weight_HW1) * under_HW3 + weight_HW1 * colormaps["inferno"](0.3 + 0.65 * map_HW)[..., :3]
 
 
 def _outline(axes: Axes, boxes_K4: Any, photo: NDArray[np.uint8]) -> None:
@@ -146,11 +163,16 @@ def _smaller(photo_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return F.resize(torch.from_numpy(photo_HW3).permute(2, 0, 1), size, antialias=True).permute(1, 2, 0).numpy()
 
 
-def _blank(axes: Axes) -> None:
+def _cell(figure: Figure, place: Any, image: NDArray[Any], title: str) -> Axes:
+    axes = figure.add_subplot(place)
+    axes.imshow(image)
+    axes.set_title(title, fontsize=7, loc="left", pad=2)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+    return axes
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else "..." + name[-most:]
+def _short(name: str, most: int = 22) -> str:
+    name = name.rpartition("/")[2]
+    return name if len(name) <= most else "..." + name[3 - most :]

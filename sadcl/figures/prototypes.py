@@ -141,7 +141,7 @@ def _figure(names: list[str], places_L2: Floats, together_LL: Floats, said: Sequ
     kinds = list(dict.fromkeys(groups.values())) if groups else []
     for i, name in enumerate(names):
         look = look_of(kinds.index(groups[name])) if groups else look_of(0)
-        axes.scatter(*places_L2[i], s=34, zorder=2, edgecolor="white", linewidth=0.6, **look)
+        axes.scatter(places_L2[i, 0], places_L2[i, 1], s=34, zorder=2, edgecolor="white", linewidth=0.6, **look)
         axes.annotate(name, places_L2[i], (4, 3), textcoords="offset points", fontsize=6.5, zorder=3)
     for i, kind in enumerate(kinds):
         axes.scatter([], [], label=kind, **look_of(i))
