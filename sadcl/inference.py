@@ -26,6 +26,7 @@ from sadcl.metrics import multilabel_metrics
 from sadcl.model import SADCL, Pooled, with_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
+from sadcl.training.localise import Localiser
 from sadcl.training.loop import pick_device
 
 _WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
@@ -207,6 +208,28 @@ def evaluate(
         predictor.config.data.image_size,
         json.loads(content["config"])["data"]["image_size"],
     )
+
+
+def localise(predictor: Predictor, data: MultiLabelData, progress: Progress | None = None) -> dict[str, NDArray[np.float64]]:
+    """How well a network's maps point at the objects of the test images, as the labels table has it.
+
+    Returns:
+        ``pointing``, ``box_energy`` and ``box_area`` by label (L,) in percent; nan where no image has a box of it.
+
+    Raises:
+        UserError: for data whose boxes are not known.
+    """
+    if data.boxes is None:
+        raise UserError(f"The boxes of {data.name} are not known: how well maps point at its objects cannot be measured.")
+    found, images = Localiser(data.boxes(data.test)), data.test
+
+    def look(index_B: torch.Tensor, maps_BLHW: torch.Tensor) -> None:
+        found(index_B, maps_BLHW)
+        if progress is not None:
+            progress(int(index_B.max()) + 1, len(images))
+
+    scores_of(predictor.network, build.loader(predictor.config, images, device=predictor.device), predictor.device, look)
+    return found.means(len(predictor.labels), predictor.device)
 
 
 def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress | None = None) -> bytes:

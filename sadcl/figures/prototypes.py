@@ -132,10 +132,12 @@ def _figure(names: list[str], places_L2: Floats, together_LL: Floats, said: Sequ
     bare(axes, "Category prototypes")
     upper = np.triu_indices(len(names), 1)
     strength_R = together_LL[upper]
-    for pair in np.argsort(-strength_R, kind="stable")[: round(LINES * len(names))]:
+    strongest = np.argsort(-strength_R, kind="stable")[: round(LINES * len(names))]
+    least, most = strength_R[strongest[-1]], max(strength_R[strongest[0]], 1e-12)
+    for pair in strongest:
         if strength_R[pair] > 0:
             ends = places_L2[[upper[0][pair], upper[1][pair]]]
-            width = 0.4 + 2.4 * strength_R[pair] / strength_R.max()
+            width = 0.5 + 2.5 * (strength_R[pair] - least) / max(most - least, 1e-12)
             axes.plot(*ends.T, color=FAINT, alpha=0.45, linewidth=width, zorder=1, solid_capstyle="round")
     groups = groups_of(names)
     kinds = list(dict.fromkeys(groups.values())) if groups else []

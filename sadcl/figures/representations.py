@@ -105,7 +105,7 @@ def draw_representations(opened: Opened, uri: str, progress: Progress | None = N
     (_, perplexity), *_ = places.values()
     scores = [(silhouette(rows, found.label_A), purity(rows, found.label_A)) for rows in spaces.values()]
     said = [
-        f"t-SNE of {len(found.label_A):,} activated representations of {found.images:,} random test images by cosine, "
+        f"t-SNE of {len(found.label_A):,} activated representations of {found.images:,} test images by cosine, "
         f"perplexity {perplexity:.1f}, seed {SEED}.",
         "Measured in all dimensions, before and after the projection, by label: "
         f"silhouette {scores[0][0]:.3f} and {scores[1][0]:.3f}, "
