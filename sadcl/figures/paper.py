@@ -47,6 +47,8 @@ def draw_paper(
     Raises:
         UserError: for a checkpoint, baseline or data that do not fit each other, or a place that cannot be written.
     """
+    if photos < 1:
+        raise UserError(f"photos = {photos} is not possible: Fig. 5 needs at least 1.")
     progress = show_progress or (lambda what: lambda done, of: None)
     opened = inference.open_with_data(checkpoint, data_root=data_root, device=device)
     networks = {name_of(opened.predictor): opened.predictor}

@@ -48,7 +48,7 @@ def best(root: str, study: str | None = None) -> str:
 
 
 def baseline(root: str, given: str) -> str | None:
-    """Key of the complete pooled baseline of a trial's study and data, of its seed where there are several, if any.
+    """Key of the complete pooled baseline of a trial's study and data, of its seed where there are several; None without.
 
     Args:
         given: the trial's key, or the URI of a checkpoint in a folder of that name.
@@ -58,7 +58,7 @@ def baseline(root: str, given: str) -> str | None:
     key = given.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
     rows = read(root, "trials").to_pylist()
     trial = next((row for row in rows if row["key"] == key), None)
-    if trial is None:
+    if trial is None or trial.get("model_arch") == "pooled":
         return None
     like = ("study", "data_digest")
     pooled = [r for r in rows if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"]
