@@ -2,8 +2,8 @@
 
 A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
 from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
-Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and ``boxes(root, images)`` may
-give the others.
+Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and ``boxes(root, config, images)`` may give
+the others.
 Axes: N images, L labels.
 """
 
@@ -93,7 +93,7 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
     missing = sum(map(len, found.splits)) - sum(map(len, splits))
     name = found.config.name + f"-{config.scene_seed}" * (version != "" and config.scene_seed > 0)
-    boxes = partial(found.reader.boxes, found.place) if hasattr(found.reader, "boxes") else None
+    boxes = partial(found.reader.boxes, found.place, found.reading) if hasattr(found.reader, "boxes") else None
     return MultiLabelData(name, kept.labels, kept, held, test, version, missing, boxes)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, SupportsIndex
@@ -75,6 +75,12 @@ class Boxes(NamedTuple):
     label_K: NDArray[np.int64]
     box_K4: NDArray[np.float64]
     """Left, top, right, bottom, each 0 to 1 of the image's width or height."""
+
+    @classmethod
+    def sorted(cls, rows: Iterable[tuple[float, ...]]) -> Boxes:
+        """From rows of image, label, left, top, right and bottom, in any order; what is outside the image is cut off."""
+        rows_K6 = np.array(sorted(rows), dtype=np.float64).reshape(-1, 6)
+        return cls(rows_K6[:, 0].astype(np.int64), rows_K6[:, 1].astype(np.int64), rows_K6[:, 2:].clip(0, 1))
 
     def of(self, image: int) -> dict[int, NDArray[np.float64]]:
         """The boxes (K, 4) of each label that has some in this image."""

@@ -87,7 +87,7 @@ def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator
                 yield split, names[annotation["image_id"]], labels[annotation["category_id"]], f"bbox {box}"
 
 
-def boxes(root: Path, images: ImageSet) -> Boxes:
+def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
     """The boxes with area of what a set of these images shows, crowds too; after :func:`read`, whose checks it relies on.
 
     An image under another name than the listed one has none.
@@ -109,9 +109,7 @@ def boxes(root: Path, images: ImageSet) -> Boxes:
             continue
         if images.targets[at, label] == 1 and min(width, height, wide, high) > 0:
             found.append((at, label, left / wide, top / high, (left + width) / wide, (top + height) / high))
-    found.sort()
-    rows_K6 = np.array(found, dtype=np.float64).reshape(-1, 6)
-    return Boxes(rows_K6[:, 0].astype(np.int64), rows_K6[:, 1].astype(np.int64), rows_K6[:, 2:].clip(0, 1))
+    return Boxes.sorted(found)
 
 
 def _json(root: Path, part: str, name: str) -> Path:

@@ -112,7 +112,6 @@ def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Se
     grid = figure.add_gridspec(len(high), columns, height_ratios=high)
     for first, one, photo in zip(range(0, len(high), len(networks)), shown, photos, strict=True):
         axes = _cell(figure, grid[first : first + len(networks), 0], photo, _short(one.name))
-        axes.set_anchor("N")
         for line, (name, network) in enumerate(networks.items()):
             for column, label in enumerate(one.labels, start=1):
                 place = network.labels.index(label) if label in network.labels else None
@@ -167,6 +166,7 @@ def _smaller(photo_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _cell(figure: Figure, place: Any, image: NDArray[Any], title: str) -> Axes:
     axes = figure.add_subplot(place)
     axes.imshow(image)
+    axes.set_anchor("N")
     axes.set_title(title, fontsize=7, loc="left", pad=2)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -130,6 +130,7 @@ def _figure(names: list[str], places_L2: Floats, together_LL: Floats, said: Sequ
     figure = Figure(figsize=(inches, inches * 0.98), layout="constrained")
     axes = figure.add_subplot()
     bare(axes, "Category prototypes")
+    axes.margins(x=0.12)
     upper = np.triu_indices(len(names), 1)
     strength_R = together_LL[upper]
     strongest = np.argsort(-strength_R, kind="stable")[: round(LINES * len(names))]

@@ -80,3 +80,30 @@ def test_a_set_without_boxes(copy):
     boxes = data.boxes(data.test)
     assert boxes.box_K4.shape == (0, 4)
     assert boxes.of(0) == {}
+
+
+def test_boxes_of_voc_count_pixels_from_one_and_take_difficult_objects_of_what_is_shown(tmp_path):
+    def thing(name, corners, hard=0):
+        tags = "".join(f"<{t}>{c}</{t}>" for t, c in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+        return f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox>{tags}</bndbox></object>"
+
+    size = "<size><width>20</width><height>10</height><depth>3</depth></size>"
+    things = {
+        "000001": size + thing("dog", (1, 1, 20, 10)),
+        "000002": size + thing("dog", (6, 2, 10, 5)) + thing("dog", (11, 6, 20, 10), 1) + thing("cat", (1, 1, 5, 5), 1),
+        "000003": thing("cat", (1, 1, 5, 5)),  # of unknown size
+    }
+    home = tmp_path / "VOCdevkit" / "VOC2007"
+    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (home / folder).mkdir(parents=True)
+    for name, content in things.items():
+        (home / "Annotations" / f"{name}.xml").write_text(f"<annotation><folder>VOC2007</folder>{content}</annotation>")
+        Image.new("RGB", (20, 10)).save(home / "JPEGImages" / f"{name}.jpg")
+    (home / "ImageSets/Main/trainval.txt").write_text("000001\n")
+    (home / "ImageSets/Main/test.txt").write_text("000002\n000003\n")
+    data = load(Data(name="voc2007", holdout=0), tmp_path)
+    boxes = data.boxes(data.test)
+    assert boxes.image_K.tolist() == [0, 0]
+    assert {data.labels[i] for i in boxes.label_K} == {"dog"}
+    np.testing.assert_allclose(boxes.box_K4, [[0.25, 0.1, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    assert data.boxes(data.train).box_K4.tolist() == [[0, 0, 1, 1]]
