@@ -2,8 +2,8 @@
 
 A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
 from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
-Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and ``boxes(root, config, images)`` may give
-the others.
+Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and
+``boxes(root, config, images)`` may give the others.
 Axes: N images, L labels.
 """
 

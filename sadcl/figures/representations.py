@@ -123,7 +123,7 @@ def draw_representations(opened: Opened, uri: str, progress: Progress | None = N
 def _figure(label_A: NDArray[np.int64], places: dict[str, Floats], labels: Sequence[str], said: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
-    kinds, kind_A = _kinds(label_A, labels)
+    kinds, kind_A = kinds_of(label_A, labels)
     figure = Figure(figsize=(8.2, 4.6), layout="constrained")
     for axes, (name, places_A2) in zip(figure.subplots(1, len(places)), places.items(), strict=True):
         bare(axes, name)
@@ -135,7 +135,7 @@ def _figure(label_A: NDArray[np.int64], places: dict[str, Floats], labels: Seque
     return figure
 
 
-def _kinds(label_A: NDArray[np.int64], labels: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+def kinds_of(label_A: NDArray[np.int64], labels: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """What is coloured: the labels, or of many their superclasses, or the most frequent ones and the rest."""
     groups = groups_of(labels)
     if len(labels) <= MANY or groups is None:

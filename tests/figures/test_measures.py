@@ -10,7 +10,7 @@ from sadcl.data import scenes
 from sadcl.data.groups import groups_of
 from sadcl.figures.drawing import look_of
 from sadcl.figures.prototypes import log_odds, mantel, together
-from sadcl.figures.representations import purity, silhouette
+from sadcl.figures.representations import kinds_of, purity, silhouette
 
 
 def symmetric(rng, labels):
@@ -64,3 +64,20 @@ def test_superclasses():
 
 def test_looks_differ():
     assert len({(look["color"], look["marker"]) for look in map(look_of, range(132))}) == 132
+
+
+def test_many_labels_are_shown_by_superclass_or_by_the_most_frequent():
+    few = [f"label {i}" for i in range(3)]
+    kinds, kind = kinds_of(np.array([2, 2, 1, 2]), few)
+    assert kinds == ["label 2", "label 1", "label 0"]
+    assert kind.tolist() == [0, 0, 1, 0]
+    many = [f"label {i}" for i in range(30)]
+    kinds, kind = kinds_of(np.array([29, 29, 3, 28]), many)
+    assert len(kinds) == 24
+    assert (kinds[:3], kinds[-1]) == (["label 29", "label 3", "label 28"], "others")
+    assert kind.tolist() == [0, 0, 1, 2]
+    coco = "person bicycle car motorcycle airplane bus train truck bench bird cat dog horse sheep cow elephant bear zebra giraffe"
+    coco = [*coco.split(), "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"]
+    kinds, kind = kinds_of(np.array([0, 2, 3, 24]), coco)
+    assert kinds == ["person", "vehicle", "outdoor", "animal", "accessory", "sports"]
+    assert kind.tolist() == [0, 1, 1, 5]
