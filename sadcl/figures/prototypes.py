@@ -62,7 +62,7 @@ def mantel(one_LL: Floats, other_LL: Floats, permutations: int = PERMUTATIONS, s
     rng, found = np.random.default_rng(seed), float(ranks_LL[upper] @ other_R / scale)
     orders = (rng.permutation(labels) for _ in range(permutations))
     as_high = sum(ranks_LL[order[upper[0]], order[upper[1]]] @ other_R / scale >= found - 1e-12 for order in orders)
-    return Agreement(found, (1 + as_high) / (1 + permutations))
+    return Agreement(found, float((1 + as_high) / (1 + permutations)))
 
 
 def log_odds(targets_NL: NDArray[np.int8]) -> Floats:
