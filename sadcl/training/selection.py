@@ -65,7 +65,8 @@ def test(
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
     look = Localiser(data.boxes(data.test)) if data.boxes is not None else None
-    figures = multilabel_metrics(*evaluate(training.network, loader, training.device, look))
+    scores_NL, targets_NL = evaluate(training.network, loader, training.device, look)
+    figures = multilabel_metrics(scores_NL, targets_NL)
     if look is not None:
         figures |= look.means(len(data.labels), training.device)
     metrics, rows = tabulate(figures, "test", data.labels)
