@@ -9,6 +9,11 @@ from sadcl.errors import UserError
 from sadcl.results.query import show
 from sadcl.results.store import nearest, read
 
+COLUMNS = (
+    *("key", "study", "phase", "status", "seed", "data_digest", "started", "checkpoint", "val_mAP"),
+    *("model_arch", "loss_prototype_weight", "stage2_epochs"),
+)
+
 
 def find(root: str, given: str) -> str:
     """A checkpoint's URI from itself, from its folder or from the key of a trial.
@@ -35,7 +40,7 @@ def best(root: str, study: str | None = None) -> str:
     Raises:
         UserError: for an unknown study, or one without a complete trial of SADCL.
     """
-    rows = read(root, "trials").to_pylist()
+    rows = _trials(root)
     names = sorted({row["study"] for row in rows})
     if study is not None and study not in names:
         raise UserError(f"There is no study {study!r} here{nearest(study, names)}")
@@ -56,7 +61,7 @@ def baseline(root: str, given: str) -> str | None:
     if not storage.exists(storage.join(root, "tables")):
         return None
     key = given.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
-    rows = read(root, "trials").to_pylist()
+    rows = _trials(root)
     trial = next((row for row in rows if row["key"] == key), None)
     if trial is None or trial.get("model_arch") == "pooled":
         return None
@@ -64,6 +69,11 @@ def baseline(root: str, given: str) -> str | None:
     pooled = [r for r in rows if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"]
     fits = [row for row in pooled if all(row[name] == trial[name] for name in like) and row["key"] != key]
     return max(fits, key=lambda row: (row["seed"] == trial["seed"], _rank(row)))["key"] if fits else None
+
+
+def _trials(root: str) -> list[dict[str, Any]]:
+    table = read(root, "trials")
+    return table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, bool, float]:
