@@ -37,7 +37,8 @@ def save(figure: Figure, uri: str) -> None:
     """Write a figure whole or not at all; the same figure is the same file."""
     ending, buffer = check(uri), io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-    figure.savefig(buffer, format=ending, dpi=200, metadata=undated)
+    dots = min(200.0, 60_000 / max(figure.get_size_inches()))  # of a picture's side, at most 65,535 can be drawn
+    figure.savefig(buffer, format=ending, dpi=dots, metadata=undated)
     storage.write(uri, buffer.getvalue())
 
 

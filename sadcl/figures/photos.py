@@ -27,8 +27,8 @@ SIDE = 480
 """Pixels of the longer side of a photograph in the figure; longer ones are made smaller."""
 CELL = 1.35
 """Width of a photograph in inches."""
-TALLEST = 1.8
-"""A photograph is drawn at most so many times as high as wide; taller ones become narrower."""
+FLATTEST, TALLEST = 0.2, 1.8
+"""The height of its place is so many times the width, from and to; a taller photograph becomes narrower."""
 ABOUT = {
     "SADCL": "attention of the label's query in the last decoder layer, mean over its heads",
     "baseline": "class activation map, its positive part",
@@ -41,7 +41,7 @@ class Shown:
 
     Attributes:
         name: written above it.
-        seen: by each network.
+        seen: by each network; the photograph at most 480 pixels long.
         labels: that are shown.
         scores: of these by the first network.
         boxes: of labels where these are known, (K, 4) each 0 to 1 of width and height.
@@ -78,6 +78,7 @@ def show(
         UserError: for a file that is missing or is no image, or a label that the first network does not know.
     """
     seen = [network.look(image) for network in networks]
+    seen = [one._replace(photo_HW3=_smaller(one.photo_HW3)) for one in seen]
     chosen = networks[0].chosen(seen[0], labels)[: None if labels else top]
     scores = [float(seen[0].scores_L[i]) for i in chosen]
     return Shown(str(image), seen, [networks[0].labels[i] for i in chosen], scores, boxes or {})
@@ -105,8 +106,8 @@ def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Se
     from matplotlib.figure import Figure
 
     columns = 1 + max(len(one.labels) for one in shown)
-    photos = [_smaller(one.seen[0].photo_HW3) for one in shown]
-    high = [CELL * min(photo.shape[0] / photo.shape[1], TALLEST) for photo in photos for _ in networks]
+    photos = [one.seen[0].photo_HW3 for one in shown]
+    high = [CELL * min(max(photo.shape[0] / photo.shape[1], FLATTEST), TALLEST) for photo in photos for _ in networks]
     inches = max(0.2 + 1.06 * CELL * columns, 3.6)
     figure = Figure(figsize=(inches, sum(high) + 0.2 * len(high) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(high), columns, height_ratios=high)
@@ -166,7 +167,7 @@ def _smaller(photo_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _cell(figure: Figure, place: Any, image: NDArray[Any], title: str) -> Axes:
     axes = figure.add_subplot(place)
     axes.imshow(image)
-    axes.set_anchor("N")
+    axes.set_anchor("NW")
     axes.set_title(title, fontsize=7, loc="left", pad=2)
     axes.set_xticks([])
     axes.set_yticks([])
