@@ -28,14 +28,17 @@ class Found(NamedTuple):
 def coverage(boxes_K4: ArrayLike, height: int, width: int) -> Floats:
     """Which share of each cell of a grid is inside any of the boxes, (H, W), exactly; boxes may overlap each other."""
     boxes_K4 = np.clip(np.asarray(boxes_K4, dtype=np.float64).reshape(-1, 4), 0, 1) * [width, height, width, height]
-    x, y = (np.unique(np.concatenate([np.arange(n + 1), *boxes_K4.T[axis::2]])) for axis, n in ((0, width), (1, height)))
-    inside_YX = np.zeros((len(y) - 1, len(x) - 1))
-    for left, top, right, bottom in boxes_K4:
-        columns, rows = slice(*np.searchsorted(x, [left, right])), slice(*np.searchsorted(y, [top, bottom]))
-        inside_YX[rows, columns] = 1
-    area_YX = inside_YX * np.diff(y)[:, None] * np.diff(x)
-    rows_HX = np.add.reduceat(area_YX, np.searchsorted(y, np.arange(height)), axis=0)
-    return np.add.reduceat(rows_HX, np.searchsorted(x, np.arange(width)), axis=1)
+    first_W, inside_KX, width_X = _pieces(boxes_K4[:, 0], boxes_K4[:, 2], width)
+    first_H, inside_KY, height_Y = _pieces(boxes_K4[:, 1], boxes_K4[:, 3], height)
+    area_YX = (inside_KY.T @ inside_KX > 0) * height_Y[:, None] * width_X
+    return np.add.reduceat(np.add.reduceat(area_YX, first_H, axis=0), first_W, axis=1)
+
+
+def _pieces(low_K: Floats, high_K: Floats, cells: int) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """An axis cut at each end of a cell or a box: first piece of each cell, pieces (K, pieces) of each box, and lengths."""
+    ends = np.unique(np.concatenate([np.arange(cells + 1.0), low_K, high_K]))
+    inside_K = (low_K[:, None] <= ends[:-1]) & (ends[:-1] < high_K[:, None])
+    return np.searchsorted(ends, np.arange(cells)), inside_K.astype(np.float64), np.diff(ends)
 
 
 def score(map_HW: ArrayLike, boxes_K4: ArrayLike) -> Found:
