@@ -37,7 +37,7 @@ def draw_paper(
     Args:
         checkpoint: a ``best.pt``.
         folder: where the figures go, local or s3:// or gs://.
-        baseline: a ``best.pt`` of the pooled baseline on the same data.
+        baseline: a ``best.pt`` of the pooled baseline on the same data; what it held out may differ.
         data_root: the data both were trained on; None makes the embedded scenes again.
         device: None takes a GPU where there is one.
         ending: png, svg or pdf.
@@ -51,16 +51,18 @@ def draw_paper(
         raise UserError(f"photos = {photos} is not possible: Fig. 5 needs at least 1.")
     progress = show_progress or (lambda what: lambda done, of: None)
     opened = inference.open_with_data(checkpoint, data_root=data_root, device=device)
-    networks = {name_of(opened.predictor): opened.predictor}
+    networks, notes = {name_of(opened.predictor): opened.predictor}, list[str]()
     if baseline is not None:
         beside = inference.open_with_data(baseline, data_root=data_root, device=device)
-        if beside.data.digest != opened.data.digest or name_of(beside.predictor) in networks:
+        if beside.data.test.digest != opened.data.test.digest or name_of(beside.predictor) in networks:
             raise UserError(f"{baseline!r} is no pooled baseline of the same data: its maps cannot stand beside the others.")
+        if beside.data.digest != opened.data.digest:
+            notes.append("Only one of the two was trained on the held-out images too.")
         networks[name_of(beside.predictor)] = beside.predictor
     where = {number: storage.join(folder, f"fig{number}.{ending}") for number in (4, 5, 6)}
     steps: dict[int, Callable[[], list[str]]] = {
         4: lambda: draw_prototypes(opened, where[4]),
-        5: lambda: _photos(opened, networks, photos, where[5], progress),
+        5: lambda: _photos(opened, networks, photos, where[5], progress, notes),
         6: lambda: draw_representations(opened, where[6], progress("representations")),
     }
     said = []
@@ -73,7 +75,12 @@ def draw_paper(
 
 
 def _photos(
-    opened: Opened, networks: dict[str, Predictor], photos: int, uri: str, progress: Callable[[str], Progress]
+    opened: Opened,
+    networks: dict[str, Predictor],
+    photos: int,
+    uri: str,
+    progress: Callable[[str], Progress],
+    notes: list[str],
 ) -> list[str]:
     data = opened.data
     count_N = (data.test.targets == 1).sum(axis=1)
@@ -85,7 +92,7 @@ def _photos(
     for image in chosen:
         boxes = {data.labels[i]: b for i, b in known.of(image).items()} if known is not None else {}
         shown.append(show(data.test.path(image), list(networks.values()), boxes=boxes))
-    said = []
+    said = list(notes)
     if known is not None and len(known.image_K):
         means = {n: inference.localise(p, data, progress(f"maps of {n}")) for n, p in networks.items()}
         figures = {name: {what: np.nanmean(values) for what, values in found.items()} for name, found in means.items()}

@@ -10,7 +10,7 @@ from sadcl.results.query import show
 from sadcl.results.store import nearest, read
 
 COLUMNS = (
-    *("key", "study", "phase", "status", "seed", "data_digest", "started", "checkpoint", "val_mAP"),
+    *("key", "study", "phase", "status", "seed", "dataset", "data_digest", "started", "checkpoint", "val_mAP"),
     *("model_arch", "loss_prototype_weight", "stage2_epochs"),
 )
 
@@ -53,7 +53,9 @@ def best(root: str, study: str | None = None) -> str:
 
 
 def baseline(root: str, given: str) -> str | None:
-    """Key of the complete pooled baseline of a trial's study and data, of its seed where there are several; None without.
+    """Key of the complete pooled baseline of a trial's study and data set; None without.
+
+    Of several that of the same training images, then of the same seed.
 
     Args:
         given: the trial's key, or the URI of a checkpoint in a folder of that name.
@@ -65,10 +67,11 @@ def baseline(root: str, given: str) -> str | None:
     trial = next((row for row in rows if row["key"] == key), None)
     if trial is None or trial.get("model_arch") == "pooled":
         return None
-    like = ("study", "data_digest")
+    like = ("study", "dataset")
     pooled = [r for r in rows if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"]
     fits = [row for row in pooled if all(row[name] == trial[name] for name in like) and row["key"] != key]
-    return max(fits, key=lambda row: (row["seed"] == trial["seed"], _rank(row)))["key"] if fits else None
+    near = ("data_digest", "seed")
+    return max(fits, key=lambda row: ([row[n] == trial[n] for n in near], _rank(row)))["key"] if fits else None
 
 
 def _trials(root: str) -> list[dict[str, Any]]:

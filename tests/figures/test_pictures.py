@@ -175,6 +175,15 @@ def test_the_figures_of_the_paper(runs, here):
     assert "silhouette" in said[2]
 
 
+def test_a_baseline_that_held_other_images_out_stands_beside_and_is_said_to(runs, here):
+    config = recipes.demo().override({**TINY, "data.holdout": 0, "stage1.epochs": 1, "stage2.epochs": 0})
+    final = sadcl.train(config, storage="runs", name="look")
+    said = figures.draw_paper(final["checkpoint"], "figures", baseline=runs[2]["checkpoint"], photos=1)
+    assert "Only one of the two was trained on the held-out images too." in said[1]
+    assert "baseline: pointing" in said[1]
+    assert "No contrast has trained this checkpoint's projection head" in said[2]
+
+
 def test_figures_that_a_checkpoint_cannot_have(runs, here):
     _, main, pooled = runs
     said = figures.draw_paper(pooled["checkpoint"], "figures", photos=1, ending="svg")
