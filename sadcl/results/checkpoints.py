@@ -25,10 +25,12 @@ def find(root: str, given: str) -> str:
         return storage.join(given, "best.pt")
     if given.endswith(".pt") or (given and storage.exists(given)):
         return given
-    uri: str | None = show(root, given)["checkpoint"]
-    if uri is None:
-        raise UserError(f"The trial {given!r} has no checkpoint: it is not complete.")
-    return uri
+    trial = show(root, given)
+    if (uri := trial["checkpoint"]) is None:
+        ended = trial["status"] in ("complete", "pruned")
+        why = "it gave it up for the limit of the disk (--max-disk)" if ended else f"its status is {trial['status']}"
+        raise UserError(f"The trial {given!r} has no checkpoint: {why}.")
+    return str(uri)
 
 
 def best(root: str, study: str | None = None) -> str:
