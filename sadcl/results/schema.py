@@ -84,6 +84,9 @@ LABELS: dict[str, tuple[pa.DataType, str]] = {
     "R": (_F, "recall at 0.5, percent"),
     "F1": (_F, "percent"),
     "support": (_F, "images with the label"),
+    "pointing": (_F, "percent of the images with the label whose map is highest inside a box of it; null where not measured"),
+    "box_energy": (_F, "mean share of the map inside the label's boxes, percent; null where not measured"),
+    "box_area": (_F, "mean share of the image inside them, percent: what a map that knows nothing has of both"),
 }
 TABLES = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS}
 KEYS = {"trials": ("key",), "epochs": ("key", "stage", "epoch"), "labels": ("key", "split", "label")}

@@ -6,6 +6,7 @@ Axes: B images of this worker, N images of a split, L labels, D hidden size, M r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from sadcl.config import Config
 from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
 from sadcl.memory import MemoryBank
-from sadcl.model import SADCL, Output, Pooled
+from sadcl.model import SADCL, Output, Pooled, with_maps
 
 
 class Diverged(RuntimeError):
@@ -132,10 +133,15 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: SADCL | Pooled, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(
+    network: SADCL | Pooled, loader: Loader, device: torch.device, look: Callable[[Tensor, Tensor], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N, L) in float64 and targets (N, L) of a split, each image once, in the set's order.
 
     In a process group every worker computes its batches and has the whole.
+
+    Args:
+        look: takes the positions (B,) and the maps (B, L, H, W) of each batch of this worker; scores do not change by it.
     """
     was_training = network.training
     network.eval()
@@ -143,7 +149,12 @@ def evaluate(network: SADCL | Pooled, loader: Loader, device: torch.device) -> t
     logits = [wide(next(network.parameters()).new_zeros(0, labels))]  # a worker may have no batch at all
     index = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in loader.batches(0):
-        logits.append(wide(network(batch.images).logits_BL))
+        if look is None:
+            output = network(batch.images)
+        else:
+            output, maps_BLHW = with_maps(network, batch.images)
+            look(batch.index, maps_BLHW)
+        logits.append(wide(output.logits_BL))
         index.append(batch.index)
     network.train(was_training)
     order = distributed.all_gather_rows(torch.cat(index)).argsort()

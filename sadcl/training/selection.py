@@ -13,6 +13,7 @@ from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import checkpoint
 from sadcl.training.engine import Training, evaluate
+from sadcl.training.localise import MEASURES, Localiser
 
 
 def select(
@@ -52,6 +53,8 @@ def test(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Figures of the selected weights on the test images, added to the checkpoint too.
 
+    Where the boxes of objects are known, the same pass finds out how well the network's maps point at them.
+
     Raises:
         UserError: for a data set without test images.
     """
@@ -61,7 +64,11 @@ def test(
     content = checkpoint.load(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
-    figures = multilabel_metrics(*evaluate(training.network, loader, training.device))
+    look = Localiser(data.boxes(data.test)) if data.boxes is not None else None
+    scores_NL, targets_NL = evaluate(training.network, loader, training.device, look)
+    figures = multilabel_metrics(scores_NL, targets_NL)
+    if look is not None:
+        figures |= look.means(len(data.labels), training.device)
     metrics, rows = tabulate(figures, "test", data.labels)
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
@@ -77,13 +84,22 @@ def save_last(training: Training, data: MultiLabelData, epoch: int, weights: str
 
 
 def tabulate(result: dict[str, Any], split: str, labels: tuple[str, ...]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Figures of a split as ``val_mAP`` and so on, and one row a label."""
+    """Figures of a split as ``val_mAP`` and so on, and one row a label.
+
+    Localisation is null where no image has a box of the label; its figures are means over the other labels.
+    """
     columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
     figures = {f"{split}_{name}": float(value) for name, value in result.items() if name not in columns}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"split": split, "label": label, **{name: float(values[i]) for name, values in columns.items()}}
         for i, label in enumerate(labels)
     ]
+    for name in [name for name in MEASURES if name in columns]:
+        found = [row[name] for row in rows if not math.isnan(row[name])]
+        if found:
+            figures[f"{split}_{name}"] = sum(found) / len(found)
+        for row in rows:
+            row[name] = None if math.isnan(row[name]) else row[name]
     return figures, rows
 
 
