@@ -78,8 +78,7 @@ def _parts(root: str, table: str, progress: Progress | None) -> Parts:
         singles = {storage.resolve(found.uri(one))[1]: () for one in found.single.values()}
         return Parts({**paths, **singles}, [schema.table(table, [])])
     copies, fresh = _copied(found, place, progress)
-    with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(lambda one: files.read(found.uri(one)), fresh))
+    rows = list(reading(found, fresh))
     return Parts({**paths, **copies}, [schema.table(table, []), *rows])
 
 
@@ -129,7 +128,12 @@ def _known_of(place: Path, known: pa.Table | None, own: Mapping[str, Single]) ->
 
 
 def _extend(
-    found: Files, place: Path, known: pa.Table | None, own: Mapping[str, Single], new: Sequence[Single], progress: Progress | None
+    found: Files,
+    place: Path,
+    known: pa.Table | None,
+    own: Mapping[str, Single],
+    new: Sequence[Single],
+    progress: Progress | None,
 ) -> pa.Table:
     """Copy files, and what is left of the former copies where these have become many; gives the new index."""
     rows: list[dict[str, object]] = [] if known is None else known.to_pylist()
@@ -165,14 +169,22 @@ def _again(
 def _new(
     found: Files, new: Sequence[Single], progress: Progress | None
 ) -> Iterator[tuple[pa.Table, list[dict[str, object]]]]:
+    for one, part in zip(new, reading(found, new, progress), strict=True):
+        if "key" not in part.column_names:
+            raise UserError(files.damaged(found.uri(one), "it has no column 'key'"))
+        key = part["key"][0].as_py() if len(part) else None
+        yield part, [{"file": one.file, "size": one.mark[0], "time": one.mark[1], "key": key}]
+
+
+def reading(
+    found: Files, singles: Sequence[Single], progress: Progress | None = None, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The content of runs' files, in their order, of which few are in memory at once."""
     with ThreadPoolExecutor(4) as pool:
-        for i, (one, part) in enumerate(zip(new, pool.map(lambda one: files.read(found.uri(one)), new), strict=True)):
-            if "key" not in part.column_names:
-                raise UserError(files.damaged(found.uri(one), "it has no column 'key'"))
-            key = part["key"][0].as_py() if len(part) else None
-            yield part, [{"file": one.file, "size": one.mark[0], "time": one.mark[1], "key": key}]
+        for at in range(0, len(singles), 64):
+            yield from pool.map(lambda one: files.read(found.uri(one), columns), singles[at : at + 64])
             if progress is not None:
-                progress(i + 1, len(new))
+                progress(min(at + 64, len(singles)), len(singles))
 
 
 def gathered(
@@ -215,7 +227,9 @@ def _mirrored(place: Path, uri: str) -> str:
         except FileNotFoundError:
             raise Vanished from None
         except OSError as error:
-            raise UserError(f"{uri!r} cannot be copied to {str(place)!r}: {error}. Set XDG_CACHE_HOME to a disk with room.") from None
+            raise UserError(
+                f"{uri!r} cannot be copied to {str(place)!r}: {error}. Set XDG_CACHE_HOME to a disk with room."
+            ) from None
     return str(path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,8 +14,8 @@ from sadcl import storage
 from sadcl.results import cache, files, schema, store
 from sadcl.results.files import Files, Single
 
-LARGE = 256 << 20
-"""A merged file of so many bytes stays as it is; a table becomes files of about this size."""
+PART_BYTES = 256 << 20
+"""Of Arrow data that become one file; a merged file of half as many stays as it is while most of its rows count."""
 GRACE = 86400.0
 """Seconds that a file which says that rows were removed stays on an object store, where two may merge at once."""
 Entry = dict[str, object]
@@ -43,6 +42,8 @@ def compact(root: str, progress: Callable[[str], cache.Progress] | None = None) 
     """
     store.check_root(root)
     with store.merging(root) as alone:
+        for table in schema.BY_RUN:
+            _sweep(storage.join(files.folder(root, table), files.MERGED), alone)
         ended = _ended(root)
         return [
             files.steady(lambda table=table: _table(root, table, ended, alone, progress))  # type: ignore[misc]
@@ -60,13 +61,12 @@ def _ended(root: str) -> dict[str, int]:
             part = files.index(uri)
             for of, number in zip(part["name"].to_pylist(), part["number"].to_pylist(), strict=True):
                 ended[of] = max(number, ended.get(of, -1))
-        with ThreadPoolExecutor(4) as pool:
-            rows = pool.map(lambda one: files.read(found.uri(one), ["status"]), found.single.values())
-            for (of, one), part in zip(found.single.items(), rows, strict=True):
-                if not len(part) or part["status"][0].as_py() in store.ENDED:
-                    ended[of] = one.number
-                else:
-                    ended.pop(of, None)
+        rows = cache.reading(found, list(found.single.values()), columns=["status"])
+        for (of, one), part in zip(found.single.items(), rows, strict=True):
+            if not len(part) or part["status"][0].as_py() in store.ENDED:
+                ended[of] = one.number
+            else:  # under way again; what it had before may be merged
+                ended[of] = one.number - 1
         return ended
 
     return files.steady(attempt)
@@ -80,22 +80,20 @@ def _table(
         if one.number <= ended.get(files.parse(one.file)[0], -1):
             storage.delete(found.uri(one))
     take = {of: one for of, one in found.single.items() if one.number <= ended.get(of, -1)}
-    sizes = {uri: (storage.mark(uri) or (0, 0))[0] for uri in found.merged}
-    small = [uri for uri in found.merged if sizes[uri] < LARGE]
+    again = [uri for uri, without in found.merged.items() if _worth(uri, len(without))]
     before = len(found.single) + len(found.merged)
-    if not take and (len(small) < 2 and not any(found.merged[uri] for uri in small)):
+    if not take and len(again) < 2 and not any(found.merged[uri] for uri in again):
         return Done(table, before, before)
-    seen = 0
-    for rows, entries in cache.gathered(_inputs(found, small, take, progress and progress(table)), LARGE):
-        seen += 1
+    for rows, entries in cache.gathered(_inputs(found, again, take, progress and progress(table)), PART_BYTES):
         _publish(storage.join(found.folder, files.MERGED), rows, entries)
-    for uri in small:
+    for uri in again:
         storage.delete(uri.removesuffix(".parquet") + files.INDEX)  # it is the index that makes it count
         storage.delete(uri)
-    large = {uri: set(files.index(uri)["name"].to_pylist()) for uri in found.merged if uri not in small}
+    stay = [set(files.index(uri)["name"].to_pylist()) for uri in found.merged if uri not in again]
     for of, one in take.items():
-        removed = files.parse(one.file)[1] and _rowless(found, one)
-        if removed and (any(of in names for names in large.values()) or not (alone or time.time() - one.mark[1] / 1e9 > GRACE)):
+        # what says that rows were removed stays as long as a merged file has them, or may come to have them
+        young = not alone and time.time() - one.mark[1] / 1e9 < GRACE
+        if one.number and (young or any(of in names for names in stay)) and _rowless(found, one):
             continue
         storage.delete(found.uri(one))
     now = files.look(root, table)
@@ -106,32 +104,33 @@ def _rowless(found: Files, one: Single) -> bool:
     return files.opened(found.uri(one)).metadata.num_rows == 0
 
 
+def _worth(uri: str, superseded: int) -> bool:
+    """Whether a merged file is to be merged again: a small one, or one of whose rows many do not count."""
+    about = files.opened(uri).metadata
+    size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    return size < PART_BYTES // 2 or superseded > len(files.index(uri)) / 4
+
+
 def _inputs(
-    found: Files, small: Sequence[str], take: dict[str, Single], progress: cache.Progress | None
+    found: Files, again: Sequence[str], take: dict[str, Single], progress: cache.Progress | None
 ) -> Iterator[tuple[pa.Table, list[Entry]]]:
     """What is to be merged, with the names, numbers and keys that it stands for."""
-    for uri in small:
-        part = files.index(uri)
-        for group in _groups(uri):
-            yield files.kept(group, found.merged[uri]), []
-        yield schema.table(part_table(found), []), files.kept(part, found.merged[uri]).to_pylist()
-    with ThreadPoolExecutor(4) as pool:
-        items = sorted(take.items())
-        for i, ((of, one), part) in enumerate(zip(items, pool.map(lambda item: files.read(found.uri(item[1])), items), strict=True)):
-            key = part["key"][0].as_py() if len(part) else None
-            yield part, [{"name": of, "number": one.number, "key": key}] if key is not None else []
-            if progress is not None:
-                progress(i + 1, len(items))
+    for uri in again:
+        without = found.merged[uri]
+        yield files.kept(files.read(uri), without), files.kept(files.index(uri), without).to_pylist()
+    for (of, one), part in zip(
+        sorted(take.items()), cache.reading(found, [take[of] for of in sorted(take)], progress), strict=True
+    ):
+        yield part, [{"name": of, "number": one.number, "key": part["key"][0].as_py()}] if len(part) else []
 
 
-def part_table(found: Files) -> str:
-    return found.folder.rsplit("/", 1)[-1]
-
-
-def _groups(uri: str) -> Iterator[pa.Table]:
-    file = files.opened(uri)
-    for i in range(file.num_row_groups):
-        yield file.read_row_group(i, use_threads=False)
+def _sweep(where: str, alone: bool) -> None:
+    """Remove what a merging that was killed has left: a merged file without its index."""
+    marks = storage.marks(where, ".parquet")
+    for file, mark in marks.items():
+        ours = file.removesuffix(".parquet") + files.INDEX not in marks and not file.endswith(files.INDEX)
+        if ours and (alone or time.time() - mark[1] / 1e9 > GRACE):
+            storage.delete(storage.join(where, file))
 
 
 def _publish(where: str, rows: pa.Table, entries: list[Entry]) -> None:

@@ -1,11 +1,11 @@
 """Which files hold a table now, and which of their rows count; readers take no lock.
 
-A run writes a file of its own in each table, ``NAME.parquet``, again and again while it runs. A file of a run that has ended is
-never changed: what changes such a run's rows writes ``NAME~1.parquet``, then ``NAME~2.parquet``, and the highest number is the
-one that counts; a file without rows says that they were removed. Merged files (``merged/ID.parquet``, with the names and
-numbers that they stand for in ``merged/ID.index.parquet``) count where no higher number, and no file of the run's own with
-the same number, is there. They appear, index last, before anything that they stand for is removed, so that whoever sees the
-same merged files before and after looking at the others has seen the table as it was at one moment.
+A run writes a file of its own in each table, ``NAME.parquet``, again and again while it runs. A file of a run that has ended
+is never changed: what changes such a run's rows writes ``NAME~1.parquet``, then ``NAME~2.parquet``, and the highest number
+counts; a file without rows says that they were removed. Merged files (``merged/ID.parquet``, with the names and numbers
+that they stand for in ``merged/ID.index.parquet``) count where no higher number, and no file of the run's own with the same
+number, is there. They appear, index last, before anything that they stand for is removed, so that whoever sees the same
+merged files before and after looking at the others has seen the table as it was at one moment.
 """
 
 from __future__ import annotations

@@ -53,13 +53,15 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
 
     store.check_root(root)
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
-        config = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": scratch,
             "python_enable_replacements": "false",  # names of variables of this program are no tables
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
-        with duckdb.connect(config=config | ({"memory_limit": memory} if memory else {})) as connection:
+        if memory is not None:
+            config["memory_limit"] = memory
+        with duckdb.connect(config=config) as connection:
             paths = [path for name in used for path in _view(connection, root, name, progress)]
             connection.execute(f"set allowed_paths = [{', '.join(map(_text, paths))}]")
             connection.execute("set enable_external_access = false")
@@ -147,7 +149,8 @@ def show(root: str, key: str) -> dict[str, Any]:
     Raises:
         UserError: for an unknown key.
     """
-    row = store.row_of(root, key) if store.check_root(root) is None else None
+    store.check_root(root)
+    row = store.row_of(root, key)
     if row is None:
         keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
         raise UserError(f"There is no trial {key!r}{nearest(key, keys)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -89,9 +90,7 @@ class RunWriter:
         _put(self.root, table, self.key, self.number, schema.table(table, rows))
 
 
-def read(
-    root: str, table: str, columns: Iterable[str] | None = None, *, progress: cache.Progress | None = None
-) -> pa.Table:
+def read(root: str, table: str, columns: Iterable[str] | None = None, *, progress: cache.Progress | None = None) -> pa.Table:
     """A whole table, or some columns of it; what a file lacks is null.
 
     Args:
@@ -150,9 +149,7 @@ def _other(root: str, table: str) -> pa.Table:
     if table not in tables():
         raise UserError(f"There is no table {table!r}{nearest(table, tables())}")
     if table == "published":
-        from sadcl.results import published
-
-        return published.table()
+        return importlib.import_module("sadcl.results.published").table()
     check_root(root)
     return studies(root)
 
