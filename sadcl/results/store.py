@@ -221,6 +221,16 @@ def rows_of(root: str, table: str, key: str) -> list[dict[str, Any]]:
     return _newest(root, table, key)[1]
 
 
+def table_of(root: str, table: str, key: str) -> pa.Table:
+    """The same as an Arrow table."""
+
+    def attempt() -> pa.Table:
+        _, uri = _place_of(root, table, key)
+        return files.rows_of(uri, key) if uri is not None else schema.table(table, [])
+
+    return files.steady(attempt)
+
+
 def curve(root: str, key: str) -> dict[int, float]:
     """Held-out mAP by epoch of a trial's last stage."""
     rows = epochs_of(root, key)
@@ -300,8 +310,6 @@ def _newest(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]
 
     def attempt() -> tuple[int, list[dict[str, Any]]]:
         number, uri = _place_of(root, table, key)
-        if uri is None:
-            return number, []
-        return number, files.rows_of(uri, key).to_pylist()
+        return number, files.rows_of(uri, key).to_pylist() if uri is not None else []
 
     return files.steady(attempt)
