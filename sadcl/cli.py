@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sadcl import cli_data, cli_results
+from sadcl import cli_data, cli_results, cli_store
 from sadcl.cli_results import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(cli_results.results, name="results")
+app.add_typer(cli_store.results, name="results")
 app.add_typer(cli_results.studies, name="studies")
 app.add_typer(cli_data.app, name="data")
 

@@ -170,7 +170,8 @@ def _search(
     show(search.question, plan, {laid.images.name: laid}, options)
     if options.dry_run:
         return None
-    with at_work(plan, {laid.images.name: laid}, options, {"kind": "search", "question": search.question}):
+    about = {"kind": "search", "question": search.question, "published": search.published}
+    with at_work(plan, {laid.images.name: laid}, options, about):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 

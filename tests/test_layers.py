@@ -47,7 +47,8 @@ MAY["platform"] = set(MAY) - {"__init__"}
 MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli_results"] = {"console", "errors", "results", "study"}
-MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_results"}
+MAY["cli_store"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
+MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_results", "cli_store"}
 NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend"}}
 WITHOUT_TORCH = (
     "errors",
@@ -63,6 +64,7 @@ WITHOUT_TORCH = (
     "cli",
     "cli_data",
     "cli_results",
+    "cli_store",
 )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sadcl.errors import UserError
 from sadcl.results import cache, files, schema, store
@@ -129,18 +128,24 @@ def top(root: str, study: str | None = None, metric: str = "val_mAP", n: int = 1
     Raises:
         UserError: for an unknown study or metric.
     """
-    trials = read(root, "trials")
-    numbers = [f.name for f in trials.schema if pa.types.is_floating(f.type)]
-    if metric not in numbers:
-        raise UserError(f"The trials have no metric {metric!r}{nearest(metric, numbers)}")
-    if study is not None:
-        names = trials["study"]
-        trials = trials.filter(pc.equal(names, study))
-        if not len(trials):
-            raise UserError(f"There is no study {study!r} here{nearest(study, sorted(set(names.to_pylist()) - {None}))}")
-    trials = trials.filter(pc.is_finite(trials[metric]))
-    order = pc.sort_indices(trials[metric], sort_keys=[("", "descending")])
-    return trials.take(order[:n]).to_pylist()
+    only = f" and study = {_text(study)}" if study is not None else ""
+    column = _name(metric)
+    query = f"select * from trials where isfinite({column}){only} order by {column} desc, key limit {int(n)}"
+    try:
+        rows: list[dict[str, Any]] = sql(root, query).to_pylist()
+        if rows and metric not in rows[0]:  # DuckDB does not tell capitals from others
+            raise UserError(metric)
+    except UserError:
+        columns = read(root, "trials").schema
+        numbers = [f.name for f in columns if pa.types.is_floating(f.type)]
+        if metric in numbers:
+            raise
+        raise UserError(f"The trials have no metric {metric!r}{nearest(metric, numbers)}") from None
+    if not rows and study is not None:
+        names = set(read(root, "trials", ["study"])["study"].to_pylist()) - {None}
+        if study not in names:
+            raise UserError(f"There is no study {study!r} here{nearest(study, sorted(names))}")
+    return rows
 
 
 def show(root: str, key: str) -> dict[str, Any]:
