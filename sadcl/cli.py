@@ -96,10 +96,28 @@ def predict(
 
 def main() -> None:
     """The command ``sadcl``."""
+    import sys
+
     from sadcl.console import guarded
 
     with guarded():
+        if sys.argv[1:2] in (["results"], ["studies"]):
+            _leave_pandas_out()
         app()
+
+
+def _leave_pandas_out() -> None:
+    """Arrow imports pandas with the first array that it makes, which is half of the time that a question takes."""
+    import sys
+
+    if "pandas" not in sys.modules:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+        try:
+            import pyarrow as pa
+
+            pa.array([], pa.null())
+        finally:
+            del sys.modules["pandas"]
 
 
 def _checkpoint(given: str, storage: str) -> str:

@@ -257,7 +257,7 @@ def mixed(schemas: Iterable[pa.Schema]) -> set[str]:
     """Columns that have different kinds in different parts."""
     kinds: dict[str, set[pa.DataType]] = {}
     for column in (column for one in schemas for column in one):
-        if not pa.types.is_null(column.type):
+        if not pa.types.is_null(column.type) and not pa.types.is_nested(column.type):
             kinds.setdefault(column.name, set()).add(column.type)
     return {name for name, found in kinds.items() if len(found) > 1}
 
@@ -266,7 +266,7 @@ def encode(rows: pa.Table, *, large: bool = False) -> memoryview:
     """A file's bytes: small ones plain, which are read and written in half the time; large ones compressed."""
     buffer = io.BytesIO()
     plain: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    pq.write_table(rows, buffer, **({"compression": "zstd"} if large else plain))
+    pq.write_table(rows, buffer, **({"compression": "zstd", "row_group_size": 100_000} if large else plain))
     return buffer.getbuffer()
 
 

@@ -8,7 +8,7 @@ VERSION = 2
 """Written in every file; a newer file is refused, an older one stays readable."""
 
 _F, _I, _S, _T = pa.float64(), pa.int64(), pa.string(), pa.timestamp("ms", tz="UTC")
-_SS, _HH, _BB = pa.list_(_S), pa.list_(pa.float16()), pa.list_(pa.int8())
+_SS, _HH, _BB = (pa.list_(pa.field("element", kind)) for kind in (_S, pa.float16(), pa.int8()))  # as Parquet has them
 
 TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "key": (_S, "identity of the run: study, arm, seed and configuration; one row each"),
