@@ -89,21 +89,22 @@ def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress:
                 raise
         return []
     parts = cache.parts(root, name, progress)
-    if name == "predictions" and not any(parts.paths.values()) and parts.paths:  # all of the same kinds
-        every = ", ".join(map(_text, parts.paths))
-        connection.execute(f"create view {name} as select * from read_parquet([{every}])")
-        return list(parts.paths)
     schemas = parts.schemas()
     words = files.mixed(schemas)
-    selects = []
+    selects, plain = [], []
     for (path, without), one in zip(parts.paths.items(), schemas, strict=False):
         numbers = [c.name for c in one if c.name in words and pa.types.is_floating(c.type)]
+        if not numbers and not without:
+            plain.append(path)
+            continue
         # as Arrow writes them
         as_text = ", ".join(f"regexp_replace({_name(c)}::varchar, '\\.0$', '') as {_name(c)}" for c in numbers)
         select = f"select *{f' replace ({as_text})' * bool(numbers)} from read_parquet({_text(path)})"
         if without:
             select += f" where key not in ({', '.join(map(_text, without))})"
         selects.append(select)
+    if plain:
+        selects.append(f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)")
     rows = files.together(parts.rows)
     if name == "predictions":  # DuckDB takes float16 from files alone
         at = rows.column_names.index("logits")
