@@ -106,11 +106,15 @@ def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress:
     if plain:
         selects.append(f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)")
     rows = files.together(parts.rows)
-    if name == "predictions":  # DuckDB takes float16 from files alone
+    there = {column for one in schemas[: len(parts.paths)] for column in one.names}
+    if there.issuperset(rows.column_names) and not len(rows):
+        rows = None
+    elif name == "predictions":  # DuckDB takes float16 from files alone
         at = rows.column_names.index("logits")
         rows = rows.set_column(at, "logits", rows["logits"].cast(pa.list_(pa.float32())))
-    connection.register(f"{name} in memory", rows)
-    selects.append(f"select * from {_name(f'{name} in memory')}")
+    if rows is not None:
+        connection.register(f"{name} in memory", rows)
+        selects.append(f"select * from {_name(f'{name} in memory')}")
     connection.execute(f"create view {name} as {' union all by name '.join(selects)}")
     return list(parts.paths)
 
