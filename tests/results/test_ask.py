@@ -107,7 +107,7 @@ def test_only_one_select_is_answered(tmp_path, text):
 
 
 def test_a_query_over_more_than_memory_is_answered_in_bounded_memory(tmp_path):
-    """1.6 million epochs (350 MB in memory) are grouped by a process that may not grow by more than 320 MB, of which DuckDB takes 120."""
+    """1.6 million epochs (350 MB) grouped where the process may grow by 320 MB, of which DuckDB takes 120."""
     folder = tmp_path / "tables" / "epochs" / "merged"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
