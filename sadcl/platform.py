@@ -170,8 +170,7 @@ def _search(
     show(search.question, plan, {laid.images.name: laid}, options)
     if options.dry_run:
         return None
-    about = {"kind": "search", "question": search.question, "published": search.published}
-    with at_work(plan, {laid.images.name: laid}, options, about):
+    with at_work(plan, {laid.images.name: laid}, options, {"kind": "search", "question": search.question}):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -67,8 +66,7 @@ def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | Non
                 f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or "
                 "another --storage, or remove the former with --fresh."
             )
-    created = before.get("created") if before else datetime.now(UTC).isoformat(timespec="seconds")
-    now = {**here, **json.loads(json.dumps(about or {})), **({"created": created} if created else {})}
+    now = {**here, **json.loads(json.dumps(about or {}))}
     if now != before:
         storage.write(uri, json.dumps(now, indent=1).encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections import defaultdict
@@ -28,7 +29,10 @@ def compare(root: str, studies: Sequence[str] = ()) -> list[Row]:
     Raises:
         UserError: for an unknown study.
     """
-    trials = store.read(root, "trials", [*COLUMNS, *COSTS]).to_pylist()
+    table = store.read(root, "trials")
+    trials = table.select([*COLUMNS, *COSTS]).to_pylist()
+    sides = table["data_image_size"].to_pylist() if "data_image_size" in table.column_names else [None] * len(table)
+    trials = [{**row, "data_image_size": side} for row, side in zip(trials, sides, strict=True)]
     known = sorted({row["study"] for row in trials if row["study"] is not None} | set(store.described(root)))
     for name in studies:
         if name not in known:
@@ -66,9 +70,7 @@ def _line(
     mean, half = interval(tested) if tested else (None, None)
     ever = max(((value, row["key"]) for row in mine for *_, value in curves.get(row["key"], ())), default=None)
     scale = about.get("scale") or next((row["scale"] for row in mine), None)
-    paper = about.get("published")
-    if isinstance(paper, dict):
-        paper = (paper.get(setting) or {}).get(dataset)
+    arm = setting if about.get("kind") == "ablation" else None
     hours = [(row["seconds"] or 0) / 3600 for row in mine]
     gpus = [(row["workers"] or 1) * (row["gpus"] or 0) for row in mine]
     return {
@@ -81,17 +83,28 @@ def _line(
         "± 95 %": half if half is not None and math.isfinite(half) else None,
         "best-ever, optimistic": ever[0] if ever else None,
         "its last epoch": max(curves[ever[1]])[2] if ever else None,
-        "paper": paper if scale == "full" else None,
+        "paper": _paper(dataset, arm, {row["data_image_size"] for row in mine}) if scale == "full" else None,
         "trials": len(mine),
         "hours": sum(hours),
         "GPU hours": sum(hour * count for hour, count in zip(hours, gpus, strict=True)),
     }
 
 
+def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> float | None:
+    """The published test mAP of SADCL, or of an arm of Table 7, at the runs' side in pixels."""
+    published = importlib.import_module("sadcl.results.published")
+    cells = [cell for cell in published.table().to_pylist() if (cell["dataset"], cell["metric"]) == (dataset, "mAP")]
+    if arm is None:
+        cells = [cell for cell in cells if cell["is_ours"] and cell["arm"] is None]
+    else:
+        cells = [cell for cell in cells if cell["arm"] == arm]
+    return next((cell["value"] for cell in cells if cell["test_px"] in sides), None)
+
+
 def answer(rows: Iterable[Row]) -> tuple[str | None, list[Row]]:
     """What a study chose by its held-out images, and the runs over seeds that say what it comes to.
 
-    Of a search the confirmed setting, of an ablation the arm, with the best mean held-out mAP.
+    Of a search the confirmed setting, of an ablation the arm, with the best mean held-out mAP over the seeds that all have.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -101,7 +114,13 @@ def answer(rows: Iterable[Row]) -> tuple[str | None, list[Row]]:
             groups[_setting(json.loads(row["params"] or "{}"))].append(row)
         elif row["phase"] == "arm":
             groups[row["arm"]].append(row)
-    return max(groups.items(), key=lambda group: sum(r["val_mAP"] for r in group[1]) / len(group[1]), default=(None, []))
+    shared = set.intersection(*({row["seed"] for row in group} for group in groups.values())) if groups else set()
+
+    def mean(group: tuple[str, list[Row]]) -> float:  # seeds differ by more than settings
+        values = [row["val_mAP"] for row in group[1] if row["seed"] in shared or not shared]
+        return sum(values) / len(values)
+
+    return max(groups.items(), key=mean, default=(None, []))
 
 
 def _setting(params: Mapping[str, Any]) -> str:

@@ -111,7 +111,7 @@ STUDIES: dict[str, tuple[pa.DataType, str]] = {
     "datasets": (_SS, "concrete data sets, as far as they have rows or are named in the study"),
     "base_digest": (_S, "of the configuration that it starts from; of each data set where there are several"),
     "data_digest": (_S, "of the data; of each data set where there are several"),
-    "created": (_T, "when it was first started; of older studies, when the first run was"),
+    "created": (_T, "when its first run was started"),
     "about": (_S, "JSON of all that is written down about it: space, arms, seeds, ..."),
 }
 BY_RUN = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS, "predictions": PREDICTIONS}

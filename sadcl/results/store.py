@@ -32,16 +32,15 @@ class RunWriter:
         root: of the store.
         key: of the trial.
         row: its columns of the trials table that are known at the start.
+        ends: it will be finished at once, and is not said to be running before; others may do the same.
     """
 
-    def __init__(self, root: str, key: str, row: Mapping[str, Any]) -> None:
+    def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:
         self.root, self.key = root, key
         number, before = _newest(root, "trials", key)
         if not before or before[0]["status"] != "running":
             number = 1 + max(_place_of(root, table, key)[0] for table in schema.BY_RUN)
         self.number = number
-        for table in schema.BY_RUN:
-            storage.sweep(files.folder(root, table), files.name(files.stem(key), self.number))
         self.row: dict[str, Any] = {
             **row,
             "key": key,
@@ -51,7 +50,10 @@ class RunWriter:
             "schema_version": schema.VERSION,
         }
         self._epochs = {(e["stage"], e["epoch"]): e for e in _newest(root, "epochs", key)[1]}
-        self._write("trials", [self.row])
+        if not ends:
+            for table in schema.BY_RUN:
+                storage.sweep(files.folder(root, table), files.name(files.stem(key), self.number))
+            self._write("trials", [self.row])
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch; one reported again takes the place of the former."""
@@ -167,7 +169,6 @@ def studies(root: str) -> pa.Table:
         about, seen = describe(root, name), runs.get(name, {})
         parts = about.get("datasets") or {}
         digests = {what: [part.get(what) for part in parts.values()] or [about.get(what)] for what in ("base", "data")}
-        created = about.get("created")
         rows.append(
             {
                 "study": name,
@@ -177,7 +178,7 @@ def studies(root: str) -> pa.Table:
                 "datasets": sorted({*parts, *seen.get("datasets", ())}),
                 "base_digest": " ".join(str(d) for d in digests["base"] if d) or None,
                 "data_digest": " ".join(str(d) for d in digests["data"] if d) or None,
-                "created": datetime.fromisoformat(created) if created else seen.get("started"),
+                "created": seen.get("started"),
                 "about": json.dumps(about, sort_keys=True) if about else None,
             }
         )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -177,14 +178,14 @@ def test_numbers_here_and_words_there_are_words_in_sql_too(tmp_path):
 
 
 def test_the_studies_are_a_table(tmp_path):
-    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]}, created="2026-01-02T03:04:05+00:00")
+    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]})
     run(tmp_path, study="alone", dataset="voc2007", scale="demo")
     identity = {"name": "ab2", "scale": "full", "base": "b1", "data": "d1", "kind": "search", "space": {}}
     storage.write(f"{tmp_path}/studies/ab2.json", json.dumps(identity).encode())
     rows = {row["study"]: row for row in results.read(tmp_path, "studies").to_pylist()}
     assert list(rows) == ["ab", "ab2", "alone"]
     assert (rows["ab"]["kind"], rows["ab"]["question"], rows["ab"]["datasets"]) == ("ablation", "Why?", ["coco14"])
-    assert rows["ab"]["created"].isoformat() == "2026-01-02T03:04:05+00:00"
+    assert rows["ab"]["created"] == min(results.read(tmp_path, "trials", ["started"])["started"].to_pylist())
     assert (rows["ab2"]["base_digest"], rows["ab2"]["data_digest"], rows["ab2"]["datasets"]) == ("b1", "d1", [])
     assert (rows["alone"]["kind"], rows["alone"]["scale"], rows["alone"]["datasets"]) == (None, "demo", ["voc2007"])
     joined = "select s.kind, count(*) as n from trials t join studies s on t.study = s.study group by all order by n"
@@ -265,10 +266,16 @@ def test_a_recipe_of_an_older_configuration_says_so(tmp_path, sadcl):
     assert Config.parse(tree).digest() in text
 
 
-def test_studies_side_by_side(tmp_path, sadcl):
-    about = {"name": "s", "kind": "search", "scale": "full", "published": 85.6}
+def test_studies_side_by_side(tmp_path, sadcl, monkeypatch):
+    published = types.ModuleType("published")
+    cell = {"dataset": "coco14", "metric": "mAP", "is_ours": True, "arm": None, "test_px": 448, "value": 85.6}
+    cells = [cell | {"test_px": 576, "value": 1.0}, cell, cell | {"arm": "both", "value": 86.0}]
+    published.table = lambda: pa.Table.from_pylist(cells)
+    monkeypatch.setattr(results, "published", published, raising=False)
+    monkeypatch.setitem(sys.modules, "sadcl.results.published", published)
+    about = {"name": "s", "kind": "search", "scale": "full"}
     storage.write(f"{tmp_path}/studies/s.json", json.dumps(about).encode())
-    cost = {"scale": "full", "dataset": "coco14", "workers": 2, "gpus": 0.5}
+    cost = {"data_image_size": 448, "scale": "full", "dataset": "coco14", "workers": 2, "gpus": 0.5}
     for seed, (test, params) in enumerate([(80.0, 0.1), (82.0, 0.1), (90.0, 0.2)]):
         figures = {"val_mAP": 70.0 - 10 * params, "test_mAP": test, "seconds": 1800.0}
         run(tmp_path, f"c{seed}", phase="confirm", figures=figures, **cost | {"params": json.dumps({"loss.tau": params})})
@@ -276,7 +283,8 @@ def test_studies_side_by_side(tmp_path, sadcl):
     for epoch, value in enumerate([60.0, 99.0, 61.0, float("nan")], 1):
         lucky.epoch({"stage": 2, "epoch": epoch, "val_mAP": value})
     lucky.finish("complete", metrics={"val_mAP": 99.0, "seconds": 3600.0})
-    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]}, published={"both": {"coco14": 86.0}})
+    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]})
+    store.amend(str(tmp_path), "ab-both-coco14-s0", data_image_size=448)
     (search, arms) = comparison.compare(str(tmp_path), ["s", "ab"])
     assert (search["setting"], search["seeds"], search["test mAP"]) == ("tau=0.1", 2, 81.0)
     assert search["± 95 %"] == pytest.approx(12.706, abs=1e-3)

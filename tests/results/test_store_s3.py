@@ -1,0 +1,41 @@
+"""The tables in an object store: written, merged, removed and asked like those in a folder."""
+
+import pytest
+
+from sadcl import results
+from sadcl.results import cache, compact, query, store, verify
+from tests.data.test_remote import bucket  # noqa: F401
+from tests.results.test_compact import trial
+
+
+@pytest.fixture
+def root(bucket, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"{bucket}/some lab/runs"
+
+
+def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
+    for key in ("a", "b", "c/ä"):
+        trial(root, key)
+    trial(root, "going", status="running")
+    before = {table: results.read(root, table) for table in ("trials", "epochs", "labels")}
+    compact.compact(root)
+    for table, rows in before.items():
+        columns = [(name, "ascending") for name in rows.column_names if name in ("key", "stage", "epoch", "label")]
+        assert results.read(root, table).sort_by(columns).equals(rows.sort_by(columns))
+    store.amend(root, "a", checkpoint="x")
+    store.delete(root, "b")
+    compact.compact(root)
+    store.delete(root, "none")
+    (first, second, _) = results.sql(root, "select key, checkpoint from trials order by key").to_pylist()
+    assert first == {"key": "a", "checkpoint": "x"}
+    assert second["key"] == "c/ä"
+    assert len(results.sql(root, "from epochs")) == 9
+    assert query.show(root, "a")["labels"][0]["AP"] == 50.0
+    assert [fault.what[:10] for fault in verify.verify(root)] == ["is missing"]  # the study's file
+    copies = list((tmp_path / "cache").rglob("merged/*.parquet"))
+    assert copies
+    monkeypatch.setattr(
+        cache, "_mirrored", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])
+    )  # nothing is fetched again
+    assert len(results.read(root, "epochs")) == 9
