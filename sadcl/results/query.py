@@ -127,8 +127,18 @@ def _name(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
 
-def top(root: str, study: str | None = None, metric: str = "val_mAP", n: int = 10) -> list[dict[str, Any]]:
+def top(
+    root: str,
+    study: str | None = None,
+    metric: str = "val_mAP",
+    n: int = 10,
+    *,
+    progress: cache.Progress | None = None,
+) -> list[dict[str, Any]]:
     """The n best trials by a metric, best first, those without it left out.
+
+    Args:
+        progress: called while many files are read for the first time.
 
     Raises:
         UserError: for an unknown study or metric.
@@ -137,7 +147,7 @@ def top(root: str, study: str | None = None, metric: str = "val_mAP", n: int = 1
     column = _name(metric)
     query = f"select * from trials where isfinite({column}){only} order by {column} desc, key limit {int(n)}"
     try:
-        rows: list[dict[str, Any]] = sql(root, query).to_pylist()
+        rows: list[dict[str, Any]] = sql(root, query, progress=progress).to_pylist()
         if rows and metric not in rows[0]:  # DuckDB does not tell capitals from others
             raise UserError(metric)
     except UserError:
