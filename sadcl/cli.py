@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,17 +107,23 @@ def main() -> None:
 
 
 def _leave_pandas_out() -> None:
-    """Arrow imports pandas with the first array that it makes, which is half of the time that a question takes."""
+    """Arrow looks for pandas with the first array that it makes, and its import is half of the time that a question takes."""
     import sys
 
-    if "pandas" not in sys.modules:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-        try:
-            import pyarrow as pa
+    class Nowhere:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
 
-            pa.array([], pa.null())
-        finally:
-            del sys.modules["pandas"]
+    finder: Any = Nowhere
+    sys.meta_path.insert(0, finder)
+    try:
+        import pyarrow as pa
+
+        pa.array([], pa.null())
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _checkpoint(given: str, storage: str) -> str:

@@ -212,13 +212,19 @@ def main() -> None:
     os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
     root, trials = str(scratch / "runs"), options.trials
     table = Table("what", "ours", "goal", title=f"{trials:,} trials, {trials * EPOCHS:,} rows of epochs", box=box.SIMPLE)
+
+    def line(what: str, ours: str, goal: str = "") -> None:
+        """A line as soon as it is known, and in the table at the end."""
+        console.print(f"{what}: {ours}", highlight=False)
+        table.add_row(what, ours, goal)
+
     epoch_ms, trial_ms = writing(scratch / "sample")
-    table.add_row("RunWriter: an epoch, on disk", f"{epoch_ms:.1f} ms, {1e3 / epoch_ms:,.0f} rows/s", "")
-    table.add_row("RunWriter: a trial's beginning and end", f"{trial_ms:.1f} ms", "")
+    line("RunWriter: an epoch, on disk", f"{epoch_ms:.1f} ms, {1e3 / epoch_ms:,.0f} rows/s", "")
+    line("RunWriter: a trial's beginning and end", f"{trial_ms:.1f} ms", "")
     make(Path(root), trials)
     folders(scratch / "ray", options.folders)
     ray = statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3)) * trials / options.folders
-    table.add_row(f"Ray's folders (read {options.folders} of {trials:,}, scaled)", f"{ray:.1f} s", "")
+    line(f"Ray's folders (read {options.folders} of {trials:,}, scaled)", f"{ray:.1f} s", "")
     questions: dict[str, Callable[[], Any]] = {
         "ten best trials": lambda: query.top(root),
         "trials by arm and seed": lambda: results.sql(root, BY_ARM),
@@ -228,21 +234,19 @@ def main() -> None:
         if state == "compacted":
             took = seconds(lambda: compact.compact(root))
             size = sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
-            table.add_row(
-                "compaction", f"{took:.1f} s, {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files", ""
-            )
+            line("compaction", f"{took:.1f} s, {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files", "")
         for what, ask in questions.items():
             first = seconds(ask)
             warm = [seconds(ask) for _ in range(5)]
             middle, low, high = (1e3 * t for t in (statistics.median(warm), min(warm), max(warm)))
             text = f"{middle:.0f} ms ({low:.0f} to {high:.0f}), first {first:.2f} s; {1e3 * ray / middle:,.0f}x"
-            table.add_row(f"{state}: {what}", text, goal)
+            line(f"{state}: {what}", text, goal)
     limit = "100MB"
     done = subprocess.run([sys.executable, "-c", LIMITED, root, limit], capture_output=True, text=True, check=True)
     rows, grown = done.stdout.split()
     held = trials * EPOCHS * sum(kind.bit_width // 8 for kind, _ in schema.EPOCHS.values() if kind != pa.string()) / 2**20
     text = f"{float(grown):.0f} MB for {rows} groups; the numbers of the table are {held:.0f} MB"
-    table.add_row(f"epochs by trial, DuckDB limited to {limit}: growth of the process", text, "bounded")
+    line(f"epochs by trial, DuckDB limited to {limit}: growth of the process", text, "bounded")
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
     table.title = f"{table.title}; {load}"
     console.print(table)

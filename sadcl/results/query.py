@@ -54,6 +54,7 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
         config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": scratch,
+            "enable_progress_bar": "false",  # it would stand among the answer
             "python_enable_replacements": "false",  # names of variables of this program are no tables
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
