@@ -131,7 +131,7 @@ def _resolved(files: Files, uris: Sequence[str]) -> Files:
     contested = list(files.single)
     if len(uris) > 1:
         counts = pc.value_counts(names)
-        contested += counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+        contested += counts.field("values").filter(pc.greater(counts.field("counts"), pa.scalar(1, pa.int64()))).to_pylist()
     wanted, single, without = pa.array(contested, pa.string()), dict(files.single), {uri: [] for uri in uris}  # type: ignore[var-annotated]
     best: dict[str, tuple[int, str, str]] = {}
     lost = [*files.old]
@@ -230,7 +230,7 @@ def rows_of(uri: str, key: str) -> pa.Table:
         rows = file.read_row_groups(groups, use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(damaged(uri, error)) from None
-    return rows.filter(pc.equal(rows["key"], key))
+    return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
 
 
 def kept(part: pa.Table, without: Sequence[str]) -> pa.Table:

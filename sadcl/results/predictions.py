@@ -68,7 +68,7 @@ def load(root: str, key: str, split: str) -> tuple[list[str], tuple[str, ...], N
             f"The trial {key!r} has no predictions of the split {split!r}; there are {', '.join(splits) or 'none'}. "
             "A run keeps those of its held-out images, and of the test images where it looks at them."
         )
-    rows = rows.filter(pc.equal(rows["split"], split))
+    rows = rows.filter(pc.equal(rows["split"], pa.scalar(split, pa.string())))
     labels = tuple(rows["labels"][0].as_py())
     shape = (len(rows), len(labels))
     logits_NL = _flat(rows["logits"]).reshape(shape).astype(np.float64)

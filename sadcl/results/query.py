@@ -54,7 +54,6 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
         config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": scratch,
-            "enable_progress_bar": "false",  # it would stand among the answer
             "python_enable_replacements": "false",  # names of variables of this program are no tables
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -63,6 +62,7 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
             config["memory_limit"] = memory
         with duckdb.connect(config=config) as connection:
             paths = [path for name in used for path in _view(connection, root, name, progress)]
+            connection.execute("set enable_progress_bar = false")  # it would stand in the midst of the answer
             connection.execute(f"set allowed_paths = [{', '.join(map(_text, paths))}]")
             connection.execute("set enable_external_access = false")
             connection.execute("set lock_configuration = true")

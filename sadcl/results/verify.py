@@ -130,7 +130,11 @@ def _file(table: str, uri: str, found: Files, rows: pa.Table, seen: _Seen) -> It
         for key in strange:
             yield Fault(uri, f"has rows of another key, {key!r}", "Move it away: no run has written it there.")
     parts = [pc.cast(rows[name], pa.string()) for name in schema.KEYS[table]]
-    identity = pc.binary_join_element_wise(*parts, "\0", null_handling="replace") if len(parts) > 1 else parts[0]
+    identity = (
+        pc.binary_join_element_wise(*parts, pa.scalar("\0", pa.string()), null_handling="replace")
+        if len(parts) > 1
+        else parts[0]
+    )
     if double := len(rows) - pc.count_distinct(identity, mode="all").as_py():
         yield Fault(uri, f"has {double} rows twice (the same {', '.join(schema.KEYS[table])})", AGAIN)
     if table == "trials":
@@ -149,7 +153,7 @@ def _file(table: str, uri: str, found: Files, rows: pa.Table, seen: _Seen) -> It
 
 
 def _unreal(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.invert(pc.is_finite(pc.cast(column, pa.float64()))), False)
+    return pc.fill_null(pc.invert(pc.is_finite(pc.cast(column, pa.float64()))), pa.scalar(False, pa.bool_()))
 
 
 def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
