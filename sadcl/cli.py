@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sadcl import cli_data, cli_explain, cli_report, cli_results, cli_stats
+from sadcl import cli_data, cli_explain, cli_report, cli_results, cli_stats, cli_store
 from sadcl.cli_results import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-cli_stats.add_to(cli_results.results)
-cli_results.results.command("report")(cli_report.report)
-app.add_typer(cli_results.results, name="results")
+cli_stats.add_to(cli_store.results)
+cli_store.results.command("report")(cli_report.report)
+app.add_typer(cli_store.results, name="results")
 app.add_typer(cli_results.studies, name="studies")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_explain.explain)
@@ -101,7 +101,31 @@ def predict(
 
 def main() -> None:
     """The command ``sadcl``."""
+    import sys
+
     from sadcl.console import guarded
 
     with guarded():
+        if sys.argv[1:2] in (["results"], ["studies"]):
+            _leave_pandas_out()
         app()
+
+
+def _leave_pandas_out() -> None:
+    """Arrow looks for pandas with the first array that it makes, and its import is half of the time that a question takes."""
+    import sys
+
+    class Nowhere:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
+
+    finder: Any = Nowhere
+    sys.meta_path.insert(0, finder)
+    try:
+        import pyarrow as pa
+
+        pa.array([], pa.null())
+    finally:
+        sys.meta_path.remove(finder)

@@ -15,6 +15,7 @@ import torch
 from sadcl import data, distributed, storage
 from sadcl.config import Data
 from sadcl.errors import TrialFailed, UserError
+from sadcl.results import predictions
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
@@ -121,11 +122,18 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "memory_mb": outcome.memory_mb,
+        "gpu_hours": outcome.seconds / 3600 * where.workers * where.gpus,
     }
     if writer is None:
         return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
     status = "pruned" if outcome.stopped else "complete"
-    writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels)
+    figures["weights_digest"] = _digest(outcome.checkpoint)
+    splits = {"val": images.val, "test": images.test}
+    said = [
+        predictions.table(split, splits[split].files, images.labels, logits_NL.numpy(), splits[split].targets)
+        for split, logits_NL in outcome.logits.items()
+    ]
+    writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels, predictions=said)
     for state in STATES:
         storage.delete(storage.join(folder(trial, where), *state.split("/")))
     ending = {"cause": outcome.stopped} if outcome.stopped else {}
@@ -223,6 +231,7 @@ def stage1_of(trial: Trial, where: Where) -> str | None:
 def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> dict[str, Any]:
     """The columns of the trials table that are known before training."""
     config = trial.config
+    gpu = bool(where.gpus) and torch.cuda.is_available()
     return {
         **{name.replace(".", "_"): _plain(value) for name, value in config.flat().items()},
         "study": trial.study,
@@ -239,7 +248,10 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,
         "workers": where.workers,
         "gpus": float(where.gpus),
-        "device": torch.cuda.get_device_name() if where.gpus and torch.cuda.is_available() else "cpu",
+        "cpus": where.cpus,
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()) if gpu else None,
         **provenance(),
     }
 

@@ -122,6 +122,14 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
 
+def marks(uri: str | os.PathLike[str], suffix: str = "") -> dict[str, tuple[int, int]]:
+    """Of each file that :func:`listing` names, bytes and nanoseconds of its last change."""
+    system, path = resolve(uri)
+    infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    names = ((i.base_name, i) for i in infos if i.type == fs.FileType.File)
+    return {name: (i.size, i.mtime_ns) for name, i in names if name.endswith(suffix) and not name.startswith(".")}
+
+
 def mark(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Bytes and nanoseconds of a file's last change, which tell it from what was there before; None where there is none."""
     system, path = resolve(uri)

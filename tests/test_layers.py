@@ -51,9 +51,10 @@ MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli_results"] = {"console", "errors", "results", "study"}
 MAY["cli_explain"] = {"cli_results", "errors", "figures", "inference", "results"}
-MAY["cli_report"] = {"cli_results", "console", "errors", "results", "storage"}
+MAY["cli_report"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
 MAY["cli_stats"] = {"cli_results", "console", "errors", "results"}
-MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_explain", "cli_report", "cli_results", "cli_stats"}
+MAY["cli_store"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
+MAY["cli"] = MAY["platform"] | {"platform", *(part for part in MAY if part.startswith("cli_"))}
 NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend", "results"}}
 WITHOUT_TORCH = (
     "errors",
@@ -72,6 +73,7 @@ WITHOUT_TORCH = (
     "cli_explain",
     "cli_results",
     "cli_stats",
+    "cli_store",
 )
 
 

@@ -59,6 +59,8 @@ class Outcome:
     seconds: float
     images: int
     memory_mb: float
+    logits: dict[str, torch.Tensor]
+    """(N, L) in float16 of each split that was evaluated with the reported weights."""
     stopped: str = ""
     """Why it was stopped early; empty where it was not."""
 
@@ -210,7 +212,7 @@ def _stage(
 
     best = progress.best
     selection.save_last(training, data, progress.epoch, best["weights"], folder)
-    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
     _barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
@@ -222,6 +224,7 @@ def _stage(
         seconds=progress.seconds,
         images=progress.images,
         memory_mb=_peak_memory(share["device"]),
+        logits={**best.get("logits", {}), **test_logits},
         stopped=progress.stopped,
     )
 
@@ -234,7 +237,7 @@ def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, sha
     _barrier()
     steps = build.loader(config, data.train, training=True, **share).steps
     training = prepare(1, config, data.labels, share["device"], steps, resume=True)
-    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
     _barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
@@ -246,6 +249,7 @@ def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, sha
         seconds=0.0,
         images=0,
         memory_mb=_peak_memory(share["device"]),
+        logits={**content.get("logits", {}), **test_logits},
     )
 
 

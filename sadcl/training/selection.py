@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from sadcl import build, distributed, storage
 from sadcl.data import MultiLabelData
@@ -24,7 +27,8 @@ def select(
     Without held-out images nothing is chosen: the last epoch is the one kept.
 
     Returns:
-        The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows``.
+        The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows`` and ``logits``, those of
+        the held-out images in float16.
     """
     candidates: dict[str, Any] = {"raw": training.network}
     if training.ema is not None:
@@ -32,26 +36,28 @@ def select(
     wanted: str = training.config.optim.report
     if not len(data.val):
         wanted = max(candidates, key="ema".__eq__) if wanted == "best" else wanted
-        best = {"epoch": epoch, "weights": wanted, "metrics": {}, "rows": []}
+        best = {"epoch": epoch, "weights": wanted, "metrics": {}, "rows": [], "logits": {}}
         _save(training, data, best, candidates[wanted], folder)
         return {}, best
     loader = build.loader(training.config, data.val, **share)
-    results = {n: multilabel_metrics(*evaluate(net, loader, training.device)) for n, net in candidates.items()}
+    scores = {name: evaluate(network, loader, training.device) for name, network in candidates.items()}
+    results = {name: multilabel_metrics(*pair) for name, pair in scores.items()}
     if wanted == "best":
         wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
     both = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
     figures = {"val_mAP": float(results[wanted]["mAP"]), **both}
     if not best or rank(figures["val_mAP"]) > rank(best["metrics"]["val_mAP"]):
         metrics, rows = tabulate(results[wanted], "val", data.labels)
-        best = {"epoch": epoch, "weights": wanted, "metrics": {**metrics, **both}, "rows": rows}
+        logits = {"val": half_logits(scores[wanted][0])}
+        best = {"epoch": epoch, "weights": wanted, "metrics": {**metrics, **both}, "rows": rows, "logits": logits}
         _save(training, data, best, candidates[wanted], folder)
     return figures, best
 
 
 def test(
     training: Training, data: MultiLabelData, folder: str, share: dict[str, Any]
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Figures of the selected weights on the test images, added to the checkpoint too.
+) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
+    """Figures of the selected weights on the test images, added to the checkpoint too; and their logits in float16.
 
     Where the boxes of objects are known, the same pass finds out how well the network's maps point at them.
 
@@ -73,7 +79,15 @@ def test(
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
         checkpoint.save(uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows})
-    return metrics, rows
+    return metrics, rows, {"test": half_logits(scores_NL)}
+
+
+def half_logits(scores_NL: NDArray[np.float64]) -> Tensor:
+    """What the scores are the sigmoid of, in float16 and finite, as the predictions table has it."""
+    with np.errstate(divide="ignore"):
+        logits_NL = np.log(scores_NL) - np.log1p(-scores_NL)
+    most = float(np.finfo(np.float16).max)
+    return torch.from_numpy(logits_NL.clip(-most, most).astype(np.float16))
 
 
 def save_last(training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str) -> None:

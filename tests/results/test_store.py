@@ -44,10 +44,10 @@ def test_columns_are_documented_and_typed_as_the_schema_says(tmp_path):
     trial(tmp_path)
     for name, columns in schema.TABLES.items():
         table = results.read(tmp_path, name)
+        assert table.column_names[: len(columns)] == list(columns)
         for column, (kind, meaning) in columns.items():
             assert table.schema.field(column).type == kind
             assert meaning
-        assert table.schema.metadata[b"sadcl"] == str(schema.VERSION).encode()
 
 
 def test_an_interrupted_trial_goes_on_with_its_rows_and_a_repeated_report_is_one_row(tmp_path):
@@ -134,7 +134,7 @@ def test_removal_takes_all_rows_of_a_trial(tmp_path):
     trial(tmp_path, "a")
     trial(tmp_path, "b")
     store.delete(str(tmp_path), "a")
-    for table in schema.TABLES:
+    for table in ("trials", "epochs", "labels"):
         assert set(results.read(tmp_path, table)["key"].to_pylist()) == {"b"}
     assert store.row_of(str(tmp_path), "a") is None
     assert store.row_of(str(tmp_path), "b")["status"] == "complete"
