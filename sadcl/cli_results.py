@@ -82,18 +82,14 @@ def sql(
 @results.command()
 def schema() -> None:
     """The tables, their columns and what they mean."""
-    import contextlib
-    import importlib
-
+    from sadcl.results import published
     from sadcl.results import schema as tables
 
     for name, columns in tables.TABLES.items():
         rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in columns.items()]
         _table(rows, ["column", "type", "meaning"], title=f"{name} (key: {', '.join(tables.KEYS[name])})")
-    with contextlib.suppress(ImportError):
-        paper = importlib.import_module("sadcl.results.published").COLUMNS
-        rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in paper.items()]
-        _table(rows, ["column", "type", "meaning"], title="published (the paper's tables)")
+    rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in published.COLUMNS.items()]
+    _table(rows, ["column", "type", "meaning"], title="published (the paper's tables)")
 
 
 @results.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections import defaultdict
@@ -92,7 +91,8 @@ def _line(
 
 def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> float | None:
     """The published test mAP of SADCL, or of an arm of Table 7, at the runs' side in pixels."""
-    published = importlib.import_module("sadcl.results.published")
+    from sadcl.results import published
+
     cells = [cell for cell in published.table().to_pylist() if (cell["dataset"], cell["metric"]) == (dataset, "mAP")]
     if arm is None:
         cells = [cell for cell in cells if cell["is_ours"] and cell["arm"] is None]

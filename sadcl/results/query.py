@@ -83,11 +83,7 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
 def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None) -> list[str]:
     """Make a table known to DuckDB; gives the files that it reads."""
     if name not in schema.BY_RUN:
-        try:
-            connection.register(name, read(root, name))
-        except ImportError:
-            if name != "published":
-                raise
+        connection.register(name, read(root, name))
         return []
     parts = cache.parts(root, name, progress)
     schemas = parts.schemas()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -151,7 +150,9 @@ def _other(root: str, table: str) -> pa.Table:
     if table not in tables():
         raise UserError(f"There is no table {table!r}{nearest(table, tables())}")
     if table == "published":
-        return importlib.import_module("sadcl.results.published").table()
+        from sadcl.results import published
+
+        return published.table()
     check_root(root)
     return studies(root)
 
