@@ -74,7 +74,9 @@ def sql(
     with bar("reading") as show:
         table = ask(storage, query, progress=show("reading files for the first time"))
     if csv:
-        _print_csv(table)
+        from sadcl.results import export
+
+        typer.echo(export.encode(table, "csv").decode(), nl=False)
     else:
         _table(table.to_pylist(), table.column_names)
 

@@ -137,14 +137,15 @@ def _extend(
 ) -> pa.Table:
     """Copy files, and what is left of the former copies where these have become many; gives the new index."""
     rows: list[dict[str, object]] = [] if known is None else known.to_pylist()
-    rows = [row for row in rows if row["file"] in own and own[str(row["file"])].mark == (row["size"], row["time"])]
-    keep = {str(row["part"]) for row in rows}
+    valid = [row for row in rows if row["file"] in own and own[str(row["file"])].mark == (row["size"], row["time"])]
+    keep = {str(row["part"]) for row in valid}
     if len(keep) >= MANY_PARTS:
         copies, _ = _known_of(place, known, own)
-        source: Iterator[tuple[pa.Table, list[dict[str, object]]]] = _again(place, copies, rows)
+        source: Iterator[tuple[pa.Table, list[dict[str, object]]]] = _again(place, copies, valid)
         rows = []
     else:
         source = iter(())
+        rows = [row for row in rows if row["part"] in keep]  # a part that stays says which of its rows do not count
     for part, entries in gathered(itertools.chain(source, _new(found, new, progress)), PART_BYTES):
         name = uuid.uuid4().hex
         storage.write(place / f"{name}.parquet", files.encode(part, large=True))
@@ -234,7 +235,7 @@ def _mirrored(place: Path, uri: str) -> str:
 
 
 def _sweep(place: Path, keep: set[str]) -> None:
-    """Remove copies that nothing refers to any more, once nobody can be reading them."""
+    """Remove old copies that nothing refers to any more; whoever still reads one looks again."""
     with contextlib.suppress(OSError):
         kept = keep | {str(place / "index.parquet")}
         for path in place.glob("*.parquet"):

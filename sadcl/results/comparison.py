@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import interval
+from sadcl.winners import chosen
 
 COLUMNS = ("key", "study", "phase", "arm", "seed", "dataset", "scale", "status", "params", "val_mAP", "test_mAP", "seconds")
 COSTS = ("workers", "gpus")
@@ -64,7 +64,7 @@ def _line(
     mine: Sequence[Row],
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
 ) -> Row:
-    setting, runs = answer(mine)
+    setting, runs = answer(mine, about)
     tested = [row["test_mAP"] for row in runs if _real(row["test_mAP"])]
     mean, half = interval(tested) if tested else (None, None)
     ever = max(((value, row["key"]) for row in mine for *_, value in curves.get(row["key"], ())), default=None)
@@ -101,18 +101,21 @@ def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> floa
     return next((cell["value"] for cell in cells if cell["test_px"] in sides), None)
 
 
-def answer(rows: Iterable[Row]) -> tuple[str | None, list[Row]]:
+def answer(rows: Iterable[Row], about: Mapping[str, Any]) -> tuple[str | None, list[Row]]:
     """What a study chose by its held-out images, and the runs over seeds that say what it comes to.
 
-    Of a search the confirmed setting, of an ablation the arm, with the best mean held-out mAP over the seeds that all have.
+    Of a search the setting that it ended with, once that is confirmed; of an ablation the arm with the best mean held-out mAP
+    over the seeds that all have.
     """
+    complete = [row for row in rows if row["status"] == "complete" and _real(row["val_mAP"])]
+    best = chosen(complete, about)
+    if best is not None:
+        same = ("confirm", "tuned", best["params"])
+        again = [row for row in complete if (row["phase"], row["arm"], row["params"]) == same]
+        return (_setting(best["settings"]), again) if again else (None, [])
     groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["status"] != "complete" or not _real(row["val_mAP"]):
-            continue
-        if row["phase"] == "confirm" and row["arm"] == "tuned":
-            groups[_setting(json.loads(row["params"] or "{}"))].append(row)
-        elif row["phase"] == "arm":
+    for row in complete:
+        if row["phase"] == "arm":
             groups[row["arm"]].append(row)
     shared = set.intersection(*({row["seed"] for row in group} for group in groups.values())) if groups else set()
 

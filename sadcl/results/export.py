@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -55,22 +55,37 @@ def encode(table: pa.Table, kind: str) -> bytes:
     if kind == "parquet":
         import pyarrow.parquet as pq
 
-        pq.write_table(table, buffer, compression="zstd")
+        pq.write_table(_spans(table), buffer, compression="zstd")
     elif kind == "arrow":
         with pa.ipc.new_file(buffer, table.schema) as writer:
             writer.write_table(table)
     else:
         from pyarrow import csv
 
-        csv.write_csv(_flat(table), buffer)
+        csv.write_csv(_flat(_spans(table)), buffer)
     return buffer.getvalue()
+
+
+def _spans(table: pa.Table) -> pa.Table:
+    """Differences of times, which neither CSV nor Parquet has as DuckDB gives them, as seconds."""
+    for i, column in enumerate(table.schema):
+        if pa.types.is_interval(column.type) or pa.types.is_duration(column.type):
+            seconds = [_seconds(value) for value in table[i].to_pylist()]
+            table = table.set_column(i, f"{column.name}_seconds", pa.array(seconds, pa.float64()))
+    return table
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None or isinstance(value, timedelta):
+        return None if value is None else value.total_seconds()
+    return (value.months * 30 + value.days) * 86_400 + value.nanoseconds / 1e9
 
 
 def _flat(table: pa.Table) -> pa.Table:
     """Lists, which CSV does not have, as JSON."""
     for i, column in enumerate(table.schema):
         if pa.types.is_nested(column.type):
-            texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in table[i].to_pylist()]
+            texts = [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in table[i].to_pylist()]
             table = table.set_column(i, column.name, pa.array(texts, pa.string()))
         elif pa.types.is_null(column.type):
             table = table.set_column(i, column.name, table[i].cast(pa.string()))

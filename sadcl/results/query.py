@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -73,11 +74,20 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
                     "tables are only read."
                 )
             try:
-                return connection.sql(query).to_arrow_table()
+                return _named(connection.sql(query).to_arrow_table())
             except duckdb.IOException:
                 if all(os.path.exists(path) for path in paths):
                     raise
                 raise files.Vanished from None
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """Columns of one name, as a join of a table with itself has them, told apart: ``mAP``, ``mAP_1``."""
+    names: list[str] = []
+    for name in table.column_names:
+        others = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+        names.append(next(other for other in others if other not in names))
+    return table.rename_columns(names)
 
 
 def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None) -> list[str]:
@@ -180,7 +190,7 @@ def studies(root: str) -> list[dict[str, Any]]:
         select study, any_value(dataset) as dataset, any_value(scale) as scale, count(*) as trials,
                count(*) filter (status = 'complete') as complete, count(*) filter (status = 'pruned') as pruned,
                count(*) filter (status = 'failed') as failed, count(*) filter (status = 'running') as running,
-               max(val_mAP) as best_val_mAP, min(started) as started
+               max(val_mAP) filter (where isfinite(val_mAP)) as best_val_mAP, min(started) as started
         from trials group by study order by started
     """
     return sql(root, query).to_pylist()

@@ -38,7 +38,7 @@ class RunWriter:
         self.root, self.key = root, key
         number, before = _newest(root, "trials", key)
         if not before or before[0]["status"] != "running":
-            number = 1 + max(_place_of(root, table, key)[0] for table in schema.BY_RUN)
+            number = 1 + max(files.find(root, table, key).number for table in schema.BY_RUN)
         self.number = number
         self.row: dict[str, Any] = {
             **row,
@@ -227,7 +227,7 @@ def table_of(root: str, table: str, key: str) -> pa.Table:
     """The same as an Arrow table."""
 
     def attempt() -> pa.Table:
-        _, uri = _place_of(root, table, key)
+        uri = files.find(root, table, key).uri
         return files.rows_of(uri, key) if uri is not None else schema.table(table, [])
 
     return files.steady(attempt)
@@ -254,19 +254,16 @@ def reopen(root: str, key: str) -> None:
 
 
 def delete(root: str, key: str) -> None:
-    """Remove a trial's rows from all tables."""
-    of = files.stem(key)
+    """Remove a trial's rows from all tables; its own row goes last, so that whoever is cut off can begin again."""
     with merging(root) as alone:
-        for table in schema.BY_RUN:
-            number, _ = _place_of(root, table, key)
-            if number < 0:
+        for table in reversed(schema.BY_RUN):
+            found = files.find(root, table, key)
+            if found.number < 0:
                 continue
-            found = files.look(root, table)
-            if not alone or any(of in files.index(uri)["name"].to_pylist() for uri in found.merged):
-                _put(root, table, key, number + 1, schema.table(table, []))
-            for one in sorted([*found.old, *found.single.values()], key=lambda one: one.number):
-                if files.parse(one.file)[0] == of:
-                    storage.delete(found.uri(one))
+            if not alone or found.merged:
+                _put(root, table, key, found.number + 1, schema.table(table, []))
+            for file in found.own:
+                storage.delete(storage.join(files.folder(root, table), file))
 
 
 @contextlib.contextmanager
@@ -293,25 +290,11 @@ def _put(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
         storage.delete(storage.join(where, files.name(of, number - 1)))
 
 
-def _place_of(root: str, table: str, key: str) -> tuple[int, str | None]:
-    """Number of the newest file that has rows of a trial, and where it is; -1 and None where there is none."""
-    of = files.stem(key)
-    found = files.look(root, table)
-    if (own := found.single.get(of)) is not None:
-        return own.number, found.uri(own)
-    for uri, without in found.merged.items():
-        names = files.index(uri)["name"]
-        at = pc.index(names, of).as_py()
-        if at >= 0 and key not in without:
-            return files.index(uri)["number"][at].as_py(), uri
-    return -1, None
-
-
 def _newest(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]:
     """Number of the newest file that has rows of a trial, and these rows."""
 
     def attempt() -> tuple[int, list[dict[str, Any]]]:
-        number, uri = _place_of(root, table, key)
-        return number, files.rows_of(uri, key).to_pylist() if uri is not None else []
+        found = files.find(root, table, key)
+        return found.number, files.rows_of(found.uri, key).to_pylist() if found.uri is not None else []
 
     return files.steady(attempt)

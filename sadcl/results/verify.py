@@ -160,7 +160,10 @@ def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
     for keys in seen.others.values():
         for key, uri in keys.items():
             if key not in seen.trials:
-                yield Fault(uri, f"has rows of {key!r}, which the table trials does not have", "Remove the file.")
+                what = f"has rows of {key!r}, which the table trials does not have: a removal was cut off"
+                others = files.MERGED in uri.split("/")  # rows of other runs are in it too
+                todo = f"sadcl.results.store.delete({root!r}, {key!r}) removes them." if others else "Remove the file."
+                yield Fault(uri, what, todo)
     for key, (uri, row) in seen.trials.items():
         if row.get("status") not in STATUSES:
             yield Fault(uri, f"{key!r} has the status {row.get('status')!r}", AGAIN)

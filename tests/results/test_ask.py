@@ -18,6 +18,7 @@ from sadcl.cli import app
 from sadcl.config import Config
 from sadcl.errors import UserError
 from sadcl.results import RunWriter, compact, comparison, export, predictions, query, schema, store, verify
+from sadcl.winners import best
 from tests.results.ablations import EVIL, ablation
 
 NASTY = [EVIL, "it's", 'a "b"', "a/b\\c", "x\ny", "🦆; drop table trials", "-- x", "%s {0}"]
@@ -284,7 +285,13 @@ def test_studies_side_by_side(tmp_path, sadcl, monkeypatch):
     for seed, (test, params) in enumerate([(80.0, 0.1), (82.0, 0.1), (90.0, 0.2)]):
         figures = {"val_mAP": 70.0 - 10 * params, "test_mAP": test, "seconds": 1800.0}
         run(tmp_path, f"c{seed}", phase="confirm", figures=figures, **cost | {"params": json.dumps({"loss.tau": params})})
-    lucky = RunWriter(str(tmp_path), "lucky", {"study": "s", "phase": "search", "arm": "tuned", **cost})
+    chosen = {
+        "study": "s",
+        "phase": "search",
+        "arm": "tuned",
+        "params": '{"loss.tau": 0.1}',
+    }  # the other is not among the best
+    lucky = RunWriter(str(tmp_path), "lucky", {**chosen, **cost})
     for epoch, value in enumerate([60.0, 99.0, 61.0, float("nan")], 1):
         lucky.epoch({"stage": 2, "epoch": epoch, "val_mAP": value})
     lucky.finish("complete", metrics={"val_mAP": 99.0, "seconds": 3600.0})
@@ -474,3 +481,35 @@ def test_commands_import_nothing_heavy(tmp_path, words):
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "set()\n")
     assert done.stdout
+
+
+def test_columns_of_one_name_are_told_apart(sadcl, tmp_path):
+    run(tmp_path, "k")
+    query = "select a.val_mAP, b.val_mAP from (select 1.0 as val_mAP) a, (select 2.0 as val_mAP) b"
+    assert sadcl("sql", query).splitlines() == ["val_mAP\tval_mAP_1", "1.0\t2.0"]
+
+
+def test_lists_and_spans_of_time_can_be_printed_and_exported(sadcl, tmp_path):
+    run(tmp_path, "k")
+    assert "datasets" in sadcl("sql", "select study, datasets from studies", "--csv")
+    query = "select key, interval 90 second as took, [started] as at from trials"
+    assert '"k",90,' in sadcl("export", query, "--csv")
+    sadcl("export", query, "-o", str(tmp_path / "x.parquet"))
+    assert pq.read_table(tmp_path / "x.parquet")["took_seconds"].to_pylist() == [90.0]
+
+
+def test_a_figure_that_is_no_number_is_nobodys_best(tmp_path, sadcl):
+    for key, value in (("a", float("nan")), ("b", 50.0), ("c", 60.0)):
+        row = {"study": "s", "phase": "search", "arm": "tuned", "params": f'{{"x": "{key}"}}'}
+        RunWriter(str(tmp_path), key, row).finish("complete", metrics={"val_mAP": value})
+    assert [row["key"] for row in best(results.read(tmp_path, "trials").to_pylist(), 3)] == ["c", "b"]
+    assert "60" in sadcl("studies")
+    assert "nan" not in sadcl("studies")
+
+
+def test_a_damaged_study_file_is_named(tmp_path, sadcl, capsys):
+    run(tmp_path, "k")
+    storage.write(f"{tmp_path}/studies/s.json", b"{")
+    for words in (["ablation", "--study", "s"], ["importance", "--study", "s"], ["labels", "--study", "s"], ["report", "s"]):
+        with pytest.raises(UserError, match=r"studies/s.json' is damaged"):
+            sadcl(*words)
