@@ -52,7 +52,7 @@ node() {
 start() {
   [ -z "$(running)" ] || die "it runs already: see cluster/local.sh status"
   command -v ray >/dev/null || die "there is no command ray: pip install -e ."
-  mkdir -p -m 700 "$folder"
+  (umask 077 && mkdir -p "$folder")
   [ -O "$folder" ] || die "$folder belongs to somebody else: give SADCL_LOCAL=/another/short/folder"
   umask 077
   rm -rf "$folder/ray" "$folder/pids"
