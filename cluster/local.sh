@@ -61,7 +61,7 @@ start() {
   unset RAY_ADDRESS RAY_AUTH_TOKEN
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token"
   export RAY_JOB_STOP_WAIT_TIME_S=60 # `ray job stop` kills after three seconds otherwise, in the middle of a write
-  trap stop ERR INT TERM
+  trap failed ERR INT TERM
   node "$head" 0 --head --port="$port" --num-cpus=0 --num-gpus=0 --ray-client-server-port=$((port + 5)) --temp-dir="$folder/ray" \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
   wait_for 1
@@ -73,9 +73,16 @@ start() {
   say_how
 }
 
+failed() {
+  tail -n 15 "$folder"/node?.log >&2
+  trap - ERR
+  stop >/dev/null
+  die "the cluster did not start; above is what its nodes said."
+}
+
 # Until so many nodes are there and the head takes jobs.
 wait_for() {
-  python - "$1" "http://127.0.0.1:$dashboard" "http://$head:$((port + 2))" "$folder" <<'END' || die "it does not start: see $folder/node*.log"
+  python - "$1" "http://127.0.0.1:$dashboard" "http://$head:$((port + 2))" "$folder" <<'END' || failed
 import json, os, sys, time, urllib.request
 from pathlib import Path
 

@@ -54,7 +54,7 @@ def room(where: Where, node: Mapping[str, float], cpus: int = 1) -> int:
 
 
 JOINS = "SADCL_MAY_JOIN"
-"""Variable of a head whose cluster grows by itself: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``; Ray does not say what may come."""
+"""Variable of a head whose cluster grows: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``; Ray does not say it."""
 
 
 def with_coming(nodes: Sequence[Mapping[str, float]], said: str | None) -> list[Mapping[str, float]]:
