@@ -159,7 +159,7 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
 
     # with the token in the driver's own environment, as it is where somebody gives it so
     word = f'export RAY_AUTH_TOKEN="$(cat $RAY_AUTH_TOKEN_PATH)"; exec {" ".join(map(str, command))}'
-    second = Job(local, "second", "bash", "-c", f"'{word}'")
+    second = Job(local, "second", "bash", "-c", word)
     assert second.end() == 0, second.text[-3000:]
     assert re.search(r"[12] were interrupted", second.text)
     went_on = [int(epoch) for epoch in re.findall(r"both\S* s0: stage 2 epoch (\d+)/40", second.text)]
