@@ -29,8 +29,8 @@ unset RAY_ADDRESS RAY_AUTH_TOKEN
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600 # nodes of one job may start minutes apart; 30 s otherwise
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$head:6379 # the nodes are this job's alone (--exclusive); `ray symmetric-run` refuses one that has another Ray
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address=${hosts%%$'\n'*}:6379 # of the first; --exclusive, because a node that has another Ray is refused
 srun --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 \
   ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" \
   --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- env RAY_ADDRESS="$address" "$@" &

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sadcl.script import main
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster"
@@ -254,7 +256,7 @@ def test_what_may_join_is_what_the_file_starts():
         assert said == [{"nodes": group["maxReplicas"], "CPU": int(limits["cpu"]), "GPU": gpus}]
 
 
-def test_every_command_of_ours_exists(command):
+def test_every_command_of_ours_exists(capsys):
     """Experiments with their flags, files that are named, and options of `ray start`."""
     texts = {path.name: path.read_text() for path in FILES}
     helps, ours = {}, set()
@@ -266,7 +268,11 @@ def test_every_command_of_ours_exists(command):
             ours |= {(script, flag) for flag in re.findall(r"--[a-z-]+", rest.partition("#")[0])}
     assert ("experiments/tune_coco.py", "--data-root") in ours
     for script, flag in ours:
-        helps[script] = helps.get(script) or command("python", ROOT / script, "--help").stdout
+        if script not in helps:
+            study = runpy.run_path(str(ROOT / script))["search"]
+            with pytest.raises(SystemExit):
+                main(study, ["--help"])
+            helps[script] = capsys.readouterr().out
         assert flag in helps[script], (script, flag)
 
     from ray.scripts.scripts import start
