@@ -93,6 +93,18 @@ def local(tmp_path_factory):
         assert shell(LOCAL, "status", env=env).returncode == 1
 
 
+def answer(url, token=None, body=None, method="GET"):
+    """What a server says to a request: its code."""
+    request = urllib.request.Request(url, data=body and json.dumps(body).encode(), method="POST" if body else method)
+    request.add_header("Content-Type", "application/json")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        return urllib.request.urlopen(request, timeout=60).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 class Job:
     """`ray job submit`, its output in a file as it comes."""
 
@@ -115,12 +127,16 @@ class Job:
             assert time.monotonic() < deadline, self.text[-3000:]
             time.sleep(0.2)
 
-    def stop(self):
-        """As a user does; the code that the submission ends with."""
-        env = self.local.env | self.local.said
-        done = shell("ray", "job", "stop", "--address", self.local.url, self.name, env=env)
-        assert "was stopped" in done.stdout + done.stderr, done.stdout + done.stderr
-        return self.process.wait(120)
+    def stop(self, by_hand=False):
+        """As `ray job stop` asks for it, or by that itself, which takes seconds to start; until the job has ended."""
+        if by_hand:
+            env = self.local.env | self.local.said
+            done = shell("ray", "job", "stop", "--address", self.local.url, self.name, env=env)
+            assert "was stopped" in done.stdout + done.stderr, done.stdout + done.stderr
+        else:
+            assert answer(f"{self.local.url}/api/jobs/{self.name}/stop", self.local.token, method="POST") == 200
+        self.process.wait(120)
+        assert f"Job '{self.name}' was stopped" in self.text
 
     def end(self, seconds=300):
         return self.process.wait(seconds)
@@ -188,18 +204,6 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
     assert oct((local.folder / "token").stat().st_mode)[-3:] == "600"
 
 
-def answer(url, token=None, body=None):
-    """What a server says to a request: its code."""
-    request = urllib.request.Request(url, data=body and json.dumps(body).encode(), method="POST" if body else "GET")
-    request.add_header("Content-Type", "application/json")
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        return urllib.request.urlopen(request, timeout=30).status
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
 def test_without_the_token_nobody_is_let_in(local, tmp_path):
     evil = {"entrypoint": f"touch {tmp_path}/evil"}
     jobs, agent = f"{local.url}/api/jobs/", f"http://127.0.0.2:{local.port + 2}/api/job_agent/jobs/"
@@ -252,7 +256,7 @@ def test_a_search_as_a_job_stopped_three_times(local, tmp_path):
     for number, phase in enumerate(("baseline", "search", "final")):
         job = Job(local, f"search{number}", "python", "tiny.py", "--storage", root)
         job.until(lambda phase=phase: any(row["phase"] == phase and row["status"] == "running" for row in rows(root)))
-        job.stop()
+        job.stop(by_hand=True)
         now = {(row["key"], row["stage"], row["epoch"]): row["loss"] for row in results.read(str(root), "epochs").to_pylist()}
         assert {at: now.get(at) for at in seen} == seen
         seen = now

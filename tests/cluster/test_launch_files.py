@@ -256,6 +256,18 @@ def test_what_may_join_is_what_the_file_starts():
         assert said == [{"nodes": group["maxReplicas"], "CPU": int(limits["cpu"]), "GPU": gpus}]
 
 
+def test_a_launch_takes_ten_lines_at_most_and_says_how_it_ends():
+    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL))
+    ends = {"On this machine": "local.sh stop", "EC2": "ray down", "Compute Engine": "ray down", "Slurm": "scancel"}
+    for name, end in (ends | {"Kubernetes": "kubectl delete -f cluster/kuberay-cluster.yaml"}).items():
+        blocks = re.findall(r"```bash\n(.*?)```", sections[name], flags=re.DOTALL)
+        assert all(len(block.splitlines()) <= 10 for block in blocks), name
+        assert end in blocks[0], name
+        assert re.search(r"cost|Free|holds", sections[name]), name
+    (port,) = re.findall(r"^port=\$\{SADCL_LOCAL_PORT:-(\d+)\}", (CLUSTER / "local.sh").read_text(), flags=re.MULTILINE)
+    assert f"ray job submit --address http://127.0.0.1:{int(port) + 1} " in (ROOT / "README.md").read_text()
+
+
 def test_every_command_of_ours_exists(capsys):
     """Experiments with their flags, files that are named, and options of `ray start`."""
     texts = {path.name: path.read_text() for path in FILES}
