@@ -135,7 +135,7 @@ class Job:
             assert "was stopped" in done.stdout + done.stderr, done.stdout + done.stderr
         else:
             assert answer(f"{self.local.url}/api/jobs/{self.name}/stop", self.local.token, method="POST") == 200
-        self.process.wait(120)
+        self.process.wait(240)
         assert f"Job '{self.name}' was stopped" in self.text
 
     def end(self, seconds=300):

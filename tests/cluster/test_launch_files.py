@@ -239,10 +239,19 @@ def test_one_image_of_this_version():
 
 
 def test_what_may_join_is_what_the_file_starts():
+    from ray.autoscaler._private.docker import docker_start_cmds
+
     for name in CLOUDS:
         (config,) = documents(name)
-        (option,) = config["docker"]["head_run_options"]
-        said = json.loads(shlex.split(option)[1].partition("=")[2])
+        docker, mounts = config["docker"], config["file_mounts"]
+        options = docker["run_options"] + docker["head_run_options"]
+        line = docker_start_cmds("ubuntu", docker["image"], mounts, "sadcl", options, "sadcl", "/home/sadcl", "docker")
+        words = shlex.split(line)  # as the host's shell sees it
+        (token,) = mounts
+        assert f"/tmp/ray_tmp_mount/sadcl/{token}:{token}" in words
+        assert words[-2:] == [IMAGE, "bash"]
+        assert {"RAY_AUTH_MODE=token", "RAY_JOB_STOP_WAIT_TIME_S=60"} <= set(words)
+        (said,) = [json.loads(w.partition("=")[2]) for w in words if w.startswith("SADCL_MAY_JOIN=")]
         kinds = [kind["resources"] for n, kind in config["available_node_types"].items() if n != "head"]
         assert said == [{"nodes": config["max_workers"]} | kinds[0]]
         assert kinds[1:] == kinds[:1]
