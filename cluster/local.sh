@@ -20,11 +20,14 @@ die() {
   exit 2
 }
 
-# PIDs of the nodes that were started here and still run, the last first; a number that another process has by now is not one.
+# When a process began: with its number that says which one it is, for numbers are given again.
+began() { ps -o lstart= -p "$1" || true; }
+
+# PIDs of the nodes that were started here and still run, the last first.
 running() {
   [ -f "$folder/pids" ] || return 0
-  tac "$folder/pids" | while read -r pid; do
-    case "$(ps -ww -o args= -p "$pid")" in *"ray start"*"--node-ip-address=127.0.0."*"$port"*) echo "$pid" ;; esac
+  tac "$folder/pids" | while read -r pid when; do
+    if [ -n "$when" ] && [ "$when" = "$(began "$pid" | xargs)" ]; then echo "$pid"; fi
   done
 }
 
@@ -46,7 +49,7 @@ node() {
   setsid ray start --block --disable-usage-stats --node-ip-address="$address" --object-store-memory=100000000 \
     --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=$((port + 2 + number)) "$@" \
     >"$folder/node$number.log" 2>&1 </dev/null &
-  echo $! >>"$folder/pids"
+  echo "$! $(began $! | xargs)" >>"$folder/pids"
 }
 
 start() {
@@ -89,7 +92,7 @@ from pathlib import Path
 
 wanted, dashboard, agent, folder = int(sys.argv[1]), *sys.argv[2:]
 token = {"Authorization": "Bearer " + Path(folder, "token").read_text()}
-pids = [int(pid) for pid in Path(folder, "pids").read_text().split()]
+pids = [line.split()[0] for line in Path(folder, "pids").read_text().splitlines()]
 
 
 def get(url):

@@ -245,7 +245,7 @@ def test_stop_ends_nothing_that_it_did_not_start(tmp_path):
     """A number in its list that is another process by now."""
     other = subprocess.Popen(["sleep", "60"])
     try:
-        (tmp_path / "pids").write_text(f"{other.pid}\n")
+        (tmp_path / "pids").write_text(f"{other.pid} Wed Nov 25 23:30:47 2020\n")
         env = user(tmp_path, SADCL_LOCAL=str(tmp_path))
         assert "does not run" in shell(LOCAL, "status", env=env).stdout
         assert shell(LOCAL, "stop", env=env).returncode == 0
