@@ -19,8 +19,8 @@ from sadcl.errors import UserError
 from sadcl.search.trial import Trial
 
 GAUGES = {
-    "sadcl_step_seconds": "Seconds of a training step with the loading of its images, mean over the last two seconds or more.",
-    "sadcl_synchronisation_seconds": "Seconds of a step in which bank and prototypes gather all workers' rows, the same mean.",
+    "sadcl_step_seconds": "Seconds of a training step with the loading of its images; mean over two seconds or more.",
+    "sadcl_synchronisation_seconds": "Seconds of a step in which bank and prototypes gather all workers' rows; same mean.",
     "sadcl_images_per_second": "Training images a second, all workers together.",
     "sadcl_stage": "Stage that is trained, 1 or 2.",
     "sadcl_epoch": "Epoch of the stage, from 1.",
