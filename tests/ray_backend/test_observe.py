@@ -33,11 +33,11 @@ def get(url):
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
     return urllib.request.urlopen(request, timeout=20).read().decode()
 
-def until(true, what, seconds=200):
+def until(true, what, seconds=400):
     end = time.monotonic() + seconds
     while not (found := true()):
         if time.monotonic() > end:
-            sys.exit(f"waited in vain for {what}: {list(said.values())} {EVENTS[-9:]}")
+            sys.exit(f"waited in vain for {what}: {said.keys()} {events()[-9:]}")
         time.sleep(0.3)
     return found
 
@@ -50,7 +50,7 @@ ray.init = functools.partial(ray.init, num_cpus=4)  # whatever the machine has
 with cluster.connected(None):
     board = boards.open_board()
     one = trial("one")
-    two = trial("two", **{"data.scene_train": 240, "optim.batch_size": 4, "stage2.epochs": 12})
+    two = trial("two", **{"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 7})
     pools = [jobs.Jobs(Where("runs", None, "demo", workers), os.path.abspath("scratch"), board) for workers in (1, 2)]
     pools[0].start(one), pools[1].start(two)
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
@@ -93,7 +93,7 @@ def test_what_a_real_cluster_shows_of_a_trial_one_of_whose_workers_stops(command
     """Metrics of both trials at the node's port, the ranks of a step that hangs, and the run in the dashboard's Train tab."""
     (tmp_path / "watched.py").write_text(WATCHED.replace("WANTED", repr(WANTED)))
     options = {"RAY_metrics_report_interval_ms": "1000", "SADCL_HANG_SECONDS": "10"}
-    done = command("python", "watched.py", timeout=500, **options)
+    done = command("python", "watched.py", timeout=580, **options)
     found = json.loads(done.stdout.rpartition("RESULT")[2])
     last = {name: max(values) for name, values in found["said"].items()}
     assert 0 < last["ray_sadcl_synchronisation_seconds two 1"] < last["ray_sadcl_step_seconds two 1"] < 60
@@ -108,8 +108,8 @@ def test_what_a_real_cluster_shows_of_a_trial_one_of_whose_workers_stops(command
         r"HANGS: (rank .*? has not arrived at .*? of stage 2 epoch \d+: .*?); (rank .*)", hangs
     ).groups()
     host = re.escape(socket.gethostname())
-    assert re.match(rf"rank [01] on {host} \(process {stopped}\) has not arrived at step \d+/45", late)
-    assert re.search(r"it was not heard of for 1\d s", late)
+    assert re.match(rf"rank [01] on {host} \(process {stopped}\) has not arrived at (step \d+/20|the end) of", late)
+    assert re.search(r"it was not heard of for \d\d s", late)
     assert re.match(rf"rank [01] on {host} \(process {other}\) waits at sadcl\.\w+", waits)
     assert re.match(r"goes on after \d+ s", goes_on)
     ((name, status),) = found["runs"]
