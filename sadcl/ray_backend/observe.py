@@ -63,7 +63,8 @@ def show(trial: Trial, event: Mapping[str, Any]) -> None:
         _gauge(gauge).set(value, tags={**tags, "term": term} if gauge == "sadcl_loss" else tags)
     if (line := _line(event)) is not None:
         host = socket.gethostname()
-        print(f"{trial.key} rank {tags['rank']} on {host}: {line}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{trial.key} rank {tags['rank']} on {host}: {line}\n")  # what is printed Train would log twice
+        sys.stderr.flush()
 
 
 def _figures(trial: Trial, event: Mapping[str, Any]) -> dict[str, float]:

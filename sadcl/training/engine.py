@@ -46,7 +46,10 @@ class Training:
     """None where no contrast takes part."""
     device: torch.device
     step: int = 0
-    synchronising: Stopwatch = field(default_factory=Stopwatch)
+    synchronising: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.synchronising = Stopwatch(self.device)
 
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:

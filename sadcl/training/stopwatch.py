@@ -16,19 +16,20 @@ class Stopwatch:
     is under way is counted in a later lap.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._streams = device.type == "cuda"
         self._seconds = self._began = 0.0
         self._passing: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
-        if torch.cuda.is_initialized():
+        if self._streams:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
             self._passing.append((begin, end))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if torch.cuda.is_initialized():
+        if self._streams:
             self._passing[-1][1].record()
         else:
             self._seconds += time.perf_counter() - self._began
