@@ -53,7 +53,8 @@ with cluster.connected(None):
     board = boards.open_board()
     one = trial("one")
     two = trial("two", **{"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 7})
-    pools = [jobs.Jobs(Where(os.path.abspath("runs"), None, "demo", workers), os.path.abspath("scratch"), board) for workers in (1, 2)]
+    runs, scratch = os.path.abspath("runs"), os.path.abspath("scratch")
+    pools = [jobs.Jobs(Where(runs, None, "demo", workers), scratch, board) for workers in (1, 2)]
     pools[0].start(one), pools[1].start(two)
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
 
