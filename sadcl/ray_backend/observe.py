@@ -27,10 +27,11 @@ GAUGES = {
     "sadcl_loss": "Mean over the last epoch of a loss; label term is total, class, sample or prototype.",
     "sadcl_activated_rows": "Rows that a label's bank admitted in the last epoch, mean over labels.",
     "sadcl_bank_fill": "Valid rows in the bank at the end of the last epoch.",
-    "sadcl_val_mAP": "mAP of the held-out part after the last epoch, in percent.",
+    "sadcl_val_map": "mAP of the held-out part after the last epoch, in percent.",
 }
 RATES = ("sadcl_step_seconds", "sadcl_synchronisation_seconds", "sadcl_images_per_second")
 """Gauges that are 0 once a worker has left its trial; the others keep their last value while its process lives."""
+# a name in capitals would be served in small letters: OpenTelemetry knows no difference
 _OF_EPOCH = {"images_per_second": "images_per_second", "admitted": "activated_rows", "bank_fill": "bank_fill"}
 HANG = "SADCL_HANG_SECONDS"
 
@@ -83,7 +84,7 @@ def _figures(trial: Trial, event: Mapping[str, Any]) -> dict[str, float]:
         elif name in _OF_EPOCH:
             found[f"sadcl_{_OF_EPOCH[name]}"] = value
         elif name == "val_mAP":
-            found["sadcl_val_mAP"] = value
+            found["sadcl_val_map"] = value
     return found
 
 

@@ -99,7 +99,7 @@ with cluster.connected(None):
     }))
 """
 WANTED = [
-    *(f"{name} {arm} 0" for name in ("epoch", "stage", "activated_rows", "bank_fill", "val_mAP") for arm in ("one", "two")),
+    *(f"{name} {arm} 0" for name in ("epoch", "stage", "activated_rows", "bank_fill", "val_map") for arm in ("one", "two")),
     "images_per_second two 0",
     *(f"{name} two {rank}" for name in ("step_seconds", "synchronisation_seconds") for rank in (0, 1)),
     *(f"loss two 0 {term}" for term in ("total", "class", "sample", "prototype")),
@@ -114,7 +114,7 @@ def test_what_a_real_cluster_shows_of_a_trial_whose_workers_stop_in_turn(command
     found = json.loads(done.stdout.rpartition("RESULT")[2])
     last = {name: max(values) for name, values in found["said"].items()}
     assert 0 < last["ray_sadcl_synchronisation_seconds two 1"] < last["ray_sadcl_step_seconds two 1"] < 60
-    assert 0 < last["ray_sadcl_val_mAP two 0"] <= 100
+    assert 0 < last["ray_sadcl_val_map two 0"] <= 100
     assert last["ray_sadcl_stage two 0"] == 2
     assert last["ray_sadcl_bank_fill two 0"] >= 1
     assert not any(name.startswith("ray_sadcl_images") and name.endswith(" 1") for name in last)
