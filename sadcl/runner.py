@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import time
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from sadcl.results import predictions
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
-from sadcl.training import Epoch, checkpoint, fit
+from sadcl.training import Epoch, Pulse, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
@@ -61,7 +61,8 @@ class Where:
 
 
 Emit = Callable[[dict[str, Any]], Any]
-"""Takes events: ``key``, and ``status`` or an epoch's figures; answers an epoch with why the trial is to stop, or None."""
+"""Takes events: ``key``, and ``status``, an epoch's figures, a beat of a worker (:class:`sadcl.training.Pulse`) or what its
+``error`` is; answers an epoch with why the trial is to stop, or None."""
 
 
 def finished(trial: Trial, where: Where) -> dict[str, Any] | None:
@@ -84,9 +85,12 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             raise TrialFailed(row["cause"])
         return row
     first = distributed.rank() == 0
-    send = emit if emit is not None and first else lambda event: None
+    tell: Emit = emit if emit is not None else lambda event: None
+    send: Emit = tell if first else lambda event: None
+    pulse = Pulse(lambda beat: tell({"key": trial.key, **beat}))
     writer: RunWriter | None = None
     try:
+        pulse.start()
         start = stage1_of(trial, where)
         images = load(trial.config.data, where.data_root)
         if first:
@@ -103,16 +107,21 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None) -> dict[str, A
             stage1=start,
             test=trial.phase in TESTED and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
-            heartbeat=_heartbeat(send, trial.key),
+            heartbeat=pulse.step,
             device="cuda" if where.gpus else "cpu",
             loader_workers=where.loader_workers,
         )
     except Exception as error:
-        cause = cause_of(error)
-        if distributed.world_size() == 1 or not _may_pass(error):
+        cause, single = cause_of(error), distributed.world_size() == 1
+        if not single:
+            cause += f" (rank {distributed.rank()} of {distributed.world_size()} on {socket.gethostname()})"
+            tell({"key": trial.key, "rank": distributed.rank(), "error": cause})
+        if single or not _may_pass(error):
             fail(trial, where, cause)
             send({"key": trial.key, "status": "failed", "cause": cause})
         raise TrialFailed(cause) from error
+    finally:
+        pulse.stop()
     figures = {
         **outcome.metrics,
         "weights": outcome.weights,
@@ -149,19 +158,6 @@ def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> str
     event = {"key": key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, "metrics": epoch.metrics}
     stop: str | None = send(event)
     return stop
-
-
-def _heartbeat(send: Emit, key: str) -> Callable[[int, int, int, int], None]:
-    """Says at most every two seconds how far an epoch is."""
-    last = time.monotonic()
-
-    def beat(stage: int, epoch: int, step: int, steps: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 2:
-            last = time.monotonic()
-            send({"key": key, "stage": stage, "epoch": epoch, "part": step / steps})
-
-    return beat
 
 
 def alone(trial: Trial, where: Where) -> contextlib.AbstractContextManager[bool]:

@@ -11,7 +11,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import runner
 from sadcl.errors import TrialFailed
-from sadcl.ray_backend.board import Board, emitter
+from sadcl.ray_backend.board import Board, emitter, tell
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
 
@@ -36,6 +36,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         TrialFailed: where it fails; the row has the cause.
     """
     if (row := runner.finished(trial, where)) is None:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the Train tab of Ray's dashboard shows the run
         resources = {"CPU": float(where.cpus), **({"GPU": float(where.gpus)} if where.gpus else {})}
         trainer = TorchTrainer(
             _worker,
@@ -61,6 +62,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         if row is None:
             cause = _cause(failure) if failure is not None else "the workers ended without a result"
             runner.fail(trial, where, cause)
+            tell(board, {"key": trial.key, "status": "failed", "cause": cause})
             raise TrialFailed(cause)
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
@@ -68,8 +70,18 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
 
 
 def _cause(failure: Exception) -> str:
-    """The first worker's own words where there are any, else the last line of Ray's."""
+    """The workers' own words where there are any, else the last line of Ray's.
+
+    Where one worker fails the others lose their connection to it; that is left out where another has more to say.
+    """
     found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
     own = [inner for error in found for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
-    words = str(own[0] if own else found[0] if found else failure).strip()
-    return words if own else f"{type(failure).__name__}: {words.splitlines()[-1] if words else 'no message'}"
+    if own:
+        words = list(dict.fromkeys(str(error).strip() for error in own))
+        return "; ".join([text for text in words if not _of_connection(text)] or words)
+    words_of_ray = str(found[0] if found else failure).strip()
+    return f"{type(failure).__name__}: {words_of_ray.splitlines()[-1] if words_of_ray else 'no message'}"
+
+
+def _of_connection(cause: str) -> bool:
+    return any(word in cause for word in ("onnection", "DistBackendError", "DistNetworkError", "gloo", "NCCL"))

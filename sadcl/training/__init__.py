@@ -3,5 +3,6 @@
 from sadcl.training.agreement import Disagreement
 from sadcl.training.engine import Diverged
 from sadcl.training.loop import Epoch, Outcome, fit
+from sadcl.training.pulse import Pulse
 
-__all__ = ["Disagreement", "Diverged", "Epoch", "Outcome", "fit"]
+__all__ = ["Disagreement", "Diverged", "Epoch", "Outcome", "Pulse", "fit"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
 from sadcl.memory import MemoryBank
 from sadcl.model import SADCL, Output, Pooled, with_maps
+from sadcl.training.stopwatch import Stopwatch
 
 
 class Diverged(RuntimeError):
@@ -46,6 +47,10 @@ class Training:
     """None where no contrast takes part."""
     device: torch.device
     step: int = 0
+    synchronising: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.synchronising = Stopwatch(self.device)
 
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
@@ -84,7 +89,8 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     settled = config.loss.prototype_weight == 0 or network.prototypes.settled
     # one gather serves both, and only what another worker needs travels
     thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
-    rows = gather(own.above(min(thresholds))) if thresholds else own
+    with training.synchronising:
+        rows = gather(own.above(min(thresholds))) if thresholds else own
     admitted = (rows if shared else own).above(config.bank.epsilon)
     bank.update(admitted)
     if not settled:

@@ -67,8 +67,9 @@ class Outcome:
 
 Report = Callable[[Epoch], str | None]
 """Called after each epoch on the first worker; a text stops the run there, and says why."""
-Heartbeat = Callable[[int, int, int, int], None]
-"""Called after each step on the first worker with stage, epoch, step and steps of the epoch."""
+Heartbeat = Callable[[int, int, int, int, float], None]
+"""Called after each step on every worker with stage, epoch, step, steps of the epoch, and the seconds in which bank and
+prototypes gathered the rows of all workers."""
 
 
 MEETING = 50
@@ -100,7 +101,7 @@ def fit(
             starts from ``model.start`` where stage 1 has no epochs.
         test: evaluate the selected weights on the test split at the end, once.
         report: called after each epoch that was trained now; a text stops the run.
-        heartbeat: called after each step.
+        heartbeat: called after each step, on every worker.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
         loader_workers: processes that decode images; 0 decodes in this one.
 
@@ -316,8 +317,8 @@ def _train_epoch(
         for name, value in train_step(training, batch).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
         progress.step += 1
-        if heartbeat is not None and distributed.rank() == 0:
-            heartbeat(training.stage, epoch, progress.step, loader.steps)
+        if heartbeat is not None:
+            heartbeat(training.stage, epoch, progress.step, loader.steps, training.synchronising.lap())
         if training.step % MEETING == 0:
             meet()
     _check_totals(training, progress)
