@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sadcl import cli_data, cli_report, cli_results, cli_stats
+from sadcl import cli_data, cli_explain, cli_report, cli_results, cli_stats, cli_store
 from sadcl.cli_results import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-cli_stats.add_to(cli_results.results)
-cli_results.results.command("report")(cli_report.report)
-app.add_typer(cli_results.results, name="results")
+cli_stats.add_to(cli_store.results)
+cli_store.results.command("report")(cli_report.report)
+app.add_typer(cli_store.results, name="results")
 app.add_typer(cli_results.studies, name="studies")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_explain.explain)
 
 DataRoot = Annotated[str | None, typer.Option(help="Where the data set lies; not needed for the embedded scenes.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")]
@@ -35,8 +36,9 @@ def evaluate(
     """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
     from sadcl import inference
     from sadcl.console import bar, show_table
+    from sadcl.results import checkpoints
 
-    uri = _checkpoint(checkpoint, storage)
+    uri = checkpoints.find(storage, checkpoint)
     with bar("reading the data") as show:
         found = inference.evaluate(
             uri, data_root=data_root, split=split, device=device, image_size=image_size, progress=show("evaluating")
@@ -70,12 +72,13 @@ def predict(
     from sadcl.console import bar
     from sadcl.data import voc
     from sadcl.errors import UserError
+    from sadcl.results import checkpoints
 
     if bool(images) == (voc2012_submission is not None) or (data_root is None) == (voc2012_submission is not None):
         raise UserError("Give image files, or --voc2012-submission OUT.tar.gz with --data-root, not both and not neither.")
     if voc2012_submission is not None:
         files.check_new(voc2012_submission)
-    predictor = inference.load(_checkpoint(checkpoint, storage), device=device, image_size=image_size)
+    predictor = inference.load(checkpoints.find(storage, checkpoint), device=device, image_size=image_size)
     if voc2012_submission is not None:
         with bar("reading the lists") as show:
             archive = inference.voc2012_submission(predictor, str(data_root), show("looking at the test images"))
@@ -98,26 +101,31 @@ def predict(
 
 def main() -> None:
     """The command ``sadcl``."""
+    import sys
+
     from sadcl.console import guarded
 
     with guarded():
+        if sys.argv[1:2] in (["results"], ["studies"]):
+            _leave_pandas_out()
         app()
 
 
-def _checkpoint(given: str, storage: str) -> str:
-    """A checkpoint's URI from itself or from the key of a trial."""
-    from sadcl import storage as files
-    from sadcl.results import query
+def _leave_pandas_out() -> None:
+    """Arrow looks for pandas with the first array that it makes, and its import is half of the time that a question takes."""
+    import sys
 
-    if given and files.exists(files.join(given, "best.pt")):
-        return files.join(given, "best.pt")
-    if given.endswith(".pt") or (given and files.exists(given)):
-        return given
-    trial = query.show(storage, given)
-    if (uri := trial["checkpoint"]) is None:
-        from sadcl.errors import UserError
+    class Nowhere:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
 
-        ended = trial["status"] in ("complete", "pruned")
-        why = "it gave it up for the limit of the disk (--max-disk)" if ended else f"its status is {trial['status']}"
-        raise UserError(f"The trial {given!r} has no checkpoint: {why}.")
-    return str(uri)
+    finder: Any = Nowhere
+    sys.meta_path.insert(0, finder)
+    try:
+        import pyarrow as pa
+
+        pa.array([], pa.null())
+    finally:
+        sys.meta_path.remove(finder)

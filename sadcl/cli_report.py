@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,21 @@ def report(
         raise UserError(f"The report {out!r} cannot be written: its name must end in .html.")
     files.check_new(out)
     with bar("reading the tables") as show:
-        content = page.html(storage, study, progress=show("resampling the trials")).encode()
+        content = page.html(storage, study, recipe=_recipe, progress=show("resampling the trials")).encode()
     files.write(out, content)
     typer.echo(f"{out}: {in_bytes(len(content))}")
+
+
+def _recipe(row: Mapping[str, Any]) -> str:
+    """A run's setting as Python to paste; the whole configuration where this version's recipes do not give it."""
+    import json
+
+    from sadcl import recipes
+    from sadcl.config import Config
+    from sadcl.errors import UserError
+    from sadcl.results import page_parts
+
+    try:
+        return recipes.code(Config.parse(json.loads(row["config"])))
+    except (UserError, TypeError):
+        return page_parts.recipe(row)

@@ -25,9 +25,11 @@ def top(
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
 ) -> None:
     """The best trials, best first."""
+    from sadcl.console import bar
     from sadcl.results import query
 
-    rows = query.top(storage, study, metric, n)
+    with bar("reading") as show:
+        rows = query.top(storage, study, metric, n, progress=show("reading files for the first time"))
     columns = ["key", "study", "phase", "arm", "seed", "status", *dict.fromkeys([metric, "val_mAP", "test_mAP"]), "settings"]
     _table([{**row, "settings": _settings(row)} for row in rows], columns)
 
@@ -65,12 +67,16 @@ def sql(
     storage: Storage = "runs",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
-    """The answer to a DuckDB query over the tables trials, epochs and labels, which are only read."""
+    """The answer to a DuckDB query, one SELECT over the tables (see `schema`), which are only read."""
+    from sadcl.console import bar
     from sadcl.results import sql as ask
 
-    table = ask(storage, query)
+    with bar("reading") as show:
+        table = ask(storage, query, progress=show("reading files for the first time"))
     if csv:
-        _print_csv(table)
+        from sadcl.results import export
+
+        typer.echo(export.encode(table, "csv").decode(), nl=False)
     else:
         _table(table.to_pylist(), table.column_names)
 
@@ -78,11 +84,14 @@ def sql(
 @results.command()
 def schema() -> None:
     """The tables, their columns and what they mean."""
+    from sadcl.results import published
     from sadcl.results import schema as tables
 
     for name, columns in tables.TABLES.items():
         rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in columns.items()]
         _table(rows, ["column", "type", "meaning"], title=f"{name} (key: {', '.join(tables.KEYS[name])})")
+    rows = [{"column": c, "type": str(kind), "meaning": meaning} for c, (kind, meaning) in published.COLUMNS.items()]
+    _table(rows, ["column", "type", "meaning"], title="published (the paper's tables)")
 
 
 @results.command()

@@ -141,7 +141,7 @@ class Watch:
         title: of what runs.
         fetch: gives the events since the last call; an event has a trial's ``key`` and what is new of ``what, params,
             status, cause, val_mAP, test_mAP, stage, epoch, epochs, metrics``, ``part``, the share of an epoch that is done,
-            and ``note``, a line to show once.
+            and ``late`` or ``error``, words about one of its workers.
         epochs: epochs of the whole plan that are still to be trained, for the time that is left.
         best: held-out mAP that the search has reached before.
     """
@@ -201,9 +201,7 @@ class Watch:
         row.update({"metrics": {}} if event.get("status") == "running" else {})
         row.update(event)
         what = row["what"]
-        if "note" in event:
-            console.print(f"[{clock(time.monotonic() - self.began)}] {what}: {event['note']}", highlight=False, markup=False)
-        elif "metrics" in event:  # an epoch has ended
+        if "metrics" in event:  # an epoch has ended
             self.done += 1
             row["part"] = 0.0
             value = event["metrics"].get("val_mAP")
@@ -213,6 +211,8 @@ class Watch:
                 f"{what}: stage {row['stage']} epoch {row['epoch']}/{row['epochs']}{_held_out(value)}"
                 f"{_active(event['metrics'])}; {self._state()}"
             )
+        elif "late" in event or "error" in event:
+            self._line(f"{what}: {event.get('late') or event['error']}", always=True)
         elif "part" in event:
             if time.monotonic() - row["said"] > _PLAIN_SECONDS:
                 row["said"] = time.monotonic()
@@ -234,8 +234,8 @@ class Watch:
         left = self.left()
         return best + ("time left not known yet" if left is None else f"about {clock(left)} left")
 
-    def _line(self, text: str) -> None:
-        if self._live is None:
+    def _line(self, text: str, always: bool = False) -> None:
+        if self._live is None or always:  # above the table
             console.print(f"[{clock(time.monotonic() - self.began)}] {text}", highlight=False, markup=False)
 
     def _table(self) -> Group:

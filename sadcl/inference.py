@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 
 from sadcl import build, storage
 from sadcl.config import Config
-from sadcl.data import ImageSet, Progress, voc
+from sadcl.data import ImageSet, MultiLabelData, Progress, voc
 from sadcl.data import load as load_data
-from sadcl.data.transforms import read_image, to_input
+from sadcl.data.augment import resize
+from sadcl.data.transforms import read_image, read_photo, to_input
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
-from sadcl.model import SADCL, Pooled
+from sadcl.model import SADCL, Pooled, with_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
+from sadcl.training.localise import Localiser
 from sadcl.training.loop import pick_device
 
 _WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
@@ -42,6 +45,34 @@ class Evaluation:
     image_size: int
     trained_at: int
     """Both sides in pixels."""
+
+
+class Explanation(NamedTuple):
+    """Where a network finds a label in a photograph."""
+
+    label: str
+    score: float
+    """0 to 1."""
+    map_HW: NDArray[np.float32]
+    """One value a pixel of the upright photograph, 0 to 1, and 1 where the network looks most; all 0 where a class
+    activation map is negative everywhere. Maps of different labels are not on one scale."""
+
+
+class Seen(NamedTuple):
+    """A photograph as it is, and what the network finds where, over its own grid."""
+
+    photo_HW3: NDArray[np.uint8]
+    """Upright."""
+    scores_L: NDArray[np.float64]
+    """0 to 1."""
+    maps_Lhw: torch.Tensor
+    """float32, at least 0, over the whole photograph whatever its proportions."""
+
+    def over(self, label: int, height: int, width: int) -> NDArray[np.float32]:
+        """A label's map at this size, bilinear between the middles of the grid's cells, its highest value made 1."""
+        map_11hw = self.maps_Lhw[label][None, None]
+        map_HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")[0, 0].numpy()
+        return map_HW / max(map_HW.max(), 1e-12)
 
 
 class Predictor:
@@ -70,6 +101,48 @@ class Predictor:
             scores = self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
+
+    def explain(self, image: str | Path, *, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[Explanation]:
+        """Where the network finds what it finds in an image file (Fig. 5), highest score first.
+
+        SADCL shows the attention of the label's query in the last decoder layer, the mean over its heads; the pooled
+        baseline its class activation map without what is negative (:func:`sadcl.model.with_maps`).
+
+        Args:
+            image: of any proportions; the maps have those of the upright photograph.
+            labels: these, in this order; None is those that score above ``threshold``, and at least the best one.
+            threshold: 0 to 1.
+
+        Raises:
+            UserError: for a file that is missing or is no image, or a label that the network does not know.
+        """
+        seen = self.look(image)
+        height, width, _ = seen.photo_HW3.shape
+        return [
+            Explanation(self.labels[i], float(seen.scores_L[i]), seen.over(i, height, width))
+            for i in self.chosen(seen, labels, threshold)
+        ]
+
+    @torch.inference_mode()
+    def look(self, image: str | Path) -> Seen:
+        """The photograph with the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
+        photo = read_photo(str(image))
+        given = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
+        output, maps_1Lhw = with_maps(self.network, given)
+        scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
+        return Seen(photo.permute(1, 2, 0).numpy(), scores_L, maps_1Lhw[0].float().cpu().clamp(min=0))
+
+    def chosen(self, seen: Seen, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[int]:
+        """Positions of the labels to show; arguments and errors as for :meth:`explain`."""
+        if labels is None:
+            order = np.argsort(-seen.scores_L, kind="stable").tolist()
+            return [i for i in order if seen.scores_L[i] > threshold] or order[:1]
+        for label in labels:
+            if label not in self.labels:
+                near = difflib.get_close_matches(label, self.labels, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(self.labels[:12])} and so on."
+                raise UserError(f"The network knows no label {label!r}{hint}")
+        return [self.labels.index(label) for label in labels]
 
 
 def load(checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None) -> Predictor:
@@ -114,14 +187,7 @@ def evaluate(
         split = "test" if "test_mAP" in metrics else "val"
     if split not in ("val", "test"):
         raise UserError(f"split = {split!r} is not possible: val (held-out training images) or test.")
-    if predictor.config.data.name != "scenes" and data_root is None:
-        raise UserError(f"{checkpoint_uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
-    data = load_data(predictor.config.data, data_root)
-    if data.digest != content["data_digest"]:
-        raise UserError(
-            f"The data differs from what {checkpoint_uri!r} was trained on: digest {data.digest} here, "
-            f"{content['data_digest']} there. Labels, file names or the split are not the same."
-        )
+    data = _data_of(content, checkpoint_uri, data_root)
     images = data.val if split == "val" else data.test
     if not len(images):
         raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
@@ -142,6 +208,28 @@ def evaluate(
         predictor.config.data.image_size,
         json.loads(content["config"])["data"]["image_size"],
     )
+
+
+def localise(predictor: Predictor, data: MultiLabelData, progress: Progress | None = None) -> dict[str, NDArray[np.float64]]:
+    """How well a network's maps point at the objects of the test images, as the labels table has it.
+
+    Returns:
+        ``pointing``, ``box_energy`` and ``box_area`` by label (L,) in percent; nan where no image has a box of it.
+
+    Raises:
+        UserError: for data whose boxes are not known.
+    """
+    if data.boxes is None:
+        raise UserError(f"The boxes of {data.name} are not known: how well maps point at its objects cannot be measured.")
+    found, images = Localiser(data.boxes(data.test)), data.test
+
+    def look(index_B: torch.Tensor, maps_BLHW: torch.Tensor) -> None:
+        found(index_B, maps_BLHW)
+        if progress is not None:
+            progress(int(index_B.max()) + 1, len(images))
+
+    scores_of(predictor.network, build.loader(predictor.config, images, device=predictor.device), predictor.device, look)
+    return found.means(len(predictor.labels), predictor.device)
 
 
 def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress | None = None) -> bytes:
@@ -191,6 +279,37 @@ def _scores(
     finally:
         torch.set_num_threads(before)
     return np.concatenate(scores), images.targets
+
+
+class Opened(NamedTuple):
+    """A checkpoint with the data that it was trained on."""
+
+    predictor: Predictor
+    data: MultiLabelData
+    stage: int
+    """1 or 2."""
+    weights: str
+    """``raw`` or ``ema``."""
+
+
+def open_with_data(checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None) -> Opened:
+    """A checkpoint with its data; arguments and errors as for :func:`evaluate`."""
+    predictor, content = _open(checkpoint_uri, device, None)
+    data = _data_of(content, checkpoint_uri, data_root)
+    return Opened(predictor, data, content["stage"], content["weights"])
+
+
+def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
+    spec = Config.parse(json.loads(content["config"])).data
+    if spec.name != "scenes" and data_root is None:
+        raise UserError(f"{uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
+    data = load_data(spec, data_root)
+    if data.digest != content["data_digest"]:
+        raise UserError(
+            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, {content['data_digest']} there. "
+            "Labels, file names or the split are not the same."
+        )
+    return data
 
 
 def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:

@@ -6,6 +6,7 @@ a search or an ablation changes field by field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from sadcl.config import Augmentation, Bank, Config, Data, Loss, Model, Optim, PrototypeConfig, Stage
@@ -135,3 +136,28 @@ def demo(stands_for: str = "coco") -> Config:
         stage2=Stage(epochs=4, lr=1.5e-3, augmentation=light),
         optim=Optim(batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
     )
+
+
+def code(config: Config) -> str:
+    """Python that gives a configuration: the recipe with the fewest fields that differ, and these fields."""
+    flat = config.flat()
+
+    def changes(recipe: Config) -> dict[str, object]:
+        own = recipe.flat()
+        return {name: value for name, value in flat.items() if value != own[name]}
+
+    call, fields = min(((call, changes(recipe)) for call, recipe in _all()), key=lambda pair: len(pair[1]))
+    lines = ["import sadcl", "", f"config = sadcl.recipes.{call}"]
+    if fields:
+        lines[-1] += ".override("
+        lines += ["    {", *(f"        {name!r}: {value!r}," for name, value in fields.items()), "    }", ")"]
+    return "\n".join([*lines, f"assert config.digest() == {config.digest()!r}"]) + "\n"
+
+
+def _all() -> Iterator[tuple[str, Config]]:
+    """Every recipe, with the call that gives it."""
+    for recipe in (coco14, voc2007, voc2012, nuswide, vg500):
+        for variant in ("released", "paper"):
+            yield f'{recipe.__name__}("{variant}")', recipe(variant)
+    for name in DEMOS:
+        yield f'demo("{name}")', demo(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import time
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ import torch
 from sadcl import data, distributed, storage
 from sadcl.config import Data
 from sadcl.errors import TrialFailed, UserError
+from sadcl.results import predictions
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
-from sadcl.training import Ask, Epoch, Left, checkpoint, fit
+from sadcl.training import Ask, Epoch, Left, Pulse, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
@@ -64,7 +65,8 @@ class Where:
 
 
 Emit = Callable[[dict[str, Any]], Any]
-"""Takes events: ``key``, and ``status`` or an epoch's figures; answers an epoch with why the trial is to stop, or None."""
+"""Takes events: ``key``, and ``status``, an epoch's figures, a beat of a worker (:class:`sadcl.training.Pulse`) or what its
+``error`` is; answers an epoch with why the trial is to stop, or None."""
 
 
 def finished(trial: Trial, where: Where) -> dict[str, Any] | None:
@@ -91,9 +93,12 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None, ask: Ask | Non
             raise TrialFailed(row["cause"])
         return row
     first = distributed.rank() == 0
-    send = emit if emit is not None and first else lambda event: None
+    tell: Emit = emit if emit is not None else lambda event: None
+    send: Emit = tell if first else lambda event: None
+    pulse = Pulse(lambda beat: tell({"key": trial.key, **beat}))
     writer: RunWriter | None = None
     try:
+        pulse.start()
         start = stage1_of(trial, where)
         images = load(trial.config.data, where.data_root)
         if first:
@@ -110,7 +115,7 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None, ask: Ask | Non
             stage1=start,
             test=trial.phase in TESTED and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
-            heartbeat=_heartbeat(send, trial.key),
+            heartbeat=pulse.step,
             ask=ask,
             device="cuda" if where.gpus else "cpu",
             loader_workers=where.loader_workers,
@@ -118,13 +123,19 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None, ask: Ask | Non
     except Left:
         raise
     except Exception as error:
-        failed = TrialFailed(cause_of(error))
-        failed.final = distributed.world_size() == 1 or not _may_pass(error)
+        cause, single = cause_of(error), distributed.world_size() == 1
+        if not single:
+            cause += f" (rank {distributed.rank()} of {distributed.world_size()} on {socket.gethostname()})"
+            tell({"key": trial.key, "rank": distributed.rank(), "error": cause})
+        failed = TrialFailed(cause)
+        failed.final = single or not _may_pass(error)
         if failed.final:
             with contextlib.suppress(OSError):  # of a disk that is full: then the row says `running`, and it goes on
-                fail(trial, where, str(failed))
-            send({"key": trial.key, "status": "failed", "cause": str(failed)})
+                fail(trial, where, cause)
+            send({"key": trial.key, "status": "failed", "cause": cause})
         raise failed from error
+    finally:
+        pulse.stop()
     figures = {
         **outcome.metrics,
         "weights": outcome.weights,
@@ -134,11 +145,18 @@ def execute(trial: Trial, where: Where, emit: Emit | None = None, ask: Ask | Non
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "memory_mb": outcome.memory_mb,
+        "gpu_hours": outcome.seconds / 3600 * where.workers * where.gpus,
     }
     if writer is None:
         return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
     status = "pruned" if outcome.stopped else "complete"
-    writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels)
+    figures["weights_digest"] = _digest(outcome.checkpoint)
+    splits = {"val": images.val, "test": images.test}
+    said = [
+        predictions.table(split, splits[split].files, images.labels, logits_NL.numpy(), splits[split].targets)
+        for split, logits_NL in outcome.logits.items()
+    ]
+    writer.finish(status, cause=outcome.stopped or None, metrics=figures, labels=outcome.labels, predictions=said)
     for state in STATES:
         storage.delete(storage.join(folder(trial, where), *state.split("/")))
     ending = {"cause": outcome.stopped} if outcome.stopped else {}
@@ -154,19 +172,6 @@ def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> str
     event = {"key": key, "stage": epoch.stage, "epoch": epoch.epoch, "epochs": epoch.epochs, "metrics": epoch.metrics}
     stop: str | None = send(event)
     return stop
-
-
-def _heartbeat(send: Emit, key: str) -> Callable[[int, int, int, int], None]:
-    """Says at most every two seconds how far an epoch is."""
-    last = time.monotonic()
-
-    def beat(stage: int, epoch: int, step: int, steps: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 2:
-            last = time.monotonic()
-            send({"key": key, "stage": stage, "epoch": epoch, "part": step / steps})
-
-    return beat
 
 
 def alone(trial: Trial, where: Where) -> contextlib.AbstractContextManager[bool]:
@@ -236,6 +241,7 @@ def stage1_of(trial: Trial, where: Where) -> str | None:
 def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> dict[str, Any]:
     """The columns of the trials table that are known before training."""
     config = trial.config
+    gpu = bool(where.gpus) and torch.cuda.is_available()
     return {
         **{name.replace(".", "_"): _plain(value) for name, value in config.flat().items()},
         "study": trial.study,
@@ -252,7 +258,10 @@ def describe(trial: Trial, where: Where, images: data.MultiLabelData | None) -> 
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,
         "workers": where.workers,
         "gpus": float(where.gpus),
-        "device": torch.cuda.get_device_name() if where.gpus and torch.cuda.is_available() else "cpu",
+        "cpus": where.cpus,
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()) if gpu else None,
         **provenance(),
     }
 

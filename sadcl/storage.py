@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import time
 import uuid
@@ -52,6 +53,10 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     text = os.fspath(root)
     if not text.strip():
         raise UserError("The storage is an empty text: give a folder, s3://... or gs://... (is a shell variable unset?)")
+    if re.match(r"[^/]+://[^/]*@", text):
+        raise UserError(
+            "The storage has a key or a password in it, which tables would show: give it in the environment instead."
+        )
     try:
         if "://" in text:
             return fs.FileSystem.from_uri(text)
@@ -168,6 +173,25 @@ def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
     infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     names = [i.base_name for i in infos if i.type == fs.FileType.File]
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+
+
+def names(uri: str | os.PathLike[str], suffix: str = "") -> set[str]:
+    """The same as :func:`listing` as a set, of a local folder without a look at each file."""
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        return set(listing(uri, suffix))
+    try:
+        return {name for name in os.listdir(path) if name.endswith(suffix) and not name.startswith(".")}
+    except FileNotFoundError:
+        return set()
+
+
+def marks(uri: str | os.PathLike[str], suffix: str = "") -> dict[str, tuple[int, int]]:
+    """Of each file that :func:`listing` names, bytes and nanoseconds of its last change."""
+    system, path = resolve(uri)
+    infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    names = ((i.base_name, i) for i in infos if i.type == fs.FileType.File)
+    return {name: (i.size, i.mtime_ns) for name, i in names if name.endswith(suffix) and not name.startswith(".")}
 
 
 def mark(uri: str | os.PathLike[str]) -> tuple[int, int] | None:

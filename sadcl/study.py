@@ -65,9 +65,8 @@ def check_same(root: str, identity: Mapping[str, Any]) -> tuple[dict[str, Any], 
     Raises:
         UserError: for a study of the same name that is another, with what differs.
     """
-    uri = storage.join(root, "studies", f"{identity['name']}.json")
     here = json.loads(json.dumps(identity))
-    before = json.loads(storage.read(uri)) if storage.exists(uri) else {}
+    before = store.describe(root, identity["name"])
     if before:
         for name in GROWS:
             if name in here:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
 def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
     """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
-    complete = [r for r in rows if r["phase"] == "search" and r["status"] == "complete" and r["val_mAP"] is not None]
+    complete = [r for r in rows if (r["phase"], r["status"]) == ("search", "complete") and _real(r["val_mAP"])]
     ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
-    return [{**row, "settings": json.loads(row["params"])} for row in ranked]
+    return [{**row, "settings": json.loads(row["params"] or "{}")} for row in ranked]
 
 
 def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -26,9 +27,20 @@ def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) 
     for row in candidates:
         same = ("confirm", "tuned", "complete", row["params"])
         mine = [r for r in rows if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds]
-        figures.append({r["seed"]: r["val_mAP"] for r in mine})
+        figures.append({r["seed"]: r["val_mAP"] for r in mine if _real(r["val_mAP"])})
     shared = set(seeds).intersection(*filter(None, figures))
     confirmed = [(sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f]
     if not shared or not confirmed:
         return candidates[0] if candidates else None
     return max(confirmed, key=lambda pair: pair[0])[1]
+
+
+def chosen(rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The trial whose setting a search ended with; ``about`` is what is written down of the study."""
+    rows = list(rows)
+    seeds = about.get("confirm_seeds") or sorted({row["seed"] for row in rows if row["phase"] == "confirm"})
+    return winner(rows, about.get("confirm_top") or 1, seeds)
+
+
+def _real(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

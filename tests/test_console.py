@@ -79,6 +79,17 @@ def test_a_long_epoch_is_heard_of(monkeypatch):
     assert shown.left() == pytest.approx(39 * (time.monotonic() - shown._trains), rel=0.05)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_words_about_a_worker_are_seen_beside_a_table_too(monkeypatch, terminal):
+    about = [
+        {"key": "k1", "late": "HANGS: rank 1"},
+        {"key": "k1", "rank": 1, "error": "RuntimeError: gone (rank 1 of 2 on a)"},
+    ]
+    _, text = watch(monkeypatch, terminal=terminal, events=EVENTS[:1] + about)
+    assert "search 1a2b: HANGS: rank 1" in text
+    assert "search 1a2b: RuntimeError: gone (rank 1 of 2 on a)" in text
+
+
 def test_a_source_that_fails_does_not_end_the_block():
     def broken():
         raise ConnectionError

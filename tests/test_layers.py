@@ -11,13 +11,14 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 MATHS = {"admission", "losses", "memory", "prototypes", "model", "criterion"}
-BUILD = MATHS | {"config", "data", "metrics", "distributed", "errors"}
+BUILD = MATHS | {"config", "data", "metrics", "localisation", "distributed", "errors"}
 MAY = {
     "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "script", "search"},
     "errors": set(),
     "config": {"errors"},
     "distributed": set(),
     "metrics": set(),
+    "localisation": set(),
     "storage": {"errors"},
     "console": {"errors"},
     "winners": set(),
@@ -34,6 +35,7 @@ MAY = {
     "build": BUILD,
     "training": BUILD | {"build", "storage"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
+    "figures": {"build", "model", "data", "inference", "results", "storage", "errors"},
     "runner": {"config", "data", "training", "search", "results", "distributed", "storage", "errors"},
     "study": {"search", "results", "storage", "winners", "errors"},
     "curves": {"results", "storage"},
@@ -48,9 +50,11 @@ MAY["platform"] = set(MAY) - {"__init__"}
 MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
 MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
 MAY["cli_results"] = {"console", "errors", "results", "study"}
-MAY["cli_report"] = {"cli_results", "console", "errors", "results", "storage"}
+MAY["cli_explain"] = {"cli_results", "errors", "figures", "inference", "results"}
+MAY["cli_report"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
 MAY["cli_stats"] = {"cli_results", "console", "errors", "results"}
-MAY["cli"] = MAY["platform"] | {"platform", "cli_data", "cli_report", "cli_results", "cli_stats"}
+MAY["cli_store"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
+MAY["cli"] = MAY["platform"] | {"platform", *(part for part in MAY if part.startswith("cli_"))}
 NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend", "results"}}
 WITHOUT_TORCH = (
     "errors",
@@ -66,8 +70,10 @@ WITHOUT_TORCH = (
     "cli",
     "cli_data",
     "cli_report",
+    "cli_explain",
     "cli_results",
     "cli_stats",
+    "cli_store",
 )
 
 

@@ -2,7 +2,8 @@
 
 A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
 from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
-Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area.
+Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and
+``boxes(root, config, images)`` may give the others.
 Axes: N images, L labels.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -20,10 +22,10 @@ import numpy as np
 from sadcl import storage
 from sadcl.config import Data
 from sadcl.data import coco, files, folder, manifest, nuswide, prepared, remote, scenes, split, vg500, voc
-from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
+from sadcl.data.base import Boxes, ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.errors import UserError
 
-__all__ = ["ImageSet", "Listed", "MultiLabelData", "Progress", "listed", "load", "resolve", "witnesses"]
+__all__ = ["Boxes", "ImageSet", "Listed", "MultiLabelData", "Progress", "listed", "load", "resolve", "witnesses"]
 
 _READERS = {
     "coco14": coco,
@@ -91,7 +93,8 @@ def load(config: Data, root: str | Path | None = None, *, progress: Progress | N
     version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
     missing = sum(map(len, found.splits)) - sum(map(len, splits))
     name = found.config.name + f"-{config.scene_seed}" * (version != "" and config.scene_seed > 0)
-    return MultiLabelData(name, kept.labels, kept, held, test, version, missing)
+    boxes = partial(found.reader.boxes, found.place, found.reading) if hasattr(found.reader, "boxes") else None
+    return MultiLabelData(name, kept.labels, kept, held, test, version, missing, boxes)
 
 
 class Listed(NamedTuple):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +67,28 @@ class ImageSet:
         return digest_of(*self.labels, "", *self.files.to_pylist(), extra=self.targets.tobytes())
 
 
+class Boxes(NamedTuple):
+    """Where the objects of an image set are, in the order of its images; K boxes."""
+
+    image_K: NDArray[np.int64]
+    """Position in the set."""
+    label_K: NDArray[np.int64]
+    box_K4: NDArray[np.float64]
+    """Left, top, right, bottom, each 0 to 1 of the image's width or height."""
+
+    @classmethod
+    def sorted(cls, rows: Iterable[tuple[float, ...]]) -> Boxes:
+        """From rows of image, label, left, top, right and bottom, in any order; what is outside the image is cut off."""
+        rows_K6 = np.array(sorted(rows), dtype=np.float64).reshape(-1, 6)
+        return cls(rows_K6[:, 0].astype(np.int64), rows_K6[:, 1].astype(np.int64), rows_K6[:, 2:].clip(0, 1))
+
+    def of(self, image: int) -> dict[int, NDArray[np.float64]]:
+        """The boxes (K, 4) of each label that has some in this image."""
+        start, stop = np.searchsorted(self.image_K, [image, image + 1])
+        labels_K, boxes_K4 = self.label_K[start:stop], self.box_K4[start:stop]
+        return {label: boxes_K4[labels_K == label] for label in np.unique(labels_K).tolist()}
+
+
 @dataclass(frozen=True, eq=False)
 class MultiLabelData:
     """A data set ready for training; test images never choose anything."""
@@ -82,6 +104,8 @@ class MultiLabelData:
     """Of the generator, where the images were made by one."""
     missing: int = 0
     """Listed images that are not on disk and were dropped."""
+    boxes: Callable[[ImageSet], Boxes] | None = None
+    """Reads the boxes of objects in one of its sets; None where the publisher's are not read. They change no digest."""
 
     @property
     def evaluable(self) -> bool:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from sadcl.config import Data
 from sadcl.data import files
-from sadcl.data.base import TARGET, ImageSet
+from sadcl.data.base import TARGET, Boxes, ImageSet
 from sadcl.errors import UserError
 
 YEARS = {"coco14": "2014", "coco17": "2017"}
@@ -85,6 +85,31 @@ def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator
                 flat = True
             if flat:
                 yield split, names[annotation["image_id"]], labels[annotation["category_id"]], f"bbox {box}"
+
+
+def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
+    """The boxes with area of what a set of these images shows, crowds too; after :func:`read`, whose checks it relies on.
+
+    An image under another name than the listed one has none.
+    """
+    content = _content(root / "annotations" / images.listed)
+    place = {file: i for i, file in enumerate(images.files.to_pylist())}
+    about = {image["id"]: image for image in content["images"] if image["file_name"] in place}
+    column = {name: i for i, name in enumerate(images.labels)}
+    labels = {category["id"]: column[category["name"]] for category in content["categories"]}
+    found: list[tuple[int, int, float, float, float, float]] = []
+    for annotation in content["annotations"]:
+        if (image := about.get(annotation["image_id"])) is None:
+            continue
+        at, label = place[image["file_name"]], labels[annotation["category_id"]]
+        try:
+            left, top, width, height = map(float, annotation["bbox"])
+            wide, high = float(image["width"]), float(image["height"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if images.targets[at, label] == 1 and min(width, height, wide, high) > 0:
+            found.append((at, label, left / wide, top / high, (left + width) / wide, (top + height) / high))
+    return Boxes.sorted(found)
 
 
 def _json(root: Path, part: str, name: str) -> Path:

@@ -79,6 +79,9 @@ class Loader:
             same function of (seed, epoch, index), to the bit on a CPU and to one level of 256 on a GPU.
     """
 
+    given = 0
+    """Batches that all loaders of this process have given: it grows while anything is trained on or evaluated."""
+
     def __init__(
         self,
         images: ImageSet,
@@ -129,6 +132,7 @@ class Loader:
             if self.batched and self.augmentation is not None:
                 images = apply(images, plans, self.augmentation, self.size)
             where = torch.from_numpy(index)
+            Loader.given += 1
             yield Batch(
                 to_input(images),
                 self._targets[where].to(self.device),

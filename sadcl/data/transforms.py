@@ -33,7 +33,12 @@ STD = (0.229, 0.224, 0.225)
 
 
 def read_image(path: str | Path, side: int) -> Tensor:
-    """Decode a file, local or s3:// or gs://, and resize it to a square, whatever its proportions; uint8 (3, side, side).
+    """Decode a file and resize it to a square, whatever its proportions; uint8 (3, side, side). Raises as read_photo."""
+    return resize(read_photo(path), side)
+
+
+def read_photo(path: str | Path) -> Tensor:
+    """Decode a file, local or s3:// or gs://, and turn it upright; uint8 (3, height, width).
 
     Raises:
         UserError: for a file that is missing, is not an image, or is damaged or cut short.
@@ -43,7 +48,7 @@ def read_image(path: str | Path, side: int) -> Tensor:
     except OSError as error:
         here = f"on the machine {socket.gethostname()!r}"  # of many, it may be the only one without the file
         raise UserError(f"The image {str(path)!r} cannot be read: {error.strerror or error} ({here}).") from None
-    return resize(decode(data, str(path)), side)
+    return decode(data, str(path))
 
 
 def decode(data: bytes, name: str) -> Tensor:

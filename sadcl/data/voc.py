@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sadcl.config import Data
 from sadcl.data import files
-from sadcl.data.base import TARGET, ImageSet
+from sadcl.data.base import TARGET, Boxes, ImageSet
 from sadcl.errors import UserError
 
 LABELS = (
@@ -94,6 +94,31 @@ def flat_boxes(root: Path, config: Data, splits: Sequence[ImageSet]) -> Iterator
                         flat = True
                     if flat:
                         yield split, file, thing.findtext("name", "").strip(), f"corners {', '.join(words)}"
+
+
+def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
+    """The boxes of what a set of these images shows, difficult ones too; after :func:`read`, whose checks it relies on.
+
+    An image under another name than the listed one has none.
+    """
+    home = _home(root, config.name)
+    found: list[tuple[float, ...]] = []
+    for at in np.flatnonzero((images.targets == 1).any(axis=1)).tolist():
+        path = home / "Annotations" / f"{images.files[at].as_py().removesuffix('.jpg')}.xml"
+        annotation = ElementTree.parse(path) if path.exists() else ElementTree.ElementTree(ElementTree.Element("none"))
+        for thing in annotation.iterfind("object"):
+            label = LABELS.index(thing.findtext("name", "").strip())
+            try:
+                wide, high = (float(annotation.findtext(f"size/{name}", "")) for name in ("width", "height"))
+                left, top, right, bottom = (
+                    float(thing.findtext(f"bndbox/{name}", "")) for name in ("xmin", "ymin", "xmax", "ymax")
+                )
+            except ValueError:
+                continue
+            if images.targets[at, label] == 1 and min(wide, high, right - left, bottom - top) > 0:
+                # pixels are counted from 1, and the last one is in the box
+                found.append((at, label, (left - 1) / wide, (top - 1) / high, right / wide, bottom / high))
+    return Boxes.sorted(found)
 
 
 def _year(name: str) -> str:

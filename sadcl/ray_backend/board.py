@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from sadcl.ray_backend import observe
+from sadcl.ray_backend.attendance import Attendance
 from sadcl.ray_backend.roll import here
 from sadcl.search.stopping import Stopping
 
@@ -32,8 +34,11 @@ class Board:
 
 
 class _Board:
-    def __init__(self, stopping: Stopping | None, history: Sequence[tuple[str, str, dict[int, float]]]) -> None:
+    def __init__(
+        self, stopping: Stopping | None, history: Sequence[tuple[str, str, dict[int, float]]], hang_seconds: float
+    ) -> None:
         self.events: list[dict[str, Any]] = []
+        self.attendance = Attendance(hang_seconds)
         self.judge: Any = None
         if stopping is not None:
             from sadcl.ray_backend.judge import Judge
@@ -41,7 +46,10 @@ class _Board:
             self.judge = Judge(stopping, history)
 
     def add(self, event: dict[str, Any]) -> str | None:
-        self.events.append(event)
+        self.attendance.note(event)
+        beat = "moved" in event or "left" in event
+        if not beat or ("part" in event and not event["rank"]):  # the driver shows how far the first worker is
+            self.events.append(event)
         if self.judge is None:
             return None
         if event.get("status") in ("complete", "pruned", "failed"):
@@ -53,7 +61,7 @@ class _Board:
 
     def drain(self) -> list[dict[str, Any]]:
         events, self.events = self.events, []
-        return events
+        return events + self.attendance.changes()
 
 
 def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, str, dict[int, float]]] = ()) -> Board:
@@ -62,13 +70,22 @@ def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, st
     Args:
         stopping: when trials of the search are stopped early.
         history: key, status and held-out mAP by epoch of the search's trials so far, oldest first.
+
+    Raises:
+        UserError: for a limit of seconds in the environment that is none.
     """
-    return Board(here(_Board).remote(stopping, list(history)), stopping is not None)
+    return Board(here(_Board).remote(stopping, list(history), observe.hang_seconds()), stopping is not None)
 
 
 def drain(board: Board) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = ray.get(board.actor.drain.remote())
     return events
+
+
+def tell(board: Board | None, event: dict[str, Any]) -> None:
+    """An event of a trial that cannot tell of it any more."""
+    if board is not None:
+        board.actor.add.remote(event)
 
 
 def emitter(board: Board | None, trial: Trial) -> Emit | None:
@@ -77,6 +94,7 @@ def emitter(board: Board | None, trial: Trial) -> Emit | None:
         return None
 
     def emit(event: dict[str, Any]) -> str | None:
+        observe.show(trial, event)
         if not (board.judges and trial.phase == "search" and "metrics" in event):
             board.actor.add.remote(event)
             return None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from sadcl.errors import UserError
+from sadcl.ray_backend import preflight
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
-    """A connection for as long as the block runs; gives the resources of each node.
+def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
+    """A connection for as long as the block runs; gives the resources of each node, those that may join among them.
 
     Without an address it is a private cluster of this machine, never one that happens to run. The address comes from
     :func:`sadcl.ray_backend.environment.prepare`, which has to be called before Ray is imported.
@@ -46,7 +48,8 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place, which aborts
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield there if address is None else preflight.with_coming(there, os.environ.get(preflight.JOINS))
     finally:
         ray.shutdown()
 

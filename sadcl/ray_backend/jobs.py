@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from sadcl import runner
 from sadcl.errors import TrialFailed
-from sadcl.ray_backend.board import Board, emitter
+from sadcl.ray_backend.board import Board, emitter, tell
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
 
@@ -89,8 +89,9 @@ class Jobs:
                 failed = runner.finished(trial.stage1, self.where) if trial.stage1 is not None else None
                 upstream = f"The stage 1 that it starts from has failed: {failed['cause']}" if failed is not None else ""
                 return runner.fail(trial, self.where, upstream or runner.cause_of(error.cause))
-            reason = str(error).strip().splitlines()[0]
-            return runner.fail(trial, self.where, lost(f"{type(error).__name__}: {reason}"))
+            cause = lost(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            tell(self.board, {"key": trial.key, "status": "failed", "cause": cause})
+            return runner.fail(trial, self.where, cause)
 
     def begin(self, trials: Sequence[Trial], at_once: int | None, waiting: list[Any]) -> None:
         """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections import Counter
@@ -50,6 +51,33 @@ def room(where: Where, node: Mapping[str, float], cpus: int = 1) -> int:
         return fit
     gpus = int(node.get("GPU", 0))
     return min(fit, gpus * int(1 / where.gpus + 1e-9) if where.gpus < 1 else int(gpus // where.gpus))
+
+
+JOINS = "SADCL_MAY_JOIN"
+"""Variable of a head whose cluster grows: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``; Ray does not say it."""
+
+
+def with_coming(nodes: Sequence[Mapping[str, float]], said: str | None) -> list[Mapping[str, float]]:
+    """The nodes of a cluster, and those that it starts when a trial waits for them.
+
+    Args:
+        nodes: resources of each node that is there.
+        said: content of the variable ``JOINS``.
+
+    Raises:
+        UserError: where that cannot be read.
+    """
+    try:
+        kinds = [{name: float(count) for name, count in kind.items()} for kind in json.loads(said or "[]")]
+        coming = [kind for kind in kinds for _ in range(int(kind.pop("nodes")))]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        example = '[{"nodes": 8, "CPU": 8, "GPU": 1}]'
+        raise UserError(f"{JOINS}={said!r} cannot be read: which nodes may join is said as in {example}.") from None
+    for node in nodes:
+        same = [kind for kind in coming if all(kind.get(name, 0) == node.get(name, 0) for name in ("CPU", "GPU"))]
+        if same:
+            coming.remove(same[0])
+    return [*nodes, *coming]
 
 
 def place(where: Where, nodes: Sequence[Mapping[str, float]]) -> tuple[Where, int]:

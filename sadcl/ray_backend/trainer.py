@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sadcl import runner, storage
 from sadcl.errors import TrialFailed
 from sadcl.ray_backend import places, roll
-from sadcl.ray_backend.board import Board, emitter
+from sadcl.ray_backend.board import Board, emitter, tell
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
 from sadcl.training import Left
@@ -55,12 +56,11 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
     Raises:
         TrialFailed: where it fails; the row has the cause.
     """
-    emit = emitter(board, trial)
 
     def say(text: str) -> None:
-        if emit is not None:
-            emit({"key": trial.key, "note": text})
+        tell(board, {"key": trial.key, "late": text})
 
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the Train tab of Ray's dashboard shows the run
     failures, saved = 0, _saved(trial, where)
     while (row := runner.finished(trial, where)) is None:
         try:
@@ -76,6 +76,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
             continue
         if final or failures > RESTARTS:
             _record(trial, where, cause)
+            tell(board, {"key": trial.key, "status": "failed", "cause": cause})
             raise TrialFailed(cause)
         say(f"{cause}; starts again from its last checkpoint")
     if row["status"] == "failed":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import Effect, compare
@@ -73,10 +71,10 @@ def load(root: str, study: str, baseline: str | None = None, metric: str = "test
         UserError: for an unknown study, arm or metric, and for a study that is no ablation.
     """
     trials = store.read(root, "trials")
-    described = {name.removesuffix(".json") for name in storage.listing(storage.join(root, "studies"), ".json")}
+    described = store.described(root)
     if study not in described:
         raise UserError(f"There is no study {study!r} here{store.nearest(study, sorted(described))}")
-    about = json.loads(storage.read(storage.join(root, "studies", f"{study}.json")))
+    about = store.describe(root, study)
     if about.get("kind") != "ablation":
         raise UserError(f"The study {study!r} is a search, not an ablation: `sadcl results top --study {study}` asks it.")
     arms = tuple(about["order"])

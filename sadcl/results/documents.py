@@ -67,21 +67,21 @@ def latex(report: Report) -> str:
     columns = [*cells.about, *(name for names in cells.groups.values() for name in names)]
     heads, rules, at = [f"\\multicolumn{{{first}}}{{c}}{{}}"], [], first + 1
     for dataset, names in cells.groups.items():
-        heads.append(f"\\multicolumn{{{len(names)}}}{{c}}{{{_tex(dataset)}}}")
+        heads.append(f"\\multicolumn{{{len(names)}}}{{c}}{{{tex(dataset)}}}")
         rules.append(f"\\cmidrule(lr){{{at}-{at + len(names) - 1}}}")
         at += len(names)
-    body = [[*map(_tex, row[:first]), *(_number(_tex(cell)) for cell in row[first:])] for row in cells.rows]
+    body = [[*map(tex, row[:first]), *(_number(tex(cell)) for cell in row[first:])] for row in cells.rows]
     wide = "*" * (len(cells.groups) > 1)
     lines = [
         *_comments(report),
         f"\\begin{{table{wide}}}[t]",
         r"\centering\footnotesize",
-        f"\\caption{{{_tex(' '.join([report.question, *words.notes(report)]))}}}",
+        f"\\caption{{{tex(' '.join([report.question, *words.notes(report)]))}}}",
         f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', report.name).strip('-')}}}",
         f"\\begin{{tabular}}{{l{'c' * (first - 1)}{'r' * (len(columns) - first)}}}",
         r"\toprule",
         *([_row(heads), "".join(rules)] if cells.groups else []),
-        _row(map(_tex, columns)),
+        _row(map(tex, columns)),
         r"\midrule",
         *map(_row, body),
         r"\bottomrule",
@@ -113,7 +113,8 @@ def _markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|$~&!])", r"\\\1", " ".join(text.split()))
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Text as LaTeX prints it, in one line."""
     return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import stats
 
-from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import ALPHA, Effect, compare, holm, interval
+from sadcl.winners import chosen
 
 THIRDS = {"frequency": ("rare", "middle", "frequent"), "size": ("small", "medium", "large")}
 FEWEST = 6
@@ -132,9 +131,10 @@ def load(
     known = sorted(set(trials["study"].drop_null().to_pylist()))
     if study not in known:
         raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
-    uri = storage.join(root, "studies", f"{study}.json")
-    about = json.loads(storage.read(uri)) if storage.exists(uri) else {}
-    mine = trials.filter((pc.field("study") == study) & pc.field("phase").isin(["arm", "confirm"])).to_pylist()
+    about = store.describe(root, study)
+    there = trials.filter(pc.field("study") == study).to_pylist()
+    best = chosen(there, about)
+    mine = [row for row in there if row["phase"] == "arm" or (row["phase"] == "confirm" and _asked(row, best))]
     arms = about.get("order") or list(dict.fromkeys(row["arm"] for row in mine))
     baseline = baseline or about.get("baseline") or "stage2"
     others = [name for name in arms if name != baseline]
@@ -152,7 +152,7 @@ def load(
     of = (pc.field("study") == study) & (pc.field("split") == split)
     rows = store.read(root, "labels").filter(of).to_pylist()
     found = [
-        gains(_confirmed([row for row in mine if row["dataset"] == name]), rows, arm, baseline, split)
+        gains([row for row in mine if row["dataset"] == name], rows, arm, baseline, split)
         for name in ([dataset] if dataset is not None else datasets)
     ]
     if not any(one.seeds for one in found):
@@ -227,14 +227,9 @@ def gains(
     )
 
 
-def _confirmed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of several settings that a search has confirmed the one with the best mean on the held-out images, as it chooses."""
-    by_setting: dict[str, list[float]] = {}
-    for row in rows:
-        if (row["phase"], row["arm"], row["status"]) == ("confirm", "tuned", "complete"):
-            by_setting.setdefault(row["params"], []).append(row["val_mAP"] or 0.0)
-    best = max(by_setting, key=lambda params: np.mean(by_setting[params]), default=None)
-    return [row for row in rows if row["phase"] == "arm" or row["arm"] != "tuned" or row["params"] == best]
+def _asked(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+    """Whether a confirmed run is the control's, or of the setting that the search ended with."""
+    return row["arm"] != "tuned" or (best is not None and row["params"] == best["params"])
 
 
 def _common(of: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, column: str) -> float:

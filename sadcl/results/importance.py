@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import ALPHA, holm
@@ -36,7 +35,8 @@ ENOUGH = 10
 TOP = 0.25
 """Share of the trials that count as the best; at least five, as Optuna advises, and no more than are complete."""
 RESAMPLED, SHUFFLED = 100, 300
-"""How often the trials are drawn again for the interval, and their figures dealt anew for p."""
+"""How often the trials are drawn again for the interval, and their figures dealt anew for p; of many fields more often, for p
+cannot be smaller than one in so many, and is multiplied by their number."""
 _SPAN = re.compile(r"(\S+) to ([^\s,]+)(, whole numbers)?(, logarithmic)?(, where .*)?")
 
 
@@ -107,8 +107,7 @@ def load(
         raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
     searched = there.filter((pc.field("study") == study) & (pc.field("phase") == "search"))
     trials = searched.sort_by("key").to_pylist()
-    uri = storage.join(root, "studies", f"{study}.json")
-    about = json.loads(storage.read(uri)) if storage.exists(uri) else {}
+    about = store.describe(root, study)
     if not trials and about.get("kind") == "ablation":
         raise UserError(f"The study {study!r} is an ablation, which searches nothing: `sadcl results ablation` asks it.")
     return importances(study, trials, about.get("space") or {}, evaluator, seed=seed, progress=progress)
@@ -149,7 +148,8 @@ def importances(
     figures_N = np.concatenate([figures_N, np.full(len(used) - len(scored), lowest)])
     judge = _Judge(settings, several, evaluator, _best(len(scored), len(used)))
 
-    rng, steps = np.random.default_rng(seed), RESAMPLED + SHUFFLED
+    shuffled = max(SHUFFLED, 40 * len(several))
+    rng, steps = np.random.default_rng(seed), RESAMPLED + shuffled
     own_F = judge(figures_N)
     drawn_BF, dealt_BF = [], []
     parts = [range(len(scored)), range(len(scored), len(used))]
@@ -161,7 +161,7 @@ def importances(
             dealt_BF.append(judge(rng.permutation(figures_N)))
         if progress is not None:
             progress(step + 1, steps)
-    p_F = (1 + (np.array(dealt_BF) >= own_F - 1e-12).sum(axis=0)) / (SHUFFLED + 1)
+    p_F = (1 + (np.array(dealt_BF) >= own_F - 1e-12).sum(axis=0)) / (shuffled + 1)
     low_F, high_F = np.quantile(drawn_BF, [0.025, 0.975], axis=0)
     found = [
         Importance(
@@ -262,7 +262,7 @@ def sentences(found: Importances) -> Iterator[str]:
     shown = [one.field for one in found.fields if one.verdict == "matters"]
     if found.fields:
         what = f"{', '.join(shown)}: more than chance" if shown else "no field is shown to matter"
-        how = f"p < {ALPHA:g}, figures dealt anew {SHUFFLED} times, corrected by Holm"
+        how = f"p < {ALPHA:g}, figures dealt anew {max(SHUFFLED, 40 * len(found.fields))} times, corrected by Holm"
         yield f"Of {found.complete} complete trials, {what} ({how})."
         yield (
             f"Shares add up to 1, so that each of {len(found.fields)} fields that do nothing has about "

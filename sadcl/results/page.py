@@ -107,7 +107,7 @@ def banners(study: Study) -> list[str]:
         found.append("No run of this study has started.")
     elif pending:
         found.append(f"Still running, or interrupted: {of} have ended. All that is below is of what has ended by now.")
-    elif study.total is not None and len(statuses) < study.total:
+    elif study.total is not None and len(statuses) < study.total and not study.phase("confirm", "tuned"):
         found.append(f"Not finished: {of} have ended. The command that started the study goes on with it.")
     if statuses and "complete" not in statuses and not pending:
         found.append(

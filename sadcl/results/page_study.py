@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import ablation, store
 from sadcl.results.ablation import Report
 from sadcl.results.stats import compare
-from sadcl.winners import winner
+from sadcl.winners import chosen
 
 Row = Mapping[str, Any]
 CONTROL, TUNED, BEST = "stage 2 without contrasts", "the best setting", "best of the search, optimistic"
@@ -68,8 +67,7 @@ class Study:
 
     def chosen(self) -> Row | None:
         """The trial whose setting the search ended with: of those it confirmed that with the best mean, else the best."""
-        seeds = self.about.get("confirm_seeds") or sorted({row["seed"] for row in self.phase("confirm")})
-        return winner(self.rows, self.about.get("confirm_top") or 1, seeds)
+        return chosen(self.rows, self.about)
 
     def best(self) -> Row | None:
         """A run of the setting that is the best by held-out mAP: the search's choice, else of the best arm on average."""
@@ -139,12 +137,10 @@ def load(root: str, name: str) -> Study:
         UserError: for a study that has neither rows nor a description, with the nearest name.
     """
     trials = store.read(root, "trials")
-    folder = storage.join(root, "studies")
-    described = [file.removesuffix(".json") for file in storage.listing(folder, ".json")]
-    known = sorted({*described, *filter(None, trials["study"].to_pylist())})
+    known = sorted({*store.described(root), *filter(None, trials["study"].to_pylist())})
     if name not in known:
         raise UserError(f"There is no study {name!r} here{store.nearest(name, known)}")
-    about = json.loads(storage.read(storage.join(folder, f"{name}.json"))) if name in described else {}
+    about = store.describe(root, name)
     mine = trials.filter(pc.equal(trials["study"], name))
     starts = pc.is_in(trials["key"], mine["stage1_key"].combine_chunks().drop_null())
     rows = trials.filter(pc.or_(pc.equal(trials["study"], name).fill_null(False), starts)).sort_by("started").to_pylist()

@@ -9,7 +9,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
+PACKAGES = ("sadcl", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "pyarrow")
 
 
 @functools.cache
@@ -18,6 +18,7 @@ def provenance() -> dict[str, str | None]:
     return {
         "python": platform.python_version(),
         "host": platform.node(),
+        "cpu": _cpu(),
         **{name: _version(name) for name in PACKAGES},
         "code": _sources(),
         "revision": _revision(),
@@ -29,6 +30,15 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _cpu() -> str | None:
+    """Model of the CPU, as Linux has it; elsewhere its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _sources() -> str:

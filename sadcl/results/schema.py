@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Written in every file; a newer file is refused, an older one stays readable."""
 
 _F, _I, _S, _T = pa.float64(), pa.int64(), pa.string(), pa.timestamp("ms", tz="UTC")
+_SS, _HH, _BB = (pa.list_(pa.field("element", kind)) for kind in (_S, pa.float16(), pa.int8()))  # as Parquet has them
 
 TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "key": (_S, "identity of the run: study, arm, seed and configuration; one row each"),
@@ -26,6 +27,7 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "epoch": (_I, "epoch that the figures come from"),
     "epochs_done": (_I, "epochs trained, both stages"),
     "checkpoint": (_S, "URI of the selected weights"),
+    "weights_digest": (_S, "of the file of the selected weights"),
     "stage1_key": (_S, "the stage 1 that it started from"),
     "config": (_S, "JSON of the whole configuration"),
     "config_digest": (_S, "of the configuration"),
@@ -37,8 +39,12 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "memory_mb": (_F, "peak: of the GPU in this run, or of the process so far on a CPU"),
     "workers": (_I, "training processes"),
     "gpus": (_F, "GPUs of a worker"),
-    "device": (_S, "what it ran on"),
+    "cpus": (_I, "CPUs of a worker"),
+    "gpu_hours": (_F, "seconds / 3600 x workers x GPUs of a worker; 0 on CPUs"),
+    "device": (_S, "what it ran on: the GPU, or cpu"),
+    "cpu": (_S, "model of the machine's CPU"),
     "host": (_S, "name of the machine"),
+    "sadcl": (_S, "version of this package"),
     "python": (_S, "version"),
     "torch": (_S, "version"),
     "torchvision": (_S, "version"),
@@ -46,6 +52,9 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "ray": (_S, "version"),
     "optuna": (_S, "version"),
     "numpy": (_S, "version"),
+    "pyarrow": (_S, "version"),
+    "cuda": (_S, "version that torch was built for; none for CPUs alone"),
+    "cudnn": (_S, "version, where there is a GPU"),
     "code": (_S, "hash of this package's sources"),
     "revision": (_S, "git revision where known, with + for changes"),
     "started": (_T, "first start"),
@@ -84,9 +93,40 @@ LABELS: dict[str, tuple[pa.DataType, str]] = {
     "R": (_F, "recall at 0.5, percent"),
     "F1": (_F, "percent"),
     "support": (_F, "images with the label"),
+    "pointing": (_F, "percent of the images with the label whose map is highest inside a box of it; null where not measured"),
+    "box_energy": (_F, "mean share of the map inside the label's boxes, percent; null where not measured"),
+    "box_area": (_F, "mean share of the image inside them, percent: what a map that knows nothing has of both"),
 }
-TABLES = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS}
-KEYS = {"trials": ("key",), "epochs": ("key", "stage", "epoch"), "labels": ("key", "split", "label")}
+PREDICTIONS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (_S, "the trial"),
+    "study": (_S, "its study"),
+    "split": (_S, "val or test"),
+    "image": (_S, "file name as the data set has it"),
+    "labels": (_SS, "names, in the order of the next two"),
+    "logits": (_HH, "of the reported weights, in float16; a label's score is 1 / (1 + exp(-logit))"),
+    "targets": (_BB, "1 shows, 0 does not, -1 is ignored"),
+}
+STUDIES: dict[str, tuple[pa.DataType, str]] = {
+    "study": (_S, "its name"),
+    "kind": (_S, "search or ablation"),
+    "question": (_S, "what it is to answer"),
+    "scale": (_S, "demo or full"),
+    "datasets": (_SS, "concrete data sets, as far as they have rows or are named in the study"),
+    "base_digest": (_S, "of the configuration that it starts from; of each data set where there are several"),
+    "data_digest": (_S, "of the data; of each data set where there are several"),
+    "created": (_T, "when its first run was started"),
+    "about": (_S, "JSON of all that is written down about it: space, arms, seeds, ..."),
+}
+BY_RUN = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS, "predictions": PREDICTIONS}
+"""Tables that each run has a file of its own in."""
+TABLES = {**BY_RUN, "studies": STUDIES}
+KEYS = {
+    "trials": ("key",),
+    "epochs": ("key", "stage", "epoch"),
+    "labels": ("key", "split", "label"),
+    "predictions": ("key", "split", "image"),
+    "studies": ("study",),
+}
 
 
 def table(name: str, rows: list[dict[str, object]]) -> pa.Table:

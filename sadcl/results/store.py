@@ -1,30 +1,31 @@
-"""The tables as Parquet files below one root: one file a trial and table, replaced whole, one writer each, no server."""
+"""The tables as Parquet files below one root: one file a run and table, replaced whole, one writer each, no server."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import hashlib
-import io
-import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import schema
+from sadcl.results import cache, files, schema
+from sadcl.results.files import FOLDER
 
-FOLDER = "tables"
+ENDED = ("complete", "pruned", "failed")
 
 
 class RunWriter:
     """Writes the rows of one trial; opening it for a trial that was interrupted goes on with what is there.
 
-    Every call leaves whole files behind, so that a crash loses at most the row being written.
+    Every call leaves whole files behind, so that a crash loses at most the row being written. The rows of a trial that had
+    ended are taken up in files of a new number (:mod:`sadcl.results.files`), because its former ones may be merged any time.
 
     Args:
         root: of the store.
@@ -35,21 +36,23 @@ class RunWriter:
 
     def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:
         self.root, self.key = root, key
-        before = _rows(root, "trials", key)
-        now = datetime.now(UTC)
+        number, before = _newest(root, "trials", key)
+        if not before or before[0]["status"] != "running":
+            number = 1 + max(files.find(root, table, key).number for table in schema.BY_RUN)
+        self.number = number
         self.row: dict[str, Any] = {
             **row,
             "key": key,
             "status": "running",
             "cause": None,
-            "started": before[0]["started"] if before else now,
+            "started": before[0]["started"] if before else datetime.now(UTC),
             "schema_version": schema.VERSION,
         }
         self._begun = False
-        self._epochs = {(e["stage"], e["epoch"]): e for e in _rows(root, "epochs", key)}
+        self._epochs = {(e["stage"], e["epoch"]): e for e in _newest(root, "epochs", key)[1]}
         if not ends:
-            for table in schema.TABLES:
-                storage.sweep(*_place(root, table, key))
+            for table in schema.BY_RUN:
+                storage.sweep(files.folder(root, table), files.name(files.stem(key), self.number))
             self._write("trials", [self.row])
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -64,69 +67,182 @@ class RunWriter:
         cause: str | None = None,
         metrics: Mapping[str, Any] | None = None,
         labels: list[dict[str, Any]] | None = None,
+        predictions: Iterable[pa.Table] = (),
     ) -> None:
-        """End the trial as ``complete``, ``pruned`` or ``failed``; its row appears last, when all else is there."""
+        """End the trial as ``complete``, ``pruned`` or ``failed``; its row appears last, when all else is there.
+
+        Args:
+            labels: rows of the labels table.
+            predictions: of each split that was evaluated, what :func:`sadcl.results.predictions.table` gives.
+        """
+        study = self.row.get("study")
         if labels:
-            study = self.row.get("study")
             self._write("labels", [{**label, "key": self.key, "study": study} for label in labels])
+        if scored := list(predictions):
+            whole = pa.concat_tables(scored)
+            own = {"key": pa.repeat(self.key, len(whole)), "study": pa.repeat(pa.scalar(study, pa.string()), len(whole))}
+            for name, column in own.items():
+                whole = whole.set_column(whole.column_names.index(name), name, column)
+            self._put("predictions", whole)
         self.row.update(metrics or {})
         self.row.update(status=status, cause=cause, ended=datetime.now(UTC), epochs_done=len(self._epochs))
         self._write("trials", [self.row])
 
     def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
-        content = schema.table(table, rows)
-        storage.patiently(lambda: self._put(table, content))
+        self._put(table, schema.table(table, rows))
 
     def _put(self, table: str, content: pa.Table) -> None:
-        if self._begun and not storage.exists(_uri(self.root, "trials", self.key)):
-            raise OSError(f"{self.root!r} no longer holds this run's row: is its disk still mounted?")
-        _put(self.root, table, self.key, content)
+        """Write a table of the run; a storage that fails is waited for, also one whose disk is not mounted at present."""
+
+        def attempt() -> None:
+            if self._begun and files.find(self.root, "trials", self.key).uri is None:
+                raise OSError(f"{self.root!r} no longer holds this run's row: is its disk still mounted?")
+            _put(self.root, table, self.key, self.number, content)
+
+        storage.patiently(attempt)
         self._begun = True
 
 
-def read(root: str, table: str) -> pa.Table:
-    """A whole table: ``trials``, ``epochs`` or ``labels``; columns that a file lacks are null.
+def read(root: str, table: str, columns: Iterable[str] | None = None, *, progress: cache.Progress | None = None) -> pa.Table:
+    """A whole table, or some columns of it; what a file lacks is null.
+
+    Args:
+        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies`` or ``published`` (the paper's).
+        columns: None is all.
+        progress: called while many files are read for the first time.
 
     Raises:
-        UserError: for another table, a root that holds no tables, or a file that is not one of theirs.
+        UserError: for another table or column, a root that holds no tables, or a file that is not one of theirs.
     """
-    if table not in schema.TABLES:
-        raise UserError(f"There is no table {table!r}{nearest(table, schema.TABLES)}")
+    wanted = None if columns is None else list(columns)
+    if table not in schema.BY_RUN:
+        whole = _other(root, table)
+        return whole if wanted is None else whole.select(_known(table, wanted, whole.column_names))
+    check_root(root)
+
+    def attempt() -> pa.Table:
+        parts = cache.parts(root, table, progress)
+        if wanted is not None:
+            _known(table, wanted, [column for one in parts.schemas() for column in one.names])
+        names = None if wanted is None else list(dict.fromkeys([*wanted, "key"]))
+        rows = [files.kept(files.read(path, names), without) for path, without in parts.paths.items()]
+        rows += [part if names is None else part.select([n for n in names if n in part.column_names]) for part in parts.rows]
+        return files.together(rows[-len(parts.rows) :] + rows[: len(parts.paths)])
+
+    whole = files.steady(attempt)
+    if table == "trials":
+        whole = whole.take(pc.sort_indices(whole["key"]))
+    return whole if wanted is None else whole.select(wanted)
+
+
+def check_root(root: str) -> None:
+    """Find out whether a place is a store.
+
+    Raises:
+        UserError: where it is not.
+    """
     if not storage.exists(storage.join(root, FOLDER)):
         raise UserError(f"{str(root)!r} holds no results: it has no folder {FOLDER!r}. Give the --storage of a run.")
-    folder = storage.join(root, FOLDER, table)
-    with ThreadPoolExecutor(8) as pool:
-        uris = [storage.join(folder, name) for name in storage.listing(folder, ".parquet")]
-        parts = [part for part in pool.map(_read_file, uris) if part is not None]
-    return _together([schema.table(table, []), *parts])
 
 
-def _together(parts: list[pa.Table]) -> pa.Table:
-    """One table; a column of different kinds in different parts becomes words, and is null where a part lacks it."""
-    kinds: dict[str, set[pa.DataType]] = {}
-    for field in (field for part in parts for field in part.schema):
-        if not pa.types.is_null(field.type):
-            kinds.setdefault(field.name, set()).add(field.type)
-    mixed = {name for name, found in kinds.items() if len(found) > 1}
+def _known(table: str, wanted: list[str], there: Iterable[str]) -> list[str]:
+    names = dict.fromkeys(there)
+    for column in wanted:
+        if column not in names:
+            raise UserError(f"The table {table} has no column {column!r}{nearest(column, names)}")
+    return wanted
 
-    def alike(part: pa.Table) -> pa.Table:
-        for i, field in enumerate(part.schema):
-            if field.name in mixed:
-                part = part.set_column(i, field.name, part[field.name].cast(pa.string()))
-        return part
 
-    return pa.concat_tables([alike(part) for part in parts], promote_options="permissive")
+def tables() -> list[str]:
+    """The names of all tables."""
+    return [*schema.TABLES, "published"]
+
+
+def _other(root: str, table: str) -> pa.Table:
+    if table not in tables():
+        raise UserError(f"There is no table {table!r}{nearest(table, tables())}")
+    if table == "published":
+        from sadcl.results import published
+
+        return published.table()
+    check_root(root)
+    return studies(root)
+
+
+def studies(root: str) -> pa.Table:
+    """The studies table: what is written down about each study, and those that only have rows."""
+    runs: dict[str, dict[str, Any]] = {}
+    for run in read(root, "trials", ["study", "dataset", "scale", "started"]).to_pylist():
+        if run["study"] is not None:
+            seen = runs.setdefault(run["study"], {"datasets": set(), "scale": run["scale"], "started": run["started"]})
+            seen["datasets"] |= {run["dataset"]} - {None}
+            seen["started"] = min(filter(None, (seen["started"], run["started"])), default=None)
+    rows = []
+    for name in sorted({*described(root), *runs}):
+        about, seen = describe(root, name), runs.get(name, {})
+        parts = about.get("datasets") or {}
+        digests = {what: [part.get(what) for part in parts.values()] or [about.get(what)] for what in ("base", "data")}
+        rows.append(
+            {
+                "study": name,
+                "kind": about.get("kind"),
+                "question": about.get("question"),
+                "scale": about.get("scale") or seen.get("scale"),
+                "datasets": sorted({*parts, *seen.get("datasets", ())}),
+                "base_digest": " ".join(str(d) for d in digests["base"] if d) or None,
+                "data_digest": " ".join(str(d) for d in digests["data"] if d) or None,
+                "created": seen.get("started"),
+                "about": json.dumps(about, sort_keys=True) if about else None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=pa.schema([(n, kind) for n, (kind, _) in schema.STUDIES.items()]))
+
+
+def described(root: str) -> list[str]:
+    """The studies that something is written down about."""
+    return [name.removesuffix(".json") for name in storage.listing(storage.join(root, "studies"), ".json")]
+
+
+def describe(root: str, study: str) -> dict[str, Any]:
+    """What is written down about a study; nothing where there is no file.
+
+    Raises:
+        UserError: for a file that is damaged.
+    """
+    uri = storage.join(root, "studies", f"{study}.json")
+    try:
+        about = json.loads(storage.read(uri))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{uri!r} is damaged: {error}. Move it away; running the study again writes it anew.") from None
+    return about if isinstance(about, dict) else {}
 
 
 def row_of(root: str, key: str) -> dict[str, Any] | None:
     """A trial's row of the trials table; None where there is none."""
-    rows = _rows(root, "trials", key)
+    rows = _newest(root, "trials", key)[1]
     return rows[0] if rows else None
 
 
 def epochs_of(root: str, key: str) -> list[dict[str, Any]]:
     """A trial's rows of the epochs table, in order."""
-    return _rows(root, "epochs", key)
+    return _newest(root, "epochs", key)[1]
+
+
+def rows_of(root: str, table: str, key: str) -> list[dict[str, Any]]:
+    """A trial's rows of a table."""
+    return _newest(root, table, key)[1]
+
+
+def table_of(root: str, table: str, key: str) -> pa.Table:
+    """The same as an Arrow table."""
+
+    def attempt() -> pa.Table:
+        uri = files.find(root, table, key).uri
+        return files.rows_of(uri, key) if uri is not None else schema.table(table, [])
+
+    return files.steady(attempt)
 
 
 def curve(root: str, key: str) -> dict[int, float]:
@@ -138,8 +254,10 @@ def curve(root: str, key: str) -> dict[int, float]:
 
 def amend(root: str, key: str, **columns: Any) -> None:
     """Change columns of a trial's row."""
-    for row in _rows(root, "trials", key):
-        _put(root, "trials", key, schema.table("trials", [{**row, **columns}]))
+    number, rows = _newest(root, "trials", key)
+    for row in rows:
+        now = number if row["status"] == "running" else number + 1
+        _put(root, "trials", key, now, schema.table("trials", [{**row, **columns}]))
 
 
 def reopen(root: str, key: str) -> None:
@@ -148,9 +266,24 @@ def reopen(root: str, key: str) -> None:
 
 
 def delete(root: str, key: str) -> None:
-    """Remove a trial's rows from all tables."""
-    for table in schema.TABLES:
-        storage.delete(_uri(root, table, key))
+    """Remove a trial's rows from all tables; its own row goes last, so that whoever is cut off can begin again."""
+    with merging(root) as alone:
+        for table in reversed(schema.BY_RUN):
+            found = files.find(root, table, key)
+            if found.number < 0:
+                continue
+            if not alone or found.merged:
+                _put(root, table, key, found.number + 1, schema.table(table, []))
+            for file in found.own:
+                storage.delete(storage.join(files.folder(root, table), file))
+
+
+@contextlib.contextmanager
+def merging(root: str) -> Iterator[bool]:
+    """Held while files are merged, or rows removed; False on an object store, which has no locks."""
+    local = isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
+    with storage.exclusive(storage.join(root, FOLDER, ".merging.lock"), wait=True):
+        yield local
 
 
 def nearest(name: str, names: Any) -> str:
@@ -161,40 +294,19 @@ def nearest(name: str, names: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known[:12]) or 'none'}{more}."
 
 
-def _place(root: str, table: str, key: str) -> tuple[str, str]:
-    """Folder, and a file name that is safe and of its key alone, whatever the key holds."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", key).lstrip(".")[:120]
-    if plain != key:
-        plain += "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
-    return storage.join(root, FOLDER, table), f"{plain}.parquet"
+def _put(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
+    """Write a file of a run, and remove the one that it replaces."""
+    where, of = files.folder(root, table), files.stem(key)
+    storage.write(storage.join(where, files.name(of, number)), files.encode(rows, large=table == "predictions"))
+    if number:
+        storage.delete(storage.join(where, files.name(of, number - 1)))
 
 
-def _uri(root: str, table: str, key: str) -> str:
-    return storage.join(*_place(root, table, key))
+def _newest(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]:
+    """Number of the newest file that has rows of a trial, and these rows."""
 
+    def attempt() -> tuple[int, list[dict[str, Any]]]:
+        found = files.find(root, table, key)
+        return found.number, files.rows_of(found.uri, key).to_pylist() if found.uri is not None else []
 
-def _put(root: str, table: str, key: str, rows: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    storage.write(_uri(root, table, key), buffer.getbuffer())
-
-
-def _rows(root: str, table: str, key: str) -> list[dict[str, Any]]:
-    uri = _uri(root, table, key)
-    part = _read_file(uri) if storage.exists(uri) else None
-    return part.to_pylist() if part is not None else []
-
-
-def _read_file(uri: str) -> pa.Table | None:
-    """One file, or None where it was removed meanwhile."""
-    try:
-        part = pq.read_table(pa.BufferReader(storage.read(uri)), use_threads=False, pre_buffer=False)
-    except FileNotFoundError:
-        return None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(f"{uri!r} is damaged or not a table of results: {error}. Move it away and run again.") from None
-    version = (part.schema.metadata or {}).get(b"sadcl")
-    if version is None or int(version) > schema.VERSION:
-        found = "no version" if version is None else f"version {int(version)}"
-        raise UserError(f"{uri!r} has {found} of the schema; this program reads up to {schema.VERSION}.")
-    return part
+    return files.steady(attempt)

@@ -183,7 +183,7 @@ class Plan:
         return {
             "kind": "search",
             "question": value.question,
-            "trials": self.total,
+            "trials": min(self.total, self.settings or self.total),
             "sampler": value.sampler,
             "stopping": str(value.stopping) if value.stopping is not None else None,
             "objectives": list(value.objectives),

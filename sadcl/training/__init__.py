@@ -4,5 +4,6 @@ from sadcl.training.agreement import Disagreement
 from sadcl.training.engine import Diverged
 from sadcl.training.loop import Epoch, Outcome, fit
 from sadcl.training.meeting import Ask, Left
+from sadcl.training.pulse import Pulse
 
-__all__ = ["Ask", "Disagreement", "Diverged", "Epoch", "Left", "Outcome", "fit"]
+__all__ = ["Ask", "Disagreement", "Diverged", "Epoch", "Left", "Outcome", "Pulse", "fit"]

@@ -6,7 +6,8 @@ Axes: B images of this worker, N images of a split, L labels, D hidden size, M r
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from sadcl.config import Config
 from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
 from sadcl.memory import MemoryBank
-from sadcl.model import SADCL, Output, Pooled
+from sadcl.model import SADCL, Output, Pooled, with_maps
+from sadcl.training.stopwatch import Stopwatch
 
 
 class Diverged(RuntimeError):
@@ -45,6 +47,10 @@ class Training:
     """None where no contrast takes part."""
     device: torch.device
     step: int = 0
+    synchronising: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.synchronising = Stopwatch(self.device)
 
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
@@ -83,7 +89,8 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     settled = config.loss.prototype_weight == 0 or network.prototypes.settled
     # one gather serves both, and only what another worker needs travels
     thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
-    rows = gather(own.above(min(thresholds))) if thresholds else own
+    with training.synchronising:
+        rows = gather(own.above(min(thresholds))) if thresholds else own
     admitted = (rows if shared else own).above(config.bank.epsilon)
     bank.update(admitted)
     if not settled:
@@ -132,10 +139,15 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: SADCL | Pooled, loader: Loader, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(
+    network: SADCL | Pooled, loader: Loader, device: torch.device, look: Callable[[Tensor, Tensor], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N, L) in float64 and targets (N, L) of a split, each image once, in the set's order.
 
     In a process group every worker computes its batches and has the whole.
+
+    Args:
+        look: takes the positions (B,) and the maps (B, L, H, W) of each batch of this worker; scores do not change by it.
     """
     was_training = network.training
     network.eval()
@@ -143,7 +155,12 @@ def evaluate(network: SADCL | Pooled, loader: Loader, device: torch.device) -> t
     logits = [wide(next(network.parameters()).new_zeros(0, labels))]  # a worker may have no batch at all
     index = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in loader.batches(0):
-        logits.append(wide(network(batch.images).logits_BL))
+        if look is None:
+            output = network(batch.images)
+        else:
+            output, maps_BLHW = with_maps(network, batch.images)
+            look(batch.index, maps_BLHW)
+        logits.append(wide(output.logits_BL))
         index.append(batch.index)
     network.train(was_training)
     order = distributed.all_gather_rows(torch.cat(index)).argsort()

@@ -59,14 +59,17 @@ class Outcome:
     seconds: float
     images: int
     memory_mb: float
+    logits: dict[str, torch.Tensor]
+    """(N, L) in float16 of each split that was evaluated with the reported weights."""
     stopped: str = ""
     """Why it was stopped early; empty where it was not."""
 
 
 Report = Callable[[Epoch], str | None]
 """Called after each epoch on the first worker; a text stops the run there, and says why."""
-Heartbeat = Callable[[int, int, int, int], None]
-"""Called after each step on the first worker with stage, epoch, step and steps of the epoch."""
+Heartbeat = Callable[[int, int, int, int, float], None]
+"""Called after each step on every worker with stage, epoch, step, steps of the epoch, and the seconds in which bank and
+prototypes gathered the rows of all workers."""
 
 
 MEETING = 50
@@ -99,7 +102,7 @@ def fit(
             starts from ``model.start`` where stage 1 has no epochs.
         test: evaluate the selected weights on the test split at the end, once.
         report: called after each epoch that was trained now; a text stops the run.
-        heartbeat: called after each step.
+        heartbeat: called after each step, on every worker.
         ask: called every few seconds; a text saves the state and leaves.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
         loader_workers: processes that decode images; 0 decodes in this one.
@@ -225,7 +228,7 @@ def _stage(
 
     best = progress.best
     selection.save_last(training, data, progress.epoch, best["weights"], folder)
-    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
     meeting.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
@@ -237,6 +240,7 @@ def _stage(
         seconds=progress.seconds,
         images=progress.images,
         memory_mb=_peak_memory(share["device"]),
+        logits={**best.get("logits", {}), **test_logits},
         stopped=progress.stopped,
     )
 
@@ -250,7 +254,7 @@ def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, sha
     meeting.barrier()
     steps = build.loader(config, data.train, training=True, **share).steps
     training = prepare(1, config, data.labels, share["device"], steps, resume=True)
-    tested, test_rows = selection.test(training, data, folder, share) if test else ({}, [])
+    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
     meeting.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
@@ -262,6 +266,7 @@ def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, sha
         seconds=0.0,
         images=0,
         memory_mb=_peak_memory(share["device"]),
+        logits={**content.get("logits", {}), **test_logits},
     )
 
 
@@ -328,8 +333,8 @@ def _train_epoch(
         for name, value in train_step(training, batch).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
         progress.step += 1
-        if heartbeat is not None and distributed.rank() == 0:
-            heartbeat(training.stage, epoch, progress.step, loader.steps)
+        if heartbeat is not None:
+            heartbeat(training.stage, epoch, progress.step, loader.steps, training.synchronising.lap())
         meet()
     _check_totals(training, progress)
     metrics = {name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"}

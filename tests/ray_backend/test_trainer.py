@@ -1,6 +1,7 @@
 """Training on two workers under Ray Train, on a real cluster of this machine."""
 
 import re
+import socket
 
 import pytest
 
@@ -88,7 +89,11 @@ def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_pat
         image.write_bytes(b"\xff\xd8" + b"\0" * 200 + data[-2:])
     failed = command("python", train_file(), "--workers", "2", "--data-root", root, "--scale", "demo", check=False)
     assert failed.returncode == 1
-    assert re.search(r"failed: The image '.*jpg' .* cannot be decoded", failed.stderr)
+    assert re.search(
+        rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)", failed.stderr
+    )
+    told = re.findall(r"train .*: (.*) \(rank ([01]) of 2 on .*\)", failed.stdout)
+    assert any("cannot be decoded" in words for words, _ in told)
 
 
 @pytest.mark.soak

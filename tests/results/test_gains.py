@@ -220,7 +220,7 @@ def test_a_search_compares_the_setting_that_it_chose_with_the_control(tmp_path, 
     base_SL, arm_SL = arrays
     store_of(tmp_path, {"stage2": base_SL, "tuned": arm_SL}, phase="confirm", params='{"a": 10}')
     store_of(tmp_path, {"tuned": base_SL - 5}, phase="confirm", params='{"a": 100}')  # confirmed as well, and worse
-    root = store_of(tmp_path, {"tuned": base_SL + 30, "stage2": base_SL - 30}, phase="search")
+    root = store_of(tmp_path, {"tuned": base_SL + 30, "stage2": base_SL - 30}, phase="search", params='{"a": 10}')
     (found,) = gains.load(root, "ab")
     assert (found.arm, found.baseline) == ("tuned", "stage2")
     assert [g.effect for g in found.labels] == [replace(g.effect, arm="tuned") for g in compared(base_SL, arm_SL).labels]

@@ -12,7 +12,7 @@ from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend.tuner import _distribution as searched
 from sadcl.results import RunWriter, importance
-from sadcl.search.space import Choice, Float, Int, When, describe
+from sadcl.search.space import Choice, Float, Int, When, describe, plain
 
 UNIT = {"a": "0 to 1", "b": "0 to 1", "c": "0 to 1"}
 
@@ -144,7 +144,7 @@ def test_a_space_is_read_as_the_study_describes_it():
     }
     told = describe(space)
     for field, distribution in space.items():
-        ours, theirs = importance._distribution(values[field], told[field]), searched(distribution)
+        ours, theirs = importance._distribution(values[field], told[field]), searched(plain(distribution))
         assert type(ours) is type(theirs), field
         if not isinstance(ours, optuna.distributions.CategoricalDistribution):
             assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-5), field

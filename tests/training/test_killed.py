@@ -19,7 +19,7 @@ from tests.conftest import TINY
 torch.set_num_threads(1)
 loop.MEETING, loop.SAVE_SECONDS = 1, 0.0
 config = recipes.demo().override({**TINY, "bank.policy": "fifo", "optim.batch_size": 4})
-fit(config, load(config.data, sys.argv[1]), sys.argv[2], device="cpu", heartbeat=lambda *step: print(*step, flush=True))
+fit(config, load(config.data, sys.argv[1]), sys.argv[2], device="cpu", heartbeat=lambda *step: print(*step[:4], flush=True))
 """
 
 

@@ -18,6 +18,7 @@ from sadcl import build, distributed, recipes
 from sadcl.data import load
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import Disagreement, engine, fit, loop
+from sadcl.training.localise import Localiser
 
 WORLDS = (1, 2, 3, 4)
 COMBINATIONS = list(itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned")))
@@ -143,8 +144,10 @@ def evaluation(data):
     """The scores and figures of one network, which the workers share between them."""
     network = build.model(EXACT, len(data.labels))
     loader = build.loader(EXACT, data.test, rank=distributed.rank(), world=distributed.world_size())
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
-    return {"scores": scores, "metrics": multilabel_metrics(scores, targets), "own": len(list(loader.batches(0)))}
+    look = Localiser(data.boxes(data.test))
+    scores, targets = engine.evaluate(network, loader, torch.device("cpu"), look)
+    metrics = multilabel_metrics(scores, targets) | look.means(len(data.labels), torch.device("cpu"))
+    return {"scores": scores, "metrics": metrics, "own": len(list(loader.batches(0)))}
 
 
 def resumed(data, runs):

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# A Ray cluster of three nodes on this machine, to try jobs on: a head without work and two nodes of one CPU each.
+#
+#   cluster/local.sh start     starts it, and prints the command that submits a job
+#   cluster/local.sh status    whether it runs, and that command again
+#   cluster/local.sh stop      ends it, and nothing else
+#
+# It has a folder and ports of its own, a token that only you can read, and listens on loopback only.
+# SADCL_LOCAL (default /tmp/sadcl-UID) is the folder, with a short name because those of sockets below it may have 107
+# characters; SADCL_LOCAL_PORT (default 6390) the first of six ports. What jobs write is not kept in the folder.
+set -euo pipefail
+
+folder=${SADCL_LOCAL:-/tmp/sadcl-$(id -u)}
+port=${SADCL_LOCAL_PORT:-6390}
+dashboard=$((port + 1))
+head=127.0.0.2 # Ray takes 127.0.0.1 for "this machine" and listens on the address that others reach it by
+
+die() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# When a process began: with its number that says which one it is, for numbers are given again.
+began() { ps -o lstart= -p "$1" || true; }
+
+# PIDs of the nodes that were started here and still run, the last first.
+running() {
+  [ -f "$folder/pids" ] || return 0
+  tac "$folder/pids" | while read -r pid when; do
+    if [ -n "$when" ] && [ "$when" = "$(began "$pid" | xargs)" ]; then echo "$pid"; fi
+  done
+}
+
+say_how() {
+  cat <<END
+Submit a job from the root of the repository (the results lie in the folder that --storage names):
+
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
+ray job submit --address http://127.0.0.1:$dashboard --working-dir . -- python experiments/tune_coco.py --storage "\$PWD/runs"
+
+The dashboard: http://127.0.0.1:$dashboard (it asks for the token: cat $folder/token)
+END
+}
+
+# node ADDRESS NUMBER OPTIONS: starts a node that lives until it is told to end.
+node() {
+  local address=$1 number=$2
+  shift 2
+  setsid ray start --block --disable-usage-stats --node-ip-address="$address" --object-store-memory=100000000 \
+    --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=$((port + 2 + number)) "$@" \
+    >"$folder/node$number.log" 2>&1 </dev/null &
+  echo "$! $(began $! | xargs)" >>"$folder/pids"
+}
+
+start() {
+  [ -z "$(running)" ] || die "it runs already: see cluster/local.sh status"
+  command -v ray >/dev/null || die "there is no command ray: pip install -e ."
+  (umask 077 && mkdir -p "$folder")
+  [ -O "$folder" ] || die "$folder belongs to somebody else: give SADCL_LOCAL=/another/short/folder"
+  umask 077
+  rm -rf "$folder/ray" "$folder/pids"
+  [ -s "$folder/token" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token"
+
+  unset RAY_ADDRESS RAY_AUTH_TOKEN
+  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token"
+  export RAY_JOB_STOP_WAIT_TIME_S=60 # `ray job stop` kills after three seconds otherwise, in the middle of a write
+  trap failed ERR INT TERM
+  node "$head" 0 --head --port="$port" --num-cpus=0 --num-gpus=0 --ray-client-server-port=$((port + 5)) --temp-dir="$folder/ray" \
+    --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
+  wait_for 1
+  for number in 1 2; do # one after the other: Ray gives up a node that takes half a minute
+    node "127.0.0.$((2 + number))" "$number" --address="$head:$port" --num-cpus=1 --num-gpus=0
+    wait_for $((1 + number))
+  done
+  trap - ERR INT TERM
+  echo "A cluster of 3 nodes runs."
+  say_how
+}
+
+failed() {
+  tail -n 15 "$folder"/node?.log >&2
+  trap - ERR
+  stop >/dev/null
+  die "the cluster did not start; above is what its nodes said."
+}
+
+# Until so many nodes are there and the head takes jobs.
+wait_for() {
+  python - "$1" "http://127.0.0.1:$dashboard" "http://$head:$((port + 2))" "$folder" <<'END' || failed
+import json, os, sys, time, urllib.request
+from pathlib import Path
+
+wanted, dashboard, agent, folder = int(sys.argv[1]), *sys.argv[2:]
+token = {"Authorization": "Bearer " + Path(folder, "token").read_text()}
+pids = [line.split()[0] for line in Path(folder, "pids").read_text().splitlines()]
+
+
+def get(url):
+    return urllib.request.urlopen(urllib.request.Request(url, headers=token), timeout=10).read()
+
+
+deadline = time.monotonic() + 180
+while True:
+    try:
+        nodes = json.loads(get(f"{dashboard}/nodes?view=summary"))["data"]["summary"]
+        get(f"{agent}/api/local_raylet_healthz")
+        if sum(node["raylet"].get("state") == "ALIVE" for node in nodes) >= wanted:
+            break
+    except (OSError, ValueError, KeyError):
+        pass
+    if time.monotonic() > deadline or not all(os.path.exists(f"/proc/{pid}") for pid in pids):
+        sys.exit(1)
+    time.sleep(0.5)
+END
+}
+
+stop() {
+  local pid pids
+  pids=$(running)
+  for pid in $pids; do kill -TERM "$pid" 2>/dev/null || true; done
+  for _ in $(seq 300); do
+    [ -n "$(running)" ] || break
+    sleep 0.1
+  done
+  for pid in $(running); do kill -KILL -- "-$pid" 2>/dev/null || true; done
+  rm -rf "$folder/ray" "$folder/pids"
+  echo "It is stopped; what jobs have written stays."
+}
+
+case "${1:-}" in
+start) start ;;
+stop) stop ;;
+status)
+  count=$(running | wc -l)
+  [ "$count" -gt 0 ] || { echo "It does not run." && exit 1; }
+  echo "$count of 3 nodes run."
+  say_how
+  ;;
+*) die "usage: cluster/local.sh start|stop|status" ;;
+esac

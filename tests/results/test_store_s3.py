@@ -1,0 +1,71 @@
+"""The tables in an object store: written, merged, removed and asked like those in a folder."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from pyarrow import fs
+
+from sadcl import results
+from sadcl.results import cache, compact, query, store, verify
+from tests.results.test_compact import trial
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """s3:// of an empty store on a server of this machine, found as a user's would be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    names = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}
+    for name, value in (names | {"REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    try:
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").close()
+                break
+            except urllib.error.URLError:
+                assert server.poll() is None
+                time.sleep(0.05)
+        system = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+        system.create_dir("lab")
+        yield "s3://lab/runs"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.soak
+def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
+    for key in ("a", "b", "c/ä"):
+        trial(root, key)
+    trial(root, "going", status="running")
+    before = {table: results.read(root, table) for table in ("trials", "epochs", "labels")}
+    compact.compact(root)
+    for table, rows in before.items():
+        columns = [(name, "ascending") for name in rows.column_names if name in ("key", "stage", "epoch", "label")]
+        assert results.read(root, table).sort_by(columns).equals(rows.sort_by(columns))
+    store.amend(root, "a", checkpoint="x")
+    store.delete(root, "b")
+    compact.compact(root)
+    store.delete(root, "none")
+    (first, second, _) = results.sql(root, "select key, checkpoint from trials order by key").to_pylist()
+    assert first == {"key": "a", "checkpoint": "x"}
+    assert second["key"] == "c/ä"
+    assert len(results.sql(root, "from epochs")) == 9
+    assert query.show(root, "a")["labels"][0]["AP"] == 50.0
+    assert [fault.what[:10] for fault in verify.verify(root)] == ["is missing"]  # the study's file
+    copies = list((tmp_path / "cache").rglob("merged/*.parquet"))
+    assert copies
+    monkeypatch.setattr(
+        cache, "_mirrored", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])
+    )  # nothing is fetched again
+    assert len(results.read(root, "epochs")) == 9
