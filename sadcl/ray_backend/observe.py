@@ -33,7 +33,7 @@ GAUGES = {
 # a name in capitals would be served in small letters: OpenTelemetry knows no difference
 _OF_EPOCH = {"images_per_second": "images_per_second", "admitted": "activated_rows", "bank_fill": "bank_fill"}
 _KNOWN: dict[str, dict[str, float]] = {}
-"""What is known of the trials of this process; each beat says it again, because Ray forgets what it has not heard for a while."""
+"""What is known of the trials of this process; each beat says it again, because Ray forgets what it no longer hears."""
 _LOCK = threading.Lock()
 HANG = "SADCL_HANG_SECONDS"
 
