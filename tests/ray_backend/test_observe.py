@@ -106,6 +106,7 @@ WANTED = [
 ]
 
 
+@pytest.mark.soak
 def test_what_a_real_cluster_shows_of_a_trial_whose_workers_stop_in_turn(command, tmp_path):
     """Metrics of both trials at the node's port, the ranks of a step that hangs, and the run in the dashboard's Train tab."""
     (tmp_path / "watched.py").write_text(WATCHED.replace("WANTED", repr(WANTED)))
