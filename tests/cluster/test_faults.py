@@ -238,8 +238,8 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
     one, many = epochs(quiet), epochs(root)
     assert one.keys() == many.keys()
     for at, row in one.items():
-        for name in ("loss", "anchors", "admitted"):
-            assert many[at].get(name) == pytest.approx(row.get(name), rel=1e-9)
+        for name in ("loss", *(["anchors", "admitted"] if at[0] == 2 else [])):
+            assert many[at][name] == pytest.approx(row[name], rel=1e-9)
     assert ended(root)["test_mAP"] == pytest.approx(ended(quiet)["test_mAP"], rel=1e-9)
 
 
