@@ -10,6 +10,7 @@ import functools
 import os
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,10 +30,11 @@ GAUGES = {
     "sadcl_bank_fill": "Valid rows in the bank at the end of the last epoch.",
     "sadcl_val_map": "mAP of the held-out part after the last epoch, in percent.",
 }
-RATES = ("sadcl_step_seconds", "sadcl_synchronisation_seconds", "sadcl_images_per_second")
-"""Gauges that are 0 once a worker has left its trial; the others keep their last value while its process lives."""
 # a name in capitals would be served in small letters: OpenTelemetry knows no difference
 _OF_EPOCH = {"images_per_second": "images_per_second", "admitted": "activated_rows", "bank_fill": "bank_fill"}
+_KNOWN: dict[str, dict[str, float]] = {}
+"""What is known of the trials of this process; each beat says it again, because Ray forgets what it no longer hears."""
+_LOCK = threading.Lock()
 HANG = "SADCL_HANG_SECONDS"
 
 
@@ -59,7 +61,11 @@ def show(trial: Trial, event: Mapping[str, Any]) -> None:
         "trial": trial.key.removeprefix(f"{trial.study}-"),
         "rank": str(event.get("rank", 0)),
     }
-    for name, value in _figures(trial, event).items():
+    with _LOCK:
+        figures = {**_KNOWN.pop(trial.key, {}), **_figures(trial, event)}
+        if not event.get("left") and event.get("status") not in ("complete", "pruned", "failed"):
+            _KNOWN[trial.key] = figures
+    for name, value in figures.items():
         gauge, _, term = name.partition(":")
         _gauge(gauge).set(value, tags={**tags, "term": term} if gauge == "sadcl_loss" else tags)
     if (line := _line(event)) is not None:
@@ -70,8 +76,6 @@ def show(trial: Trial, event: Mapping[str, Any]) -> None:
 
 def _figures(trial: Trial, event: Mapping[str, Any]) -> dict[str, float]:
     """Gauges by name; those of a loss with their term behind a colon."""
-    if event.get("left"):
-        return dict.fromkeys(RATES if event["rank"] == 0 else RATES[:2], 0.0)
     found = {f"sadcl_{name}": event[name] for name in ("step_seconds", "synchronisation_seconds") if name in event}
     if event.get("rank", 0) != 0:
         return found

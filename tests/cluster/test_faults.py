@@ -57,6 +57,7 @@ def ended(root):
     return {name: row[name] for name in ("val_mAP", "test_mAP", "test_mAP_step", "epoch", "weights", "epochs_done")}
 
 
+@pytest.mark.soak
 def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
     """The short one: a private cluster of this machine, the figures of one worker that nobody disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", "optim.batch_size": 4}

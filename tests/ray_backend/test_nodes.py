@@ -251,6 +251,7 @@ def test_a_node_needs_no_torch_to_look():
 @pytest.mark.parametrize("phase", ["search", "compare", "train"])
 def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(monkeypatch, tmp_path, address, message, phase):
     from sadcl.ray_backend import driver
+    from sadcl.ray_backend.disk import Disk
 
     def check(where, names):
         raise UserError(f"asked for {names[0]}")
@@ -261,7 +262,7 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(monkey
     plan = SimpleNamespace(study="s", key="k", answered=lambda rows: False)
     where = Where(str(tmp_path), "/data")
     arguments = {
-        "search": (plan, where, address, ["a"], None),
+        "search": (plan, where, address, ["a"], None, Disk(str(tmp_path), None)),
         "compare": (plan, {"coco": where}, address, {"coco": ["a"]}, None),
         "train": (plan, where, address, ["a"]),
     }

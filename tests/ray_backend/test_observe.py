@@ -51,15 +51,14 @@ def events():
 ray.init = functools.partial(ray.init, num_cpus=4)  # whatever the machine has
 with cluster.connected(None):
     board = boards.open_board()
-    one = trial("one")
-    two = trial("two", **{"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 10})
+    one, two = (trial(arm, **{"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 10}) for arm in ("one", "two"))
     runs, scratch = os.path.abspath("runs"), os.path.abspath("scratch")
     pools = [jobs.Jobs(Where(runs, None, "demo", workers), scratch, board) for workers in (1, 2)]
     pools[0].start(one), pools[1].start(two)
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
 
-    def scraped(rank):
-        return lambda: {name for name in wanted if f" {rank}" in name} <= seen()
+    def scraped(whose):
+        return lambda: {name for name in wanted if whose in name} <= seen()
 
     def seen():
         for line in get(url).splitlines():
@@ -79,6 +78,7 @@ with cluster.connected(None):
     def late():
         return [e["late"] for e in events() if "late" in e]
 
+    until(scraped("one 0"), "the metrics of one worker")
     rank0, reports = until(first, "stage 2"), []
     everyone = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     pids = [rank0, next(p.pid for p in everyone if p.pid != rank0)]
@@ -86,7 +86,7 @@ with cluster.connected(None):
         before = len(late())
         os.kill(pids[rank], signal.SIGSTOP)
         until(lambda: len(late()) > before, "the report of what hangs")
-        until(scraped(1 - rank), "the metrics")
+        until(scraped(f"two {1 - rank}"), "the metrics")
         os.kill(pids[rank], signal.SIGCONT)
         until(lambda: len(late()) > before + 1, "the trial to go on")
         reports.append(late()[before : before + 2])
@@ -106,6 +106,7 @@ WANTED = [
 ]
 
 
+@pytest.mark.soak
 def test_what_a_real_cluster_shows_of_a_trial_whose_workers_stop_in_turn(command, tmp_path):
     """Metrics of both trials at the node's port, the ranks of a step that hangs, and the run in the dashboard's Train tab."""
     (tmp_path / "watched.py").write_text(WATCHED.replace("WANTED", repr(WANTED)))

@@ -92,8 +92,8 @@ def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_pat
     assert re.search(
         rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)", failed.stderr
     )
-    told = re.findall(r"train .*: (.*) \(rank ([01]) of 2 on .*\)", failed.stdout)
-    assert any("cannot be decoded" in words for words, _ in told)
+    told = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
+    assert any("cannot be decoded" in words for words in told), failed.stdout
 
 
 @pytest.mark.soak

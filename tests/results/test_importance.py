@@ -21,7 +21,7 @@ UNIT = {"a": "0 to 1", "b": "0 to 1", "c": "0 to 1"}
 def few(monkeypatch):
     """Enough for p < 0.05 of three fields."""
     monkeypatch.setattr(importance, "RESAMPLED", 10)
-    monkeypatch.setattr(importance, "SHUFFLED", 60)
+    monkeypatch.setattr(importance, "SHUFFLED", 120)
 
 
 def trials(figure, count, *, fields="abc", seed=0, **more):
@@ -48,12 +48,12 @@ def test_the_field_that_does_it_comes_out_and_no_other():
     first, *others = found.fields
     assert (first.field, first.verdict, first.trials) == ("a", "matters", 24)
     assert {one.verdict for one in others} == {"not shown"}
-    assert first.p == pytest.approx(1 / 61)  # no deal of the figures came up to it
-    assert first.corrected == pytest.approx(3 / 61)
+    assert first.p == pytest.approx(1 / 121)  # no deal of the figures came up to it
+    assert first.corrected == pytest.approx(3 / 121)
     assert sum(one.share for one in found.fields) == pytest.approx(1)
     assert all(0 <= one.low <= one.share <= one.high <= 1 for one in found.fields)
     assert first.low > max(one.share for one in others)
-    assert calls == [(i, 70) for i in range(1, 71)]
+    assert calls == [(i, 130) for i in range(1, 131)]
     assert importance.importances("s", rows, UNIT) == found
 
 

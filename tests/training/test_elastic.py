@@ -45,6 +45,7 @@ def found(tmp_path_factory):
     return [torch.load(f"{folder}/{number}-0.pt", weights_only=False) for number in range(1 + len(PARTS))]
 
 
+@pytest.mark.soak
 def test_two_then_three_then_two_workers_train_what_two_train(found):
     whole, *parts = found
     trace = [step for part in parts for step in part["trace"]]
@@ -66,6 +67,7 @@ def test_meetings_come_every_few_seconds_and_at_least_every_so_many_steps(monkey
         assert meetings.next - step == wait
 
 
+@pytest.mark.soak
 def test_who_is_asked_to_leave_has_saved_and_goes_on_to_the_same_end(tmp_path):
     data = load(BASE.data, str(tmp_path / "data"))
     asked = iter([None, "a node is to be taken away"])
