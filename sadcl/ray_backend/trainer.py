@@ -158,10 +158,10 @@ def _failures(error: Exception) -> list[TrialFailed]:
 
 
 def _own(failure: Exception | None) -> TrialFailed | None:
-    """The first worker's own words, those of one that says what is wrong before those of one that only lost a connection."""
+    """A worker's own words: of one that knows what is wrong before those of others, who only lost their connection to it."""
     found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
     own = [inner for error in found for inner in _failures(error)]
-    return min(own, key=lambda error: (not error.final, _of_connection(str(error))), default=None)
+    return min(own, key=lambda error: (_of_connection(str(error)), not error.final), default=None)
 
 
 def _of_connection(cause: str) -> bool:
