@@ -4,11 +4,6 @@ import multiprocessing.forkserver
 import os
 import shutil
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -24,41 +19,15 @@ from sadcl.data.prepare import prepare
 from sadcl.data.scenes import ensure
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
+from tests.buckets import serving
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """s3:// of an empty bucket; the server is found by environment variables, as a user's would be."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("REGION", "us-east-1")):
-            patch.setenv(f"AWS_{name}", value)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").close()
-                break
-            except urllib.error.URLError:
-                assert server.poll() is None
-                time.sleep(0.05)
+    with pytest.MonkeyPatch.context() as patch, serving(patch, "photographs") as uri:
         multiprocessing.forkserver._forkserver._stop()  # of an earlier test: loader processes would have its environment
-        system = fs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True, allow_bucket_deletion=True
-        )
-        system.create_dir("photographs")
-        try:
-            yield "s3://photographs"
-        finally:
-            server.terminate()
-            server.wait()
+        yield uri
 
 
 @pytest.fixture(autouse=True)

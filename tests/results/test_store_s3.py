@@ -1,46 +1,19 @@
 """The tables in an object store: written, merged, removed and asked like those in a folder."""
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-
 import pytest
-from pyarrow import fs
 
 from sadcl import results
 from sadcl.results import cache, compact, query, store, verify
+from tests.buckets import serving
 from tests.results.test_compact import trial
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """s3:// of an empty store on a server of this machine, found as a user's would be."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    names = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}
-    for name, value in (names | {"REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    try:
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").close()
-                break
-            except urllib.error.URLError:
-                assert server.poll() is None
-                time.sleep(0.05)
-        system = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
-        system.create_dir("lab")
-        yield "s3://lab/runs"
-    finally:
-        server.terminate()
-        server.wait()
+    with serving(monkeypatch, "lab") as bucket:
+        yield f"{bucket}/runs"
 
 
 @pytest.mark.soak
