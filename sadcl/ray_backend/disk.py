@@ -35,7 +35,11 @@ class Disk:
         """
         if self.limit is None:
             return True
-        rows, taken = study.rows(self.root, plan), study.checkpoint_bytes(self.root)
+        taken = study.checkpoint_bytes(self.root)
+        most_beside = plan.left([])[0] - plan.left_to_try([])
+        if taken["."] + at_once * (self.kept + self.state) + most_beside * self.kept <= self.limit:
+            return True  # whatever was run: the tables need not be read before each trial
+        rows = study.rows(self.root, plan)
         beside = plan.left(rows)[0] - plan.left_to_try(rows)
         most = self.limit - at_once * (self.kept + self.state) - beside * self.kept
         used = taken["."] - sum(taken[row["key"]] for row in rows if row["status"] == "running")
