@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ class Laid:
     witnesses: Sequence[str]
     """Files that every node must have below the data root."""
 
+    @functools.cached_property
+    def checkpoint_bytes(self) -> tuple[int, int]:
+        """Of :func:`sadcl.sizing.checkpoint_bytes`, which builds a network for it."""
+        return sizing.checkpoint_bytes(self.ground.base, len(self.images.labels))
+
 
 def lay(name: str, base: Config, known: str, root: str | None, scale: str, options: Options) -> Laid:
     """Read a data set, and find out whether its configuration can be trained here."""
@@ -121,7 +127,7 @@ def _estimate(runs: int, epochs: int, searched: int, freed: int, laid: list[Laid
     hours /= where.workers
     at_once = sizing.at_once(where, options.address)
     at_once = min(at_once or options.max_concurrent or 1, options.max_concurrent or at_once or 1)
-    kept, state = sizing.checkpoint_bytes(base, labels)
+    kept, state = part.checkpoint_bytes
     total = runs * kept + at_once * state
     spare = max(searched - at_once, 0)  # of a search's trials those under way keep theirs, and the best may be among them
     least = total - spare * kept

@@ -191,8 +191,7 @@ def _searched(plan: Plan, laid: Laid, options: Options) -> tuple[Any, list[str]]
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
-        kept, state = sizing.checkpoint_bytes(plan.base, len(laid.images.labels))
-        disk = Disk(laid.where.storage, disk_limit(options.storage, options.max_disk), kept, state)
+        disk = Disk(laid.where.storage, disk_limit(options.storage, options.max_disk), *laid.checkpoint_bytes)
         driver.search(plan, laid.where, address, laid.witnesses, options.max_concurrent, disk)
     return study.summary(study.with_admitted(options.storage, plan), search)
 
