@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 results = typer.Typer(no_args_is_help=True, help="Ask the tables of a study.")
 studies = typer.Typer(no_args_is_help=True, help="See and remove studies.")
@@ -191,11 +191,3 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str
     from sadcl.console import show_table
 
     show_table(rows, columns, title)
-
-
-def _print_csv(table: pa.Table) -> None:
-    import sys
-
-    from pyarrow import csv
-
-    csv.write_csv(table, sys.stdout.buffer)

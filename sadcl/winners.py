@@ -10,9 +10,14 @@ from typing import Any
 
 def best(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
     """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
-    complete = [r for r in rows if (r["phase"], r["status"]) == ("search", "complete") and _real(r["val_mAP"])]
-    ranked = sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))[:count]
-    return [{**row, "settings": json.loads(row["params"] or "{}")} for row in ranked]
+    found = ranked(row for row in rows if row["phase"] == "search")[:count]
+    return [{**row, "settings": json.loads(row["params"] or "{}")} for row in found]
+
+
+def ranked(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that are complete and have a held-out figure, best first."""
+    complete = [row for row in rows if row["status"] == "complete" and finite(row["val_mAP"])]
+    return sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))
 
 
 def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -27,7 +32,7 @@ def winner(rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]) 
     for row in candidates:
         same = ("confirm", "tuned", "complete", row["params"])
         mine = [r for r in rows if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds]
-        figures.append({r["seed"]: r["val_mAP"] for r in mine if _real(r["val_mAP"])})
+        figures.append({r["seed"]: r["val_mAP"] for r in mine if finite(r["val_mAP"])})
     shared = set(seeds).intersection(*filter(None, figures))
     confirmed = [(sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f]
     if not shared or not confirmed:
@@ -42,5 +47,6 @@ def chosen(rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[
     return winner(rows, about.get("confirm_top") or 1, seeds)
 
 
-def _real(value: float | None) -> bool:
+def finite(value: float | None) -> bool:
+    """Whether there is a figure."""
     return value is not None and math.isfinite(value)

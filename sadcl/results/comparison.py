@@ -10,7 +10,7 @@ from typing import Any
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.stats import interval
-from sadcl.winners import chosen
+from sadcl.winners import chosen, finite
 
 COLUMNS = ("key", "study", "phase", "arm", "seed", "dataset", "scale", "status", "params", "val_mAP", "test_mAP", "seconds")
 COSTS = ("workers", "gpus")
@@ -65,13 +65,12 @@ def _line(
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
 ) -> Row:
     setting, runs = answer(mine, about)
-    tested = [row["test_mAP"] for row in runs if _real(row["test_mAP"])]
+    tested = [row["test_mAP"] for row in runs if finite(row["test_mAP"])]
     mean, half = interval(tested) if tested else (None, None)
     ever = max(((value, row["key"]) for row in mine for *_, value in curves.get(row["key"], ())), default=None)
     scale = about.get("scale") or next((row["scale"] for row in mine), None)
     arm = setting if about.get("kind") == "ablation" else None
     hours = [(row["seconds"] or 0) / 3600 for row in mine]
-    gpus = [(row["workers"] or 1) * (row["gpus"] or 0) for row in mine]
     return {
         "study": name,
         "data set": dataset,
@@ -85,8 +84,14 @@ def _line(
         "paper": _paper(dataset, arm, {row["data_image_size"] for row in mine}) if scale == "full" else None,
         "trials": len(mine),
         "hours": sum(hours),
-        "GPU hours": sum(hour * count for hour, count in zip(hours, gpus, strict=True)),
+        "GPU hours": sum(map(gpu_hours, mine)),
     }
+
+
+def gpu_hours(row: Mapping[str, Any]) -> float:
+    """Of a run's workers together, also of a row that was written before there was such a column."""
+    known: float | None = row.get("gpu_hours")
+    return known if known is not None else (row["seconds"] or 0) * (row["workers"] or 1) * (row["gpus"] or 0) / 3600
 
 
 def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> float | None:
@@ -107,7 +112,7 @@ def answer(rows: Iterable[Row], about: Mapping[str, Any]) -> tuple[str | None, l
     Of a search the setting that it ended with, once that is confirmed; of an ablation the arm with the best mean held-out mAP
     over the seeds that all have.
     """
-    complete = [row for row in rows if row["status"] == "complete" and _real(row["val_mAP"])]
+    complete = [row for row in rows if row["status"] == "complete" and finite(row["val_mAP"])]
     best = chosen(complete, about)
     if best is not None:
         same = ("confirm", "tuned", best["params"])
@@ -128,7 +133,3 @@ def answer(rows: Iterable[Row], about: Mapping[str, Any]) -> tuple[str | None, l
 
 def _setting(params: Mapping[str, Any]) -> str:
     return " ".join(f"{k.split('.')[-1]}={f'{v:.3g}' if isinstance(v, float) else v}" for k, v in params.items())
-
-
-def _real(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

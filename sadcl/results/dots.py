@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results.forest import DARK, FAINT, OPEN, SEED, SHOWN, STYLE, check
+from sadcl.results.forest import DARK, FAINT, OPEN, SEED, SHOWN, into
 from sadcl.results.gains import Gain, Gains
 from sadcl.results.report import SPLITS, counted
 from sadcl.results.stats import ALPHA
@@ -32,13 +30,7 @@ def draw(found: Gains, uri: str) -> None:
     Raises:
         UserError: as ``forest.check``, and where there is nothing to draw.
     """
-    ending = check(uri)
-    from matplotlib import style
-
-    buffer = io.BytesIO()
-    with style.context(["default", STYLE]):
-        dots(found).savefig(buffer, format=ending, dpi=300)
-    storage.write(uri, buffer.getvalue())
+    into(uri, lambda: dots(found))
 
 
 def dots(found: Gains) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sadcl import storage
@@ -62,12 +63,17 @@ def draw(report: Report, uri: str) -> None:
     Raises:
         UserError: as :func:`check`, and where there is nothing to draw.
     """
+    into(uri, lambda: forest(report))
+
+
+def into(uri: str, figure: Callable[[], Figure]) -> None:
+    """Draw a figure in the style of these plots into a file; raises as :func:`check`, and what ``figure`` does."""
     ending = check(uri)
     from matplotlib import style
 
     buffer = io.BytesIO()
     with style.context(["default", STYLE]):
-        forest(report).savefig(buffer, format=ending, dpi=300)
+        figure().savefig(buffer, format=ending, dpi=300)
     storage.write(uri, buffer.getvalue())
 
 

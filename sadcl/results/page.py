@@ -13,8 +13,9 @@ from sadcl.results import page_parts as parts
 from sadcl.results import page_plots as plots
 from sadcl.results import report as words
 from sadcl.results.ablation import Report
-from sadcl.results.page_study import CONTROL, TUNED, Row, Study, ended, load, plain, ranked, title
+from sadcl.results.page_study import CONTROL, TUNED, Row, Study, ended, load, plain, title
 from sadcl.results.stats import Effect
+from sadcl.winners import ranked
 
 
 def html(

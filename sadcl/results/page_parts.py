@@ -17,8 +17,10 @@ from sadcl.results import importance as importances
 from sadcl.results import published as paper
 from sadcl.results import report as words
 from sadcl.results.ablation import Report
-from sadcl.results.page_study import Row, Study, ended, finite, flat, mean, ranked, title
+from sadcl.results.comparison import gpu_hours
+from sadcl.results.page_study import Row, Study, ended, flat, mean, title
 from sadcl.results.stats import interval
+from sadcl.winners import finite, ranked
 
 Cells = list[dict[str, str]]
 Progress = Callable[[int, int], None]
@@ -217,7 +219,7 @@ def cost(study: Study) -> Cells:
             "phase": phase,
             "runs": f"{len(rows):,}",
             "hours": f"{sum(r['seconds'] or 0 for r in rows) / 3600:,.2f}",
-            "GPU hours": f"{sum(_gpu_hours(r) for r in rows):,.2f}",
+            "GPU hours": f"{sum(map(gpu_hours, rows)):,.2f}",
             "images": f"{sum(r['images'] or 0 for r in rows):,}",
             "peak memory, MB": f"{max(used):,.0f}" if (used := [r["memory_mb"] for r in rows if r["memory_mb"]]) else "",
         }
@@ -300,11 +302,6 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 def number(value: Any) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _gpu_hours(row: Row) -> float:
-    known: float | None = row.get("gpu_hours")
-    return known if known is not None else (row["seconds"] or 0) * (row["workers"] or 1) * (row["gpus"] or 0) / 3600
 
 
 def _day(when: Any) -> str:

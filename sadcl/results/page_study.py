@@ -16,7 +16,7 @@ from sadcl.errors import UserError
 from sadcl.results import ablation, store
 from sadcl.results.ablation import Report
 from sadcl.results.stats import compare
-from sadcl.winners import chosen
+from sadcl.winners import chosen, finite, ranked
 
 Row = Mapping[str, Any]
 CONTROL, TUNED, BEST = "stage 2 without contrasts", "the best setting", "best of the search, optimistic"
@@ -159,11 +159,6 @@ def ended(rows: Iterable[Row]) -> list[Row]:
     return [r for r in rows if r["status"] == "complete" and (finite(r["val_mAP"]) or finite(r["test_mAP"]))]
 
 
-def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Those that are complete and have a held-out figure, best first."""
-    return sorted((r for r in ended(rows) if finite(r["val_mAP"])), key=lambda row: (-row["val_mAP"], row["key"]))
-
-
 def flat(row: Row) -> dict[str, Any]:
     """A run's configuration by dotted field."""
 
@@ -193,10 +188,6 @@ def title(row: Row) -> str:
 def mean(values: Iterable[float]) -> float:
     values = list(values)
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def plain(text: str) -> str:
