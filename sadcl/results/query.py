@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -73,12 +74,21 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
                     "The query cannot be answered: it must be one SELECT (or WITH, FROM, DESCRIBE, SUMMARIZE), because the "
                     "tables are only read."
                 )
-            try:
+            with _while_there(paths):
                 return _named(connection.sql(query).to_arrow_table())
-            except duckdb.IOException:
-                if all(os.path.exists(path) for path in paths):
-                    raise
-                raise files.Vanished from None
+
+
+@contextlib.contextmanager
+def _while_there(paths: Sequence[str]) -> Iterator[None]:
+    """Turns DuckDB's errors about a file that is gone into :class:`files.Vanished`."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.PermissionException):  # what is gone, DuckDB looks for as a folder
+        if all(os.path.exists(path) for path in paths):
+            raise
+        raise files.Vanished from None
 
 
 def _named(table: pa.Table) -> pa.Table:
@@ -122,7 +132,8 @@ def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress:
     if rows is not None:
         connection.register(f"{name} in memory", rows)
         selects.append(f"select * from {_name(f'{name} in memory')}")
-    connection.execute(f"create view {name} as {' union all by name '.join(selects)}")
+    with _while_there(list(parts.paths)):
+        connection.execute(f"create view {name} as {' union all by name '.join(selects)}")
     return list(parts.paths)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sadcl import results, storage
 from sadcl.errors import UserError
-from sadcl.results import RunWriter, cache, compact, files, schema, store
+from sadcl.results import RunWriter, cache, compact, files, query, schema, store
 
 
 def trial(root, key, *, status="complete", epochs=3, value=50.0, **row):
@@ -303,3 +303,22 @@ def test_compact_wants_a_store(tmp_path):
     with pytest.raises(UserError, match="holds no results"):
         compact.compact(str(tmp_path))
     assert schema.VERSION == 2
+
+
+def test_a_query_whose_files_are_merged_away_meanwhile_looks_again(tmp_path, monkeypatch):
+    for i in range(3):
+        trial(tmp_path, f"a{i}")
+    compact.compact(str(tmp_path))
+    trial(tmp_path, "b")
+    view, moments = query._view, []
+
+    def merged_away(*args):
+        found = view(*args)
+        if not moments:
+            compact.compact(str(tmp_path))
+            moments.append(found)
+        return found
+
+    monkeypatch.setattr(query, "_view", merged_away)
+    assert results.sql(tmp_path, "select count(*) as n from trials").to_pylist() == [{"n": 4}]
+    assert not any(os.path.exists(path) for path in moments[0])
