@@ -39,18 +39,26 @@ def shout(text: str, title: str) -> None:
 def guarded() -> Iterator[None]:
     """One paragraph for a user's mistake (exit 2) or a failed run (exit 1), a hint after Ctrl-C (exit 130)."""
 
+    stopped = False
+
     def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
         raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):  # signals belong to the main thread
         signal.signal(signal.SIGTERM, stop)  # what `ray job stop` sends
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is ignored
+            signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except (UserError, TrialFailed) as error:
-        sys.exit(tell(error))
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped or isinstance(error, KeyboardInterrupt):  # libraries make errors of their own of an interruption
+            print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, UserError | TrialFailed):
+            sys.exit(tell(error))
+        raise
 
 
 @contextlib.contextmanager

@@ -233,11 +233,19 @@ def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
 
 
 def delete(uri: str | os.PathLike[str]) -> None:
-    """Remove a file or a folder with all in it; nothing happens where there is none."""
+    """Remove a file or a folder with all in it, also while others write there; nothing happens where there is none."""
     system, path = resolve(uri)
     kind = system.get_file_info(path).type
     if kind == fs.FileType.Directory:
-        system.delete_dir(path)
+        for again in (True, True, True, True, False):
+            try:
+                system.delete_dir(path)
+            except OSError:
+                if not again:
+                    raise
+                time.sleep(0.2)
+            if system.get_file_info(path).type == fs.FileType.NotFound:
+                break
     elif kind == fs.FileType.File:
         with contextlib.suppress(FileNotFoundError):  # somebody else was first
             system.delete_file(path)

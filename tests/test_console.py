@@ -1,6 +1,7 @@
 """What people see: plain lines here, because a test has no terminal; and a table where there is one."""
 
 import io
+import signal
 import time
 
 import pytest
@@ -117,6 +118,27 @@ def test_a_command_ends_with_one_paragraph_and_a_code(capsys, error, code, words
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), guarded():
         _ = 1 / 0
+
+
+def _interrupted(number):
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt:
+        raise OSError("a lock is not held") from None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_one_whatever_a_library_makes_of_it(capsys, number):
+    before = {of: signal.getsignal(of) for of in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end, guarded():
+            _interrupted(number)
+    finally:
+        for of, handler in before.items():
+            signal.signal(of, handler)
+    assert end.value.code == 130
+    assert "nothing is lost" in capsys.readouterr().err
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):

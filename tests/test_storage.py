@@ -1,6 +1,8 @@
 """Files appear whole or not at all."""
 
+import contextlib
 import errno
+import itertools
 import os
 import threading
 
@@ -104,3 +106,27 @@ def test_a_folder_that_is_gone_is_not_made_anew_where_it_was_there(tmp_path):
     storage.make(str(gone))
     storage.write(str(gone / "state.pt"), b"1", anew=False)
     assert storage.read(str(gone / "state.pt")) == b"1"
+
+
+def test_a_folder_is_removed_while_others_write_into_it(tmp_path):
+    folder, stop = tmp_path / "busy", threading.Event()
+
+    def write():
+        for i in itertools.count():
+            if stop.is_set():
+                return
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"{i}").write_text("x")
+
+    for _ in range(10):
+        folder.mkdir(exist_ok=True)
+        for i in range(2000):
+            (folder / f"old{i}").write_text("x")
+        writer = threading.Thread(target=write)
+        writer.start()
+        timer = threading.Timer(0.1, stop.set)
+        timer.start()
+        storage.delete(folder)
+        writer.join()
+        stop.clear()
+    assert not folder.exists() or not any(folder.glob("old*"))

@@ -187,7 +187,8 @@ def _scratch(where: Where, name: str) -> Iterator[str]:
     try:
         yield place
     finally:
-        storage.delete(place)
+        with contextlib.suppress(OSError):  # a process that is about to end may still write there
+            storage.delete(place)
 
 
 def _journal(root: str, name: str) -> Path:
