@@ -104,11 +104,14 @@ def parts(root: str, study: str) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 def remove(root: str, study: str) -> None:
     """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
-    for row in parts(root, study)[0]:
-        store.amend(root, row["key"], status="failed", cause="it was being removed", checkpoint=None)  # if this is cut off
-        kind = "stage1" if row["phase"] == "stage1" else "checkpoints"
-        storage.delete(storage.join(root, kind, row["key"]))
-        store.delete(root, row["key"])
+    rows = parts(root, study)[0]
+    for row in rows:
+        place = storage.join(root, "stage1" if row["phase"] == "stage1" else "checkpoints", row["key"])
+        if storage.exists(place):
+            # if this is cut off
+            store.amend(root, row["key"], status="failed", cause="it was being removed", checkpoint=None)
+            storage.delete(place)
+    store.delete(root, *(row["key"] for row in rows))
     for name in (f"studies/{study}.json", f"optuna/{study}.journal", f"tensorboard/{study}"):
         storage.delete(storage.join(root, *name.split("/")))
 

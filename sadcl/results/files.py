@@ -142,26 +142,37 @@ class Found:
 
 def find(root: str, table: str, key: str) -> Found:
     """What :func:`look` finds of one run, without a look at the files of the others."""
-    return steady(lambda: _find(folder(root, table), stem(key)))
+    return find_all(root, table, [key])[0]
 
 
-def _find(where: str, of: str) -> Found:
-    def own() -> list[str]:
-        return sorted(file for file in storage.names(where, ".parquet") if file.startswith(of) and parse(file)[0] == of)
+def find_all(root: str, table: str, keys: Sequence[str]) -> list[Found]:
+    """The same of several, in their order."""
+    return steady(lambda: _find(folder(root, table), [stem(key) for key in keys]))
+
+
+def _find(where: str, stems: Sequence[str]) -> list[Found]:
+    def own() -> dict[str, list[str]]:
+        files: dict[str, list[str]] = {of: [] for of in stems}
+        for file in sorted(storage.names(where, ".parquet")):
+            files.get(parse(file)[0], []).append(file)
+        return files
 
     merged = storage.join(where, MERGED)
     files, before = own(), storage.listing(merged, INDEX)
     if own() != files or storage.listing(merged, INDEX) != before:
         raise Vanished
-    best = max(((parse(file)[1], 1, storage.join(where, file)) for file in files), default=(-1, 0, None))
-    there = False
+    best = {
+        of: max(((parse(file)[1], 1, storage.join(where, file)) for file in found), default=(-1, 0, ""))
+        for of, found in files.items()
+    }
+    there = set()
     for found in before:
         uri = storage.join(merged, found.removesuffix(INDEX) + ".parquet")
-        at = pc.index(index(uri)["name"], pa.scalar(of, pa.string())).as_py()
-        if at >= 0:
-            there = True
-            best = max(best, (index(uri)["number"][at].as_py(), 0, uri))
-    return Found(best[0], best[2], files, there)
+        listed = index(uri)
+        for row in listed.filter(pc.is_in(listed["name"], value_set=pa.array(stems, pa.string()))).to_pylist():
+            there.add(row["name"])
+            best[row["name"]] = max(best[row["name"]], (row["number"], 0, uri))
+    return [Found(best[of][0], best[of][2] or None, files[of], of in there) for of in stems]
 
 
 def _resolved(files: Files, uris: Sequence[str]) -> Files:

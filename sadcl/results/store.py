@@ -95,7 +95,8 @@ class RunWriter:
         """Write a table of the run; a storage that fails is waited for, also one whose disk is not mounted at present."""
 
         def attempt() -> None:
-            if self._begun and files.find(self.root, "trials", self.key).uri is None:
+            own = storage.join(files.folder(self.root, "trials"), files.name(files.stem(self.key), self.number))
+            if self._begun and not storage.exists(own) and files.find(self.root, "trials", self.key).uri is None:
                 raise OSError(f"{self.root!r} no longer holds this run's row: is its disk still mounted?")
             _put(self.root, table, self.key, self.number, content)
 
@@ -265,17 +266,17 @@ def reopen(root: str, key: str) -> None:
     amend(root, key, status="running", cause=None, ended=None)
 
 
-def delete(root: str, key: str) -> None:
-    """Remove a trial's rows from all tables; its own row goes last, so that whoever is cut off can begin again."""
+def delete(root: str, *keys: str) -> None:
+    """Remove the rows of trials from all tables; their own rows go last, so that whoever is cut off can begin again."""
     with merging(root) as alone:
         for table in reversed(schema.BY_RUN):
-            found = files.find(root, table, key)
-            if found.number < 0:
-                continue
-            if not alone or found.merged:
-                _put(root, table, key, found.number + 1, schema.table(table, []))
-            for file in found.own:
-                storage.delete(storage.join(files.folder(root, table), file))
+            for key, found in zip(keys, files.find_all(root, table, keys), strict=True):
+                if found.number < 0:
+                    continue
+                if not alone or found.merged:
+                    _put(root, table, key, found.number + 1, schema.table(table, []))
+                for file in found.own:
+                    storage.delete(storage.join(files.folder(root, table), file))
 
 
 @contextlib.contextmanager
