@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sadcl import storage
 from sadcl.errors import TrialFailed, UserError, tell
 
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
@@ -56,6 +57,8 @@ def guarded() -> Iterator[None]:
         if stopped or isinstance(error, KeyboardInterrupt):  # libraries make errors of their own of an interruption
             print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
             sys.exit(130)
+        if isinstance(error, OSError) and error.errno in (*storage.AWAY, *storage.FULL):
+            error = UserError(f"A disk fails: {error}. Nothing that was saved is lost: the same command goes on from here.")
         if isinstance(error, UserError | TrialFailed):
             sys.exit(tell(error))
         raise

@@ -173,6 +173,21 @@ def disk_limit(root: str, given: float | None) -> float | None:
     return most if given is None else min(most, given * 1e9)
 
 
+def check_room(config: Config, labels: int, root: str) -> None:
+    """Find out whether one run's checkpoints fit.
+
+    Raises:
+        UserError: where they do not.
+    """
+    kept, state = sizing.checkpoint_bytes(config, labels)
+    needed, free = kept + 2 * state, storage_of.free_bytes(root)  # a state is written beside the one before
+    if free is not None and free < needed:
+        raise UserError(
+            f"{in_bytes(free)} are free in {root!r}, but the run's checkpoints take up to {in_bytes(needed)}: make room, or "
+            "give another --storage."
+        )
+
+
 @contextlib.contextmanager
 def at_work(plan: Plan | Comparison, laid: Mapping[str, Laid], options: Options, about: Mapping[str, Any]) -> Iterator[None]:
     """The study to itself, and known for what it is, for as long as the block runs."""

@@ -17,6 +17,7 @@ from sadcl.launch import (
     Options,
     ask,
     at_work,
+    check_room,
     disk_limit,
     in_hours,
     lay,
@@ -262,8 +263,9 @@ def train(
 ) -> dict[str, Any]:
     """Train one configuration, or what is left of it, and evaluate it on the test images once.
 
-    One worker is this process; two or more run under Ray Train. The batch is global, so that their number changes nothing
-    but the order of chance: with dropout 0 and frozen BatchNorm not even that (then the figures are equal up to rounding).
+    One worker is this process, unless a cluster is joined; all else runs under Ray Train. The batch is global, so that the
+    number of workers changes nothing but the order of chance: with dropout 0 and frozen BatchNorm not even that (then the
+    figures are equal up to rounding).
 
     Args:
         config: what to train.
@@ -298,17 +300,18 @@ def train(
             console.print(f"{trial.key} is complete already; nothing is trained again.", highlight=False)
             return row
         store.reopen(where.storage, trial.key)
+    check_room(config, len(images.labels), where.storage)
     if scale == "full" and not where.gpus:
         hours, _ = sizing.hours(config, len(images.labels), trial.epochs * len(images.train), where)
         ask(f"There is no GPU: this would take about {in_hours(hours)} on this machine's CPUs.", yes)
     counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
     console.print(f"{trial.key}: {images.name}, {counts}{left_out(images)}, {workers} worker(s)", highlight=False)
+    address = environment.prepare(address)
     with study.locked(storage, trial.key):
-        if (least, most) == (1, 0):
+        if (least, most) == (1, 0) and address is None:
             events: list[dict[str, Any]] = []
             with Watch(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
                 return runner.execute(trial, where, events.append)
-        address = environment.prepare(address)
         from sadcl.ray_backend import driver  # imports Ray, which reads the environment as it is now
 
         return driver.train(trial, where, address, data.witnesses(images, config.data, data_root))

@@ -74,9 +74,9 @@ def where(
     if not remote:
         preflight.place(Where(root, None, scale, workers, 1, gpus), _this_machine())
     cpus = 1
-    if scale == "full":
+    if scale == "full":  # on a cluster as many as its nodes have room for beside each other
         at_once = max(int(here / gpus), workers) if gpus and here else workers
-        cpus = max(1, min(8, (os.cpu_count() or 1) // at_once))
+        cpus = 8 if remote else max(1, min(8, (os.cpu_count() or 1) // at_once))
     place = storage.absolute(data_root) if data_root is not None else None
     return Where(storage.absolute(root), place, scale, workers, cpus, gpus, up_to, _timeout())
 

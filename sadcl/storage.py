@@ -22,6 +22,8 @@ PATIENCE = 60.0
 """Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that is full, or a user's share of it."""
+AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+"""What a disk says that fails, or is not there at present."""
 _FINAL = {*FULL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 T = TypeVar("T")
@@ -42,6 +44,34 @@ def patiently(action: Callable[[], T]) -> T:
                 raise
         time.sleep(wait)
         wait = min(2 * wait, 8.0)
+
+
+def settled(root: str) -> None:
+    """Wait until a root is there that somebody has locked something in: its disk may not be mounted here at present.
+
+    Raises:
+        OSError: where it does not come within :data:`PATIENCE` seconds.
+    """
+
+    def look() -> None:
+        if isinstance(resolve(root)[0], fs.LocalFileSystem) and not exists(join(root, "studies")):
+            raise OSError(f"{root!r} is not there, or empty: is its disk mounted on this node?")
+
+    patiently(look)
+
+
+def appears(uri: str) -> None:
+    """Wait for a file that another node has seen: a network disk may show it late.
+
+    Raises:
+        OSError: where it does not come within :data:`PATIENCE` seconds.
+    """
+
+    def look() -> None:
+        if not exists(uri):
+            raise OSError(f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?")
+
+    patiently(look)
 
 
 def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:

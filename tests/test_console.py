@@ -1,5 +1,6 @@
 """What people see: plain lines here, because a test has no terminal; and a table where there is one."""
 
+import errno
 import io
 import signal
 import time
@@ -118,6 +119,13 @@ def test_a_command_ends_with_one_paragraph_and_a_code(capsys, error, code, words
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), guarded():
         _ = 1 / 0
+
+
+def test_a_disk_that_fails_is_said_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as end, guarded():
+        raise OSError(errno.EROFS, "Read-only file system", "/runs/optuna")
+    assert end.value.code == 2
+    assert "A disk fails: [Errno 30] Read-only file system: '/runs/optuna'" in capsys.readouterr().err
 
 
 def _interrupted(number):

@@ -130,3 +130,15 @@ def test_a_folder_is_removed_while_others_write_into_it(tmp_path):
         writer.join()
         stop.clear()
     assert not folder.exists() or not any(folder.glob("old*"))
+
+
+def test_a_root_whose_disk_is_not_mounted_is_waited_for(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: waited.append((tmp_path / "studies").mkdir()))
+    storage.settled(str(tmp_path))
+    assert len(waited) == 1
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    with pytest.raises(OSError, match="is its disk mounted on this node"):
+        storage.settled(str(tmp_path / "other"))
+    with pytest.raises(OSError, match="another worker has seen it"):
+        storage.appears(str(tmp_path / "state.pt"))

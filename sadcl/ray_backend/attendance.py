@@ -37,9 +37,9 @@ class Attendance:
         """Of trials that hang, and were reported."""
 
     def note(self, event: Mapping[str, Any]) -> None:
-        """Take note of a beat, or that a trial has begun or ended, whose workers are then others."""
+        """Take note of a beat, or that a trial has begun, lost its workers or ended: those to come are others."""
         key, now = event["key"], self._clock()
-        if "status" in event:
+        if "status" in event or "gone" in event:
             self._workers.pop(key, None)
             self._since.pop(key, None)
         elif event.get("left"):

@@ -77,6 +77,12 @@ def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, st
     return Board(here(_Board).remote(stopping, list(history), observe.hang_seconds()), stopping is not None)
 
 
+def close(board: Board) -> None:
+    """End the board's process."""
+    with contextlib.suppress(RayError):
+        ray.kill(board.actor)
+
+
 def drain(board: Board) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = ray.get(board.actor.drain.remote())
     return events

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -148,8 +147,11 @@ def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) 
             nodes.check(where, data)
         where, _ = preflight.place(where, resources)
         board = boards.open_board()
-        with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
-            return trainer.train(trial, where, scratch, board)
+        try:
+            with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
+                return trainer.train(trial, where, scratch, board)
+        finally:
+            boards.close(board)
 
 
 @contextlib.contextmanager
@@ -162,6 +164,7 @@ def _watched(
         with Watch(plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best):
             yield
     finally:
+        boards.close(board)
         curves.close()
 
 
@@ -194,5 +197,5 @@ def _scratch(where: Where, name: str) -> Iterator[str]:
 def _journal(root: str, name: str) -> Path:
     """Optuna's journal lies beside the tables where that is a disk; a copy of the truth, made anew at every start."""
     system, path = storage.resolve(root)
-    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(tempfile.gettempdir()) / f"sadcl-{os.getpid()}"
+    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(tempfile.mkdtemp(prefix="sadcl-"))
     return folder / "optuna" / f"{name}.journal"

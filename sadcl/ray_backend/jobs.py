@@ -9,14 +9,17 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from sadcl import runner
+from sadcl import runner, storage
 from sadcl.errors import TrialFailed
+from sadcl.ray_backend import places
 from sadcl.ray_backend.board import Board, emitter, tell
 from sadcl.runner import Where
 from sadcl.search.trial import Trial
+from sadcl.training import Left
 
 LOST = 4
-"""Times that a trial whose process is lost is started again within one run of the driver; it goes on from its last save."""
+"""Times that a trial whose process is lost, or whose node is taken away, is started again within one run of the driver; it
+goes on from its last save."""
 
 
 def lost(reason: str) -> str:
@@ -35,12 +38,13 @@ def run(trial: Trial, where: Where, scratch: str, board: Board | None, after: An
     Raises:
         TrialFailed: the row has the cause.
     """
+    storage.settled(where.storage)
     if trial.stage1 is not None and runner.finished(trial.stage1, where) is None:
         with contextlib.suppress(TrialFailed):  # the trial itself says so, in its own row
             run(trial.stage1, where, scratch, board)
     with runner.alone(trial, where):
         if where.workers == 1:
-            return runner.execute(trial, where, emitter(board, trial))
+            return runner.execute(trial, where, emitter(board, trial), places.going)
         from sadcl.ray_backend import trainer
 
         return trainer.train(trial, where, scratch, board)
@@ -72,7 +76,7 @@ class Jobs:
             self._running[trial.key] = ray.put(row)
         else:
             after = self.start(trial.stage1) if trial.stage1 is not None else None
-            options: dict[str, Any] = {**resources(self.where), "max_retries": LOST, "retry_exceptions": False}
+            options: dict[str, Any] = {**resources(self.where), "max_retries": LOST, "retry_exceptions": [Left]}
             task: Any = ray.remote(**options)(run)
             self._running[trial.key] = task.remote(trial, self.where, self.scratch, self.board, after)
         return self._running[trial.key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,8 +22,6 @@ class Report(NamedTuple):
     versions: Mapping[str, str | None]
     storage: str
     """What is wrong with it; empty where nothing is."""
-    free: int | None
-    """Bytes of a local storage."""
     data: Mapping[str, str]
     """What lies under each name below the data root, and under "" the root itself."""
 
@@ -38,7 +35,7 @@ def look(root: str, marker: str, data_root: str | None, names: Sequence[str]) ->
         data_root: None where no data is needed.
         names: of files below it.
     """
-    return Report(versions(), *_storage(root, marker), data(data_root, names))
+    return Report(versions(), _storage(root, marker), data(data_root, names))
 
 
 def versions() -> dict[str, str | None]:
@@ -46,21 +43,20 @@ def versions() -> dict[str, str | None]:
     return {name: version and version.partition("+")[0] for name, version in provenance().items() if name in SAME}
 
 
-def _storage(root: str, marker: str) -> tuple[str, int | None]:
-    """What is wrong, and the bytes that are free; nothing is written to a storage that is not the driver's."""
+def _storage(root: str, marker: str) -> str:
+    """What is wrong; nothing is written to a storage that is not the driver's."""
     try:
         if storage.read(marker) != marker.encode():
             raise FileNotFoundError
         preflight.check_storage(root)
-        system, path = storage.resolve(root)
-        return "", shutil.disk_usage(path).free if isinstance(system, fs.LocalFileSystem) else None
+        return ""
     except FileNotFoundError:
         way = "give --storage s3://..., gs://... or a folder on a disk that all nodes share"
         if "://" in root:
             way = "give its environment the driver's endpoint and account (AWS_ENDPOINT_URL, AWS_PROFILE, ...)"
-        return f"does not see what the driver wrote in {root!r}: {way}", None
+        return f"does not see what the driver wrote in {root!r}: {way}"
     except (OSError, UserError) as error:
-        return str(error).strip().splitlines()[0].rstrip("."), None
+        return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def data(root: str | None, names: Sequence[str]) -> dict[str, str]:

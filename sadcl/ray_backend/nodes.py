@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # nodes answer in a second because they need no torch for it
 
 DEADLINE = 180.0
 """Seconds; a job that brings its own environment has it made on each node first."""
-FREE = 10**9
-"""Bytes that a trial at full scale needs: a checkpoint with its optimiser, which is written beside the one before."""
 MOST = 6
 """Nodes, and problems, that a message names."""
 
@@ -46,7 +44,7 @@ def check(where: Where, names: Sequence[str], deadline: float = DEADLINE) -> Non
         answers = _ask(nodes, deadline, where.storage, marker, root, names)
     finally:
         storage.delete(marker)
-    here = Report(machine.versions(), "", None, machine.data(root, names))
+    here = Report(machine.versions(), "", machine.data(root, names))
     addresses = Counter(node["NodeManagerAddress"] for node in nodes)
     found: dict[str, list[str]] = {}
     for node, answer in zip(nodes, answers, strict=True):
@@ -67,11 +65,6 @@ def problems(there: Report, here: Report, where: Where, trains: bool) -> list[st
         trains: whether the node may be given a worker; one that only serves needs no data.
     """
     found = [there.storage] if there.storage else []
-    if there.free is not None and there.free < FREE and where.scale == "full":
-        found.append(
-            f"{there.free / 1e9:.1f} GB are free in the storage {where.storage!r}, and a checkpoint may take "
-            f"{FREE / 1e9:.1f}: make room, or give another --storage"
-        )
     versions = [
         f"{said} {there.versions.get(name) or 'missing'}, here {here.versions.get(name) or 'missing'}"
         for name, said in SAME.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from sadcl.ray_backend import preflight, roll
 from sadcl.runner import Where
 
 WAIT = 1800.0
-"""Seconds that a run waits for the room that it needs at least."""
+"""Seconds that a run waits for nodes that have the room that it needs at least, however much of it others use."""
 SETTLE = 5.0
 """Seconds without a new place until a run of a varying number of workers starts."""
 GROW = 60.0
@@ -55,10 +56,12 @@ def workers(where: Where, say: Callable[[str], None]) -> int:
     """The number of workers to start with; waits for the least.
 
     Raises:
-        TrialFailed: where the room for them does not come within :data:`WAIT` seconds.
+        TrialFailed: where no nodes for them come within :data:`WAIT` seconds.
     """
     if not where.up_to:
-        _until(lambda: _room(where) >= where.workers, where, say)
+        if _room(where) < where.workers:
+            with Places(where, where.workers):
+                _until(lambda: _room(where) >= where.workers, where, say)
         return where.workers
     with Places(where, where.up_to) as places:
         since, ready = time.monotonic(), 0
@@ -80,9 +83,12 @@ def _room(where: Where) -> int:
 
 def _until(enough: Callable[[], bool], where: Where, say: Callable[[str], None]) -> None:
     began, said = time.monotonic(), False
+    lacks = began
     while not enough():
         waited = time.monotonic() - began
-        if waited > WAIT:
+        if _room(where) >= where.workers:
+            lacks = time.monotonic()
+        elif time.monotonic() - lacks > WAIT:
             raise TrialFailed(
                 f"The cluster has had no room for {where.workers} worker(s) for {WAIT / 60:.0f} minutes. Start nodes, or "
                 "lower --workers, and give the same command again; it goes on from the last checkpoint."
@@ -91,6 +97,15 @@ def _until(enough: Callable[[], bool], where: Where, say: Callable[[str], None])
             say(f"waits for the room that {where.workers} worker(s) need")
             said = True
         time.sleep(0.2)
+
+
+def going() -> str | None:
+    """Why the run in this process is to leave: its node is to be taken away; None where it is not."""
+    with contextlib.suppress(RayError):
+        here = ray.get_runtime_context().get_node_id()
+        if here in cluster_state.get_draining_nodes():
+            return f"{named([here])} is to be taken away"
+    return None
 
 
 class Lookout(threading.Thread):

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray.train
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import runner, storage
@@ -25,6 +25,8 @@ from sadcl.training import Left
 
 RESTARTS = 5
 """Times that a run is started again after workers or nodes were lost without anything saved in between."""
+ROOM = "waits for room that others use"
+"""No failure, and not counted as one."""
 TOGETHER = 3.0
 """Seconds that a worker that fails stays, so that all that failed with it are known."""
 
@@ -34,6 +36,7 @@ def _worker(settings: dict[str, Any]) -> None:
     trial, where, actor = settings["trial"], settings["where"], settings["roll"]
     number = ray.train.get_context().get_world_rank()
     ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
+    storage.settled(where.storage)
     if runner.finished(trial, where) is not None:
         return
     try:
@@ -61,7 +64,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         tell(board, {"key": trial.key, "late": text})
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the Train tab of Ray's dashboard shows the run
-    failures, saved = 0, _saved(trial, where)
+    failures, saved, waits = 0, _saved(trial, where), False
     while (row := runner.finished(trial, where)) is None:
         try:
             size = places.workers(where, say)
@@ -69,7 +72,10 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         except TrialFailed as error:
             cause, final = str(error), True
         before, saved = saved, _saved(trial, where)
-        if not cause:
+        if cause == ROOM and not waits:
+            say(ROOM)
+        waits = cause == ROOM
+        if waits or not cause:
             continue
         failures = 1 if saved != before else failures + 1
         if runner.finished(trial, where) is not None:
@@ -78,7 +84,7 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
             _record(trial, where, cause)
             tell(board, {"key": trial.key, "status": "failed", "cause": cause})
             raise TrialFailed(cause)
-        say(f"{cause}; starts again from its last checkpoint")
+        tell(board, {"key": trial.key, "late": f"{cause}; starts again from its last checkpoint", "gone": True})
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
@@ -87,8 +93,18 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
 def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None]) -> tuple[str, bool]:
     """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
     actor = roll.open_roll()
-    # a group of a size that there was room for, and no longer is, must not be waited for
-    limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0 if where.up_to else -1}
+    try:
+        return _attempted(trial, where, scratch, board, say, actor)
+    finally:
+        ray.kill(actor)
+
+
+def _attempted(
+    trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None], actor: Any
+) -> tuple[str, bool]:
+    # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "60" if where.up_to else "600"
+    limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"trial": trial, "where": where, "board": board, "roll": actor},
@@ -116,8 +132,10 @@ def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, say:
     if own is not None and own.final:
         return str(own), True
     if reason:  # it was to leave, and has, or was lost on the way
-        say(f"{reason}: goes on from its last checkpoint")
+        tell(board, {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True})
         return "", False
+    if isinstance(failure, ControllerError) and not came:
+        return ROOM, False
     if failure is None:
         return ("" if runner.finished(trial, where) else "the workers ended without a result"), False
     return _who(failure, own, came, failed) or _cause(failure), False

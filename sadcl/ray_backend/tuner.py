@@ -11,7 +11,7 @@ import json
 import os
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray import tune
 from ray.tune.search import Searcher
 
-from sadcl import runner
+from sadcl import runner, storage
 from sadcl.errors import TrialFailed, UserError
 from sadcl.ray_backend import jobs
 from sadcl.ray_backend.board import Board
@@ -112,6 +112,34 @@ def search(
         _rebuild(plan, [row for row in there if row["key"] in searcher.tried], where, journal)
     if searcher.full:
         raise disk.explain()
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal on a storage that may fail for a while; it needs no lock, for the study has one already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_NoLock(str(path)))
+        self.path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = storage.patiently(lambda: os.path.getsize(self.path))
+
+        def attempt() -> None:
+            os.truncate(self.path, size)  # what an attempt that failed has left
+            super(_Journal, self).append_logs(logs)
+
+        storage.patiently(attempt)
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        yield from storage.patiently(lambda: list(super(_Journal, self).read_logs(log_number_from)))
+
+
+class _NoLock(JournalFileSymlinkLock):
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return
 
 
 class _Search(Searcher):
@@ -259,7 +287,7 @@ def _rebuild(plan: Plan, rows: Sequence[dict[str, Any]], where: Where, journal: 
     journal.parent.mkdir(parents=True, exist_ok=True)
     for old in journal.parent.glob(f"{glob.escape(journal.name)}*"):
         os.remove(old)
-    store_of = JournalStorage(JournalFileBackend(str(journal)))
+    store_of = JournalStorage(_Journal(journal))
     objectives = plan.search.objectives
     directions = [StudyDirection.MAXIMIZE if OBJECTIVES[n] == "max" else StudyDirection.MINIMIZE for n in objectives]
     known = {field: _distribution(plain(d)) for field, d in plan.search.space_at(plan.scale).items()}

@@ -117,14 +117,16 @@ def _known_of(place: Path, known: pa.Table | None, own: Mapping[str, Single]) ->
         return {}, list(own.values())
     columns = [known[name].to_pylist() for name in ("file", "size", "time", "key", "part")]
     copies: dict[str, list[str]] = {}
-    fresh = dict(own)
+    fresh, counts = dict(own), set()
     for file, size, changed, key, part in zip(*columns, strict=True):
-        without = copies.setdefault(str(place / f"{part}.parquet"), [])
+        path = str(place / f"{part}.parquet")
+        without = copies.setdefault(path, [])
         if file in fresh and fresh[file].mark == (size, changed):
             del fresh[file]
+            counts.add(path)
         elif key is not None:
             without.append(key)
-    return copies, list(fresh.values())
+    return {path: without for path, without in copies.items() if path in counts}, list(fresh.values())
 
 
 def _extend(

@@ -85,10 +85,14 @@ def parse(file: str) -> tuple[str, int]:
 
 
 def steady(attempt: Callable[[], T]) -> T:
-    """What comes of an attempt in which no file that it had found was gone when it came to read it."""
+    """What comes of an attempt in which no file that it had found was gone when it came to read it.
+
+    Raises:
+        OSError: where the storage fails for longer than it is waited for.
+    """
     for _ in range(100):
         try:
-            return attempt()
+            return storage.patiently(attempt)
         except Vanished:
             continue
     raise UserError("The tables change faster than they can be read: try again when fewer processes write or compact them.")
@@ -235,10 +239,18 @@ def opened(uri: str, data: bytes | None = None) -> pq.ParquetFile:
         found = pq.ParquetFile(source, pre_buffer=False)
     except FileNotFoundError:
         raise Vanished from None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(damaged(uri, error)) from None
+    except _BAD as error:
+        raise _as_damage(uri, error) from None
     check(uri, found.schema_arrow)
     return found
+
+
+_BAD = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+
+
+def _as_damage(uri: str, error: Exception) -> Exception:
+    """What a file's content is at fault for; an error with a number is the disk's."""
+    return error if getattr(error, "errno", None) else UserError(damaged(uri, error))
 
 
 def damaged(uri: str, error: object) -> str:
@@ -264,8 +276,8 @@ def read(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
     try:
         there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=there, use_threads=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(damaged(uri, error)) from None
+    except _BAD as error:
+        raise _as_damage(uri, error) from None
 
 
 def rows_of(uri: str, key: str) -> pa.Table:
@@ -279,8 +291,8 @@ def rows_of(uri: str, key: str) -> pa.Table:
             if found is None or not found.has_min_max or found.min <= key <= found.max:
                 groups.append(i)
         rows = file.read_row_groups(groups, use_threads=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(damaged(uri, error)) from None
+    except _BAD as error:
+        raise _as_damage(uri, error) from None
     return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
 
 

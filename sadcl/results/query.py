@@ -118,7 +118,9 @@ def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress:
         as_text = ", ".join(f"regexp_replace({_name(c)}::varchar, '\\.0$', '') as {_name(c)}" for c in numbers)
         select = f"select *{f' replace ({as_text})' * bool(numbers)} from read_parquet({_text(path)})"
         if without:
-            select += f" where key not in ({', '.join(map(_text, without))})"
+            superseded = f"superseded in {path}"
+            connection.register(superseded, pa.table({"key": pa.array(without, pa.string())}))
+            select += f" where key not in (select key from {_name(superseded)})"
         selects.append(select)
     if plain:
         selects.append(f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)")

@@ -169,11 +169,12 @@ def _stage(
     loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
     state = storage.join(folder, "state.pt")
     storage.make(folder)
-    resume = meeting.first_says(storage.exists(state), share["device"])  # a network disk may show a file late
+    resume = meeting.first_says(distributed.rank() == 0 and storage.exists(state), share["device"])
     training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
     progress = Progress()
     if resume:
         _settle_buckets(training)
+        storage.appears(state)
         progress = restore(training, checkpoint.load(state))
     elif training.bank is not None and config.loss.prototype_weight > 0:
         first_prototypes(training, build.loader(config, data.train, **share))

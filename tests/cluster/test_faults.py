@@ -139,14 +139,76 @@ def test_workers_and_nodes_that_are_killed_or_taken_away(tmp_path, cluster, quie
     run.disturbed("node killed", lambda: cluster.kill(list(run.trainers())[1]), "was lost; starts again from its last")
     going = next(iter(run.trainers()))
     node = cluster.ids()[going]
-
-    def drain():
-        words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"]
-        cluster.call("ray", "drain-node", "--address", cluster.address, "--node-id", node, *words)
-
-    run.disturbed("node drained", drain, f"node {going} ({node[:6]}) is to be taken away: goes on from its last checkpoint")
+    run.disturbed(
+        "node drained",
+        lambda: drained(cluster, going),
+        f"node {going} ({node[:6]}) is to be taken away: goes on from its last checkpoint",
+    )
     assert going not in run.trainers()
     check_same(run, quiet, 3)
+
+
+def drained(cluster, address):
+    """Announce that a node is taken away in a minute, as a cloud's watcher does."""
+    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"]
+    cluster.call("ray", "drain-node", "--address", cluster.address, "--node-id", cluster.ids()[address], *words)
+
+
+def busy(cluster, address):
+    """Whether a trial of one worker is trained on a node."""
+    words = [words_of(process) for process in cluster.processes(address)]
+    return any(name in text for text in words for name in ("ray::run", "ImplicitFunc"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fails(tmp_path, cluster, disk, study_file):
+    file, root = study_file(**{"stage1.epochs": 4, "stage2.epochs": 40}), disk / "runs"
+    for number in (3, 4):
+        cluster.start(f"127.0.0.{number}")
+    process = cluster.run(file, "--storage", root)
+    until(lambda: any(row["phase"] == "search" for row in rows(root)), 600, process)
+    until(lambda: busy(cluster, "127.0.0.4"), process=process)
+    cluster.start("127.0.0.5")
+    before, began = len(results.read(root, "epochs")), time.monotonic()
+    drained(cluster, "127.0.0.4")
+    until(lambda: not busy(cluster, "127.0.0.4"), 40, process)
+    print(f"search, node drained: left after {time.monotonic() - began:.1f} s", flush=True)
+    until(lambda: busy(cluster, "127.0.0.5") and len(results.read(root, "epochs")) > before, process=process)
+    call("mount", "--bind", disk, disk)
+    call("mount", "-o", "remount,bind,ro", disk)
+    time.sleep(30)
+    call("umount", "-l", disk)
+    assert process.wait(900) == 0, cluster.log[-3000:]
+    assert count(rows(root)) == PHASES
+    assert {row["status"] for row in rows(root)} == {"complete"}, cluster.log[-3000:]
+    assert "Traceback" not in cluster.log
+    (found,) = {e["epoch"] for e in results.read(root, "epochs").to_pylist() if e["stage"] == 2 and e["epoch"] == 40}
+    assert found == 40
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_asks_for_nodes_that_are_not_there_yet(tmp_path, cluster, workers):
+    """An autoscaler starts nodes for what waits, and for nothing else."""
+    may_join = json.dumps([{"nodes": 2, "CPU": 1, "GPU": 0}])
+    process = cluster.run(train_file(tmp_path), "--workers", workers, "--storage", tmp_path / "runs", SADCL_MAY_JOIN=may_join)
+    code = """
+import sys, ray
+from ray.util import placement_group_table
+ray.init(sys.argv[1], log_to_driver=False)
+print("waiting", sum(group["state"] == "PENDING" for group in placement_group_table().values()))
+"""
+
+    def waiting():
+        said = cluster.call(sys.executable, "-c", code, cluster.address)
+        return int(next(line for line in said.splitlines() if line.startswith("waiting ")).split()[1])
+
+    until(lambda: waiting() == workers, 200, process)
+    for number in range(workers):
+        cluster.start(f"127.0.0.{3 + number}")
+    assert process.wait(300) == 0, cluster.log[-3000:]
+    assert ended(tmp_path / "runs")
 
 
 @pytest.mark.soak

@@ -1,9 +1,11 @@
 """The search's side of Optuna: what it is asked and told, and what it has after a new start. Trials are rows, not runs."""
 
 import json
+import os
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
 
 from sadcl import Search, recipes, results, storage
 from sadcl.ray_backend import tuner
@@ -251,3 +253,27 @@ def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
 @pytest.fixture(autouse=True)
 def quiet():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def test_a_journal_on_a_disk_that_fails_has_each_line_once(tmp_path, monkeypatch):
+    path, failures = tmp_path / "a.journal", []
+    sync = os.fsync
+
+    def failing(file):
+        if failures:
+            raise OSError(failures.pop(), "the disk fails")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    study = optuna.create_study(storage=JournalStorage(tuner._Journal(path)), study_name="a")
+    for _ in range(3):
+        failures.extend([30, 5])
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, 1.0)
+    assert not failures
+    again = optuna.load_study(storage=JournalStorage(tuner._Journal(path)), study_name="a")
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE"] * 3
+    lines = path.read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 1 + 3 * 3

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sadcl import results
+from sadcl import results, storage
 from sadcl.errors import UserError
 from sadcl.results import RunWriter, compact, query, read, schema, sql, store
 
@@ -271,3 +271,21 @@ def test_a_storage_with_a_password_in_it_is_refused():
     with pytest.raises(UserError, match="which tables would show") as error:
         read("s3://key:secret@bucket/runs", "trials")
     assert "secret" not in str(error.value)
+
+
+def test_a_disk_that_fails_for_a_while_is_waited_for_and_no_file_is_blamed(tmp_path, monkeypatch):
+    RunWriter(str(tmp_path), "k", {"study": "s"}).finish("complete")
+    failures, open_file = [5, 116, 5], pa.OSFile
+
+    def failing(path, *mode):
+        if failures:
+            raise OSError(failures.pop(), "the disk fails", path)
+        return open_file(path, *mode)
+
+    monkeypatch.setattr(pa, "OSFile", failing)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    assert store.row_of(str(tmp_path), "k")["status"] == "complete"
+    failures.extend([5] * 10_000)
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    with pytest.raises(OSError, match="the disk fails"):
+        store.row_of(str(tmp_path), "k")
