@@ -68,10 +68,9 @@ def main() -> None:
 def _drained(seconds: int) -> bool:
     """Whether Ray has taken notice; in it are trials that save their state and go on elsewhere."""
     print(f"this node is taken away in {seconds} s", flush=True)
-    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud takes the node away"]
-    return not subprocess.run(
-        ["ray", "drain-node", *words, "--deadline-remaining-seconds", str(seconds)], check=False
-    ).returncode
+    words = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud takes it away"]
+    words += ["--deadline-remaining-seconds", str(seconds)]
+    return not subprocess.run(words, check=False).returncode
 
 
 if __name__ == "__main__":

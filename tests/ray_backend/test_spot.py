@@ -24,9 +24,8 @@ def server():
             self.answer("secret" if wanted else None)
 
         def do_GET(self):
-            known = (
-                self.headers.get("X-aws-ec2-metadata-token") == "secret" or self.headers.get("Metadata-Flavor") == "Google"
-            )
+            said = (self.headers.get("X-aws-ec2-metadata-token"), self.headers.get("Metadata-Flavor"))
+            known = said in (("secret", None), (None, "Google"))
             self.answer(answers.get(self.path) if known else None)
 
         def answer(self, text):
