@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from sadcl import storage
@@ -28,10 +30,14 @@ def name_of(name: str, scale: str) -> str:
 
 def rows(root: str, plan: Plan | Comparison) -> list[dict[str, Any]]:
     """The study's rows of the trials table, and each stage 1 that it starts from whoever trained it."""
-    there = everything(root)
-    mine = [row for row in there if row["study"] == plan.study]
+    if not storage.exists(storage.join(root, store.FOLDER)):
+        return []
+    there = store.read(root, "trials")
+    of = pc.equal(there["study"], plan.study).fill_null(False)
+    mine = there.filter(of).to_pylist()
     starts = {row["stage1_key"] for row in mine} | {trial.key for trial in plan.decided(mine)}
-    return mine + [row for row in there if row["study"] != plan.study and row["key"] in starts]
+    others = there.filter(pc.and_not(pc.is_in(there["key"], value_set=pa.array(list(starts), pa.string())), of))
+    return mine + others.to_pylist()
 
 
 def everything(root: str) -> list[dict[str, Any]]:
@@ -165,7 +171,8 @@ def with_admitted(root: str, plan: Plan | Comparison) -> list[dict[str, Any]]:
     """The study's rows as :func:`rows` gives them, each with the rows a label that its last epoch admitted."""
     last: dict[str, Any] = {}
     found = rows(root, plan)
-    for epoch in store.read(root, "epochs").sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
+    wanted = store.read(root, "epochs", ["key", "stage", "epoch", "admitted"], keys=[row["key"] for row in found])
+    for epoch in wanted.sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
         last[epoch["key"]] = epoch["admitted"]
     return [{**row, "admitted": last.get(row["key"])} for row in found]
 

@@ -345,6 +345,7 @@ def test_a_trial_whose_own_stage_1_fails_says_so_in_its_row(tmp_path):
 
     base = DEMO.override({"stage1.lr": 1e30})
     trial = Ground("s", base, "d").trial("search", "tuned", base, {"stage1.lr": 1e30})
+    (tmp_path / "runs" / "studies").mkdir(parents=True)  # as a driver leaves it
     with pytest.raises(TrialFailed, match="The stage 1 that it starts from"):
         jobs.run(trial, Where(str(tmp_path / "runs"), None, "demo"), "", None)
     rows = {row["phase"]: row for row in results.read(str(tmp_path / "runs"), "trials").to_pylist()}

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl.errors import UserError
@@ -144,11 +143,11 @@ def load(root: str, name: str) -> Study:
     mine = trials.filter(pc.equal(trials["study"], name))
     starts = pc.is_in(trials["key"], mine["stage1_key"].combine_chunks().drop_null())
     rows = trials.filter(pc.or_(pc.equal(trials["study"], name).fill_null(False), starts)).sort_by("started").to_pylist()
-    keys = pa.array([row["key"] for row in rows], pa.string())
+    keys = [row["key"] for row in rows]
     found: list[dict[str, list[Row]]] = []
-    for table in (store.read(root, "epochs"), store.read(root, "labels")):
+    for table in ("epochs", "labels"):
         by_key: dict[str, list[Row]] = {}
-        for row in table.filter(pc.is_in(table["key"], keys)).to_pylist():
+        for row in store.read(root, table, keys=keys).to_pylist():
             by_key.setdefault(row["key"], []).append(row)
         found.append(by_key)
     return Study(root, name, about, rows, *found)

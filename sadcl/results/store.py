@@ -104,12 +104,20 @@ class RunWriter:
         self._begun = True
 
 
-def read(root: str, table: str, columns: Iterable[str] | None = None, *, progress: cache.Progress | None = None) -> pa.Table:
-    """A whole table, or some columns of it; what a file lacks is null.
+def read(
+    root: str,
+    table: str,
+    columns: Iterable[str] | None = None,
+    *,
+    keys: Iterable[str] | None = None,
+    progress: cache.Progress | None = None,
+) -> pa.Table:
+    """A whole table, or some columns or trials of it; what a file lacks is null.
 
     Args:
         table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies`` or ``published`` (the paper's).
         columns: None is all.
+        keys: of trials; None is all. Tables that are not by trial have none.
         progress: called while many files are read for the first time.
 
     Raises:
@@ -120,14 +128,19 @@ def read(root: str, table: str, columns: Iterable[str] | None = None, *, progres
         whole = _other(root, table)
         return whole if wanted is None else whole.select(_known(table, wanted, whole.column_names))
     check_root(root)
+    of = None if keys is None else pa.array(list(keys), pa.string())
+
+    def mine(part: pa.Table) -> pa.Table:
+        return part if of is None else part.filter(pc.is_in(part["key"], value_set=of))
 
     def attempt() -> pa.Table:
         parts = cache.parts(root, table, progress)
         if wanted is not None:
             _known(table, wanted, [column for one in parts.schemas() for column in one.names])
         names = None if wanted is None else list(dict.fromkeys([*wanted, "key"]))
-        rows = [files.kept(files.read(path, names), without) for path, without in parts.paths.items()]
-        rows += [part if names is None else part.select([n for n in names if n in part.column_names]) for part in parts.rows]
+        rows = [mine(files.kept(files.read(path, names), without)) for path, without in parts.paths.items()]
+        own = [part if names is None else part.select([n for n in names if n in part.column_names]) for part in parts.rows]
+        rows += map(mine, own)
         return files.together(rows[-len(parts.rows) :] + rows[: len(parts.paths)])
 
     whole = files.steady(attempt)

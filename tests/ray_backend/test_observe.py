@@ -54,6 +54,7 @@ with cluster.connected(None):
     one, two = (trial(arm, **{"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 10}) for arm in ("one", "two"))
     runs, scratch = os.path.abspath("runs"), os.path.abspath("scratch")
     pools = [jobs.Jobs(Where(runs, None, "demo", workers), scratch, board) for workers in (1, 2)]
+    os.makedirs(os.path.join(runs, "studies"))  # as a driver leaves it
     pools[0].start(one), pools[1].start(two)
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
 

@@ -289,3 +289,14 @@ def test_a_disk_that_fails_for_a_while_is_waited_for_and_no_file_is_blamed(tmp_p
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
     with pytest.raises(OSError, match="the disk fails"):
         store.row_of(str(tmp_path), "k")
+
+
+def test_some_trials_of_a_table(tmp_path):
+    for key in "abc":
+        writer = RunWriter(str(tmp_path), key, {"study": "s"})
+        writer.epoch({"stage": 1, "epoch": 1, "loss": 1.0})
+        writer.finish("complete")
+    compact.compact(str(tmp_path))
+    RunWriter(str(tmp_path), "d", {"study": "s"}).epoch({"stage": 1, "epoch": 1, "loss": 2.0})
+    assert read(tmp_path, "epochs", ["loss"], keys=["d", "a", "none"]).to_pylist() == [{"loss": 2.0}, {"loss": 1.0}]
+    assert len(read(tmp_path, "epochs", keys=[])) == 0
