@@ -12,7 +12,7 @@ from typing import Any
 
 import ray.train
 from ray.exceptions import RayError
-from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import runner, storage
@@ -134,7 +134,7 @@ def _attempted(
     if reason:  # it was to leave, and has, or was lost on the way
         tell(board, {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True})
         return "", False
-    if isinstance(failure, ControllerError) and not came:
+    if type(getattr(failure, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
         return ROOM, False
     if failure is None:
         return ("" if runner.finished(trial, where) else "the workers ended without a result"), False
