@@ -25,6 +25,8 @@ from sadcl.training import Left
 
 RESTARTS = 5
 """Times that a run is started again after workers or nodes were lost without anything saved in between."""
+QUEUE, ELASTIC_QUEUE = 600.0, 60.0
+"""Seconds in Ray's queue for room until it is found out anew whether there is any, of a fixed size and of a range."""
 ROOM = "waits for room that others use"
 """No failure, and not counted as one."""
 TOGETHER = 3.0
@@ -103,7 +105,7 @@ def _attempted(
     trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None], actor: Any
 ) -> tuple[str, bool]:
     # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "60" if where.up_to else "600"
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ELASTIC_QUEUE if where.up_to else QUEUE)
     limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}
     trainer = TorchTrainer(
         _worker,

@@ -212,6 +212,22 @@ print("waiting", sum(group["state"] == "PENDING" for group in placement_group_ta
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_run_waits_for_room_that_another_uses_and_says_so(tmp_path, cluster):
+    for number in (3, 4):
+        cluster.start(f"127.0.0.{number}")
+    short = "from sadcl.ray_backend import trainer; trainer.QUEUE = 5.0"
+    first = cluster.run(train_file(tmp_path, **LONG | {"stage2.epochs": 20}), "--workers", 2, "--storage", tmp_path / "one")
+    until(lambda: len(epochs(tmp_path / "one")) >= 1, process=first)
+    second = cluster.run(train_file(tmp_path, before=short), "--workers", 2, "--storage", tmp_path / "two")
+    until(lambda: "waits for room that others use" in cluster.log, process=second)
+    time.sleep(20)  # longer than it would take to give up
+    assert first.wait(300) == second.wait(300) == 0, cluster.log[-3000:]
+    assert cluster.log.count("waits for room that others use") == 1
+    assert ended(tmp_path / "two")
+
+
+@pytest.mark.soak
 @pytest.mark.timeout(2400)
 def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(tmp_path, cluster, disk, quiet):
     for number in (3, 4):
