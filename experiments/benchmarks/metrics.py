@@ -33,7 +33,8 @@ from sadcl.console import console
 from sadcl.metrics import multilabel_metrics
 
 IMAGES, LABELS, CARDINALITY, GOAL = 40_504, 80, 2.9, 50
-Scores, Targets = NDArray[np.float64], NDArray[np.int8]
+Scores = NDArray[np.float64]
+Targets = NDArray[np.int8]
 
 
 def drawn(images: int, labels: int) -> tuple[Scores, Targets]:
@@ -122,7 +123,9 @@ def benchmark(quick: bool = False, repeats: int = 5) -> list[Row]:
         path = Path(folder) / "scores.txt"
         wanted, found = released(scores_NL, targets_NL, path), multilabel_metrics(scores_NL, targets_NL)
         apart = max(abs(found[name] - value) for name, value in wanted.items())
-        console.print(f"{len(wanted)} figures differ by {apart:.1e} percent at most; mAP {wanted['mAP']:.2f}", highlight=False)
+        console.print(
+            f"{len(wanted)} figures differ by {apart:.1e} percent at most; mAP {wanted['mAP']:.2f}", highlight=False
+        )
         if not apart < 1e-9:
             raise ValueError(f"the reference must compute the same to 1e-9 percent, but differs by {apart}")
         rounds = [

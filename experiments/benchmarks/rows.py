@@ -76,7 +76,9 @@ def compared(
 
 
 def show(rows: Sequence[Row], title: str = "") -> None:
-    table = Table("what", "ours", "reference", "ratio (range)", "limit", "share", "goal", "", box=box.SIMPLE_HEAD, title=title)
+    table = Table(
+        "what", "ours", "reference", "ratio (range)", "limit", "share", "goal", "", box=box.SIMPLE_HEAD, title=title
+    )
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
         if row.low is not None and row.high is not None and row.low < row.high:

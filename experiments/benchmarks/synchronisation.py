@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
+from rows import Row, compared
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -167,6 +168,7 @@ def measure(steps: int = 10) -> list[dict[str, Any]]:
                 {
                     "workers": world,
                     "step": statistics.median(cluster),
+                    "times": [cluster, own],
                     "ratio": statistics.median(ratios),
                     "ratio_low": ratios[len(ratios) // 4],
                     "ratio_high": ratios[-1 - len(ratios) // 4],
@@ -177,6 +179,18 @@ def measure(steps: int = 10) -> list[dict[str, Any]]:
                 }
             )
             console.print(f"{world} workers done", highlight=False)
+    return rows
+
+
+def benchmark(quick: bool = False) -> list[Row]:
+    """For each number of workers the step beside that with own banks, and the bytes for a bank x 4 beside those for it."""
+    rows = []
+    for each in measure(1 if quick else 10):
+        if each["workers"] > 1:
+            what = f"{each['workers']} workers"
+            rows.append(compared(f"step with one bank, {what}", "ms", *each["times"], goal=1 / 1.01))
+            sent = [each["sent_larger"] / 1e3], [each["sent"] / 1e3]
+            rows.append(compared(f"bytes a worker sends, bank x 4 beside x 1, {what}", "kB", *sent, goal=1))
     return rows
 
 

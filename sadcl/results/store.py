@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import cache, files, schema
+from sadcl.results import benchmarks, cache, files, schema
 from sadcl.results.files import FOLDER
 
 ENDED = ("complete", "pruned", "failed")
@@ -107,7 +107,7 @@ def read(root: str, table: str, columns: Iterable[str] | None = None, *, progres
     """A whole table, or some columns of it; what a file lacks is null.
 
     Args:
-        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies`` or ``published`` (the paper's).
+        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies``, ``benchmarks`` or ``published``.
         columns: None is all.
         progress: called while many files are read for the first time.
 
@@ -166,7 +166,7 @@ def _other(root: str, table: str) -> pa.Table:
 
         return published.table()
     check_root(root)
-    return studies(root)
+    return benchmarks.read(root) if table == "benchmarks" else studies(root)
 
 
 def studies(root: str) -> pa.Table:
