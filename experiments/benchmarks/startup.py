@@ -4,7 +4,7 @@ python experiments/benchmarks/startup.py        # two minutes on two cores
 
 Each runs in a process of its own, in turn with the others, on a store of a few trials; the first round, which fills the page
 cache and writes byte code, does not count. Times are user and system seconds of that process, as medians. A command stands
-beside ``import torch``, which one that loads the network's code would begin with, and its limit is Python that does nothing. What
+beside ``import torch``, with which one that loads the network would begin, and its limit is Python that does nothing. What
 a trial's process imports stands beside nothing, and its limit is the import of the libraries that training needs.
 """
 
