@@ -9,11 +9,11 @@ code: the contrasts, forward and backward, and the gather of admitted rows run w
 other worker do not depend on W. Bank and gradients are tensors of the project's own modules. Operations are counted on the
 network itself, by image and by row of the bank, which each worker projects whole.
 
-The check: the step of synchronisation.py on 1, 2 and 4 gloo processes. Measured before and put into the model: the same step
-without communication at that number of processes at once, since they share the cores here, and latency and bandwidth of
-gloo's all-reduce at that number, which share them too. Nothing is hidden there, for what communicates takes the core that
-computes. The figure is reality / model: above 1 the model is too hopeful. What follows for GPUs is the same arithmetic with
-published constants, and holds as far as these do; stragglers, congestion and failures are not in it.
+The check: the step of synchronisation.py, made smaller, on 1, 2 and 4 gloo processes. Measured beside it, in turn, and put
+into the model: the same step without communication in as many processes at once, since they share the cores here, and latency
+and bandwidth of gloo's all-reduce of 16 MB among them, which share the cores too. Nothing is hidden there, for communication
+takes the core that computes. The figure is reality / model: above 1 the model is too hopeful. What follows for GPUs is the
+same arithmetic with published constants, and holds as far as these do; stragglers, congestion and failures are not in it.
 
 Axes: W workers, B images of a worker, A activated rows of a worker, M bank rows.
 """
@@ -36,7 +36,7 @@ import torch
 from rich import box
 from rich.table import Table
 from rows import Row, compared
-from synchronisation import BASE, IMAGES, LABELS, batch, prepared
+from synchronisation import BASE, LABELS, batch, prepared
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -50,7 +50,9 @@ from sadcl.errors import UserError
 from sadcl.model import SADCL
 from sadcl.training import engine
 
-WORLDS, GPUS = (1, 2, 4), (8, 16, 32, 64, 128, 256, 512, 1024)
+WORLDS, IMAGES, SMALL = (1, 2, 4), 8, BASE.override({"optim.batch_size": 8, "bank.size": 4})
+"""Processes of the check, their images together, and what they train."""
+GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 CARDINALITY, TRAIN = 2.9, 82_783
 """Labels an image and training images of COCO 2014 (the paper's Table 2)."""
 BACKWARD = 2 / 3
@@ -282,10 +284,10 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
-    share = batch(0)
+    share = batch(0, IMAGES)
     with apart():
-        alone = prepared(BASE)
-    together = prepared(BASE)
+        alone = prepared(SMALL)
+    together = prepared(SMALL)
 
     def step_alone() -> None:
         with apart():
@@ -293,14 +295,14 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
 
     times: dict[str, list[float]] = {"alone": [], "together": [], "nothing": [], "megabytes": []}
     small, large = torch.zeros(1), torch.zeros(4 << 20)
-    for turn in range(steps + 2):
+    for turn in range(steps + 1):
         found = {"alone": seconds(step_alone), "together": seconds(lambda: engine.train_step(together, share))}
         if world > 1:
             found |= {
                 "nothing": seconds(lambda: dist.all_reduce(small)),
                 "megabytes": seconds(lambda: dist.all_reduce(large)),
             }
-        if turn >= 2:  # two to warm up
+        if turn:  # the first one warms up
             for name, took in found.items():
                 times[name].append(took)
     if rank == 0:
@@ -313,12 +315,12 @@ def check(steps: int) -> list[dict[str, Any]]:
     """For each number of processes the parts of the model, and the real step."""
     if steps < 1:
         raise UserError(f"--steps {steps} is not possible: at least 1.")
-    found, size = [], gradients(BASE, LABELS)
+    found, size = [], gradients(SMALL, LABELS)
     with tempfile.TemporaryDirectory() as folder:
         for world in WORLDS:
             mp.spawn(worker, args=(world, folder, steps), nprocs=world)
             times = torch.load(Path(folder) / f"{world}.pt")
-            load = Load(statistics.median(times["alone"]), size, *traffic(BASE, LABELS, IMAGES // world))
+            load = Load(statistics.median(times["alone"]), size, *traffic(SMALL, LABELS, IMAGES // world))
             fabric = Fabric("one machine", world, math.inf, 0.0, math.inf, 0.0)
             if world > 1:
                 nothing, megabytes = (statistics.median(times[name]) for name in ("nothing", "megabytes"))
@@ -329,7 +331,7 @@ def check(steps: int) -> list[dict[str, Any]]:
     return found
 
 
-def benchmark(quick: bool = False, steps: int = 10) -> list[Row]:
+def benchmark(quick: bool = False, steps: int = 5) -> list[Row]:
     """Real steps beside the model's, in milliseconds: the ratio is model / reality, 1 where both agree."""
     rows = []
     for each in check(1 if quick else steps):
@@ -462,7 +464,7 @@ def main() -> None:
     parser.add_argument("--images-per-second", type=float, help=f"of one GPU; default: {SHARE:.0%} of an H100's peak")
     parser.add_argument("--dollars-per-gpu-hour", type=float, default=DOLLARS, help=f"default {DOLLARS}")
     parser.add_argument("--batch", type=int, default=64, help="images of a GPU (default 64, the published global batch)")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps of the check (default 10); 0 leaves it out")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of the check (default 5); 0 leaves it out")
     options = parser.parse_args()
     for name in ("images_per_second", "dollars_per_gpu_hour", "batch"):
         value = getattr(options, name)

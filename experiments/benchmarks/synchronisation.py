@@ -92,13 +92,13 @@ class Sent:
         engine.gather = counted_gather
 
 
-def batch(step: int) -> Batch:
+def batch(step: int, count: int = IMAGES) -> Batch:
     """This worker's share of a random global batch."""
     generator = torch.Generator().manual_seed(step)
-    images = torch.randn(IMAGES, 3, SIDE, SIDE, generator=generator)
+    images = torch.randn(count, 3, SIDE, SIDE, generator=generator)
     frequency_L = torch.arange(1, LABELS + 1).pow(-0.7)  # long-tailed, as COCO's labels are
-    targets = (torch.rand(IMAGES, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
-    start, stop = distributed.split(IMAGES, distributed.rank(), distributed.world_size())
+    targets = (torch.rand(count, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
+    start, stop = distributed.split(count, distributed.rank(), distributed.world_size())
     index = torch.arange(start, stop)
     return Batch(images[start:stop], targets[start:stop], torch.ones(stop - start), index, start)
 
