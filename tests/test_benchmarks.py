@@ -154,7 +154,7 @@ def test_operations_of_the_contrast_are_what_it_does(load):
     config = recipes.demo().override({"model.projection": P, "loss.anchors": "batch+bank"})
     targets = (torch.arange(B * L) < round(B * scaling.CARDINALITY)).view(B, L).long()
     x = torch.randn(B, L, P, requires_grad=True)
-    in_place = {torch.ops.aten.addmm_: addmm_flop}  # which it does not count by itself
+    in_place = {torch.ops.aten.addmm_: lambda *shapes, **_: addmm_flop(*shapes)}  # which it does not count by itself
     with FlopCounterMode(display=False, custom_mapping=in_place) as counted:
         sample_sum(x, targets, torch.randn(M, P), torch.arange(M) % L, temperature=0.2)[0].backward()
     assert scaling.contrast_operations(config, B, 1, M) == counted.get_total_flops()

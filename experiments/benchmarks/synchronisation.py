@@ -153,13 +153,13 @@ def prepared(config: Config) -> engine.Training:
     return training
 
 
-def measure(steps: int = 10) -> list[dict[str, Any]]:
+def measure(steps: int = 10, worlds: tuple[int, ...] = WORLDS) -> list[dict[str, Any]]:
     """A row for each number of workers."""
     if steps < 1:
         raise ValueError(f"steps >= 1 must hold, but got {steps}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for world in WORLDS:
+        for world in worlds:
             mp.spawn(worker, args=(world, folder, steps), nprocs=world)
             found = torch.load(Path(folder) / f"{world}.pt")
             cluster, own = found["times"]["cluster"], found["times"]["worker"]
@@ -185,7 +185,7 @@ def measure(steps: int = 10) -> list[dict[str, Any]]:
 def benchmark(quick: bool = False) -> list[Row]:
     """For each number of workers the step beside that with own banks, and the bytes for a bank x 4 beside those for it."""
     rows = []
-    for each in measure(1 if quick else 10):
+    for each in measure(1, (2,)) if quick else measure():
         if each["workers"] > 1:
             what = f"{each['workers']} workers"
             rows.append(compared(f"step with one bank, {what}", "ms", *each["times"], goal=1 / 1.01))
