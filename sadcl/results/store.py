@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import fs
 
 from sadcl import storage
@@ -131,7 +130,7 @@ def read(root: str, table: str, columns: Iterable[str] | None = None, *, progres
 
     whole = files.steady(attempt)
     if table == "trials":
-        whole = whole.take(pc.sort_indices(whole["key"]))
+        whole = whole.sort_by("key")
     return whole if wanted is None else whole.select(wanted)
 
 
