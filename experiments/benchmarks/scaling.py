@@ -63,6 +63,9 @@ PEAK = 989e12
 """Operations a second: NVIDIA H100 SXM, bfloat16 without sparsity, by its data sheet."""
 SHARE = 0.2
 """Of the peak that training reaches: an assumption, high for convolutions. Measure it, and give --images-per-second."""
+FLOAT32 = 0.8 * 67e12
+"""Operations a second of Eq. 4, which is in float32 under autocast too: H100's rate by its data sheet, of which large products
+are assumed to reach four fifths."""
 DOLLARS = 2.5
 """For an hour of an H100: an assumption, in the midst of what clouds ask on demand."""
 CORE, CORES = 370.0, 12
@@ -402,7 +405,7 @@ def project(
 
     def of(workers: int) -> tuple[Parts, int, int]:
         rows, held = state(config, LABELS, images * workers)
-        bank = (rows * row + contrast_operations(config, images, workers, rows)) / rate
+        bank = rows * row / rate + contrast_operations(config, images, workers, rows) / min(rate, FLOAT32)
         return parts(Load(base / rate, size, peer, calls, bank), fabric, workers, images / CORE / CORES), rows, held
 
     alone, lines = of(1)[0].step, []
@@ -434,7 +437,7 @@ def breaks(lines: Sequence[Line]) -> list[str]:
 
 def show_lines(lines: Sequence[Line], title: str) -> None:
     table = Table(
-        *("GPUs", "batch", "step", "compute", "bank", "gradients", "gathers", "input", "efficiency", "most", "bank GB"),
+        *("GPUs", "batch", "step", "compute", "bank", "gradients", "gathers", "input", "eff.", "most", "bank GB"),
         *("steps", "hours", "$"),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
