@@ -64,8 +64,8 @@ PEAK = 989e12
 SHARE = 0.2
 """Of the peak that training reaches: an assumption, high for convolutions. Measure it, and give --images-per-second."""
 FLOAT32 = 0.8 * 67e12
-"""Operations a second of Eq. 4, which is in float32 under autocast too: H100's rate by its data sheet, of which large products
-are assumed to reach four fifths."""
+"""Operations a second of Eq. 4, which stays in float32 under autocast: H100's rate by its data sheet, of which large
+products are assumed to reach four fifths."""
 DOLLARS = 2.5
 """For an hour of an H100: an assumption, in the midst of what clouds ask on demand."""
 CORE, CORES = 370.0, 12
@@ -466,7 +466,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images-per-second", type=float, help=f"of one GPU; default: {SHARE:.0%} of an H100's peak")
     parser.add_argument("--dollars-per-gpu-hour", type=float, default=DOLLARS, help=f"default {DOLLARS}")
-    parser.add_argument("--batch", type=int, default=64, help="images of a GPU (default 64, the published global batch)")
+    parser.add_argument("--batch", type=int, default=64, help="images of a GPU (default 64; 8 on 8 GPUs is as published)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of the check (default 5); 0 leaves it out")
     options = parser.parse_args()
     for name in ("images_per_second", "dollars_per_gpu_hour", "batch"):
