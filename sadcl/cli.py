@@ -101,8 +101,10 @@ def predict(
 
 def main() -> None:
     """The command ``sadcl``."""
+    import gc
     import sys
 
+    gc.set_threshold(50_000)  # importing makes much that lives on, and looking through it again and again takes a tenth
     from sadcl.console import guarded
 
     with guarded():

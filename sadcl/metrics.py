@@ -32,19 +32,19 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> dict[str, float]
     total = int(positive_N.sum())
     if not total:
         return {"AP": np.nan, "AP_step": np.nan, "AP_11pt": np.nan}
-    order = np.argsort(-scores_N, kind="stable")
-    ranked = scores_N[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each run of equal scores
-    hits = np.cumsum(positive_N[order])[last]
-    recall, precision = hits / total, hits / (last + 1)
+    # Between two scores of positives precision only falls: the places where recall grows are all that count.
+    found, tied = np.unique(scores_N[positive_N], return_counts=True)
+    hits = np.cumsum(tied[::-1])
+    among = len(scores_N) - np.searchsorted(np.sort(scores_N), found[::-1])
+    recall, precision = hits / total, hits / among
     gain = np.diff(recall, prepend=0.0)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     # hits / total are compared with tenths in whole numbers: 10 * hits >= tenth * total
-    places = [np.searchsorted(10 * hits, tenth * total) for tenth in range(11)]
+    places = np.searchsorted(10 * hits, total * np.arange(11))
     return {
         "AP": float(100 * (gain * envelope).sum()),
         "AP_step": float(100 * (gain * precision).sum()),
-        "AP_11pt": float(100 * np.mean([envelope[p] for p in places])),
+        "AP_11pt": float(100 * envelope[places].mean()),
     }
 
 
@@ -74,21 +74,27 @@ def multilabel_metrics(scores: ArrayLike, targets: ArrayLike, *, threshold: floa
         raise ValueError(f"scores and targets must be (N, L) alike, but got {scores_NL.shape} and {targets_NL.shape}")
     if not np.isfinite(scores_NL).all():
         raise ValueError(f"scores must be finite, but {int((~np.isfinite(scores_NL)).sum())} are not")
-    if not np.isin(targets_NL, (-1, 0, 1)).all():
+    if not np.isin(targets_NL, (-1, 0, 1), kind="sort").all():
         raise ValueError(f"targets must be 1, 0 or -1, but got {np.unique(targets_NL)[:5].tolist()}")
-    areas = [average_precision(s, t) for s, t in zip(scores_NL.T, targets_NL.T, strict=True)]
+    columns = zip(np.ascontiguousarray(scores_NL.T), np.ascontiguousarray(targets_NL.T), strict=True)
+    areas = [average_precision(s, t) for s, t in columns]
     result: dict[str, Any] = {"AP": np.array([a["AP"] for a in areas])}
     for name, kind in (("mAP", "AP"), ("mAP_step", "AP_step"), ("mAP_11pt", "AP_11pt")):
         result[name] = _mean(np.array([a[kind] for a in areas]))
     predicted_NL = scores_NL > threshold
     result |= _counts(predicted_NL, targets_NL, "")
-    best_Nk = np.argsort(-scores_NL, axis=1, kind="stable")[:, :top_k]
-    among_NL = np.zeros_like(predicted_NL)
-    np.put_along_axis(among_NL, best_Nk, True, axis=1)
-    top = _counts(predicted_NL & among_NL, targets_NL, "_top3")
+    top = _counts(predicted_NL & _among(scores_NL, top_k), targets_NL, "_top3")
     result |= {name: value for name, value in top.items() if name.endswith("_top3")}
     result["undefined"] = int(np.isnan(result["AP"]).sum())
     return result
+
+
+def _among(scores_NL: Floats, k: int) -> NDArray[np.bool_]:
+    """Which scores are among their image's k highest."""
+    left_NL, rows_N = scores_NL.copy(), np.arange(len(scores_NL))
+    for _ in range(min(k, scores_NL.shape[1])):
+        left_NL[rows_N, left_NL.argmax(1)] = -np.inf  # the first of equals
+    return left_NL == -np.inf
 
 
 def _counts(predicted_NL: NDArray[np.bool_], targets_NL: NDArray[Any], suffix: str) -> dict[str, Any]:

@@ -31,8 +31,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich import box
-from rich.table import Table
+from rows import Row, compared, show
 
 from sadcl import recipes, results
 from sadcl.console import bar, console
@@ -202,57 +201,62 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--folders", type=int, default=300, help="trial folders of Ray Tune that are read")
-    parser.add_argument("--scratch", default=None, help="an empty folder to work in")
-    options = parser.parse_args()
-    scratch = Path(options.scratch or tempfile.mkdtemp(prefix="sadcl-results-"))
+def measure(trials: int, folder_count: int, scratch: Path) -> list[Row]:
+    """A row for each question, before and after compaction, and for what writing costs."""
     os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
-    root, trials = str(scratch / "runs"), options.trials
-    table = Table("what", "ours", "goal", title=f"{trials:,} trials, {trials * EPOCHS:,} rows of epochs", box=box.SIMPLE)
+    root, rows = str(scratch / "runs"), []
 
-    def line(what: str, ours: str, goal: str = "") -> None:
+    def line(row: Row, more: str = "") -> None:
         """A line as soon as it is known, and in the table at the end."""
-        console.print(f"{what}: {ours}", highlight=False)
-        table.add_row(what, ours, goal)
+        console.print(f"{row.name}: {row.ours:,.4g} {row.unit}{more}", highlight=False)
+        rows.append(row)
 
     epoch_ms, trial_ms = writing(scratch / "sample")
-    line("RunWriter: an epoch, on disk", f"{epoch_ms:.1f} ms, {1e3 / epoch_ms:,.0f} rows/s", "")
-    line("RunWriter: a trial's beginning and end", f"{trial_ms:.1f} ms", "")
+    line(Row("RunWriter: an epoch, on disk", epoch_ms, "ms"), f", {1e3 / epoch_ms:,.0f} rows/s")
+    line(Row("RunWriter: a trial's beginning and end", trial_ms, "ms"))
     make(Path(root), trials)
-    folders(scratch / "ray", options.folders)
-    ray = statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3)) * trials / options.folders
-    line(f"Ray's folders (read {options.folders} of {trials:,}, scaled)", f"{ray:.1f} s", "")
+    folders(scratch / "ray", folder_count)
+    ray = statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3)) * trials / folder_count
+    console.print(f"Ray's folders (read {folder_count} of {trials:,}, scaled): {ray:.1f} s", highlight=False)
     questions: dict[str, Callable[[], Any]] = {
         "ten best trials": lambda: query.top(root),
         "trials by arm and seed": lambda: results.sql(root, BY_ARM),
         "epochs by epoch": lambda: results.sql(root, BY_EPOCH),
     }
-    for state, goal in (("as written", "1 s, 100x"), ("compacted", "0.2 s, 100x")):
+    for state, most in (("as written", 1000), ("compacted", 200)):
         if state == "compacted":
             took = seconds(lambda: compact.compact(root))
             size = sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
-            line("compaction", f"{took:.1f} s, {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files", "")
+            line(Row("compaction", took, "s"), f", {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files")
         for what, ask in questions.items():
             first = seconds(ask)
-            warm = [seconds(ask) for _ in range(5)]
-            middle, low, high = (1e3 * t for t in (statistics.median(warm), min(warm), max(warm)))
-            text = f"{middle:.0f} ms ({low:.0f} to {high:.0f}), first {first:.2f} s; {1e3 * ray / middle:,.0f}x"
-            line(f"{state}: {what}", text, goal)
+            warm = [1e3 * seconds(ask) for _ in range(5)]
+            row = compared(f"{state}: {what}", "ms", warm, [1e3 * ray] * 5, goal=100, at_most=most)
+            line(row, f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x")
     limit = "100MB"
     done = subprocess.run([sys.executable, "-c", LIMITED, root, limit], capture_output=True, text=True, check=True)
-    rows, grown = done.stdout.split()
+    groups, grown = done.stdout.split()
     held = trials * EPOCHS * sum(kind.bit_width // 8 for kind, _ in schema.EPOCHS.values() if kind != pa.string()) / 2**20
-    text = f"{float(grown):.0f} MB for {rows} groups; the numbers of the table are {held:.0f} MB"
-    line(f"epochs by trial, DuckDB limited to {limit}: growth of the process", text, "bounded")
-    load = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-    table.title = f"{table.title}; {load}"
-    console.print(table)
-    if options.scratch is None:
-        shutil.rmtree(scratch)
+    name = f"epochs by trial, DuckDB limited to {limit}: growth of the process"
+    line(Row(name, float(grown), "MB"), f" for {groups} groups; the numbers of the table are {held:.0f} MB")
+    return rows
+
+
+def benchmark(quick: bool = False) -> list[Row]:
+    """The rows at full size, made and removed again."""
+    with tempfile.TemporaryDirectory(prefix="sadcl-results-") as scratch:
+        return measure(*((20, 5) if quick else (10_000, 300)), Path(scratch))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--folders", type=int, default=300, help="trial folders of Ray Tune that are read")
+    parser.add_argument("--scratch", default=None, help="an empty folder to work in, which stays")
+    options = parser.parse_args()
+    scratch = Path(options.scratch or tempfile.mkdtemp(prefix="sadcl-results-"))
+    found = measure(options.trials, options.folders, scratch)
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
+    show(found, title=f"{options.trials:,} trials, {options.trials * EPOCHS:,} rows of epochs; {load}")
+    if options.scratch is None:
+        shutil.rmtree(scratch)

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
+from rows import Row, compared
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -91,13 +92,13 @@ class Sent:
         engine.gather = counted_gather
 
 
-def batch(step: int) -> Batch:
+def batch(step: int, count: int = IMAGES) -> Batch:
     """This worker's share of a random global batch."""
     generator = torch.Generator().manual_seed(step)
-    images = torch.randn(IMAGES, 3, SIDE, SIDE, generator=generator)
+    images = torch.randn(count, 3, SIDE, SIDE, generator=generator)
     frequency_L = torch.arange(1, LABELS + 1).pow(-0.7)  # long-tailed, as COCO's labels are
-    targets = (torch.rand(IMAGES, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
-    start, stop = distributed.split(IMAGES, distributed.rank(), distributed.world_size())
+    targets = (torch.rand(count, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
+    start, stop = distributed.split(count, distributed.rank(), distributed.world_size())
     index = torch.arange(start, stop)
     return Batch(images[start:stop], targets[start:stop], torch.ones(stop - start), index, start)
 
@@ -152,13 +153,13 @@ def prepared(config: Config) -> engine.Training:
     return training
 
 
-def measure(steps: int = 10) -> list[dict[str, Any]]:
+def measure(steps: int = 10, worlds: tuple[int, ...] = WORLDS) -> list[dict[str, Any]]:
     """A row for each number of workers."""
     if steps < 1:
         raise ValueError(f"steps >= 1 must hold, but got {steps}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for world in WORLDS:
+        for world in worlds:
             mp.spawn(worker, args=(world, folder, steps), nprocs=world)
             found = torch.load(Path(folder) / f"{world}.pt")
             cluster, own = found["times"]["cluster"], found["times"]["worker"]
@@ -167,6 +168,7 @@ def measure(steps: int = 10) -> list[dict[str, Any]]:
                 {
                     "workers": world,
                     "step": statistics.median(cluster),
+                    "times": [cluster, own],
                     "ratio": statistics.median(ratios),
                     "ratio_low": ratios[len(ratios) // 4],
                     "ratio_high": ratios[-1 - len(ratios) // 4],
@@ -177,6 +179,18 @@ def measure(steps: int = 10) -> list[dict[str, Any]]:
                 }
             )
             console.print(f"{world} workers done", highlight=False)
+    return rows
+
+
+def benchmark(quick: bool = False) -> list[Row]:
+    """For each number of workers the step beside that with own banks, and the bytes for a bank x 4 beside those for it."""
+    rows = []
+    for each in measure(1, (2,)) if quick else measure():
+        if each["workers"] > 1:
+            what = f"{each['workers']} workers"
+            rows.append(compared(f"step with one bank, {what}", "ms", *each["times"], goal=1 / 1.01))
+            sent = [each["sent_larger"] / 1e3], [each["sent"] / 1e3]
+            rows.append(compared(f"bytes a worker sends, bank x 4 beside x 1, {what}", "kB", *sent, goal=1))
     return rows
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rows import Row, compared
 
 from sadcl import data, recipes, runner
 from sadcl.console import console
@@ -145,13 +146,34 @@ def measure(rounds: int = 3, trials: int = 4) -> dict[str, list[list[float]]]:
     return found
 
 
+PARTS: tuple[tuple[str, slice, float | None], ...] = (
+    ("first of a search", slice(1), None),
+    ("each further one", slice(1, None), GOAL),
+)
+
+
+def of_part(found: dict[str, list[list[float]]], part: slice) -> list[list[float]]:
+    """Overheads of ours and of the stock trial, in the same order."""
+    return [[each for block in found[kind] for each in block[part]] for kind in ("ours", "stock")]
+
+
+def benchmark(quick: bool = False) -> list[Row]:
+    """A row for the first trial of a search and one for those after it, in seconds."""
+    found = measure(1, 2) if quick else measure()
+    return [compared(f"overhead of a trial, {n}", "s", *of_part(found, part), goal=goal) for n, part, goal in PARTS]
+
+
 def show(found: dict[str, list[list[float]]]) -> None:
     table = Table("overhead of a trial", "ours", "stock", "ratio (median, quartiles)", "goal", box=box.SIMPLE_HEAD)
-    for name, part, goal in (("first of a search", slice(1), ""), ("each further one", slice(1, None), f"{GOAL}x")):
-        mine, other = ([each for block in found[kind] for each in block[part]] for kind in ("ours", "stock"))
+    for name, part, goal in PARTS:
+        mine, other = of_part(found, part)
         ratios = [b / a for a, b in zip(mine, other, strict=True)]
         table.add_row(
-            name, quartiles(mine, "{:.2f}", " s"), quartiles(other, "{:.1f}", " s"), quartiles(ratios, "{:.1f}", "x"), goal
+            name,
+            quartiles(mine, "{:.2f}", " s"),
+            quartiles(other, "{:.1f}", " s"),
+            quartiles(ratios, "{:.1f}", "x"),
+            f"{goal}x" if goal else "",
         )
     console.print(table)
 

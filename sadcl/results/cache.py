@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -211,9 +210,8 @@ def gathered(
 
 
 def _sorted(pending: Sequence[pa.Table]) -> pa.Table:
-    whole = files.together(pending)
-    order = pc.sort_indices(whole["key"])
-    return whole.take(order).replace_schema_metadata({"sadcl": str(schema.VERSION)})
+    whole = files.together(pending).sort_by("key")
+    return whole.replace_schema_metadata({"sadcl": str(schema.VERSION)})
 
 
 def _mirrored(place: Path, uri: str) -> str:

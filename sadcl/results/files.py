@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -155,6 +154,8 @@ def find_all(root: str, table: str, keys: Sequence[str]) -> list[Found]:
 
 
 def _find(where: str, stems: Sequence[str]) -> list[Found]:
+    import pyarrow.compute as pc  # a tenth of what a question takes, and most of them need none of it
+
     def own() -> dict[str, list[str]]:
         files: dict[str, list[str]] = {of: [] for of in stems}
         for file in sorted(storage.names(where, ".parquet")):
@@ -181,6 +182,8 @@ def _find(where: str, stems: Sequence[str]) -> list[Found]:
 
 def _resolved(files: Files, uris: Sequence[str]) -> Files:
     """Of the runs that are in several places, the one that counts."""
+    import pyarrow.compute as pc
+
     indices = [index(uri) for uri in uris]
     names = pa.chunked_array([chunk for part in indices for chunk in part["name"].chunks], pa.string())
     contested = list(files.single)
@@ -282,6 +285,8 @@ def read(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
 
 def rows_of(uri: str, key: str) -> pa.Table:
     """The rows of one key in a file, of which no more is read than what may have them."""
+    import pyarrow.compute as pc
+
     file = opened(uri)
     at = file.schema_arrow.names.index("key")
     groups = []
@@ -300,6 +305,8 @@ def kept(part: pa.Table, without: Sequence[str]) -> pa.Table:
     """The rows of other keys."""
     if not without:
         return part
+    import pyarrow.compute as pc
+
     return part.filter(pc.invert(pc.is_in(part["key"], value_set=pa.array(without, pa.string()))))
 
 

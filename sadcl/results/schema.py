@@ -117,15 +117,45 @@ STUDIES: dict[str, tuple[pa.DataType, str]] = {
     "created": (_T, "when its first run was started"),
     "about": (_S, "JSON of all that is written down about it: space, arms, seeds, ..."),
 }
+BENCHMARKS: dict[str, tuple[pa.DataType, str]] = {
+    "benchmark": (_S, "name of its file in experiments/benchmarks"),
+    "what": (_S, "what was measured"),
+    "measured": (_T, "when the benchmark was started"),
+    "ours": (_F, "median, in the unit"),
+    "reference": (_F, "what it stands beside, in the unit; null where nothing was run"),
+    "unit": (_S, "of ours, reference, bound and at_most"),
+    "ratio": (_F, "how many times better ours is than the reference"),
+    "low": (_F, "lowest ratio of interleaved repeats, or the lower quartile where the benchmark says so"),
+    "high": (_F, "highest, or the upper quartile"),
+    "bound": (_F, "what the machine cannot pass; null where that is not known"),
+    "share": (_F, "of the bound that ours reaches, 0 to 1"),
+    "goal": (_F, "ratio to reach"),
+    "at_most": (_F, "what ours is to stay within"),
+    "reached": (pa.bool_(), "both of these; null where there is neither"),
+    "command": (_S, "that measures it again"),
+    "quick": (pa.bool_(), "small sizes, to see that it runs: no figure to quote"),
+    "threads": (_I, "of torch, as OMP_NUM_THREADS or the number of cores has it"),
+    "cores": (_I, "of the CPU that the process may use"),
+    "cpu": (_S, "model of the machine's CPU"),
+    "device": (_S, "the GPU, or cpu"),
+    "host": (_S, "name of the machine"),
+    "load": (_F, "processes that wanted to run in the minute before"),
+    "sadcl": (_S, "version of this package"),
+    "code": (_S, "hash of this package's sources"),
+    "revision": (_S, "git revision where known, with + for changes"),
+    "python": (_S, "version"),
+    "torch": (_S, "version"),
+}
 BY_RUN = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS, "predictions": PREDICTIONS}
 """Tables that each run has a file of its own in."""
-TABLES = {**BY_RUN, "studies": STUDIES}
+TABLES = {**BY_RUN, "studies": STUDIES, "benchmarks": BENCHMARKS}
 KEYS = {
     "trials": ("key",),
     "epochs": ("key", "stage", "epoch"),
     "labels": ("key", "split", "label"),
     "predictions": ("key", "split", "image"),
     "studies": ("study",),
+    "benchmarks": ("benchmark", "what", "measured"),
 }
 
 

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import cache, files, schema
+from sadcl.results import benchmarks, cache, files, schema
 from sadcl.results.files import FOLDER
 
 ENDED = ("complete", "pruned", "failed")
@@ -115,7 +114,7 @@ def read(
     """A whole table, or some columns or trials of it; what a file lacks is null.
 
     Args:
-        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies`` or ``published`` (the paper's).
+        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies``, ``benchmarks`` or ``published``.
         columns: None is all.
         keys: of trials; None is all. Tables that are not by trial have none.
         progress: called while many files are read for the first time.
@@ -131,7 +130,11 @@ def read(
     of = None if keys is None else pa.array(list(keys), pa.string())
 
     def mine(part: pa.Table) -> pa.Table:
-        return part if of is None else part.filter(pc.is_in(part["key"], value_set=of))
+        if of is None:
+            return part
+        import pyarrow.compute as pc
+
+        return part.filter(pc.is_in(part["key"], value_set=of))
 
     def attempt() -> pa.Table:
         parts = cache.parts(root, table, progress)
@@ -145,7 +148,7 @@ def read(
 
     whole = files.steady(attempt)
     if table == "trials":
-        whole = whole.take(pc.sort_indices(whole["key"]))
+        whole = whole.sort_by("key")
     return whole if wanted is None else whole.select(wanted)
 
 
@@ -180,7 +183,7 @@ def _other(root: str, table: str) -> pa.Table:
 
         return published.table()
     check_root(root)
-    return studies(root)
+    return benchmarks.read(root) if table == "benchmarks" else studies(root)
 
 
 def studies(root: str) -> pa.Table:

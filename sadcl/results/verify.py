@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import cache, files, schema, store
+from sadcl.results import benchmarks, cache, files, schema, store
 from sadcl.results.files import Files
 
 STATUSES = ("running", *store.ENDED)
@@ -77,6 +77,10 @@ def verify(
                 progress(table)(i + 1, len(sources))
     yield from _rows(root, seen)
     yield from _studies(root, seen)
+    try:
+        benchmarks.read(root)
+    except UserError as error:
+        yield Fault(files.folder(root, "benchmarks"), str(error).split(". Move it")[0], "Move it away.")
     if checkpoints:
         yield from _checkpoints(seen, progress)
 
@@ -99,7 +103,7 @@ def _strangers(root: str) -> Iterator[Fault]:
             yield Fault(uri, "was left by a writer that was killed", "Running the study again removes it; so may you.")
         elif base == ".merging.lock" or base.startswith("."):
             continue
-        elif table not in schema.BY_RUN or not base.endswith(".parquet"):
+        elif table not in (*schema.BY_RUN, "benchmarks") or not base.endswith(".parquet"):
             yield Fault(uri, "is no file of the tables", "Move it away.")
         elif file.startswith(f"{files.MERGED}/"):
             whole = file.endswith(files.INDEX) or path.removesuffix(".parquet") + files.INDEX in marks
