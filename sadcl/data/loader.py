@@ -57,6 +57,8 @@ class Batch(NamedTuple):
     """(b,) int64, positions in the image set."""
     position: int
     """Of the first row in the global batch."""
+    place: Tensor | None = None
+    """(A,) int64, where the targets of real images are 1, flattened; None where nobody has looked."""
 
 
 class Loader:
@@ -132,13 +134,16 @@ class Loader:
             if self.batched and self.augmentation is not None:
                 images = apply(images, plans, self.augmentation, self.size)
             where = torch.from_numpy(index)
+            targets = self._targets[where]
+            place_A = (targets == 1).flatten().nonzero()[:, 0] if weight else where.new_zeros(0)
             Loader.given += 1
             yield Batch(
                 to_input(images),
-                self._targets[where].to(self.device),
+                targets.to(self.device),
                 torch.full((len(index),), weight).to(self.device),
                 where.to(self.device),
                 position,
+                place_A.to(self.device),
             )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
