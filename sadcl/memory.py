@@ -79,7 +79,7 @@ class MemoryBank(nn.Module):
         (size, labels), label_A = self.valid_KL.shape, rows.label_A
         slot_A, stored_A = rows.position_A, rows.score_A >= epsilon
         if self.policy == "fifo":
-            one_hot_AL = nn.functional.one_hot(label_A, labels) * stored_A[:, None]
+            one_hot_AL = (label_A[:, None] == torch.arange(labels, device=label_A.device)) & stored_A[:, None]
             order_A = (one_hot_AL.cumsum(0) - 1).gather(1, label_A[:, None])[:, 0]
             count_L = one_hot_AL.sum(0)
             stored_A &= order_A >= count_L[label_A] - size  # no place is written twice, in an order left to the device

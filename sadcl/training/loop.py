@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed as dist
@@ -308,6 +308,8 @@ def prepare(
     if world > 1:
         device_ids = [device] if device.type == "cuda" else None
         model = DistributedDataParallel(network, device_ids=device_ids, **_QUIET)
+    if config.optim.compile:
+        model = cast(torch.nn.Module, torch.compile(model))
     optimizer = adamw(network, stage, config.optim)
     return Training(
         config=config,
