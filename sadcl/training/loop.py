@@ -364,11 +364,13 @@ def _settle_buckets(training: Training) -> None:
         return
     side = training.config.data.image_size
     images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
-    rows_MD, labels_M, slots_M = training.bank.read() if training.bank is not None else (None, None, None)
+    rows_MD, labels_M, slots_M = None, None, None
+    if training.bank is not None:
+        rows_MD, labels_M, slots_M = training.bank.read(padded=training.padded)
     with autocast(training):
         output = training.model(images, rows_MD)
-    ones = torch.ones_like(output.logits_BL, dtype=torch.int8)
-    training.criterion(output, ones, torch.ones(2, device=training.device), labels_M, slots_M).loss.backward()
+    ones, weight_B = torch.ones_like(output.logits_BL, dtype=torch.int8), torch.ones(2, device=training.device)
+    training.criterion(output, ones, weight_B, labels_M, slots_M, padded=training.padded).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
 
