@@ -23,26 +23,27 @@ class Rows(NamedTuple):
     score_A: Tensor
 
     def above(self, epsilon: float) -> Rows:
-        """Those that a threshold admits: score >= epsilon."""
-        admitted_A = self.score_A >= epsilon
-        return Rows(*(part[admitted_A] for part in self))
+        """Those that a threshold admits, score >= epsilon; their number is waited for."""
+        (index_A,) = (self.score_A >= epsilon).nonzero(as_tuple=True)
+        return Rows(*(part[index_A] for part in self))
 
-    def per_label(self, labels: int) -> Tensor:
-        """Rows of each label, (L,) int64."""
-        return torch.bincount(self.label_A, minlength=labels)
+    def per_label(self, labels: int, epsilon: float) -> Tensor:
+        """Rows of each label that a threshold admits, (L,) int64."""
+        return self.label_A.new_zeros(labels).index_add_(0, self.label_A, (self.score_A >= epsilon).long())
 
 
-def activated(features_BLD: Tensor, scores_BL: Tensor, where_BL: Tensor, first_position: int) -> Rows:
-    """This worker's rows where ``where_BL`` is True, detached.
+def activated(features_BLD: Tensor, scores_BL: Tensor, place_A: Tensor, first_position: int) -> Rows:
+    """This worker's rows at ``place_A``, detached.
 
     Args:
         features_BLD: label-level representations, un-projected.
         scores_BL: 0 to 1.
-        where_BL: bool, the positives.
+        place_A: indices of the positives into images and labels, flattened.
         first_position: of this worker's first image in the global batch.
     """
-    image_A, label_A = where_BL.nonzero().unbind(1)
-    return Rows(features_BLD.detach()[where_BL], image_A + first_position, label_A, scores_BL.detach()[where_BL])
+    features_AD, score_A = features_BLD.detach().flatten(0, 1)[place_A], scores_BL.detach().flatten()[place_A]
+    labels = scores_BL.shape[1]
+    return Rows(features_AD, place_A // labels + first_position, place_A % labels, score_A)
 
 
 def gather(rows: Rows) -> Rows:

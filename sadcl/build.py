@@ -43,6 +43,7 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
             weights=spec.weights if pretrained else None,
             frozen=spec.frozen,
             freeze_batchnorm=spec.freeze_batchnorm,
+            checkpointing=spec.checkpointing,
         )
         if spec.arch == "pooled":
             return Pooled(backbone, labels=labels)
@@ -59,6 +60,7 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
                 heads=spec.heads,
                 feedforward=spec.feedforward,
                 dropout=spec.dropout,
+                checkpointing=spec.checkpointing,
             )
         except ValueError as error:
             raise UserError(f"model.hidden, model.heads: {error}.") from None

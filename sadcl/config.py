@@ -110,6 +110,9 @@ class Model(_Frozen):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     projection: Count = 1024
     """p, the width of the embedding space of both contrasts."""
+    checkpointing: bool = False
+    """Compute the activations of backbone stages and transformer layers again in the backward pass and do not keep them:
+    less memory and more time, and the same gradient. Not part of the digest."""
 
 
 class Loss(_Frozen):
@@ -201,6 +204,9 @@ class Optim(_Frozen):
     """Which weights the figures come from; ``best`` takes the better of the two on the held-out images."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """``fp64`` is for comparing runs: what differs then is not rounding."""
+    compile: bool = False
+    """Train through ``torch.compile``: faster on a GPU after minutes of compiling, equal up to rounding. Not part of the
+    digest."""
 
     @model_validator(mode="after")
     def _averaged(self) -> Optim:
@@ -209,8 +215,12 @@ class Optim(_Frozen):
         return self
 
 
+_HOW: dict[str, Any] = {"model": {"checkpointing"}, "optim": {"compile"}}
+"""Fields that say how the numbers come about and decide none: a run may go on with others."""
+
+
 class Config(_Frozen):
-    """Everything that decides the numbers of a run."""
+    """Everything that decides the numbers of a run, and a little of how they come about."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: Data = Data()
@@ -281,15 +291,16 @@ class Config(_Frozen):
         return _flatten(self.model_dump(mode="json"))
 
     def json_text(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """What the digest is of."""
+        return json.dumps(self.model_dump(mode="json", exclude=_HOW), sort_keys=True)
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that two equal configurations share."""
-        return _digest(self.model_dump(mode="json"))
+        return _digest(self.model_dump(mode="json", exclude=_HOW))
 
     def stage1_digest(self) -> str:
         """The same for what stage 1 depends on, so that many settings of stage 2 share one stage 1."""
-        tree = self.model_dump(mode="json")
+        tree = self.model_dump(mode="json", exclude=_HOW)
         loss = {k: tree["loss"][k] for k in ("class_loss", "gamma_negative", "gamma_positive", "clip", "class_weight")}
         loss["class_reduction"] = tree["loss"]["class_reduction"]
         keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim")}

@@ -110,6 +110,9 @@ class Criterion:
         weight_B: Tensor,
         bank_labels_M: Tensor | None = None,
         bank_slots_M: Tensor | None = None,
+        place_A: Tensor | None = None,
+        *,
+        padded: bool = False,
     ) -> Terms:
         """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
 
@@ -119,11 +122,14 @@ class Criterion:
             weight_B: 1 for a real image, 0 for padding.
             bank_labels_M: label index of each row of ``output.bank_MP``.
             bank_slots_M: its position in the bank; asked for by another ``anchor_mask`` than ``activated`` only.
+            place_A: where the targets of real images are 1, flattened; None looks, and waits for the device.
+            padded: rows of the bank may have the label -1 and are none then; nothing waits for the device.
         """
         targets_BL = torch.where((weight_B > 0)[:, None], targets_BL, -1)
         parts = {"class": class_loss(output.logits_BL, targets_BL, weight_B, **self.class_options)}
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
-            parts |= self._contrasts(output, targets_BL, weight_B, bank_labels_M, bank_slots_M)
+            place_A = activated_places(targets_BL) if place_A is None else place_A
+            parts |= self._contrasts(output, targets_BL, weight_B, bank_labels_M, bank_slots_M, place_A, padded)
         everywhere = distributed.global_sum(torch.stack([torch.stack(part).detach().double() for part in parts.values()]))
         loss = torch.zeros_like(everywhere[0, 0])
         values = {"loss": torch.zeros_like(loss)}
@@ -143,10 +149,11 @@ class Criterion:
         weight_B: Tensor,
         bank_labels_M: Tensor | None,
         bank_slots_M: Tensor | None,
+        place_A: Tensor,
+        padded: bool,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         assert output.embeddings_BLP is not None
         parts, labels = {}, targets_BL.shape[1]
-        place_A = activated_places(targets_BL)
         if self.weights["prototype"] > 0:
             assert output.prototypes_LP is not None
             assert output.prototype_valid_L is not None
@@ -178,6 +185,7 @@ class Criterion:
                 normalize=self.normalize,
                 anchors=self.anchors,
                 bank_scope=self.bank_scope,
+                padded=padded,
                 mask=mask,
             )
         return parts

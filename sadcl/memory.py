@@ -1,9 +1,11 @@
 """The memory bank of section 3.4: what it is given alike on every worker, it holds alike on every worker.
 
-Axes: L labels, D hidden size, M valid rows, A admitted rows, K rows of a label or positions.
+Axes: L labels, D hidden size, M valid rows, A activated rows, K rows of a label or positions.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,32 +42,54 @@ class MemoryBank(nn.Module):
         self.register_buffer("rows_KLD", torch.zeros(kept, labels, dim))
         self.register_buffer("valid_KL", torch.zeros(kept, labels, dtype=torch.bool))
         self.register_buffer("cursor_L", torch.zeros(labels, dtype=torch.int64))
+        self.most: int | None = 0
+        """Bound on the valid rows that the host knows without asking the device; None after loading."""
 
-    def read(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Valid rows (M, D), their labels (M,) and their positions (M,), ordered by (position, label)."""
-        position_M, label_M = self.valid_KL.nonzero().unbind(1)
+    def read(self, *, padded: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Valid rows (M, D), their labels (M,) and their positions (M,), ordered by (position, label).
+
+        Args:
+            padded: M is one of four sizes, found without waiting for the device; after the valid rows come others of
+                label and position -1.
+        """
+        if not padded:
+            index_M2 = self.valid_KL.nonzero()
+        else:
+            most, size = self.fill() if self.most is None else self.most, self.valid_KL.numel()
+            while size >= 16 and size // 2 >= most and size > self.valid_KL.numel() // 8:
+                size //= 2
+            index_M2 = torch.nonzero_static(self.valid_KL, size=size, fill_value=-1)
+        position_M, label_M = index_M2.unbind(1)
         return self.rows_KLD[position_M, label_M], label_M, position_M
 
     def fill(self) -> int:
         """Number of valid rows."""
-        return int(self.valid_KL.sum())
+        self.most = int(self.valid_KL.sum())
+        return self.most
+
+    def load_state_dict(self, *given: Any, **more: Any) -> Any:
+        self.most = None
+        return super().load_state_dict(*given, **more)
 
     @torch.no_grad()
-    def update(self, rows: Rows) -> None:
-        """Store admitted rows; ``slot`` puts each into the place of its position and label."""
-        if self.policy == "none":
+    def update(self, rows: Rows, epsilon: float) -> None:
+        """Store the rows that ``epsilon`` admits; ``slot`` puts each into the place of its position and label."""
+        if self.policy == "none" or not len(rows.label_A):
             return
-        rows_AD, label_A = rows.features_AD.to(self.rows_KLD.dtype), rows.label_A
-        if self.policy == "slot":
-            place_A = rows.position_A
-        else:
-            size, labels = self.valid_KL.shape
-            one_hot_AL = nn.functional.one_hot(label_A, labels)
+        (size, labels), label_A = self.valid_KL.shape, rows.label_A
+        slot_A, stored_A = rows.position_A, rows.score_A >= epsilon
+        if self.policy == "fifo":
+            one_hot_AL = (label_A[:, None] == torch.arange(labels, device=label_A.device)) & stored_A[:, None]
             order_A = (one_hot_AL.cumsum(0) - 1).gather(1, label_A[:, None])[:, 0]
             count_L = one_hot_AL.sum(0)
-            newest_A = order_A >= count_L[label_A] - size  # no place is written twice, in an order left to the device
-            rows_AD, label_A, order_A = rows_AD[newest_A], label_A[newest_A], order_A[newest_A]
-            place_A = (self.cursor_L[label_A] + order_A) % size
+            stored_A &= order_A >= count_L[label_A] - size  # no place is written twice, in an order left to the device
+            slot_A = (self.cursor_L[label_A] + order_A) % size
             self.cursor_L.copy_((self.cursor_L + count_L) % size)
-        self.rows_KLD[place_A, label_A] = rows_AD
-        self.valid_KL[place_A, label_A] = True
+        # What is not stored writes once more what the first one writes, because leaving it out waits for the device.
+        from_A = torch.where(stored_A, torch.arange(len(stored_A), device=stored_A.device), stored_A.int().argmax())
+        place_A, stored_A = (slot_A * labels + label_A)[from_A], stored_A[from_A]
+        rows_RD, valid_R = self.rows_KLD.flatten(0, 1), self.valid_KL.flatten()
+        rows_RD[place_A] = torch.where(stored_A[:, None], rows.features_AD[from_A].to(rows_RD.dtype), rows_RD[place_A])
+        valid_R[place_A] |= stored_A
+        if self.most is not None:
+            self.most = min(self.most + len(label_A), self.valid_KL.numel())

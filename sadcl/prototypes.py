@@ -1,6 +1,6 @@
 """The category prototypes of section 3.5: what they are given alike on every worker, they hold alike on every worker.
 
-Axes: L labels, D hidden size, A admitted rows of the global batch.
+Axes: L labels, D hidden size, A activated rows of the global batch.
 """
 
 from __future__ import annotations
@@ -46,20 +46,17 @@ class Prototypes(nn.Module):
         self.register_buffer("valid_L", torch.zeros(labels, dtype=torch.bool))
         self.register_buffer("sum_LD", torch.zeros(labels, dim, dtype=torch.float64))
         self.register_buffer("count_L", torch.zeros(labels, dtype=torch.int64))
+        self.settled = False
+        """True where no admitted row changes them any more: each is learned, and there; found at the ends of epochs."""
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Rows (L, D), zero where there is none, and which are valid (L,)."""
         return self.rows_LD, self.valid_L
 
-    @property
-    def settled(self) -> bool:
-        """True where no admitted row changes them any more: each is learned, and there."""
-        return self.policy == "learned" and bool(self.valid_L.all())
-
     @torch.no_grad()
-    def accumulate(self, rows: Rows) -> None:
-        """Add admitted rows to the sums of Eq. 5."""
-        sum_LD, count_L = self._sums(rows)
+    def accumulate(self, rows: Rows, epsilon: float) -> None:
+        """Add the rows that ``epsilon`` admits to the sums of Eq. 5."""
+        sum_LD, count_L = self._sums(rows, epsilon)
         self.sum_LD += sum_LD
         self.count_L += count_L
 
@@ -72,18 +69,19 @@ class Prototypes(nn.Module):
         self.valid_L |= seen_L
         self.sum_LD.zero_()
         self.count_L.zero_()
+        self._settle()
 
     @torch.no_grad()
-    def update(self, rows: Rows) -> Tensor:
-        """Take in a step's admitted rows.
+    def update(self, rows: Rows, epsilon: float) -> Tensor:
+        """Take in those of a step's rows that ``epsilon`` admits.
 
         Returns:
             (L,) bool, True where a prototype came to be in this step.
         """
         if self.policy == "mean":
-            self.accumulate(rows)
+            self.accumulate(rows, epsilon)
             return torch.zeros_like(self.valid_L)
-        sum_LD, count_L = self._sums(rows)
+        sum_LD, count_L = self._sums(rows, epsilon)
         seen_L = count_L > 0
         mean_LD = sum_LD / count_L.clamp(min=1)[:, None]
         new_L = seen_L & ~self.valid_L
@@ -99,6 +97,7 @@ class Prototypes(nn.Module):
         """Swap in the epoch's means (``mean``); a label that nothing was admitted for keeps what it had."""
         if self.policy == "mean":
             self.start_from_accumulated()
+        self._settle()
 
     def zero_moments(self, optimizer: Optimizer, new_L: Tensor) -> None:
         """Forget AdamW's moments of prototypes that came to be in this step."""
@@ -106,11 +105,15 @@ class Prototypes(nn.Module):
             return
         for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
             if name in optimizer.state[self.rows_LD]:
-                optimizer.state[self.rows_LD][name][new_L] = 0
+                optimizer.state[self.rows_LD][name].masked_fill_(new_L[:, None], 0)
 
-    def _sums(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _settle(self) -> None:
+        self.settled = self.policy == "learned" and bool(self.valid_L.all())
+
+    def _sums(self, rows: Rows, epsilon: float) -> tuple[Tensor, Tensor]:
         """Sum and number a label; every worker adds the same rows in the same order."""
         # Accumulating by index_put sorts on a GPU; index_add would add in whatever order its threads come.
         sum_LD = torch.zeros_like(self.sum_LD)
-        sum_LD.index_put_((rows.label_A,), rows.features_AD.double(), accumulate=True)
-        return sum_LD, rows.per_label(len(self.valid_L))
+        admitted_AD = torch.where((rows.score_A >= epsilon)[:, None], rows.features_AD.double(), 0.0)
+        sum_LD.index_put_((rows.label_A,), admitted_AD, accumulate=True)
+        return sum_LD, rows.per_label(len(self.valid_L), epsilon)

@@ -45,7 +45,7 @@ def admit(features, admitted, first=0):
     """Rows for a bank or for prototypes: (B, L, D) features where (B, L) ``admitted`` is True."""
     from sadcl.admission import activated
 
-    return activated(features, torch.ones(admitted.shape), admitted, first)
+    return activated(features, torch.ones(admitted.shape), admitted.flatten().nonzero()[:, 0], first)
 
 
 def sample_sum(x, targets, bank, bank_labels, **options):

@@ -71,6 +71,19 @@ def test_stage1_is_shared_by_settings_of_stage2_only():
         assert base.override(other).stage1_digest() != base.stage1_digest(), other
 
 
+@pytest.mark.parametrize("how", ["model.checkpointing", "optim.compile"])
+def test_how_the_numbers_come_about_is_in_no_digest(how):
+    base = Config()
+    other = base.override({how: True})
+    assert other != base
+    assert (other.digest(), other.stage1_digest(), other.json_text()) == (
+        base.digest(),
+        base.stage1_digest(),
+        base.json_text(),
+    )
+    assert {name for name, value in other.flat().items() if value != base.flat()[name]} == {how}
+
+
 def test_frozen():
     with pytest.raises(Exception, match="frozen"):
         Config().seed = 3  # type: ignore[misc]

@@ -267,8 +267,8 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
         features = batch.x.detach()[first:last].float() * 10 ** (step - 2)
         admitted = (batch.targets[first:last] == 1) & (batch.x[first:last, :, 0] > -0.5)
         for name, kind in kinds.items():
-            rows = gather(activated(features, batch.x[first:last, :, 0], admitted, first))
-            said = kind.update(rows)
+            rows = gather(activated(features, batch.x[first:last, :, 0], admitted.flatten().nonzero()[:, 0], first))
+            said = kind.update(rows, -0.5)
             state |= {f"{name}/{step}": said} if said is not None else {}
     for name, kind in kinds.items():
         if isinstance(kind, Prototypes):

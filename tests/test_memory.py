@@ -27,7 +27,7 @@ def test_slot_keeps_the_newest_row_of_each_position_and_label():
     bank, expected = MemoryBank(LABELS, DIM, policy="slot", size=8), {}
     for step, (features, admitted) in enumerate(steps()):
         first = 3 * (step % 2)
-        bank.update(admit(features, admitted, first))
+        bank.update(admit(features, admitted, first), 0.5)
         for i, j in admitted.nonzero().tolist():
             expected[first + i, j] = features[i, j]
         rows, labels, positions = bank.read()
@@ -42,7 +42,7 @@ def test_fifo_keeps_the_newest_rows_of_each_label(size):
     bank = MemoryBank(LABELS, DIM, policy="fifo", size=size)
     queues = [deque(maxlen=size) for _ in range(LABELS)]
     for features, admitted in steps():
-        bank.update(admit(features, admitted))
+        bank.update(admit(features, admitted), 0.5)
         for i, j in admitted.nonzero().tolist():
             queues[j].append(features[i, j].tolist())
         assert as_pairs(bank) == sorted((j, row) for j in range(LABELS) for row in queues[j])
@@ -52,7 +52,7 @@ def test_fifo_keeps_the_newest_rows_of_each_label(size):
 def test_none_keeps_nothing():
     bank = MemoryBank(LABELS, DIM, policy="none", size=4)
     features, admitted = next(steps())
-    bank.update(admit(features, admitted))
+    bank.update(admit(features, admitted), 0.5)
     rows, labels, positions = bank.read()
     assert rows.shape == (0, DIM)
     assert labels.shape == positions.shape == (0,)
@@ -62,7 +62,7 @@ def test_none_keeps_nothing():
 @pytest.mark.parametrize("policy", ["slot", "fifo"])
 def test_starts_empty_and_admits_nothing_where_nothing_is_admitted(policy):
     bank = MemoryBank(LABELS, DIM, policy=policy, size=5)
-    bank.update(admit(torch.ones(5, LABELS, DIM), torch.zeros(5, LABELS, dtype=torch.bool)))
+    bank.update(admit(torch.ones(5, LABELS, DIM), torch.zeros(5, LABELS, dtype=torch.bool)), 0.5)
     assert bank.fill() == 0
     assert bank.read()[0].shape == (0, DIM)
 
@@ -71,11 +71,11 @@ def test_starts_empty_and_admits_nothing_where_nothing_is_admitted(policy):
 def test_a_reloaded_bank_goes_on_as_if_nothing_had_happened(policy):
     bank, other = (MemoryBank(LABELS, DIM, policy=policy, size=5) for _ in range(2))
     for features, admitted in steps(7):
-        bank.update(admit(features, admitted))
+        bank.update(admit(features, admitted), 0.5)
     other.load_state_dict(bank.state_dict())
     for features, admitted in steps(5, seed=1):
         for one in (bank, other):
-            one.update(admit(features, admitted))
+            one.update(admit(features, admitted), 0.5)
     for mine, theirs in zip(bank.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -83,10 +83,10 @@ def test_a_reloaded_bank_goes_on_as_if_nothing_had_happened(policy):
 def test_rows_are_detached_and_later_updates_do_not_change_what_was_read():
     bank = MemoryBank(LABELS, DIM, policy="slot", size=2)
     everything = torch.ones(2, LABELS, dtype=torch.bool)
-    bank.update(admit(torch.ones(2, LABELS, DIM, requires_grad=True), everything))
+    bank.update(admit(torch.ones(2, LABELS, DIM, requires_grad=True), everything), 0.5)
     rows, *_ = bank.read()
     assert not rows.requires_grad
-    bank.update(admit(torch.zeros(2, LABELS, DIM), everything))
+    bank.update(admit(torch.zeros(2, LABELS, DIM), everything), 0.5)
     assert bool((rows == 1).all())
 
 

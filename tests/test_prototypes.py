@@ -35,7 +35,7 @@ def test_starts_without_any_and_takes_the_means_of_a_pass(policy):
     assert not bool(prototypes.read()[1].any())
     batches = list(steps())
     for features, admitted in batches:
-        prototypes.accumulate(admit(features, admitted))
+        prototypes.accumulate(admit(features, admitted), 0.5)
     assert not bool(prototypes.read()[1].any())
     prototypes.start_from_accumulated()
     rows, valid = prototypes.read()
@@ -51,12 +51,12 @@ def test_mean_is_swapped_in_at_the_end_of_an_epoch_and_former_ones_are_kept():
     for _, admitted in second:
         admitted[:, 0] = False
     for features, admitted in first:
-        assert not bool(prototypes.update(admit(features, admitted)).any())
+        assert not bool(prototypes.update(admit(features, admitted), 0.5).any())
     assert not bool(prototypes.read()[1].any())
     prototypes.end_epoch()
     for features, admitted in second:
         before = prototypes.read()[0].clone()
-        prototypes.update(admit(features, admitted))
+        prototypes.update(admit(features, admitted), 0.5)
         assert torch.equal(prototypes.read()[0], before)
     prototypes.end_epoch()
     rows, valid = prototypes.read()
@@ -70,7 +70,7 @@ def test_ema_moves_to_each_steps_mean_and_starts_at_the_first():
     prototypes = Prototypes(LABELS, DIM, policy="ema", momentum=0.9)
     expected = [None] * LABELS
     for features, admitted in steps():
-        new = prototypes.update(admit(features, admitted))
+        new = prototypes.update(admit(features, admitted), 0.5)
         for label in range(LABELS):
             rows = rows_of([(features, admitted)], label)
             was = expected[label]
@@ -89,7 +89,7 @@ def test_learned_fills_what_is_masked_once_and_forgets_only_its_moments():
     features = torch.randn(5, LABELS, DIM)
     admitted = torch.zeros(5, LABELS, dtype=torch.bool)
     admitted[:, :2] = True
-    prototypes.accumulate(admit(features, admitted))
+    prototypes.accumulate(admit(features, admitted), 0.5)
     prototypes.start_from_accumulated()
     optimizer = torch.optim.AdamW([prototypes.rows_LD], lr=0.1, weight_decay=0.0, amsgrad=True)
     prototypes.zero_moments(optimizer, torch.ones(LABELS, dtype=torch.bool))  # no state yet: nothing to do
@@ -98,7 +98,7 @@ def test_learned_fills_what_is_masked_once_and_forgets_only_its_moments():
     trained, state = prototypes.rows_LD.detach().clone(), optimizer.state[prototypes.rows_LD]
     moments = {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
     admitted[:, 2] = True
-    new = prototypes.update(admit(features, admitted))
+    new = prototypes.update(admit(features, admitted), 0.5)
     prototypes.zero_moments(optimizer, new)
     assert new.tolist() == [False, False, True, False]
     assert torch.equal(prototypes.rows_LD[[0, 1, 3]].detach(), trained[[0, 1, 3]])
@@ -106,7 +106,7 @@ def test_learned_fills_what_is_masked_once_and_forgets_only_its_moments():
     for name, before in moments.items():
         assert bool((state[name][2] == 0).all())
         assert torch.equal(state[name][[0, 1, 3]], before[[0, 1, 3]])
-    assert not bool(prototypes.update(admit(features, admitted)).any())
+    assert not bool(prototypes.update(admit(features, admitted), 0.5).any())
 
 
 @pytest.mark.parametrize("policy", ["mean", "ema"])
@@ -121,11 +121,11 @@ def test_zero_moments_leaves_an_optimizer_of_other_parameters_alone(policy):
 def test_reloaded_in_mid_epoch_they_go_on_as_if_nothing_had_happened(policy):
     one, other = (Prototypes(LABELS, DIM, policy=policy) for _ in range(2))
     for features, admitted in steps(3):
-        one.update(admit(features, admitted))
+        one.update(admit(features, admitted), 0.5)
     other.load_state_dict(one.state_dict())
     for features, admitted in steps(3, seed=1):
         for prototypes in (one, other):
-            prototypes.update(admit(features, admitted))
+            prototypes.update(admit(features, admitted), 0.5)
     for prototypes in (one, other):
         prototypes.end_epoch()
     assert bool(one.read()[1][:NEVER].all())
@@ -136,7 +136,7 @@ def test_reloaded_in_mid_epoch_they_go_on_as_if_nothing_had_happened(policy):
 def test_low_precision_features_are_summed_without_loss():
     prototypes = Prototypes(1, 1, policy="mean")
     admitted = torch.ones(4096, 1, dtype=torch.bool)
-    prototypes.update(admit(torch.full((4096, 1, 1), 0.1, dtype=torch.bfloat16), admitted))
+    prototypes.update(admit(torch.full((4096, 1, 1), 0.1, dtype=torch.bfloat16), admitted), 0.5)
     prototypes.end_epoch()
     assert prototypes.read()[0].item() == torch.tensor(0.1, dtype=torch.bfloat16).item()
 

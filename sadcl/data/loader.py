@@ -27,6 +27,7 @@ from sadcl.config import Augmentation
 from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
+from sadcl.data.beside import Beside
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
@@ -57,6 +58,8 @@ class Batch(NamedTuple):
     """(b,) int64, positions in the image set."""
     position: int
     """Of the first row in the global batch."""
+    place: Tensor | None = None
+    """(A,) int64, where the targets of real images are 1, flattened; None where nobody has looked."""
 
 
 class Loader:
@@ -124,22 +127,24 @@ class Loader:
         steps = range(self.rank, self.steps, self.world_size) if self.whole else range(start_step, self.steps)
         shares = [self._share(order, step) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
+        beside = Beside(self.device)
         for (index, weight, position), read in zip(shares, self._read(items), strict=True):
             if isinstance(read, UserError):
                 raise read
             images, plans = read
-            images = images.to(self.device, non_blocking=True)
-            if self.batched and self.augmentation is not None:
-                images = apply(images, plans, self.augmentation, self.size)
             where = torch.from_numpy(index)
+            targets = self._targets[where]
+            place_A = (targets == 1).flatten().nonzero()[:, 0] if weight else where.new_zeros(0)
+            with beside():
+                images = beside.send(images)
+                if self.batched and self.augmentation is not None:
+                    images = apply(images, plans, self.augmentation, self.size)
+                images = to_input(images)
+                weights = torch.full((len(index),), weight)
+                targets, weights, where, place_A = map(beside.send, (targets, weights, where, place_A))
+            beside.hand_over(images, targets, weights, where, place_A)
             Loader.given += 1
-            yield Batch(
-                to_input(images),
-                self._targets[where].to(self.device),
-                torch.full((len(index),), weight).to(self.device),
-                where.to(self.device),
-                position,
-            )
+            yield Batch(images, targets, weights, where, position, place_A)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:

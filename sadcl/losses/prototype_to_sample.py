@@ -106,9 +106,9 @@ def prototype_to_sample(similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tens
     own = slice(distributed.rank(), None, distributed.world_size())
     similarity_NJ, targets_NJ = similarity_NL[:, own], targets_NL[:, own]
     counted_J = (targets_NJ == 1).any(0) & valid_L[own]
-    similarity_NJ, targets_NJ = similarity_NJ[:, counted_J], targets_NJ[:, counted_J]
-    all_J = similarity_NJ.masked_fill(targets_NJ == -1, -torch.inf).logsumexp(0)
-    positive_J = similarity_NJ.masked_fill(targets_NJ != 1, -torch.inf).logsumexp(0)
+    # a label that does not count keeps all images in both sums, so that it adds exactly 0: its choice waits for no device
+    all_J = similarity_NJ.masked_fill((targets_NJ == -1) & counted_J, -torch.inf).logsumexp(0)
+    positive_J = similarity_NJ.masked_fill((targets_NJ != 1) & counted_J, -torch.inf).logsumexp(0)
     return (all_J - positive_J).sum(), counted_J.sum().to(similarity_BL.dtype)
 
 

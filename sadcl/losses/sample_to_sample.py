@@ -38,6 +38,7 @@ class _Contrast(torch.autograd.Function):
         labels_C: Tensor,
         count_L: Tensor,
         anchors_A: Tensor,
+        shown_A: Tensor | None,
         scale: float,
         normalize: bool,
     ) -> Tensor:
@@ -45,26 +46,37 @@ class _Contrast(torch.autograd.Function):
         if normalize:
             inverse_C1 = inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
             rows_CP *= inverse_C1
-        chunks = anchors_A.split(max(CHUNK, BLOCK // max(len(rows_CP), 1))) if len(anchors_A) else ()
+        most = max(CHUNK, BLOCK // max(len(rows_CP), 1))
+        chunks = anchors_A.split(most) if len(anchors_A) else ()
+        shown = shown_A.to(rows_CP.dtype)[:, None].split(most) if shown_A is not None else (None,) * len(chunks)
+        if shown_A is not None:
+            apart_C = torch.where(labels_C < len(count_L) - 1, 0.0, -torch.inf).to(rows_CP.dtype)
         sum_LP = rows_CP.new_zeros(len(count_L), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
         anchor_sum_LP = torch.zeros_like(sum_LP)
-        for index_K in chunks:
-            anchor_sum_LP.index_add_(0, labels_C[index_K], rows_CP[index_K])
+        for index_K, shown_K1 in zip(chunks, shown, strict=True):
+            anchor_KP = rows_CP[index_K]
+            anchor_sum_LP.index_add_(0, labels_C[index_K], anchor_KP if shown_K1 is None else anchor_KP * shown_K1)
         weight_L = scale / (count_L - 1).clamp(min=1).to(rows_CP.dtype)
         gradient_CP = (anchor_sum_LP * -weight_L[:, None])[labels_C]
         total = rows_CP.new_zeros(())
-        for index_K in chunks:
+        for index_K, shown_K1 in zip(chunks, shown, strict=True):
             labels_K, anchor_KP = labels_C[index_K], rows_CP[index_K]
-            weight_K1 = weight_L[labels_K, None]
+            weight_K1 = weight_L[labels_K, None] if shown_K1 is None else weight_L[labels_K, None] * shown_K1
             positive_KP = sum_LP[labels_K].sub_(anchor_KP)
             total -= (positive_KP * weight_K1 * anchor_KP).sum()
             gradient_KP = positive_KP.sub_(anchor_KP).mul_(-weight_K1)
             anchor_KP *= scale
-            share_KC = anchor_KP @ rows_CP.T
+            share_KC = anchor_KP @ rows_CP.T if shown_K1 is None else torch.addmm(apart_C, anchor_KP, rows_CP.T)
             share_KC.scatter_(1, index_K[:, None], -torch.inf)
             highest_K1 = share_KC.amax(1, keepdim=True)
+            if shown_K1 is not None:
+                highest_K1.clamp_(min=torch.finfo(rows_CP.dtype).min)  # of an anchor that is alone
             mass_K1 = share_KC.sub_(highest_K1).exp_().sum(1, keepdim=True)
-            total += (mass_K1.log() + highest_K1).sum()
+            all_K1 = mass_K1.log() + highest_K1
+            if shown_K1 is not None:
+                all_K1 = torch.where(shown_K1 > 0, all_K1, 0)
+                mass_K1 = torch.where(shown_K1 > 0, mass_K1, torch.inf)
+            total += all_K1.sum()
             gradient_KP += (share_KC @ rows_CP).mul_(scale / mass_K1)
             gradient_CP.index_add_(0, index_K, gradient_KP)
             gradient_CP.addmm_(share_KC.T, anchor_KP.div_(mass_K1))
@@ -86,7 +98,7 @@ class _Contrast(torch.autograd.Function):
         return (
             batch_NP * gradients[0] if wanted[0] else None,
             bank_MP * gradients[0] if wanted[1] else None,
-            *(None,) * 5,
+            *(None,) * 6,
         )
 
 
@@ -111,6 +123,7 @@ def sample_to_sample(
     normalize: bool = True,
     anchors: str = "batch+bank",
     bank_scope: str = "cluster",
+    padded: bool = False,
     mask: Places | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 4 over the whole global batch: this worker's sum and its number of counted anchors.
@@ -124,8 +137,9 @@ def sample_to_sample(
     Args:
         own_AP: activated rows of this worker's images, ordered by (image, label).
         own_labels_A: label index of each.
-        bank_MP, bank_labels_M: rows of the bank and their labels.
+        bank_MP, bank_labels_M: rows of the bank and their labels; -1 for what is no row.
         labels: L.
+        padded: choose candidates and anchors by masks, which waits for no device; needed where a label of the bank is -1.
         mask: sum only the anchors that this mask shows, count all that it has (:mod:`sadcl.losses.anchor_mask`).
 
     Returns:
@@ -142,16 +156,19 @@ def sample_to_sample(
     if anchors == "batch+bank":
         first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
         index_A = torch.cat([index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]])
-    count_L = torch.bincount(labels_C, minlength=labels)
-    counted_A = shown_A = count_L[labels_C[index_A]] > 1
+    labels_C = torch.where(labels_C < 0, labels, labels_C)  # what is no row has a label of its own, which no anchor has
+    count_L = labels_C.new_zeros(labels + 1).index_add_(0, labels_C, torch.ones_like(labels_C))
+    counted_A = shown_A = (count_L[labels_C[index_A]] > 1) & (labels_C[index_A] < labels)
     if mask is not None:
         image_C = torch.cat([distributed.all_gather_rows(mask.image_A, sizes), mask.slot_M])
         set_C, read_C = set_and_read(image_C, labels_C, len(batch_CP), labels, mask)
         counted_A = counted_A & set_C[index_A]
         shown_A = counted_A & read_C[index_A]
-    index_A = index_A[shown_A]
+    if not padded:
+        index_A = index_A[shown_A]
+    rows, which = (batch_CP, bank_MP.to(dtype), labels_C, count_L), (index_A, shown_A if padded else None)
     with torch.autocast(own_AP.device.type, enabled=False):
-        total: Tensor = _Contrast.apply(batch_CP, bank_MP.to(dtype), labels_C, count_L, index_A, 1 / temperature, normalize)
+        total: Tensor = _Contrast.apply(*rows, *which, 1 / temperature, normalize)
     return total, counted_A.sum().to(dtype)
 
 

@@ -12,10 +12,11 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from sadcl.errors import UserError
+from sadcl.model.checkpointing import recompute_backbone
+from sadcl.model.frozen import freeze_batchnorm as freeze_all_batchnorm
 
 
 class Backbone(nn.Module):
@@ -29,10 +30,11 @@ class Backbone(nn.Module):
         weights: a local file of weights instead; keys of a classifier are ignored.
         frozen: top-level modules that stay as they are, in inference mode.
         freeze_batchnorm: all BatchNorm layers use and keep their stored statistics.
+        checkpointing: compute the activations of trainable blocks again in the backward pass.
 
     Raises:
         UserError: for an unknown name, a model without feature maps, weights that cannot be had or do not fit, or a
-            frozen part that the model does not have.
+            frozen part that the model does not have, or checkpointing of a model that has no stages.
     """
 
     channels: int
@@ -47,6 +49,7 @@ class Backbone(nn.Module):
         weights: str | None = None,
         frozen: Sequence[str] = (),
         freeze_batchnorm: bool = True,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.body = create(name, image_size=image_size, feature=feature, pretrained=pretrained and weights is None)
@@ -63,7 +66,9 @@ class Backbone(nn.Module):
         for part in self.frozen:
             parts[part].requires_grad_(False)
         if freeze_batchnorm:
-            freeze_batch_norm_2d(self.body)
+            freeze_all_batchnorm(self.body)
+        if checkpointing:
+            recompute_backbone(self.body, name)
         self.train()
 
     def train(self, mode: bool = True) -> Backbone:

@@ -49,7 +49,7 @@ class SADCL(nn.Module):
         hidden: D; a 1x1 convolution is put in only where it differs from C.
         projection: P.
         prototypes: of D columns; owned by the network so that learned ones are its parameters.
-        encoder_layers, decoder_layers, heads, feedforward, dropout: of :class:`LabelTransformer`.
+        encoder_layers, decoder_layers, heads, feedforward, dropout, checkpointing: of :class:`LabelTransformer`.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class SADCL(nn.Module):
         heads: int = 4,
         feedforward: int = 8192,
         dropout: float = 0.1,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -78,6 +79,7 @@ class SADCL(nn.Module):
             heads=heads,
             feedforward=feedforward,
             dropout=dropout,
+            checkpointing=checkpointing,
         )
         self.classifier = GroupLinear(labels, hidden)
         self.projection = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, projection))

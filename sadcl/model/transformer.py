@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sadcl.model.checkpointing import recompute
+
 
 class FeedForward(nn.Module):
     """Residual two-layer perceptron with its norm."""
@@ -65,6 +67,7 @@ class LabelTransformer(nn.Module):
         encoder_layers: 0 is the paper's SARL*.
         decoder_layers: at least 1.
         heads, feedforward, dropout: as in Vaswani et al. 2017.
+        checkpointing: compute the activations of each layer again in the backward pass.
 
     Raises:
         ValueError: where ``dim`` cannot be split into ``heads``.
@@ -80,6 +83,7 @@ class LabelTransformer(nn.Module):
         heads: int = 4,
         feedforward: int = 8192,
         dropout: float = 0.1,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if dim % heads or dim % 4:
@@ -87,6 +91,8 @@ class LabelTransformer(nn.Module):
         layer = (dim, heads, feedforward, dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(decoder_layers))
+        for module in (*self.encoder, *self.decoder) if checkpointing else ():
+            recompute(module)
         self.norm = nn.LayerNorm(dim)
         self.query_LD = nn.Parameter(torch.empty(labels, dim))
         for parameter in self.parameters():

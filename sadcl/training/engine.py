@@ -21,8 +21,10 @@ from sadcl.admission import activated, gather
 from sadcl.config import Config
 from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
+from sadcl.losses.sample_to_sample import activated_places
 from sadcl.memory import MemoryBank
 from sadcl.model import SADCL, Output, Pooled, with_maps
+from sadcl.training.optim import average
 from sadcl.training.stopwatch import Stopwatch
 
 
@@ -52,15 +54,24 @@ class Training:
     def __post_init__(self) -> None:
         self.synchronising = Stopwatch(self.device)
 
+    @property
+    def padded(self) -> bool:
+        """Whether the bank is read in sizes known beforehand: where its rows would be waited for, or compiled for anew."""
+        return self.device.type != "cpu" or self.config.optim.compile
+
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     """Forward, one globally normalised loss, backward, optimiser, EMA, bank and prototypes; gives the global terms."""
     seed_step(training)
-    rows_MD, labels_M, slots_M = training.bank.read() if training.bank is not None else (None, None, None)
+    training.optimizer.zero_grad(set_to_none=True)  # here, so that no gradient lies beside the activations
+    rows_MD, labels_M, slots_M = None, None, None
+    if training.bank is not None:
+        rows_MD, labels_M, slots_M = training.bank.read(padded=training.padded)
+        batch = batch if batch.place is not None else batch._replace(place=places(batch))
     with autocast(training):
         output = training.model(batch.images, rows_MD)
-    terms = training.criterion(output, batch.targets, batch.weight, labels_M, slots_M)
-    training.optimizer.zero_grad(set_to_none=True)
+    criterion = training.criterion
+    terms = criterion(output, batch.targets, batch.weight, labels_M, slots_M, batch.place, padded=training.padded)
     terms.loss.backward()
     check_finite(training, terms.values)
     if training.config.optim.clip_norm is not None:
@@ -68,7 +79,7 @@ def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     training.optimizer.step()
     training.schedule.step()
     if training.ema is not None:
-        training.ema.update_parameters(training.network)
+        average(training.ema, training.network, training.config.optim, training.step)
     values = dict(terms.values)
     if training.bank is not None:
         values["admitted_L"] = remember(training, training.bank, output, batch)
@@ -83,20 +94,22 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     assert isinstance(network, SADCL)
     assert output.features_BLD is not None
     scores_BL = wide(output.logits_BL).sigmoid()
-    positive_BL = (batch.targets == 1) & (batch.weight > 0)[:, None]
+    place_A = places(batch) if batch.place is None else batch.place
     shared = config.bank.scope == "cluster" and bank.policy != "none"
-    own = activated(wide(output.features_BLD), scores_BL, positive_BL, batch.position if shared else 0)
+    own = activated(wide(output.features_BLD), scores_BL, place_A, batch.position if shared else 0)
     settled = config.loss.prototype_weight == 0 or network.prototypes.settled
     # one gather serves both, and only what another worker needs travels
     thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
+    rows = own
     with training.synchronising:
-        rows = gather(own.above(min(thresholds))) if thresholds else own
-    admitted = (rows if shared else own).above(config.bank.epsilon)
-    bank.update(admitted)
+        if thresholds and distributed.world_size() > 1:
+            rows = gather(own.above(min(thresholds)))
+    admitted = rows if shared else own
+    bank.update(admitted, config.bank.epsilon)
     if not settled:
-        new_L = network.prototypes.update(rows.above(config.prototype_epsilon))
+        new_L = network.prototypes.update(rows, config.prototype_epsilon)
         network.prototypes.zero_moments(training.optimizer, new_L)
-    admitted_L = admitted.per_label(scores_BL.shape[1])
+    admitted_L = admitted.per_label(scores_BL.shape[1], config.bank.epsilon)
     return admitted_L if shared else distributed.global_sum(admitted_L)
 
 
@@ -108,6 +121,11 @@ def shared_state(training: Training) -> dict[str, Tensor]:
     if training.bank is not None and isinstance(training.network, SADCL):
         state.update({f"prototypes.{n}": tensor for n, tensor in training.network.prototypes.state_dict().items()})
     return state
+
+
+def places(batch: Batch) -> Tensor:
+    """Where the targets of real images are 1, flattened."""
+    return activated_places(torch.where((batch.weight > 0)[:, None], batch.targets, -1))
 
 
 def seed_step(training: Training) -> None:
@@ -178,8 +196,9 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     for batch in loader.batches(0):
         output = network(batch.images)
         assert output.features_BLD is not None
-        own = activated(wide(output.features_BLD), wide(output.logits_BL).sigmoid(), batch.targets == 1, batch.position)
-        network.prototypes.accumulate(own.above(training.config.prototype_epsilon))
+        place_A = places(batch) if batch.place is None else batch.place
+        own = activated(wide(output.features_BLD), wide(output.logits_BL).sigmoid(), place_A, batch.position)
+        network.prototypes.accumulate(own, training.config.prototype_epsilon)
     for total in (network.prototypes.sum_LD, network.prototypes.count_L):
         total.copy_(distributed.global_sum(total))
     network.prototypes.start_from_accumulated()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed as dist
@@ -309,6 +309,8 @@ def prepare(
     if world > 1:
         device_ids = [device] if device.type == "cuda" else None
         model = DistributedDataParallel(network, device_ids=device_ids, **_QUIET)
+    if config.optim.compile:
+        model = cast(torch.nn.Module, torch.compile(model))
     optimizer = adamw(network, stage, config.optim)
     return Training(
         config=config,
@@ -363,11 +365,13 @@ def _settle_buckets(training: Training) -> None:
         return
     side = training.config.data.image_size
     images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
-    rows_MD, labels_M, slots_M = training.bank.read() if training.bank is not None else (None, None, None)
+    rows_MD, labels_M, slots_M = None, None, None
+    if training.bank is not None:
+        rows_MD, labels_M, slots_M = training.bank.read(padded=training.padded)
     with autocast(training):
         output = training.model(images, rows_MD)
-    ones = torch.ones_like(output.logits_BL, dtype=torch.int8)
-    training.criterion(output, ones, torch.ones(2, device=training.device), labels_M, slots_M).loss.backward()
+    ones, weight_B = torch.ones_like(output.logits_BL, dtype=torch.int8), torch.ones(2, device=training.device)
+    training.criterion(output, ones, weight_B, labels_M, slots_M, padded=training.padded).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
 

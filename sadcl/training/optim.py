@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
     groups = [{"params": decayed, "weight_decay": optim.weight_decay}]
     if kept:
         groups.append({"params": kept, "weight_decay": 0.0})
-    return AdamW(groups, lr=stage.lr, foreach=True)
+    return AdamW(groups, lr=stage.lr, fused=True)
 
 
 def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:
@@ -34,19 +34,31 @@ def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCy
 
 
 def averaged(network: nn.Module, optim: Optim) -> AveragedModel | None:
-    """Exponential moving average of weights and BatchNorm statistics; None where the decay is 0."""
-    if optim.ema_decay == 0:
-        return None
+    """A copy for the exponential moving average of weights and BatchNorm statistics; None where the decay is 0."""
+    return AveragedModel(network, use_buffers=True) if optim.ema_decay else None
 
-    @torch.no_grad()
-    def average(means: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-        if not torch.is_floating_point(means[0]):
-            for mean, value in zip(means, values, strict=True):
-                mean.copy_(value)
-            return
-        decay = optim.ema_decay
-        if optim.ema_warmup:
-            decay = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(means), list(values), 1 - decay)
 
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+@torch.no_grad()
+def average(ema: AveragedModel, network: nn.Module, optim: Optim, step: int) -> None:
+    """Take one step's weights into the average; the first ones whole.
+
+    In place of ``AveragedModel.update_parameters``, which copies its count to the device and back at each step, and groups
+    all tensors anew.
+
+    Args:
+        step: steps that are averaged already.
+    """
+    decay = optim.ema_decay if step else 0.0
+    if optim.ema_warmup and step:
+        decay = min(decay, (1 + step) / (10 + step))
+    own, given = (chain(module.parameters(), module.buffers()) for module in (ema.module, network))
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for mean, value in zip(own, given, strict=True):
+        for tensors, tensor in zip(by_type.setdefault(mean.dtype, ([], [])), (mean, value), strict=True):
+            tensors.append(tensor)
+    for dtype, (means, values) in by_type.items():
+        if dtype.is_floating_point:
+            torch._foreach_lerp_(means, values, 1 - decay)
+        else:
+            torch._foreach_copy_(means, values)
+    ema.n_averaged += 1

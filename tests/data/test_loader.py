@@ -68,6 +68,8 @@ def test_shares_put_together_are_the_global_batch(small_scenes, world):
         sizes = [int(s.weight.sum()) for s in shares]
         assert max(sizes) - min(sizes) <= 1
         for share in shares:
+            positive = (share.weight > 0)[:, None] & (share.targets == 1)
+            assert torch.equal(share.place, positive.flatten().nonzero()[:, 0])
             if (share.weight == 1).all():
                 assert torch.equal(batch.index[share.position : share.position + len(share.index)], share.index)
             else:
