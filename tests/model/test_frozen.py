@@ -50,14 +50,16 @@ def network(checkpointing, **changes):
 
 
 def passed(net, steps=1):
-    """Gradients, and the bytes that were kept for the backward pass."""
-    kept = {}
+    """Gradients, and the bytes beside the weights that were kept for the backward pass."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in net.state_dict().values()}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     for step in range(steps):
+        kept = {}
         torch.manual_seed(step)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             logits = net(torch.randn(4, 3, 64, 64)).logits_BL
@@ -77,7 +79,7 @@ def test_checkpointing_keeps_gradients_and_statistics_and_saves_memory(changes):
         assert torch.equal(tensor, again.state_dict()[name]), name
     counts = [int(t) for n, t in again.state_dict().items() if n.endswith("num_batches_tracked")]
     assert set(counts) == (set() if "model.freeze_batchnorm" in changes else {3})
-    assert found[1] < 0.6 * wanted[1]
+    assert found[1] < 0.8 * wanted[1]
 
 
 def test_a_copy_of_a_checkpointed_network_computes_with_its_own_weights():
