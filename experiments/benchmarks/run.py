@@ -65,7 +65,10 @@ def chosen(only: str | None) -> list[str]:
 def measured(name: str, options: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:
     """Rows of a benchmark, and what they were measured on."""
     module = importlib.import_module(name)
-    rows = module.benchmark(**options) if hasattr(module, "benchmark") else [Row(**each) for each in module.measure()]
+    if hasattr(module, "benchmark"):
+        rows = module.benchmark(**options)
+    else:
+        rows = [Row(**each) for each in module.measure(**({"repeats": 1} if options["quick"] else {}))]
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
