@@ -21,7 +21,6 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rows import Row, show
@@ -107,9 +106,6 @@ def main() -> None:
     failed = []
     for at, name in enumerate(names, 1):
         what, began = f"{at} of {len(names)}: {name}", time.monotonic()
-        if not Path(__file__).with_name(f"{name}.py").exists():
-            console.print(f"{what} skipped: there is no {name}.py", highlight=False)
-            continue
         console.print(f"{what} ...", highlight=False)
         try:
             own = {"data_root": options.data_root} if name == "input" else {}
