@@ -14,6 +14,7 @@ from sadcl.errors import TrialFailed, UserError
 from sadcl.ray_backend import observe, trainer
 from sadcl.ray_backend.attendance import Attendance
 from sadcl.training.pulse import Pulse, standing
+from tests.conftest import ROOT
 
 WATCHED = """
 import functools, json, os, re, signal, sys, time, urllib.request
@@ -111,7 +112,7 @@ WANTED = [
 def test_what_a_real_cluster_shows_of_a_trial_whose_workers_stop_in_turn(command, tmp_path):
     """Metrics of both trials at the node's port, the ranks of a step that hangs, and the run in the dashboard's Train tab."""
     (tmp_path / "watched.py").write_text(WATCHED.replace("WANTED", repr(WANTED)))
-    options = {"RAY_metrics_report_interval_ms": "1000", "SADCL_HANG_SECONDS": "12"}
+    options = {"RAY_metrics_report_interval_ms": "1000", "SADCL_HANG_SECONDS": "12", "PYTHONPATH": str(ROOT)}
     done = command("python", "watched.py", timeout=580, **options)
     found = json.loads(done.stdout.rpartition("RESULT")[2])
     last = {name: max(values) for name, values in found["said"].items()}
