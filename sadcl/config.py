@@ -205,8 +205,8 @@ class Optim(_Frozen):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """``fp64`` is for comparing runs: what differs then is not rounding."""
     compile: bool = False
-    """Train through ``torch.compile``: faster on a GPU after minutes of compiling, equal up to rounding. Not part of the
-    digest."""
+    """Train through ``torch.compile``: faster on a GPU after minutes of compiling. Equal up to rounding with dropout 0;
+    other dropout is drawn in another order. Not part of the digest."""
 
     @model_validator(mode="after")
     def _averaged(self) -> Optim:

@@ -173,14 +173,19 @@ def disk_limit(root: str, given: float | None) -> float | None:
     return most if given is None else min(most, given * 1e9)
 
 
-def check_room(config: Config, labels: int, root: str) -> None:
+def check_room(config: Config, labels: int, root: str, folder: str) -> None:
     """Find out whether one run's checkpoints fit.
+
+    Args:
+        folder: of the run, with what it has already.
 
     Raises:
         UserError: where they do not.
     """
     kept, state = sizing.checkpoint_bytes(config, labels)
-    needed, free = kept + 2 * state, storage_of.free_bytes(root)  # a state is written beside the one before
+    stages = bool(config.stage1.epochs) + bool(config.stage2.epochs)
+    whole = kept * stages + 2 * state  # a state is written beside the one before
+    needed, free = max(whole - sum(storage_of.sizes(folder).values()), state), storage_of.free_bytes(root)
     if free is not None and free < needed:
         raise UserError(
             f"{in_bytes(free)} are free in {root!r}, but the run's checkpoints take up to {in_bytes(needed)}: make room, or "

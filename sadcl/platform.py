@@ -300,7 +300,7 @@ def train(
             console.print(f"{trial.key} is complete already; nothing is trained again.", highlight=False)
             return row
         store.reopen(where.storage, trial.key)
-    check_room(config, len(images.labels), where.storage)
+    check_room(config, len(images.labels), where.storage, runner.folder(trial, where))
     if scale == "full" and not where.gpus:
         hours, _ = sizing.hours(config, len(images.labels), trial.epochs * len(images.train), where)
         ask(f"There is no GPU: this would take about {in_hours(hours)} on this machine's CPUs.", yes)

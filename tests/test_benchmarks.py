@@ -61,9 +61,21 @@ def test_an_unknown_name_is_an_error_with_the_nearest(tmp_path):
 
 
 def test_every_benchmark_gives_rows(load):
-    for name in load("run").NAMES:
-        path = HERE / f"{name}.py"
-        assert not path.exists() or "def benchmark(" in path.read_text() or "def measure(" in path.read_text()
+    assert {f"{name}.py" for name in (*load("run").NAMES, "run", "rows")} == {path.name for path in HERE.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", ["step", "memory"])
+def test_rows_of_a_benchmark_that_needs_torch_alone(load, monkeypatch, name):
+    run, module = load("run"), load(name)
+    made = {
+        "step": lambda repeats=5: [module.row("a", "GB", [1.0], [2.0])],
+        "memory": lambda repeats=3: [module.row("a", "GB", 1.0, state=0.5, how="computed", reference=2.0, ratio=2.0)],
+    }
+    monkeypatch.setattr(module, "measure", made[name])
+    monkeypatch.setattr(run.importlib, "import_module", lambda _: module)
+    for quick in (False, True):
+        (row,), _ = run.measured(name, {"quick": quick})
+        assert (row.name, row.ours, row.reference, row.ratio, row.limit) == ("a", 1.0, 2.0, 2.0, None)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None)
         bound = limit(setting, operations, moved)
         rows.append(compared(f"time, {setting.name}", "ms", ours, *reference, limit=bound, goal=setting.time_goal))
         if Path("/proc/self/clear_refs").exists():
-            peaks = [[memory(setting, which)] for which in setting.run]
+            peaks = [[memory(setting, which) for _ in range(3)] for which in setting.run]
             goal, most = setting.memory_goal, setting.memory_MB
             rows.append(compared(f"memory, {setting.name}", "MB", *peaks, goal=goal, at_most=most))
     return rows

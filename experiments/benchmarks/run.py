@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +67,9 @@ def measured(name: str, options: dict[str, Any]) -> tuple[list[Row], dict[str, A
     if hasattr(module, "benchmark"):
         rows = module.benchmark(**options)
     else:
-        rows = [Row(**each) for each in module.measure(**({"repeats": 1} if options["quick"] else {}))]
+        found = module.measure(**({"repeats": 1} if options["quick"] else {}))
+        known = [field.name for field in fields(Row)]
+        rows = [Row(**{name: each[name] for name in known if name in each}) for each in found]
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -91,16 +91,17 @@ def searched(name: str, base: Config, trials: int, where: Where, **options: Any)
 
     history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in rows()]
     folder = Path(where.storage)
-    tuner.search(
-        plan,
-        rows(),
-        where,
-        journal=folder / "optuna" / f"{plan.study}.journal",
-        scratch=str(folder / ".ray" / name),
-        concurrent=1,
-        board=board.open_board(search.stopping, history),
-        disk=Disk(where.storage, None),
-    )
+    with study.locked(where.storage, plan.study):
+        tuner.search(
+            plan,
+            rows(),
+            where,
+            journal=folder / "optuna" / f"{plan.study}.journal",
+            scratch=str(folder / ".ray" / name),
+            concurrent=1,
+            board=board.open_board(search.stopping, history),
+            disk=Disk(where.storage, None),
+        )
     storage.delete(storage.join(where.storage, ".ray", name))
     return rows()
 

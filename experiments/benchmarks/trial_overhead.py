@@ -26,7 +26,7 @@ from rich import box
 from rich.table import Table
 from rows import Row, compared
 
-from sadcl import data, recipes, runner
+from sadcl import data, recipes, runner, study
 from sadcl.console import console
 from sadcl.ray_backend import environment
 from sadcl.results import store
@@ -63,7 +63,8 @@ def ours(name: str, trials: int, where: Where, folder: str) -> list[float]:
     runner.execute(stage1, where)
     options: dict[str, Any] = {"journal": Path(folder) / f"{name}.journal", "scratch": f"{folder}/ray", "concurrent": 1}
     began = time.time()
-    tuner.search(plan, [], where, **options, board=board.open_board(stopping), disk=Disk(where.storage, None))
+    with study.locked(where.storage, plan.study):
+        tuner.search(plan, [], where, **options, board=board.open_board(stopping), disk=Disk(where.storage, None))
     rows = [row for row in store.read(where.storage, "trials").to_pylist() if row["study"] == plan.study]
     assert [row["status"] for row in rows if row["phase"] == "search"] == ["complete"] * trials
     return between(began, [(row["ended"].timestamp(), row["seconds"]) for row in rows if row["phase"] == "search"])

@@ -48,7 +48,7 @@ class _Contrast(torch.autograd.Function):
             rows_CP *= inverse_C1
         most = max(CHUNK, BLOCK // max(len(rows_CP), 1))
         chunks = anchors_A.split(most) if len(anchors_A) else ()
-        shown = shown_A.to(rows_CP.dtype)[:, None].split(most) if shown_A is not None else (None,) * len(chunks)
+        shown = shown_A.to(rows_CP.dtype)[:, None].split(most) if shown_A is not None and chunks else (None,) * len(chunks)
         if shown_A is not None:
             apart_C = torch.where(labels_C < len(count_L) - 1, 0.0, -torch.inf).to(rows_CP.dtype)
         sum_LP = rows_CP.new_zeros(len(count_L), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)

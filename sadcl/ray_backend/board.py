@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from sadcl.ray_backend import observe
 from sadcl.ray_backend.attendance import Attendance
-from sadcl.ray_backend.roll import here
+from sadcl.ray_backend.roll import end, here
 from sadcl.search.stopping import Stopping
 
 if TYPE_CHECKING:  # the board's process needs no torch
@@ -79,8 +79,7 @@ def open_board(stopping: Stopping | None = None, history: Sequence[tuple[str, st
 
 def close(board: Board) -> None:
     """End the board's process."""
-    with contextlib.suppress(RayError):
-        ray.kill(board.actor)
+    end(board.actor)
 
 
 def drain(board: Board) -> list[dict[str, Any]]:

@@ -136,7 +136,7 @@ def compare(
 
 
 def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) -> dict[str, Any]:
-    """One trial on two workers or more; gives its row. Arguments are those of :func:`search`.
+    """One trial on a cluster, or on two workers or more; gives its row. Arguments are those of :func:`search`.
 
     Raises:
         UserError: for a trial that the cluster can never place.

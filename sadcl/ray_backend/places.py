@@ -32,13 +32,18 @@ def resources(where: Where) -> dict[str, float]:
 
 
 class Places:
-    """Places for single workers, reserved as soon as there are any, and given back when the block ends.
+    """Groups of places for workers, each reserved as soon as there is all of it, and given back when the block ends.
 
     While they wait, an autoscaler sees that they are wanted.
+
+    Args:
+        where: what a worker takes.
+        count: groups.
+        size: workers of each.
     """
 
-    def __init__(self, where: Where, count: int) -> None:
-        self.groups: list[PlacementGroup] = [placement_group([resources(where)]) for _ in range(count)]
+    def __init__(self, where: Where, count: int, size: int = 1) -> None:
+        self.groups: list[PlacementGroup] = [placement_group([resources(where)] * size) for _ in range(count)]
 
     def __enter__(self) -> Places:
         return self
@@ -48,6 +53,7 @@ class Places:
             remove_placement_group(group)
 
     def ready(self) -> int:
+        """Groups that are reserved."""
         states = [placement_group_table(group).get("state") for group in self.groups]
         return states.count("CREATED")
 
@@ -60,20 +66,18 @@ def workers(where: Where, say: Callable[[str], None]) -> int:
     """
     if not where.up_to:
         if _room(where) < where.workers:
-            with Places(where, where.workers):
+            with Places(where, 1, where.workers):
                 _until(lambda: _room(where) >= where.workers, where, say)
         return where.workers
-    with Places(where, where.up_to) as places:
-        since, ready = time.monotonic(), 0
-
-        def settled() -> bool:
-            nonlocal since, ready
-            if (now := places.ready()) != ready:
-                since, ready = time.monotonic(), now
-            return ready == where.up_to or (ready >= where.workers and time.monotonic() - since > SETTLE)
-
-        _until(settled, where, say)
-    return ready
+    with Places(where, 1, where.workers) as least:
+        _until(lambda: least.ready() == 1, where, say)
+        with Places(where, where.up_to - where.workers) as more:  # not before, or two runs might wait for each other
+            since, ready = time.monotonic(), 0
+            while ready < len(more.groups) and time.monotonic() - since < SETTLE:
+                if (now := more.ready()) != ready:
+                    since, ready = time.monotonic(), now
+                time.sleep(0.2)
+            return where.workers + ready
 
 
 def _room(where: Where) -> int:

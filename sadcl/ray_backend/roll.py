@@ -39,6 +39,12 @@ def here(actor: type) -> Any:
     return remote.options(scheduling_strategy=beside)
 
 
+def end(actor: Any) -> None:
+    """End an actor's process."""
+    with contextlib.suppress(RayError):
+        ray.kill(actor)
+
+
 def open_roll() -> Any:
     return here(_Roll).remote()
 

@@ -38,17 +38,20 @@ def _worker(settings: dict[str, Any]) -> None:
     trial, where, actor = settings["trial"], settings["where"], settings["roll"]
     number = ray.train.get_context().get_world_rank()
     ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
-    storage.settled(where.storage)
-    if runner.finished(trial, where) is not None:
-        return
     try:
-        runner.execute(trial, where, emitter(settings["board"], trial), partial(roll.asked, actor))
+        storage.settled(where.storage)
+        if runner.finished(trial, where) is None:
+            runner.execute(trial, where, emitter(settings["board"], trial), partial(roll.asked, actor))
     except Left:
         return
-    except TrialFailed:
+    except (TrialFailed, OSError) as error:
         actor.fail.remote(number)
         time.sleep(TOGETHER)
-        raise
+        if isinstance(error, TrialFailed):
+            raise
+        failed = TrialFailed(str(error))
+        failed.final = False
+        raise failed from error
 
 
 def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, say:
     try:
         return _attempted(trial, where, scratch, board, say, actor)
     finally:
-        ray.kill(actor)
+        roll.end(actor)
 
 
 def _attempted(

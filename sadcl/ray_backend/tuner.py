@@ -106,7 +106,8 @@ def search(
     for params in searcher.settings:
         trial = plan.try_out(params)
         if runner.finished(trial, where) is None:
-            runner.fail(trial, where, jobs.lost("it was killed, or the machine ran out of memory"))
+            reasons = "it was killed, its node was taken away or lost its storage, or the machine ran out of memory"
+            runner.fail(trial, where, jobs.lost(reasons))
     if searcher.repeated:  # Optuna has failed trials for settings that were proposed twice; the tables have not
         there = store.read(where.storage, "trials").to_pylist()
         _rebuild(plan, [row for row in there if row["key"] in searcher.tried], where, journal)

@@ -37,6 +37,7 @@ def sql(root: str, query: str, *, memory: str | None = None, progress: cache.Pro
         raise UserError("The query is empty. For example: select arm, avg(val_mAP) from trials group by arm")
     import duckdb
 
+    store.check_root(root)
     used = [name for name in store.tables() if re.search(rf"\b{name}\b", query, re.IGNORECASE)] or store.tables()
     try:
         return files.steady(lambda: _ask(root, query, used, memory, progress))
@@ -52,7 +53,6 @@ def sql(root: str, query: str, *, memory: str | None = None, progress: cache.Pro
 def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progress: cache.Progress | None) -> pa.Table:
     import duckdb
 
-    store.check_root(root)
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
         config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": scratch,

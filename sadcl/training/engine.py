@@ -32,6 +32,10 @@ class Diverged(RuntimeError):
     """A loss that is not finite: the trial has failed, the study goes on."""
 
 
+LOOK = 10
+"""Steps from one at which the host waits for a GPU to the next."""
+
+
 @dataclass
 class Training:
     """Everything of one stage that changes from step to step."""
@@ -40,7 +44,7 @@ class Training:
     stage: int
     network: SADCL | Pooled
     model: nn.Module
-    """The network, or DDP around it."""
+    """The network, or what is around it: DDP, torch.compile."""
     criterion: Criterion
     optimizer: AdamW
     schedule: OneCycleLR
@@ -147,13 +151,15 @@ def autocast(training: Training) -> torch.autocast:
 def check_finite(training: Training, values: dict[str, Tensor]) -> None:
     """Stop before the optimiser spoils the weights; on a GPU only every tenth step, because looking waits for it.
 
-    All steps are looked at before anything is evaluated or saved.
+    All steps are looked at before anything is evaluated or saved. Where it waits, the bank's rows are counted too.
     """
-    if training.device.type != "cpu" and training.step % 10:
+    if training.device.type != "cpu" and training.step % LOOK:
         return
     if not bool(torch.isfinite(values["loss"])):
         terms = ", ".join(f"{name} = {float(v):.4g}" for name, v in values.items() if name.startswith("loss"))
         raise Diverged(f"The loss is not finite in stage {training.stage}, step {training.step + 1}: {terms}.")
+    if training.bank is not None and training.padded:
+        training.bank.fill()
 
 
 @torch.no_grad()

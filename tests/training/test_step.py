@@ -85,10 +85,10 @@ def test_what_waits_is_found(monkeypatch):
     training, looked, unlooked = prepared(), batch(0), batch(1, looked=False)
     with Waits() as waits:
         engine.train_step(training, looked)
-    assert waits.found == ["_local_scalar_dense"]  # whether the loss is finite
+    assert waits.found == ["_local_scalar_dense"] * 2  # whether the loss is finite, and how many rows the bank has
     with Waits() as waits:
         engine.train_step(training, unlooked)
-    assert sorted(waits.found) == ["_local_scalar_dense", "nonzero"]
+    assert sorted(waits.found) == ["_local_scalar_dense", "_local_scalar_dense", "nonzero"]
     with Waits() as waits:
         torch.ones(2)[torch.tensor([True, False])]
     assert waits.found == ["index"]
@@ -100,10 +100,14 @@ def test_on_a_gpu_only_every_tenth_step_is_looked_at(step):
     training.device, training.step = torch.device("cuda"), step
     with Waits() as waits:
         engine.check_finite(training, {"loss": torch.tensor(1.0)})
-    assert len(waits.found) == (step % 10 == 0)
+    assert len(waits.found) == 2 * (step % 10 == 0)
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:-1], ids=name_of)
+NO_ANCHOR = [{"bank.policy": "none"}, {"loss.anchors": "batch"}]
+"""With which a batch without labels has none."""
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS[:-1], *NO_ANCHOR], ids=name_of)
 def test_padded_rows_change_nothing(settings, monkeypatch):
     runs = []
     for padded in (False, True):
@@ -112,6 +116,8 @@ def test_padded_rows_change_nothing(settings, monkeypatch):
         terms = []
         for step in range(6):
             share = batch(step)
+            if step == 4:
+                share = share._replace(targets=torch.zeros_like(share.targets), place=torch.zeros(0, dtype=torch.int64))
             values = engine.train_step(training, share._replace(images=share.images.double()))
             terms.append({name: value.tolist() for name, value in values.items()})
         runs.append((terms, training))
