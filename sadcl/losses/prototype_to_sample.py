@@ -6,7 +6,6 @@ A activated rows of this worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ class _Similarity(torch.autograd.Function):
     """Scaled (cosine) similarity of every embedding to its label's prototype, and the embeddings at some places.
 
     Both leave in one function because both reach all of the embeddings: their gradient is written once, and no other tensor
-    of that size is made. A few images at a time stay in a CPU's cache.
+    of that size is made.
     """
 
     @staticmethod
@@ -30,14 +29,11 @@ class _Similarity(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         inverse_BL, inverse_L = embeddings_BLP.new_ones(embeddings_BLP.shape[:2]), prototypes_LP.new_ones(len(prototypes_LP))
         if normalize:
+            inverse_BL = inverse(torch.linalg.vector_norm(embeddings_BLP, dim=2))
             inverse_L = inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
         unit_LP = prototypes_LP * inverse_L[:, None]
-        similarity_BL = torch.empty_like(inverse_BL)
-        for some in _some(embeddings_BLP):
-            torch.sum(embeddings_BLP[some] * unit_LP, 2, out=similarity_BL[some])
-            if normalize:
-                inverse_BL[some] = inverse(torch.linalg.vector_norm(embeddings_BLP[some], dim=2))
-        similarity_BL *= inverse_BL * scale
+        product_LB = torch.bmm(embeddings_BLP.transpose(0, 1), unit_LP[:, :, None])[..., 0]
+        similarity_BL = product_LB.t() * inverse_BL * scale
         ctx.save_for_backward(embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A)
         ctx.scale, ctx.normalize = scale, normalize
         return similarity_BL, embeddings_BLP.flatten(0, 1).index_select(0, place_A)
@@ -46,16 +42,14 @@ class _Similarity(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A = ctx.saved_tensors
-        cross_BL1 = (gradients[0] * inverse_BL * ctx.scale)[..., None]
+        cross_BL = gradients[0] * inverse_BL * ctx.scale
         along_BL = -gradients[0] * similarity_BL * ctx.normalize
-        own_BL1 = (along_BL * inverse_BL**2)[..., None]
         to_embeddings = torch.empty_like(embeddings_BLP, memory_format=torch.contiguous_format)
-        to_prototypes = along_BL.sum(0)[:, None] * unit_LP
-        for some in _some(embeddings_BLP):
-            torch.mul(embeddings_BLP[some], own_BL1[some], out=to_embeddings[some])
-            to_embeddings[some].addcmul_(cross_BL1[some], unit_LP)
-            to_prototypes += (cross_BL1[some] * embeddings_BLP[some]).sum(0)
+        torch.mul(embeddings_BLP, (along_BL * inverse_BL**2)[..., None], out=to_embeddings)
+        to_embeddings.addcmul_(cross_BL[..., None], unit_LP)
         to_embeddings.flatten(0, 1).index_add_(0, place_A, gradients[1])
+        to_prototypes = along_BL.sum(0)[:, None] * unit_LP
+        to_prototypes += torch.bmm(cross_BL.t()[:, None], embeddings_BLP.transpose(0, 1))[:, 0]
         wanted = ctx.needs_input_grad
         return (
             to_embeddings if wanted[0] else None,
@@ -64,11 +58,6 @@ class _Similarity(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _some(embeddings_BLP: Tensor) -> Iterator[slice]:
-    images = 1 if embeddings_BLP.device.type == "cpu" else 16
-    return (slice(start, start + images) for start in range(0, len(embeddings_BLP), images))
 
 
 def similarities(
@@ -82,9 +71,10 @@ def similarities(
         place_A: indices into the embeddings' first two axes, flattened.
     """
     dtype = torch.float64 if embeddings_BLP.dtype == torch.float64 else torch.float32
-    similarity_BL, rows_AP = _Similarity.apply(
-        embeddings_BLP.to(dtype), prototypes_LP.to(dtype), place_A, 1 / temperature, normalize
-    )
+    with torch.autocast(embeddings_BLP.device.type, enabled=False):
+        similarity_BL, rows_AP = _Similarity.apply(
+            embeddings_BLP.to(dtype), prototypes_LP.to(dtype), place_A, 1 / temperature, normalize
+        )
     return similarity_BL, rows_AP
 
 
