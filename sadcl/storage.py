@@ -22,8 +22,6 @@ PATIENCE = 60.0
 """Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that is full, or a user's share of it."""
-AWAY = (errno.EIO, errno.EROFS, errno.ESTALE)
-"""What a disk says that fails, or is not there at present."""
 _FINAL = {*FULL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 T = TypeVar("T")
