@@ -129,6 +129,13 @@ def test_asking_the_tables_loads_neither_torch_nor_ray(code):
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
+def test_help_loads_no_arrow_either():
+    code = "from sadcl.cli import main; import sys; sys.argv = ['sadcl', '--help']\ntry: main()\nfinally: print(set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Usage" in done.stdout
+    assert "'pyarrow'" not in done.stdout
+
+
 def test_at_most_fifteen_public_names_all_there():
     assert len(sadcl.__all__) <= 15
     for name in sadcl.__all__:
