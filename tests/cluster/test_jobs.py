@@ -200,10 +200,15 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
     # no secret is in what was written or said
     shown = shell("sadcl", "results", "show", key, "--storage", root, env=local.env | {"PYTHONPATH": str(local.checkout)})
     assert shown.returncode == 0, shown.stderr
+    study = next(row["study"] for row in rows(root))
+    words = ("sadcl", "results", "report", study, "-o", root / "report.html", "--storage", root)
+    reported = shell(*words, env=local.env | {"PYTHONPATH": str(local.checkout)})
+    assert reported.returncode == 0, reported.stderr
     written = {str(p): p.read_bytes() for base in (root, local.folder) for p in base.rglob("*") if p.is_file()}
     written |= {"show": shown.stdout.encode(), "start": local.text.encode()}
     assert any(path.endswith(".parquet") for path in written)
     assert any("/logs/" in path for path in written)
+    assert any(path.endswith("report.html") for path in written)
     for secret in (local.token, SECRET):
         assert [path for path, content in written.items() if secret.encode() in content] == (
             [local.said["RAY_AUTH_TOKEN_PATH"]] if secret == local.token else []
