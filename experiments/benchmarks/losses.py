@@ -23,14 +23,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rows import Row, bandwidth, compared, matmul_rate, show
+from rows import REFS, Row, bandwidth, compared, matmul_rate, resident, show
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -150,13 +148,10 @@ def growth(setting: Setting, which: str, threads: int) -> float:
     contrasts = Contrasts(setting, which)
     Contrasts(SMALL, which).run()
 
-    def status(field: str) -> int:
-        return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
-
-    base = status("VmRSS") + sum(leaf.nbytes for leaf in contrasts.leaves)
-    Path("/proc/self/clear_refs").write_text("5")
+    base = resident("VmRSS") + sum(leaf.nbytes for leaf in contrasts.leaves)
+    REFS.write_text("5")
     contrasts.run()
-    return (status("VmHWM") - base) / 1e6
+    return (resident("VmHWM") - base) / 1e6
 
 
 def memory(setting: Setting, which: str) -> float:
@@ -192,7 +187,7 @@ def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None)
         ours, *reference = zip(*times(setting, repeats), strict=True)
         bound = limit(setting, operations, moved)
         rows.append(compared(f"time, {setting.name}", "ms", ours, *reference, limit=bound, goal=setting.time_goal))
-        if Path("/proc/self/clear_refs").exists():
+        if REFS.exists():
             peaks = [[memory(setting, which) for _ in range(3)] for which in setting.run]
             goal, most = setting.memory_goal, setting.memory_MB
             rows.append(compared(f"memory, {setting.name}", "MB", *peaks, goal=goal, at_most=most))

@@ -22,7 +22,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import re
 import statistics
 import time
 import warnings
@@ -30,11 +29,11 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from rows import REFS, Row, printed, resident, taken
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -186,18 +185,15 @@ def on_cpu(changes: dict[str, Any], threads: int) -> tuple[float, float]:
     del training, batch
     gc.collect()
 
-    def status(field: str) -> int:
-        return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
-
-    before = status("VmRSS")
+    before = resident("VmRSS")
     training, batch = prepared(small, "coco14", torch.device("cpu"))
     took = []
     for _ in range(3):
-        Path("/proc/self/clear_refs").write_text("5")
+        REFS.write_text("5")
         began = time.process_time()
         engine.train_step(training, batch)
         took.append(time.process_time() - began)
-    return float(status("VmHWM") - before), min(took)
+    return float(resident("VmHWM") - before), min(took)
 
 
 def fresh(changes: dict[str, Any]) -> tuple[float, float]:
@@ -225,7 +221,7 @@ def measure(repeats: int = 3, threads: int | None = None) -> list[dict[str, Any]
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
     torch.set_num_threads(threads or torch.get_num_threads())
     rows: list[dict[str, Any]] = []
-    if Path("/proc/self/clear_refs").exists():
+    if REFS.exists():
         rows += checked(repeats)
     figures = iter(computed([(recipe, changes) for recipe in LABELS for changes in SETTINGS.values()]))
     for recipe in LABELS:
@@ -244,6 +240,11 @@ def measure(repeats: int = 3, threads: int | None = None) -> list[dict[str, Any]
                 rows.append(row(what, "GB", peak / 1e9, state=state / 1e9, how="measured", **beside(peaks, name, peak)))
                 rows.append(row(f"{what}: a step", "ms", 1e3 * took, how="measured"))
     return rows
+
+
+def benchmark(quick: bool = False) -> list[Row]:
+    """The same for the table of all benchmarks; ``quick`` measures each process once."""
+    return taken(measure(repeats=1) if quick else measure())
 
 
 def beside(peaks: dict[str, float], name: str, peak: float) -> dict[str, float]:
@@ -283,17 +284,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         ratio = "" if each["ratio"] is None else f"{each['ratio']:.2f}x"
         ratio += "" if each["low"] is None else f" ({each['low']:.2f}..{each['high']:.2f})"
         lines.append((each["name"], *amounts, ratio, each["how"]))
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print("\n".join("  ".join(line) for line in lines))
-        return
-    table = Table(*lines[0], box=box.SIMPLE_HEAD)
-    for line in lines[1:]:
-        table.add_row(*line)
-    Console(width=None if Console().is_terminal else 170).print(table)
+    printed(lines, 170)
 
 
 if __name__ == "__main__":

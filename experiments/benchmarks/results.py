@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rows import Row, compared, show
+from rows import Row, compared, seconds, show
 
 from sadcl import recipes, results
 from sadcl.console import bar, console
@@ -168,12 +168,6 @@ def ask_folders(root: Path) -> dict[str, Any]:
             epochs[line["training_iteration"]].append(line["val_mAP"])
     means = {arm: sum(v) / len(v) for arm, v in arms.items()}, {e: sum(v) / len(v) for e, v in epochs.items()}
     return {"top": sorted(best, reverse=True)[:10], "means": means}
-
-
-def seconds(ask: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    ask()
-    return time.perf_counter() - began
 
 
 def writing(root: Path) -> tuple[float, float]:

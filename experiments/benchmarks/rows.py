@@ -1,16 +1,17 @@
-"""What the benchmarks have in common: a row of their table, and what this machine can do at most."""
+"""What the benchmarks have in common: a row of their table, what this machine can do at most, clocks and memory marks."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from sadcl.console import console
+REFS = Path("/proc/self/clear_refs")
+"""There on Linux alone."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,18 @@ def compared(
     )
 
 
+def taken(found: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows of what has a row's columns, and maybe others."""
+    known = [field.name for field in fields(Row)]
+    return [Row(**{name: each[name] for name in known if name in each}) for each in found]
+
+
 def show(rows: Sequence[Row], title: str = "") -> None:
+    from rich import box
+    from rich.table import Table
+
+    from sadcl.console import console
+
     table = Table(
         "what", "ours", "reference", "ratio (range)", "limit", "share", "goal", "", box=box.SIMPLE_HEAD, title=title
     )
@@ -97,19 +109,43 @@ def show(rows: Sequence[Row], title: str = "") -> None:
     console.print(table)
 
 
+def printed(lines: Sequence[Sequence[str]], width: int) -> None:
+    """A table, the first line its head; plain where there is nothing but PyTorch.
+
+    Args:
+        width: in characters, where there is no terminal.
+    """
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        print("\n".join("  ".join(line) for line in lines))
+        return
+    table = Table(*lines[0], box=box.SIMPLE_HEAD)
+    for line in lines[1:]:
+        table.add_row(*line)
+    Console(width=None if Console().is_terminal else width).print(table)
+
+
 def _quantity(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
-def matmul_rate(side: int = 1024, repeats: int = 9) -> float:
-    """Floating-point operations a second of a product of square float32 matrices, the best of several; torch's threads."""
+def matmul_rate(side: int = 1024, repeats: int = 9, device: Any = "cpu", dtype: Any = None) -> float:
+    """Floating-point operations a second of a product of square matrices, the best of several; torch's threads.
+
+    Args:
+        dtype: None is float32.
+    """
     import torch
 
-    a, b = torch.randn(2, side, side)
-    out = torch.empty(side, side)
-    return 2 * side**3 / min(_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(repeats))
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    out = torch.empty_like(a)
+    wait = torch.get_device_module(device).synchronize
+    return 2 * side**3 / min(seconds(lambda: torch.mm(a, b, out=out), wait=wait) for _ in range(repeats))
 
 
 def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
@@ -117,10 +153,19 @@ def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
     import torch
 
     source, target = torch.zeros(count, dtype=torch.uint8), torch.ones(count, dtype=torch.uint8)
-    return 2 * count / min(_seconds(lambda: target.copy_(source)) for _ in range(repeats))
+    return 2 * count / min(seconds(lambda: target.copy_(source)) for _ in range(repeats))
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], runs: int = 1, wait: Callable[[], object] = lambda: None) -> float:
+    """Of a run, from when ``wait`` has come back to when it has again."""
+    wait()
     began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    for _ in range(runs):
+        work()
+    wait()
+    return (time.perf_counter() - began) / runs
+
+
+def resident(field: str) -> int:
+    """Bytes of this process by the kernel: ``VmRSS`` now, or ``VmHWM`` the most since :data:`REFS` was written ``5``."""
+    return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])

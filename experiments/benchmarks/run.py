@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,12 +64,7 @@ def chosen(only: str | None) -> list[str]:
 def measured(name: str, options: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:
     """Rows of a benchmark, and what they were measured on."""
     module = importlib.import_module(name)
-    if hasattr(module, "benchmark"):
-        rows = module.benchmark(**options)
-    else:
-        found = module.measure(**({"repeats": 1} if options["quick"] else {}))
-        known = [field.name for field in fields(Row)]
-        rows = [Row(**{name: each[name] for name in known if name in each}) for each in found]
+    rows = module.benchmark(**options)
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -25,8 +25,7 @@ import contextlib
 import math
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ import torch
 from rich import box
 from rich.table import Table
 from rows import Row
-from synchronisation import BASE, LABELS, batch, prepared
+from synchronisation import BASE, LABELS, batch, prepared, until_slowest
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -272,17 +271,6 @@ def apart() -> Iterator[None]:
         yield
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Until the slowest worker is done."""
-    if distributed.world_size() > 1:
-        dist.barrier()
-    began = time.perf_counter()
-    work()
-    if distributed.world_size() > 1:
-        dist.barrier()
-    return time.perf_counter() - began
-
-
 MANY = 20
 """Small reductions that are timed together."""
 
@@ -303,12 +291,12 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
     times: dict[str, list[float]] = {"alone": [], "together": [], "nothing": [], "megabytes": []}
     small, large = torch.zeros(1), torch.zeros(4 << 20)
     for turn in range(steps + 1):
-        found = {"alone": seconds(step_alone), "together": seconds(lambda: engine.train_step(together, share))}
+        found = {"alone": until_slowest(step_alone), "together": until_slowest(lambda: engine.train_step(together, share))}
         if world > 1:
-            meeting = seconds(lambda: None)
+            meeting = until_slowest(lambda: None)
             found |= {
-                "nothing": max(seconds(lambda: [dist.all_reduce(small) for _ in range(MANY)]) - meeting, 0) / MANY,
-                "megabytes": max(seconds(lambda: dist.all_reduce(large)) - meeting, 0),
+                "nothing": max(until_slowest(lambda: [dist.all_reduce(small) for _ in range(MANY)]) - meeting, 0) / MANY,
+                "megabytes": max(until_slowest(lambda: dist.all_reduce(large)) - meeting, 0),
             }
         if turn:  # the first one warms up
             for name, took in found.items():

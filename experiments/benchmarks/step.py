@@ -29,17 +29,16 @@ import copy
 import functools
 import gc
 import multiprocessing
-import re
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+from rows import REFS, Row, matmul_rate, printed, resident, taken
+from rows import seconds as timed
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -195,13 +194,7 @@ def made(kind: str, size: Size, device: torch.device) -> Ours | Released:
 
 
 def seconds(work: Callable[[], object], device: torch.device, runs: int = 1) -> float:
-    wait = torch.get_device_module(device).synchronize
-    wait()
-    began = time.perf_counter()
-    for _ in range(runs):
-        work()
-    wait()
-    return (time.perf_counter() - began) / runs
+    return timed(work, runs, torch.get_device_module(device).synchronize)
 
 
 def flops(step: Ours | Released) -> float:
@@ -213,14 +206,6 @@ def flops(step: Ours | Released) -> float:
     with eager, counter:
         step.run()
     return float(counter.get_total_flops())
-
-
-def matmul_rate(device: torch.device) -> float:
-    """Operations a second of one large product, in the type that the step computes in."""
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
-    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-    out = torch.empty_like(a)
-    return 2 * side**3 / min(seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(7))
 
 
 def outside(step: Ours, runs: int) -> float:
@@ -275,15 +260,12 @@ def cpu_peak(kind: str, size: Size, threads: int) -> float:
         made(warm, Size("test_resnet", 64, 2, 64, False), torch.device("cpu")).run()
     clean()
 
-    def status(field: str) -> int:
-        return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
-
-    before = status("VmRSS")
+    before = resident("VmRSS")
     step = made(kind, size, torch.device("cpu"))
-    Path("/proc/self/clear_refs").write_text("5")
+    REFS.write_text("5")
     for _ in range(2):
         step.run()
-    return float(status("VmHWM") - before)
+    return float(resident("VmHWM") - before)
 
 
 def clean() -> None:
@@ -295,7 +277,7 @@ def clean() -> None:
 def peak(kind: str, size: Size, device: torch.device) -> float | None:
     if device.type == "cuda":
         return gpu_peak(kind, size, device)
-    if not Path("/proc/self/clear_refs").exists():
+    if not REFS.exists():
         return None
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         return fresh.submit(cpu_peak, kind, size, torch.get_num_threads()).result()
@@ -355,7 +337,8 @@ def measure(size: Size | None = None, repeats: int = 5, threads: int | None = No
     full = device.type == "cuda" and size == FULL
     peaks = {kind: peak(kind, size, device) for kind in KINDS}
     steps = {kind: made(kind, size, device) for kind in KINDS}
-    rate, work = matmul_rate(device), {kind: flops(step) for kind, step in steps.items()}
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)  # as the step computes
+    rate, work = matmul_rate(side, 7, device, dtype), {kind: flops(step) for kind, step in steps.items()}
     runs = {kind: max(1, int(0.5 / min(seconds(step.run, device) for _ in range(3)))) for kind, step in steps.items()}
     rounds = [{k: size.images / seconds(s.run, device, runs[k]) for k, s in steps.items()} for _ in range(repeats)]
     speed = {kind: [each[kind] for each in rounds] for kind in KINDS}
@@ -390,6 +373,11 @@ def measure(size: Size | None = None, repeats: int = 5, threads: int | None = No
     return rows
 
 
+def benchmark(quick: bool = False) -> list[Row]:
+    """The same for the table of all benchmarks; ``quick`` is one round."""
+    return taken(measure(repeats=1) if quick else measure())
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     lines = [("what", "ours", "reference", "ratio (median, min..max)", "limit", "share", "goal")]
     for each in rows:
@@ -399,17 +387,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         goal = goal if each["at_most"] is None else f"{each['at_most']:.3g} {each['unit']}"
         share = "" if each["share"] is None else f"{each['share']:.0%}"
         lines.append((each["name"], amount["ours"], amount["reference"], ratio, amount["limit"], share, goal))
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print("\n".join("  ".join(line) for line in lines))
-        return
-    table = Table(*lines[0], box=box.SIMPLE_HEAD)
-    for line in lines[1:]:
-        table.add_row(*line)
-    Console(width=None if Console().is_terminal else 160).print(table)
+    printed(lines, 160)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich import box
 from rich.table import Table
-from rows import Row, compared
+from rows import Row, compared, seconds
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -37,7 +37,7 @@ from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
 from sadcl.model import SADCL
-from sadcl.training import engine, loop
+from sadcl.training import engine, loop, meeting
 
 WORLDS = (1, 2, 4)
 LABELS, IMAGES, SIDE, CARDINALITY = 80, 32, 64, 2.9
@@ -103,14 +103,9 @@ def batch(step: int, count: int = IMAGES) -> Batch:
     return Batch(images[start:stop], targets[start:stop], torch.ones(stop - start), index, start)
 
 
-def milliseconds(training: engine.Training, share: Batch) -> float:
-    if distributed.world_size() > 1:
-        dist.barrier()
-    began = time.perf_counter()
-    engine.train_step(training, share)
-    if distributed.world_size() > 1:
-        dist.barrier()
-    return 1e3 * (time.perf_counter() - began)
+def until_slowest(work: Callable[[], object]) -> float:
+    """Seconds until the slowest worker is done."""
+    return seconds(work, wait=meeting.barrier)
 
 
 def worker(rank: int, world: int, folder: str, steps: int) -> None:
@@ -126,7 +121,8 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
             if name == "larger" and step >= 2:
                 continue  # its bytes are known, and its time is not asked for
             Sent.bytes = 0
-            took = milliseconds(training, batch(step))
+            share = batch(step)
+            took = 1e3 * until_slowest(lambda training=training, share=share: engine.train_step(training, share))  # type: ignore[misc]
             if step >= 2:  # two to warm up
                 times[name].append(took)
             elif step == 1:

@@ -11,9 +11,11 @@ import torch
 @pytest.fixture(scope="module")
 def step():
     path = Path(__file__).parents[2] / "experiments" / "benchmarks" / "step.py"
+    sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("benchmark_step", path)
     sys.modules["benchmark_step"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(path.parent))
     return module
 
 
