@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import signal
 import sys
@@ -21,11 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sadcl.errors import TrialFailed, UserError, tell
+from sadcl.errors import AWAY, FULL, TrialFailed, UserError, tell
 
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
-DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that fails, is not there at present, or is full."""
 _PLAIN_SECONDS = 60
 """Without a terminal an epoch that is under way is mentioned this often."""
 
@@ -59,7 +56,7 @@ def guarded() -> Iterator[None]:
         if stopped or isinstance(error, KeyboardInterrupt):  # libraries make errors of their own of an interruption
             print("\nstopped; nothing is lost: the same command goes on from here.", file=sys.stderr)
             sys.exit(130)
-        if isinstance(error, OSError) and error.errno in DISK:
+        if isinstance(error, OSError) and error.errno in (*FULL, *AWAY):
             error = UserError(f"A disk fails: {error}. Nothing that was saved is lost: the same command goes on from here.")
         if isinstance(error, UserError | TrialFailed):
             sys.exit(tell(error))

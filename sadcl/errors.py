@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that is full, or a user's share of it."""
+AWAY = (errno.EIO, errno.EROFS, errno.ESTALE)
+"""What a disk says that fails, or is not there at present."""
 
 
 class UserError(ValueError):

@@ -14,7 +14,7 @@ import torch
 
 from sadcl import data, distributed, storage
 from sadcl.config import Data
-from sadcl.errors import TrialFailed, UserError
+from sadcl.errors import FULL, TrialFailed, UserError
 from sadcl.results import predictions
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
@@ -277,7 +277,7 @@ def _plain(value: Any) -> Any:
 def _may_pass(error: Exception) -> bool:
     """Whether it says no more than that another worker, a connection or a disk is gone: then the group starts again."""
     if isinstance(error, OSError):
-        return error.errno not in storage.FULL
+        return error.errno not in FULL
     return type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
 
 
@@ -285,7 +285,7 @@ def cause_of(error: BaseException) -> str:
     """One line that says why a trial failed."""
     if isinstance(error, (UserError, TrialFailed)):
         return str(error)
-    if isinstance(error, OSError) and error.errno in storage.FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return (
             f"The storage is full: {error}. Nothing that was saved is lost: make room and give the same command again, for a "
             "study with --retry-failed; it goes on from the last checkpoint."

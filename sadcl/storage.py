@@ -16,12 +16,10 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from sadcl.errors import UserError
+from sadcl.errors import FULL, UserError
 
 PATIENCE = 60.0
 """Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that is full, or a user's share of it."""
 _FINAL = {*FULL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 T = TypeVar("T")
@@ -51,11 +49,8 @@ def settled(root: str) -> None:
         OSError: where it does not come within :data:`PATIENCE` seconds.
     """
 
-    def look() -> None:
-        if isinstance(resolve(root)[0], fs.LocalFileSystem) and not exists(join(root, "studies")):
-            raise OSError(f"{root!r} is not there, or empty: is its disk mounted on this node?")
-
-    patiently(look)
+    if isinstance(resolve(root)[0], fs.LocalFileSystem):
+        _appears(join(root, "studies"), f"{root!r} is not there, or empty: is its disk mounted on this node?")
 
 
 def appears(uri: str) -> None:
@@ -64,10 +59,13 @@ def appears(uri: str) -> None:
     Raises:
         OSError: where it does not come within :data:`PATIENCE` seconds.
     """
+    _appears(uri, f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?")
 
+
+def _appears(uri: str, otherwise: str) -> None:
     def look() -> None:
         if not exists(uri):
-            raise OSError(f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?")
+            raise OSError(otherwise)
 
     patiently(look)
 

@@ -117,7 +117,7 @@ class Lookout(threading.Thread):
 
     Args:
         where: with the number of workers that it runs on now.
-        actor: from :func:`sadcl.ray_backend.roll.open_roll`.
+        actor: from :func:`sadcl.ray_backend.roll.opened`.
     """
 
     def __init__(self, where: Where, actor: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -45,8 +46,14 @@ def end(actor: Any) -> None:
         ray.kill(actor)
 
 
-def open_roll() -> Any:
-    return here(_Roll).remote()
+@contextlib.contextmanager
+def opened() -> Iterator[Any]:
+    """A roll for one attempt of a run."""
+    actor = here(_Roll).remote()
+    try:
+        yield actor
+    finally:
+        end(actor)
 
 
 def asked(roll: Any) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -73,7 +72,8 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
     while (row := runner.finished(trial, where)) is None:
         try:
             size = places.workers(where, say)
-            cause, final = _attempt(trial, replace(where, workers=size), scratch, board, say)
+            with roll.opened() as actor:
+                cause, final = _attempt(trial, replace(where, workers=size), scratch, board, actor)
         except TrialFailed as error:
             cause, final = str(error), True
         before, saved = saved, _saved(trial, where)
@@ -95,18 +95,8 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
     return row
 
 
-def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None]) -> tuple[str, bool]:
+def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, actor: Any) -> tuple[str, bool]:
     """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
-    actor = roll.open_roll()
-    try:
-        return _attempted(trial, where, scratch, board, say, actor)
-    finally:
-        roll.end(actor)
-
-
-def _attempted(
-    trial: Trial, where: Where, scratch: str, board: Board | None, say: Callable[[str], None], actor: Any
-) -> tuple[str, bool]:
     # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ELASTIC_QUEUE if where.up_to else QUEUE)
     limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}

@@ -242,13 +242,13 @@ def opened(uri: str, data: bytes | None = None) -> pq.ParquetFile:
         found = pq.ParquetFile(source, pre_buffer=False)
     except FileNotFoundError:
         raise Vanished from None
-    except _BAD as error:
+    except _UNREADABLE as error:
         raise _as_damage(uri, error) from None
     check(uri, found.schema_arrow)
     return found
 
 
-_BAD = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+_UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
 
 
 def _as_damage(uri: str, error: Exception) -> Exception:
@@ -279,7 +279,7 @@ def read(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
     try:
         there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=there, use_threads=False)
-    except _BAD as error:
+    except _UNREADABLE as error:
         raise _as_damage(uri, error) from None
 
 
@@ -296,7 +296,7 @@ def rows_of(uri: str, key: str) -> pa.Table:
             if found is None or not found.has_min_max or found.min <= key <= found.max:
                 groups.append(i)
         rows = file.read_row_groups(groups, use_threads=False)
-    except _BAD as error:
+    except _UNREADABLE as error:
         raise _as_damage(uri, error) from None
     return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
 

@@ -63,15 +63,18 @@ class Training:
         """Whether the bank is read in sizes known beforehand: where its rows would be waited for, or compiled for anew."""
         return self.device.type != "cpu" or self.config.optim.compile
 
+    def banked(self) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+        """The bank's rows, labels and positions; None where there is no bank."""
+        return self.bank.read(padded=self.padded) if self.bank is not None else (None, None, None)
+
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     """Forward, one globally normalised loss, backward, optimiser, EMA, bank and prototypes; gives the global terms."""
     seed_step(training)
     training.optimizer.zero_grad(set_to_none=True)  # here, so that no gradient lies beside the activations
-    rows_MD, labels_M, slots_M = None, None, None
+    rows_MD, labels_M, slots_M = training.banked()
     if training.bank is not None:
-        rows_MD, labels_M, slots_M = training.bank.read(padded=training.padded)
-        batch = batch if batch.place is not None else batch._replace(place=places(batch))
+        batch = batch._replace(place=places(batch))
     with autocast(training):
         output = training.model(batch.images, rows_MD)
     criterion = training.criterion
@@ -98,7 +101,7 @@ def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch)
     assert isinstance(network, SADCL)
     assert output.features_BLD is not None
     scores_BL = wide(output.logits_BL).sigmoid()
-    place_A = places(batch) if batch.place is None else batch.place
+    place_A = places(batch)
     shared = config.bank.scope == "cluster" and bank.policy != "none"
     own = activated(wide(output.features_BLD), scores_BL, place_A, batch.position if shared else 0)
     settled = config.loss.prototype_weight == 0 or network.prototypes.settled
@@ -128,7 +131,9 @@ def shared_state(training: Training) -> dict[str, Tensor]:
 
 
 def places(batch: Batch) -> Tensor:
-    """Where the targets of real images are 1, flattened."""
+    """Where the targets of real images are 1, flattened; looked for, and waited for, where the loader has not."""
+    if batch.place is not None:
+        return batch.place
     return activated_places(torch.where((batch.weight > 0)[:, None], batch.targets, -1))
 
 
@@ -202,7 +207,7 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     for batch in loader.batches(0):
         output = network(batch.images)
         assert output.features_BLD is not None
-        place_A = places(batch) if batch.place is None else batch.place
+        place_A = places(batch)
         own = activated(wide(output.features_BLD), wide(output.logits_BL).sigmoid(), place_A, batch.position)
         network.prototypes.accumulate(own, training.config.prototype_epsilon)
     for total in (network.prototypes.sum_LD, network.prototypes.count_L):

@@ -365,9 +365,7 @@ def _settle_buckets(training: Training) -> None:
         return
     side = training.config.data.image_size
     images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
-    rows_MD, labels_M, slots_M = None, None, None
-    if training.bank is not None:
-        rows_MD, labels_M, slots_M = training.bank.read(padded=training.padded)
+    rows_MD, labels_M, slots_M = training.banked()
     with autocast(training):
         output = training.model(images, rows_MD)
     ones, weight_B = torch.ones_like(output.logits_BL, dtype=torch.int8), torch.ones(2, device=training.device)
