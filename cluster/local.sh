@@ -42,11 +42,15 @@ The dashboard: http://127.0.0.1:$dashboard (it asks for the token: cat $folder/t
 END
 }
 
-# node ADDRESS NUMBER OPTIONS: starts a node that lives until it is told to end.
+# node ADDRESS NUMBER OPTIONS: starts a node that lives until it is told to end. It shares no folder with the others, as
+# separate hosts do not: they would unpack a job's package over each other.
 node() {
   local address=$1 number=$2
   shift 2
-  setsid ray start --block --disable-usage-stats --node-ip-address="$address" --object-store-memory=100000000 \
+  mkdir -p "$folder/$number/tmp"
+  TMPDIR=$folder/$number/tmp XDG_CACHE_HOME=$folder/$number/cache \
+    setsid ray start --block --disable-usage-stats --node-ip-address="$address" --object-store-memory=100000000 \
+    --temp-dir="$folder/$number/ray" \
     --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=$((port + 2 + number)) "$@" \
     >"$folder/node$number.log" 2>&1 </dev/null &
   echo "$! $(began $! | xargs)" >>"$folder/pids"
@@ -58,14 +62,14 @@ start() {
   (umask 077 && mkdir -p "$folder")
   [ -O "$folder" ] || die "$folder belongs to somebody else: give SADCL_LOCAL=/another/short/folder"
   umask 077
-  rm -rf "$folder/ray" "$folder/pids"
+  rm -rf "$folder"/[0-2] "$folder/pids"
   [ -s "$folder/token" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token"
 
   unset RAY_ADDRESS RAY_AUTH_TOKEN
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token"
   export RAY_JOB_STOP_WAIT_TIME_S=60 # `ray job stop` kills after three seconds otherwise, in the middle of a write
   trap failed ERR INT TERM
-  node "$head" 0 --head --port="$port" --num-cpus=0 --num-gpus=0 --ray-client-server-port=$((port + 5)) --temp-dir="$folder/ray" \
+  node "$head" 0 --head --port="$port" --num-cpus=0 --num-gpus=0 --ray-client-server-port=$((port + 5)) \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
   wait_for 1
   for number in 1 2; do # one after the other: Ray gives up a node that takes half a minute
@@ -123,7 +127,7 @@ stop() {
     sleep 0.1
   done
   for pid in $(running); do kill -KILL -- "-$pid" 2>/dev/null || true; done
-  rm -rf "$folder/ray" "$folder/pids"
+  rm -rf "$folder"/[0-2] "$folder/pids"
   echo "It is stopped; what jobs have written stays."
 }
 

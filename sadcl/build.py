@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sadcl import storage
 from sadcl.config import Augmentation, Config
 from sadcl.criterion import Criterion
 from sadcl.data.base import ImageSet
@@ -40,7 +41,7 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
             image_size=config.data.image_size,
             feature=spec.feature,
             pretrained=pretrained and spec.pretrained,
-            weights=spec.weights if pretrained else None,
+            weights=str(storage.local(spec.weights)) if pretrained and spec.weights is not None else None,
             frozen=spec.frozen,
             freeze_batchnorm=spec.freeze_batchnorm,
             checkpointing=spec.checkpointing,

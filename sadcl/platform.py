@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from sadcl import build, data, runner, sizing, study
+from sadcl import storage as storage_of
 from sadcl.config import Config
 from sadcl.console import Watch, console, shout, show_table
 from sadcl.errors import UserError
@@ -39,6 +40,7 @@ from sadcl.winners import winner
 Study = Search | Ablation
 
 
+@storage_of.away_from_start_folder()
 def run(
     study: Study | Sequence[Search],
     *,
@@ -249,6 +251,7 @@ def _told(table: Any, sentences: list[str], name: str, options: Options) -> pa.T
     return store.read(options.storage, "trials").filter(pa.compute.field("study") == name)
 
 
+@storage_of.away_from_start_folder()
 def train(
     config: Config,
     *,

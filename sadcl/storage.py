@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -91,6 +92,61 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
         raise UserError(f"The storage {text!r} cannot be opened: {error}. Use a folder, s3://... or gs://...") from None
 
 
+_started_in: Path | None = None
+"""The folder that this process was started in, once it has left it."""
+
+
+def leave_start_folder() -> None:
+    """Stop depending on the folder that this process was started in: Ray unpacks a job's package anew, others clean up.
+
+    The process then stands in ``/``, which nobody replaces. A relative path that is given to :func:`local` still means one
+    below the folder of the start, and so does an empty entry of ``sys.path``.
+    """
+    global _started_in
+    if _started_in is None:
+        try:
+            _started_in = Path.cwd()
+        except OSError:  # it is gone already; the shell that started this process wrote down where it was
+            _started_in = Path(os.environ.get("PWD", "/"))
+        sys.path[:] = [entry or str(_started_in) for entry in sys.path]
+        os.chdir("/")
+
+
+@contextlib.contextmanager
+def away_from_start_folder() -> Iterator[None]:
+    """As :func:`leave_start_folder`, for as long as the block runs."""
+    global _started_in
+    if _started_in is not None:
+        yield
+        return
+    empty = [i for i, entry in enumerate(sys.path) if not entry]
+    leave_start_folder()
+    here = str(_started_in)
+    try:
+        yield
+    finally:
+        _started_in = None
+        for i in empty:
+            if sys.path[i : i + 1] == [here]:
+                sys.path[i] = ""
+        with contextlib.suppress(OSError):  # it is gone
+            os.chdir(here)
+
+
+@contextlib.contextmanager
+def back_in_start_folder() -> Iterator[None]:
+    """Back in the folder that was left, where it is still there, for as long as the block runs."""
+    if _started_in is None:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        os.chdir(_started_in)
+    try:
+        yield
+    finally:
+        os.chdir("/")
+
+
 def local(path: str | os.PathLike[str]) -> Path:
     """The absolute path, links as they are: on another machine they may lead elsewhere.
 
@@ -98,7 +154,7 @@ def local(path: str | os.PathLike[str]) -> Path:
         UserError: for the home folder of a user who has none.
     """
     try:
-        return Path(path).expanduser().absolute()
+        return (_started_in or Path()).joinpath(Path(path).expanduser()).absolute()
     except RuntimeError:
         raise UserError(f"{os.fspath(path)!r} is in a home folder that this machine does not know.") from None
 

@@ -32,7 +32,7 @@ MAY = {
     "data": {"config", "storage", "errors", "distributed"},
     "recipes": {"config", "errors"},
     "search": {"config", "winners", "errors"},
-    "build": BUILD,
+    "build": BUILD | {"storage"},
     "training": BUILD | {"build", "storage"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "figures": {"build", "model", "data", "inference", "results", "storage", "errors"},

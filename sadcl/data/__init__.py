@@ -125,7 +125,7 @@ def listed(config: Data, root: str | Path | None = None, *, progress: Progress |
             train=config.scene_train,
             test=config.scene_test,
             progress=progress,
-        ).absolute()
+        )
         reading = config.model_copy(update={"name": "coco17"})
     else:
         assert root is not None

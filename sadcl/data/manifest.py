@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from sadcl import storage
 from sadcl.data.base import ImageSet, digest_of
 
 VERSION = "2"
@@ -34,7 +35,7 @@ def cache() -> Path:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:  # a container's user without a home
         return Path(tempfile.gettempdir()) / f"sadcl-{os.getuid()}"
-    return Path(home).absolute() / "sadcl"
+    return storage.local(home) / "sadcl"
 
 
 def cached(key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None) -> list[ImageSet]:

@@ -13,8 +13,13 @@ from typing import Any
 
 import ray
 
+from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend import preflight
+from sadcl.results.provenance import provenance
+
+LEAVE = "sadcl.storage.leave_start_folder"
+"""What every process of a job begins with: its folder is a package that Ray has unpacked, and may unpack anew."""
 
 
 @contextlib.contextmanager
@@ -29,15 +34,19 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
     """
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    provenance()  # reads the package's sources, before anything can replace them
     try:
         if address is None:
-            ray.init(
-                address="local", include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **quiet
-            )
+            with storage.back_in_start_folder():  # Ray gives its workers the path of modules that lie there
+                ray.init(
+                    address="local", include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **quiet
+                )
         else:
+            hook: dict[str, Any] = {"runtime_env": {"worker_process_setup_hook": LEAVE}} if preflight.in_ray_job() else {}
             try:
                 _knock(address)
-                ray.init(address=address, **quiet)
+                with storage.back_in_start_folder():
+                    ray.init(address=address, **quiet, **hook)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(

@@ -17,6 +17,7 @@ def prepare(address: str | None) -> str | None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the program, whose tables are whole at any time
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the tables are ours
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # where a process stands is settled by sadcl.storage.leave_start_folder
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and what people see is ours
     os.environ.setdefault("RAY_task_oom_retries", "4")  # as often as what is lost otherwise; Ray's own default is for ever
     os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")

@@ -27,6 +27,7 @@ def lost(reason: str) -> str:
     return f"its process was lost {LOST + 1} times: {reason}"
 
 
+@storage.away_from_start_folder()
 def run(trial: Trial, where: Where, scratch: str, board: Board | None, after: Any = None) -> dict[str, Any]:
     """A trial, and before it the stage 1 that it starts from where nobody has trained that; gives the trial's row.
 

@@ -32,6 +32,7 @@ TOGETHER = 3.0
 """Seconds that a worker that fails stays, so that all that failed with it are known."""
 
 
+@storage.away_from_start_folder()
 def _worker(settings: dict[str, Any]) -> None:
     """On each worker: the loop. To leave is no failure; a failure that would only come again has its row by now."""
     trial, where, actor = settings["trial"], settings["where"], settings["roll"]

@@ -349,4 +349,4 @@ def cache() -> Path:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:  # a container's user without a home
         return Path(tempfile.gettempdir()) / f"sadcl-{os.getuid()}" / "tables"
-    return Path(home).absolute() / "sadcl" / "tables"
+    return storage.local(home) / "sadcl" / "tables"

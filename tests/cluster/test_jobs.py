@@ -89,7 +89,7 @@ def local(tmp_path_factory):
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
         left = [p for p in processes(mark) if "Agent" not in p.name()]
         assert not left, left
-        assert not (Path(folder) / "ray").exists()
+        assert not [path for path in Path(folder).iterdir() if path.is_dir()]
         assert shell(LOCAL, "status", env=env).returncode == 1
 
 
@@ -154,6 +154,51 @@ def epochs(root, key):
     losses = {(row["stage"], row["epoch"]): row["loss"] for row in found}
     assert len(losses) == len(found)
     return losses
+
+
+def packages(local):
+    """Where each node has unpacked the packages of jobs."""
+    return sorted(local.folder.glob("[0-2]/ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
+    """From an empty storage to its table; as the first job, whose package each node unpacks while the driver runs."""
+    assert not packages(local)
+    job = Job(local, "readme", "python", "experiments/tune_coco.py", "--storage", tmp_path / "runs")
+    assert job.end(1100) == 0, job.text[-3000:]
+    assert "Traceback" not in job.log()
+    assert "tuned, confirmed" in job.log()
+    assert "Ask the tables: sadcl results top --study coco14-tune-demo" in job.log()
+    assert {row["status"] for row in rows(tmp_path / "runs")} <= {"complete", "pruned"}
+    assert len({path.parents[4] for path in packages(local)}) == 3, "a node has no folder of its own"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_job_whose_package_is_unpacked_anew_again_and_again(local, tmp_path):
+    """Its driver and all of its workers stand in folders that are gone, and come again as others."""
+    (local.checkout / "anew.py").write_text(STUDY.format(changes=TINY | {"stage2.epochs": 20}, trials=6, seeds=(7, 8)))
+    root, before = tmp_path / "runs", set(packages(local))
+    job = Job(local, "anew", "python", "anew.py", "--storage", root)
+    job.until(lambda: any(row["phase"] == "search" for row in rows(root)))
+    ours = [path for path in packages(local) if path not in before]
+    assert len(ours) == 3
+    times = 0
+    while job.process.poll() is None:
+        for path in ours:
+            shutil.copytree(path, path.with_suffix(".new"), symlinks=True)
+            path.rename(path.with_suffix(".old"))
+            path.with_suffix(".new").rename(path)
+            shutil.rmtree(path.with_suffix(".old"))
+        times += 1
+        time.sleep(2)
+    assert job.end() == 0, job.log()[-3000:]
+    assert times > 3
+    assert "Traceback" not in job.log()
+    assert count(rows(root)) == PHASES | {"stage1": 4, "search": 6, "confirm": 4}
+    assert {row["status"] for row in rows(root)} == {"complete"}
 
 
 @pytest.mark.soak
