@@ -5,7 +5,7 @@ python experiments/train_coco.py --data-root /data/coco --workers 8  # the real 
 """
 
 from sadcl import recipes
-from sadcl.script import main_train
+from sadcl.cli.experiment import main_train
 
 if __name__ == "__main__":
     main_train(recipes.coco14("released"), recipes.demo(), name="coco14-train")

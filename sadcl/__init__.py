@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sadcl import losses, metrics, recipes
+    from sadcl.cli.experiment import main
     from sadcl.config import Config
     from sadcl.errors import UserError
     from sadcl.inference import load
-    from sadcl.platform import run, train
+    from sadcl.launch.run import run
+    from sadcl.launch.train import train
     from sadcl.results import read, sql
-    from sadcl.script import main
     from sadcl.search import Ablation, Search
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then takes large pages: a batch of floats costs a third
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # torch then takes large pages: a batch of floats costs a third
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,11 +44,11 @@ _HOMES = {
     "Search": "sadcl.search",
     "UserError": "sadcl.errors",
     "load": "sadcl.inference",
-    "main": "sadcl.script",
+    "main": "sadcl.cli.experiment",
     "read": "sadcl.results",
-    "run": "sadcl.platform",
+    "run": "sadcl.launch.run",
     "sql": "sadcl.results",
-    "train": "sadcl.platform",
+    "train": "sadcl.launch.train",
 }
 
 

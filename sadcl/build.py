@@ -6,14 +6,14 @@ import torch
 
 from sadcl import storage
 from sadcl.config import Augmentation, Config
-from sadcl.criterion import Criterion
 from sadcl.data.base import ImageSet
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
+from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
 from sadcl.model import SADCL, Backbone, Pooled
 from sadcl.model.backbone import create
-from sadcl.prototypes import Prototypes
+from sadcl.model.prototypes import Prototypes
 
 EVALUATION_BATCH = 32
 """Images that a worker evaluates at once; a smaller or larger batch would change scores in their last digits."""
@@ -41,7 +41,9 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
             image_size=config.data.image_size,
             feature=spec.feature,
             pretrained=pretrained and spec.pretrained,
-            weights=str(storage.local(spec.weights)) if pretrained and spec.weights is not None else None,
+            weights=str(storage.local(spec.weights))
+            if pretrained and spec.weights is not None
+            else None,
             frozen=spec.frozen,
             freeze_batchnorm=spec.freeze_batchnorm,
             checkpointing=spec.checkpointing,
@@ -55,7 +57,12 @@ def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
                 labels=labels,
                 hidden=hidden,
                 projection=spec.projection,
-                prototypes=Prototypes(labels, hidden, policy=config.prototypes.policy, momentum=config.prototypes.momentum),
+                prototypes=Prototypes(
+                    labels,
+                    hidden,
+                    policy=config.prototypes.policy,
+                    momentum=config.prototypes.momentum,
+                ),
                 encoder_layers=spec.encoder_layers,
                 decoder_layers=spec.decoder_layers,
                 heads=spec.heads,
@@ -71,7 +78,9 @@ def check_model(config: Config) -> None:
     """Find out before anything is reserved whether the network can be built and its backbone's weights can be had."""
     spec = config.model
     if spec.pretrained and spec.weights is None and spec.start is None:
-        create(spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True)
+        create(
+            spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True
+        )
     network = model(config, 2, pretrained=spec.weights is not None).eval()
     check_size(network, spec.backbone, config.data.image_size)
 
@@ -100,7 +109,11 @@ def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:
     """
     policy, size = config.bank.policy if config.loss.sample_weight > 0 else "none", config.bank.size
     if policy == "slot":
-        share = config.optim.batch_size if config.bank.scope == "cluster" else -(-config.optim.batch_size // world)
+        share = (
+            config.optim.batch_size
+            if config.bank.scope == "cluster"
+            else -(-config.optim.batch_size // world)
+        )
         size = share
     kept = MemoryBank(labels, dim, policy=policy, size=size)
     return kept.double() if config.optim.precision == "fp64" else kept

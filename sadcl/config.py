@@ -37,7 +37,9 @@ class _Frozen(BaseModel):
 class Data(_Frozen):
     """Which images, which labels, and which of them select."""
 
-    name: Literal["scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"] = "coco"
+    name: Literal[
+        "scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"
+    ] = "coco"
     """``coco`` is whichever of coco14 and coco17 the data root holds (2014 first); ``folder`` is your own."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
@@ -185,7 +187,9 @@ class Stage(_Frozen):
     @model_validator(mode="after")
     def _planned(self) -> Stage:
         if self.planned_epochs is not None and self.planned_epochs < self.epochs:
-            raise ValueError(f"planned_epochs >= epochs must hold, but got {self.planned_epochs} < {self.epochs}")
+            raise ValueError(
+                f"planned_epochs >= epochs must hold, but got {self.planned_epochs} < {self.epochs}"
+            )
         return self
 
 
@@ -234,7 +238,12 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _stages(self) -> Config:
-        needed = max([self.data.image_size, *(stage.augmentation.resize or 0 for stage in (self.stage1, self.stage2))])
+        needed = max(
+            [
+                self.data.image_size,
+                *(stage.augmentation.resize or 0 for stage in (self.stage1, self.stage2)),
+            ]
+        )
         if self.data.prepared is not None and self.data.prepared < needed:
             raise ValueError(
                 f"data.prepared >= data.image_size and augmentation.resize must hold, but got {self.data.prepared} < "
@@ -272,7 +281,11 @@ class Config(_Frozen):
         for name, value in changes.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f" Did you mean {near[0]!r}?" if near else f" The fields are: {', '.join(known)}."
+                hint = (
+                    f" Did you mean {near[0]!r}?"
+                    if near
+                    else f" The fields are: {', '.join(known)}."
+                )
                 raise UserError(f"There is no configuration field {name!r}.{hint}")
             *path, leaf = name.split(".")
             node = tree
@@ -301,7 +314,10 @@ class Config(_Frozen):
     def stage1_digest(self) -> str:
         """The same for what stage 1 depends on, so that many settings of stage 2 share one stage 1."""
         tree = self.model_dump(mode="json", exclude=_HOW)
-        loss = {k: tree["loss"][k] for k in ("class_loss", "gamma_negative", "gamma_positive", "clip", "class_weight")}
+        loss = {
+            k: tree["loss"][k]
+            for k in ("class_loss", "gamma_negative", "gamma_positive", "clip", "class_weight")
+        }
         loss["class_reduction"] = tree["loss"]["class_reduction"]
         keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim")}
         del keep["model"]["projection"]  # the head first trains in stage 2
@@ -330,6 +346,8 @@ def _explain(item: Any) -> str:
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"
-    if isinstance(item["input"], dict):  # a rule over several fields: it names them and their values
+    if isinstance(
+        item["input"], dict
+    ):  # a rule over several fields: it names them and their values
         return f"{name} is not possible: {message.removeprefix('value error, ')}"
     return f"{name} = {item['input']!r} is not possible: {message}"

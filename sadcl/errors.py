@@ -6,9 +6,9 @@ import errno
 import sys
 from types import TracebackType
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that is full, or a user's share of it."""
-AWAY = (errno.EIO, errno.EROFS, errno.ESTALE)
+DISK_UNAVAILABLE = (errno.EIO, errno.EROFS, errno.ESTALE)
 """What a disk says that fails, or is not there at present."""
 
 
@@ -27,7 +27,7 @@ class TrialFailed(RuntimeError):
     """Whether starting it again would only fail again."""
 
 
-def tell(error: UserError | TrialFailed) -> int:
+def print_error(error: UserError | TrialFailed) -> int:
     """Say in one paragraph what went wrong, and give the exit code that says it too."""
     mistake = isinstance(error, UserError)
     print(f"{'error' if mistake else 'failed'}: {error}", file=sys.stderr)
@@ -36,12 +36,12 @@ def tell(error: UserError | TrialFailed) -> int:
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, (UserError, TrialFailed)):
-        _before(kind, error, trace)
+        _previous_hook(kind, error, trace)
         return
-    code = tell(error)
+    code = print_error(error)
     if not hasattr(sys, "ps1"):  # an interpreter that somebody types into goes on
         raise SystemExit(code)
 
 
 # An experiment's value is made when its file is read, before any function of ours could catch a mistake in it.
-_before, sys.excepthook = sys.excepthook, _uncaught
+_previous_hook, sys.excepthook = sys.excepthook, _uncaught

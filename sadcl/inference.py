@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from sadcl import build, storage
 from sadcl.config import Config
-from sadcl.data import ImageSet, MultiLabelData, Progress, voc
-from sadcl.data import load as load_data
 from sadcl.data.augment import resize
+from sadcl.data.base import ImageSet, MultiLabelData, Progress
+from sadcl.data.load import load as load_data
+from sadcl.data.readers import voc
 from sadcl.data.transforms import read_image, read_photo, to_input
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.model import SADCL, Pooled, with_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
-from sadcl.training.localise import Localiser
+from sadcl.training.localiser import Localiser
 from sadcl.training.loop import pick_device
 
 _WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
@@ -71,7 +72,9 @@ class Seen(NamedTuple):
     def over(self, label: int, height: int, width: int) -> NDArray[np.float32]:
         """A label's map at this size, bilinear between the middles of the grid's cells, its highest value made 1."""
         map_11hw = self.maps_Lhw[label][None, None]
-        map_HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")[0, 0].numpy()
+        map_HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")[
+            0, 0
+        ].numpy()
         return map_HW / max(map_HW.max(), 1e-12)
 
 
@@ -84,7 +87,9 @@ class Predictor:
         network: in inference mode, on ``device``.
     """
 
-    def __init__(self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device
+    ) -> None:
         self.config, self.labels, self.network, self.device = config, tuple(labels), network, device
 
     @torch.inference_mode()
@@ -98,11 +103,15 @@ class Predictor:
         result = []
         for path in paths:
             image = to_input(read_image(str(path), self.config.data.image_size))
-            scores = self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
+            scores = (
+                self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
+            )
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
 
-    def explain(self, image: str | Path, *, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[Explanation]:
+    def explain(
+        self, image: str | Path, *, labels: Sequence[str] | None = None, threshold: float = 0.5
+    ) -> list[Explanation]:
         """Where the network finds what it finds in an image file (Fig. 5), highest score first.
 
         SADCL shows the attention of the label's query in the last decoder layer, the mean over its heads; the pooled
@@ -130,9 +139,13 @@ class Predictor:
         given = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
         output, maps_1Lhw = with_maps(self.network, given)
         scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
-        return Seen(photo.permute(1, 2, 0).numpy(), scores_L, maps_1Lhw[0].float().cpu().clamp(min=0))
+        return Seen(
+            photo.permute(1, 2, 0).numpy(), scores_L, maps_1Lhw[0].float().cpu().clamp(min=0)
+        )
 
-    def chosen(self, seen: Seen, labels: Sequence[str] | None = None, threshold: float = 0.5) -> list[int]:
+    def chosen(
+        self, seen: Seen, labels: Sequence[str] | None = None, threshold: float = 0.5
+    ) -> list[int]:
         """Positions of the labels to show; arguments and errors as for :meth:`explain`."""
         if labels is None:
             order = np.argsort(-seen.scores_L, kind="stable").tolist()
@@ -140,12 +153,18 @@ class Predictor:
         for label in labels:
             if label not in self.labels:
                 near = difflib.get_close_matches(label, self.labels, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(self.labels[:12])} and so on."
+                hint = (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f"; it knows {', '.join(self.labels[:12])} and so on."
+                )
                 raise UserError(f"The network knows no label {label!r}{hint}")
         return [self.labels.index(label) for label in labels]
 
 
-def load(checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None) -> Predictor:
+def load(
+    checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None
+) -> Predictor:
     """A predictor from a ``best.pt``, local or s3:// or gs://; nothing in the file is executed.
 
     Args:
@@ -186,7 +205,9 @@ def evaluate(
     if split is None:
         split = "test" if "test_mAP" in metrics else "val"
     if split not in ("val", "test"):
-        raise UserError(f"split = {split!r} is not possible: val (held-out training images) or test.")
+        raise UserError(
+            f"split = {split!r} is not possible: val (held-out training images) or test."
+        )
     data = _data_of(content, checkpoint_uri, data_root)
     images = data.val if split == "val" else data.test
     if not len(images):
@@ -197,7 +218,9 @@ def evaluate(
             "server takes what sadcl predict --voc2012-submission writes."
         )
     result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
-    recorded = {n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")}
+    recorded = {
+        n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")
+    }
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
     return Evaluation(
         split,
@@ -210,7 +233,9 @@ def evaluate(
     )
 
 
-def localise(predictor: Predictor, data: MultiLabelData, progress: Progress | None = None) -> dict[str, NDArray[np.float64]]:
+def localise(
+    predictor: Predictor, data: MultiLabelData, progress: Progress | None = None
+) -> dict[str, NDArray[np.float64]]:
     """How well a network's maps point at the objects of the test images, as the labels table has it.
 
     Returns:
@@ -220,7 +245,9 @@ def localise(predictor: Predictor, data: MultiLabelData, progress: Progress | No
         UserError: for data whose boxes are not known.
     """
     if data.boxes is None:
-        raise UserError(f"The boxes of {data.name} are not known: how well maps point at its objects cannot be measured.")
+        raise UserError(
+            f"The boxes of {data.name} are not known: how well maps point at its objects cannot be measured."
+        )
     found, images = Localiser(data.boxes(data.test)), data.test
 
     def look(index_B: torch.Tensor, maps_BLHW: torch.Tensor) -> None:
@@ -228,11 +255,18 @@ def localise(predictor: Predictor, data: MultiLabelData, progress: Progress | No
         if progress is not None:
             progress(int(index_B.max()) + 1, len(images))
 
-    scores_of(predictor.network, build.loader(predictor.config, images, device=predictor.device), predictor.device, look)
+    scores_of(
+        predictor.network,
+        build.loader(predictor.config, images, device=predictor.device),
+        predictor.device,
+        look,
+    )
     return found.means(len(predictor.labels), predictor.device)
 
 
-def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress | None = None) -> bytes:
+def voc2012_submission(
+    predictor: Predictor, data_root: str, progress: Progress | None = None
+) -> bytes:
     """The archive (.tar.gz) that VOC 2012's evaluation server takes: the scores of all its test images for each class.
 
     Args:
@@ -255,7 +289,9 @@ def voc2012_submission(predictor: Predictor, data_root: str, progress: Progress 
             for label in voc.LABELS:
                 column = scores_NL[:, predictor.labels.index(label)].tolist()
                 rows = zip(images.files.to_pylist(), column, strict=True)
-                content = "".join(f"{file.rsplit('.', 1)[0]} {score:.12f}\n" for file, score in rows).encode()
+                content = "".join(
+                    f"{file.rsplit('.', 1)[0]} {score:.12f}\n" for file, score in rows
+                ).encode()
                 entry = tarfile.TarInfo(f"results/VOC2012/Main/comp1_cls_test_{label}.txt")
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
@@ -271,7 +307,9 @@ def _scores(
     scores = [np.zeros((0, len(predictor.labels)))]
     try:
         for start in range(0, len(images), _WHOLE_BATCHES):
-            part = images.subset(range(start, min(start + _WHOLE_BATCHES, len(images))), images.name)
+            part = images.subset(
+                range(start, min(start + _WHOLE_BATCHES, len(images))), images.name
+            )
             loader = build.loader(predictor.config, part, device=predictor.device)
             scores.append(scores_of(predictor.network, loader, predictor.device)[0])
             if progress is not None:
@@ -292,7 +330,9 @@ class Opened(NamedTuple):
     """``raw`` or ``ema``."""
 
 
-def open_with_data(checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None) -> Opened:
+def open_with_data(
+    checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None
+) -> Opened:
     """A checkpoint with its data; arguments and errors as for :func:`evaluate`."""
     predictor, content = _open(checkpoint_uri, device, None)
     data = _data_of(content, checkpoint_uri, data_root)
@@ -302,7 +342,9 @@ def open_with_data(checkpoint_uri: str, *, data_root: str | None = None, device:
 def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
     spec = Config.parse(json.loads(content["config"])).data
     if spec.name != "scenes" and data_root is None:
-        raise UserError(f"{uri!r} was trained on {content['dataset']}: say where that is with --data-root.")
+        raise UserError(
+            f"{uri!r} was trained on {content['dataset']}: say where that is with --data-root."
+        )
     data = load_data(spec, data_root)
     if data.digest != content["data_digest"]:
         raise UserError(
@@ -313,7 +355,7 @@ def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiL
 
 
 def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:
-    content = checkpoint.load(uri)
+    content = checkpoint.load_checkpoint(uri)
     if "labels" not in content:
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
     config = Config.parse(json.loads(content["config"]))
@@ -325,6 +367,8 @@ def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predict
         network.to(memory_format=torch.channels_last)
     network.eval()
     if image_size is not None and image_size != config.data.image_size:
-        config = config.override({"data.image_size": image_size})  # built for the size of training, which weights fit
+        config = config.override(
+            {"data.image_size": image_size}
+        )  # built for the size of training, which weights fit
         build.check_size(network, config.model.backbone, image_size)
     return Predictor(config, content["labels"], network, where), content

@@ -1,16 +1,66 @@
-"""The memory bank of section 3.4: what it is given alike on every worker, it holds alike on every worker.
+"""Rows that bank and prototypes may take in: activated representations of the global batch, the same on every worker.
 
-Axes: L labels, D hidden size, M valid rows, A activated rows, K rows of a label or positions.
+Axes: B images of this worker, L labels, D hidden size, A activated rows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sadcl.admission import Rows
+from sadcl import distributed
+
+
+class Rows(NamedTuple):
+    """Activated rows, ordered by (position, label)."""
+
+    features_AD: Tensor
+    position_A: Tensor
+    """Of the image in the global batch."""
+    label_A: Tensor
+    score_A: Tensor
+
+    def above(self, epsilon: float) -> Rows:
+        """Those that a threshold admits, score >= epsilon; their number is waited for."""
+        (index_A,) = (self.score_A >= epsilon).nonzero(as_tuple=True)
+        return Rows(*(part[index_A] for part in self))
+
+    def per_label(self, labels: int, epsilon: float) -> Tensor:
+        """Rows of each label that a threshold admits, (L,) int64."""
+        return self.label_A.new_zeros(labels).index_add_(
+            0, self.label_A, (self.score_A >= epsilon).long()
+        )
+
+
+def activated(
+    features_BLD: Tensor, scores_BL: Tensor, place_A: Tensor, first_position: int
+) -> Rows:
+    """This worker's rows at ``place_A``, detached.
+
+    Args:
+        features_BLD: label-level representations, un-projected.
+        scores_BL: 0 to 1.
+        place_A: indices of the positives into images and labels, flattened.
+        first_position: of this worker's first image in the global batch.
+    """
+    features_AD, score_A = (
+        features_BLD.detach().flatten(0, 1)[place_A],
+        scores_BL.detach().flatten()[place_A],
+    )
+    labels = scores_BL.shape[1]
+    return Rows(features_AD, place_A // labels + first_position, place_A % labels, score_A)
+
+
+def gather(rows: Rows) -> Rows:
+    """The rows of all workers, equal to the bit on each; a collective call."""
+    sizes = distributed.all_gather_sizes(len(rows.label_A), rows.label_A.device)
+    features_AD = distributed.all_gather_rows(rows.features_AD, sizes)
+    # whole numbers and float32 scores are exact in float64, so that all three travel as one
+    about_A3 = torch.stack([part.double() for part in rows[1:]], dim=1)
+    position_A, label_A, score_A = distributed.all_gather_rows(about_A3, sizes).unbind(1)
+    return Rows(features_AD, position_A.long(), label_A.long(), score_A.to(rows.score_A.dtype))
 
 
 class MemoryBank(nn.Module):
@@ -79,17 +129,25 @@ class MemoryBank(nn.Module):
         (size, labels), label_A = self.valid_KL.shape, rows.label_A
         slot_A, stored_A = rows.position_A, rows.score_A >= epsilon
         if self.policy == "fifo":
-            one_hot_AL = (label_A[:, None] == torch.arange(labels, device=label_A.device)) & stored_A[:, None]
+            one_hot_AL = (
+                label_A[:, None] == torch.arange(labels, device=label_A.device)
+            ) & stored_A[:, None]
             order_A = (one_hot_AL.cumsum(0) - 1).gather(1, label_A[:, None])[:, 0]
             count_L = one_hot_AL.sum(0)
-            stored_A &= order_A >= count_L[label_A] - size  # no place is written twice, in an order left to the device
+            stored_A &= (
+                order_A >= count_L[label_A] - size
+            )  # no place is written twice, in an order left to the device
             slot_A = (self.cursor_L[label_A] + order_A) % size
             self.cursor_L.copy_((self.cursor_L + count_L) % size)
         # What is not stored writes once more what the first one writes, because leaving it out waits for the device.
-        from_A = torch.where(stored_A, torch.arange(len(stored_A), device=stored_A.device), stored_A.int().argmax())
+        from_A = torch.where(
+            stored_A, torch.arange(len(stored_A), device=stored_A.device), stored_A.int().argmax()
+        )
         place_A, stored_A = (slot_A * labels + label_A)[from_A], stored_A[from_A]
         rows_RD, valid_R = self.rows_KLD.flatten(0, 1), self.valid_KL.flatten()
-        rows_RD[place_A] = torch.where(stored_A[:, None], rows.features_AD[from_A].to(rows_RD.dtype), rows_RD[place_A])
+        rows_RD[place_A] = torch.where(
+            stored_A[:, None], rows.features_AD[from_A].to(rows_RD.dtype), rows_RD[place_A]
+        )
         valid_R[place_A] |= stored_A
         if self.most is not None:
             self.most = min(self.most + len(label_A), self.valid_KL.numel())

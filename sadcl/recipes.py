@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from sadcl.config import Augmentation, Bank, Config, Data, Loss, Model, Optim, PrototypeConfig, Stage
+from sadcl.config import (
+    Augmentation,
+    Bank,
+    Config,
+    Data,
+    Loss,
+    Model,
+    Optim,
+    PrototypeConfig,
+    Stage,
+)
 from sadcl.errors import UserError
 
 
@@ -54,7 +64,11 @@ def vg500(variant: str = "released") -> Config:
 
 
 def _recipe(
-    variant: str, name: Literal["coco", "voc2007", "voc2012", "nuswide", "vg500"], *, labels: int, **sizes: int
+    variant: str,
+    name: Literal["coco", "voc2007", "voc2012", "nuswide", "vg500"],
+    *,
+    labels: int,
+    **sizes: int,
 ) -> Config:
     """METHOD's table: beside a class loss of 1000 / (B L) times the sum the published run weighs the contrasts 100 and 50,
     which is L / 10 and L / 20 beside Eq. 8 averaged over images."""
@@ -65,12 +79,22 @@ def _recipe(
     released = Config(
         data=Data(name=name, image_size=size),
         model=Model(backbone="resnet101.tv_in1k", hidden=2048),
-        loss=Loss(tau=0.2, prototype_tau=0.07, sample_weight=labels / 10, prototype_weight=labels / 20),
+        loss=Loss(
+            tau=0.2, prototype_tau=0.07, sample_weight=labels / 10, prototype_weight=labels / 20
+        ),
         bank=Bank(policy="slot", epsilon=0.8),
         prototypes=PrototypeConfig(policy="learned", epsilon=0.85),
-        stage1=Stage(epochs=20, planned_epochs=80, patience=8, lr=5e-5, augmentation=Augmentation(randaugment=2, cutout=0.5)),
+        stage1=Stage(
+            epochs=20,
+            planned_epochs=80,
+            patience=8,
+            lr=5e-5,
+            augmentation=Augmentation(randaugment=2, cutout=0.5),
+        ),
         stage2=Stage(epochs=20, planned_epochs=80, patience=8, lr=5e-5, augmentation=crops),
-        optim=Optim(batch_size=64, weight_decay=5e-3, pct_start=0.2, ema_decay=0.9998, report="best"),
+        optim=Optim(
+            batch_size=64, weight_decay=5e-3, pct_start=0.2, ema_decay=0.9998, report="best"
+        ),
     )
     if variant == "released":
         return released
@@ -134,7 +158,9 @@ def demo(stands_for: str = "coco") -> Config:
         prototypes=PrototypeConfig(policy="mean"),
         stage1=Stage(epochs=10, lr=4e-3, augmentation=light),
         stage2=Stage(epochs=4, lr=1.5e-3, augmentation=light),
-        optim=Optim(batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True),
+        optim=Optim(
+            batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
+        ),
     )
 
 
@@ -146,11 +172,18 @@ def code(config: Config) -> str:
         own = recipe.flat()
         return {name: value for name, value in flat.items() if value != own[name]}
 
-    call, fields = min(((call, changes(recipe)) for call, recipe in _all()), key=lambda pair: len(pair[1]))
+    call, fields = min(
+        ((call, changes(recipe)) for call, recipe in _all()), key=lambda pair: len(pair[1])
+    )
     lines = ["import sadcl", "", f"config = sadcl.recipes.{call}"]
     if fields:
         lines[-1] += ".override("
-        lines += ["    {", *(f"        {name!r}: {value!r}," for name, value in fields.items()), "    }", ")"]
+        lines += [
+            "    {",
+            *(f"        {name!r}: {value!r}," for name, value in fields.items()),
+            "    }",
+            ")",
+        ]
     return "\n".join([*lines, f"assert config.digest() == {config.digest()!r}"]) + "\n"
 
 

@@ -17,11 +17,20 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from sadcl.errors import FULL, UserError
+from sadcl.errors import DISK_FULL, UserError
 
 PATIENCE = 60.0
 """Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
-_FINAL = {*FULL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+_FINAL = {
+    *DISK_FULL,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
 
 T = TypeVar("T")
 
@@ -51,7 +60,10 @@ def settled(root: str) -> None:
     """
 
     if isinstance(resolve(root)[0], fs.LocalFileSystem):
-        _appears(join(root, "studies"), f"{root!r} is not there, or empty: is its disk mounted on this node?")
+        _appears(
+            join(root, "studies"),
+            f"{root!r} is not there, or empty: is its disk mounted on this node?",
+        )
 
 
 def appears(uri: str) -> None:
@@ -60,7 +72,10 @@ def appears(uri: str) -> None:
     Raises:
         OSError: where it does not come within :data:`PATIENCE` seconds.
     """
-    _appears(uri, f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?")
+    _appears(
+        uri,
+        f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?",
+    )
 
 
 def _appears(uri: str, otherwise: str) -> None:
@@ -79,7 +94,9 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     """
     text = os.fspath(root)
     if not text.strip():
-        raise UserError("The storage is an empty text: give a folder, s3://... or gs://... (is a shell variable unset?)")
+        raise UserError(
+            "The storage is an empty text: give a folder, s3://... or gs://... (is a shell variable unset?)"
+        )
     if re.match(r"[^/]+://[^/]*@", text):
         raise UserError(
             "The storage has a key or a password in it, which tables would show: give it in the environment instead."
@@ -89,7 +106,9 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
             return fs.FileSystem.from_uri(text)
         return fs.LocalFileSystem(), str(local(text))
     except (OSError, ValueError) as error:
-        raise UserError(f"The storage {text!r} cannot be opened: {error}. Use a folder, s3://... or gs://...") from None
+        raise UserError(
+            f"The storage {text!r} cannot be opened: {error}. Use a folder, s3://... or gs://..."
+        ) from None
 
 
 _started_in: Path | None = None
@@ -106,7 +125,9 @@ def leave_start_folder() -> None:
     if _started_in is None:
         try:
             _started_in = Path.cwd()
-        except OSError:  # it is gone already; the shell that started this process wrote down where it was
+        except (
+            OSError
+        ):  # it is gone already; the shell that started this process wrote down where it was
             _started_in = Path(os.environ.get("PWD", "/"))
         sys.path[:] = [entry or str(_started_in) for entry in sys.path]
         os.chdir("/")
@@ -156,7 +177,9 @@ def local(path: str | os.PathLike[str]) -> Path:
     try:
         return (_started_in or Path()).joinpath(Path(path).expanduser()).absolute()
     except RuntimeError:
-        raise UserError(f"{os.fspath(path)!r} is in a home folder that this machine does not know.") from None
+        raise UserError(
+            f"{os.fspath(path)!r} is in a home folder that this machine does not know."
+        ) from None
 
 
 def join(root: str | os.PathLike[str], *parts: str) -> str:
@@ -179,7 +202,9 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool =
     """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
-        with system.open_output_stream(path) as stream:  # an object appears when its upload is closed
+        with system.open_output_stream(
+            path
+        ) as stream:  # an object appears when its upload is closed
             stream.write(data)
         return
     target = Path(path)
@@ -263,7 +288,9 @@ def names(uri: str | os.PathLike[str], suffix: str = "") -> set[str]:
     if not isinstance(system, fs.LocalFileSystem):
         return set(listing(uri, suffix))
     try:
-        return {name for name in os.listdir(path) if name.endswith(suffix) and not name.startswith(".")}
+        return {
+            name for name in os.listdir(path) if name.endswith(suffix) and not name.startswith(".")
+        }
     except FileNotFoundError:
         return set()
 
@@ -273,7 +300,11 @@ def marks(uri: str | os.PathLike[str], suffix: str = "") -> dict[str, tuple[int,
     system, path = resolve(uri)
     infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     names = ((i.base_name, i) for i in infos if i.type == fs.FileType.File)
-    return {name: (i.size, i.mtime_ns) for name, i in names if name.endswith(suffix) and not name.startswith(".")}
+    return {
+        name: (i.size, i.mtime_ns)
+        for name, i in names
+        if name.endswith(suffix) and not name.startswith(".")
+    }
 
 
 def mark(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -287,7 +318,9 @@ def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
     """Bytes of each file below a folder, by its path there; none where it is missing."""
     system, path = resolve(uri)
     infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    return {i.path.removeprefix(path).lstrip("/"): i.size for i in infos if i.type == fs.FileType.File}
+    return {
+        i.path.removeprefix(path).lstrip("/"): i.size for i in infos if i.type == fs.FileType.File
+    }
 
 
 @contextlib.contextmanager
@@ -338,4 +371,6 @@ def free_bytes(uri: str | os.PathLike[str]) -> int | None:
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
         return None
-    return shutil.disk_usage(next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())).free
+    return shutil.disk_usage(
+        next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    ).free

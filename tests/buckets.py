@@ -19,7 +19,11 @@ def serving(patch, bucket):
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    names = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}
+    names = {
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "y",
+    }
     for name, value in (names | {"REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}).items():
         patch.setenv(f"AWS_{name}", value)
     try:
@@ -31,7 +35,9 @@ def serving(patch, bucket):
                 assert server.poll() is None
                 time.sleep(0.05)
         options = {"allow_bucket_creation": True, "allow_bucket_deletion": True}
-        fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", **options).create_dir(bucket)
+        fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", **options).create_dir(
+            bucket
+        )
         yield f"s3://{bucket}"
     finally:
         server.terminate()

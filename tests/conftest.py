@@ -43,16 +43,18 @@ main(Search(
 
 def admit(features, admitted, first=0):
     """Rows for a bank or for prototypes: (B, L, D) features where (B, L) ``admitted`` is True."""
-    from sadcl.admission import activated
+    from sadcl.memory import activated
 
-    return activated(features, torch.ones(admitted.shape), admitted.flatten().nonzero()[:, 0], first)
+    return activated(
+        features, torch.ones(admitted.shape), admitted.flatten().nonzero()[:, 0], first
+    )
 
 
 def sample_sum(x, targets, bank, bank_labels, **options):
     """Eq. 4 over (N, L, P) embeddings: sum and count."""
-    from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
+    from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
 
-    place, labels = activated_places(targets), targets.shape[1]
+    place, labels = positive_index(targets), targets.shape[1]
     own = x.flatten(0, 1).index_select(0, place)
     return sample_to_sample(own, place % labels, bank, bank_labels, labels=labels, **options)
 
@@ -62,7 +64,9 @@ def prototype_sum(x, targets, prototypes, valid, *, temperature, normalize=True)
     from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 
     nowhere = torch.zeros(0, dtype=torch.int64)
-    similarity, _ = similarities(x, prototypes, nowhere, temperature=temperature, normalize=normalize)
+    similarity, _ = similarities(
+        x, prototypes, nowhere, temperature=temperature, normalize=normalize
+    )
     return prototype_to_sample(similarity, targets, valid)
 
 
@@ -89,7 +93,13 @@ def command(cache, tmp_path):
     def run(*words, check=True, timeout=300, **more):
         words = [sys.executable if w == "python" else str(w) for w in words]
         done = subprocess.run(
-            words, cwd=tmp_path, env=environment | more, capture_output=True, text=True, timeout=timeout, check=False
+            words,
+            cwd=tmp_path,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done

@@ -28,11 +28,26 @@ def test_override_changes_one_field_and_leaves_the_original():
         ({"stage1.epochs": 0}, ["stage1.epochs >= 1"]),
         ({"optim.report": "ema", "optim.ema_decay": 0.0}, ["optim", "needs ema_decay > 0"]),
         ({"stage2.augmentation.cutout": 2.0}, ["stage2.augmentation.cutout = 2.0"]),
-        ({"loss.anchor_mask": "right"}, ["loss.anchor_mask = 'right'", "'activated', 'targets' or 'released'"]),
-        ({"loss.anchor_mask": "released", "bank.policy": "fifo"}, ["anchor_mask = 'released'", "'slot'", "but got 'fifo'"]),
-        ({"loss.anchor_mask": "targets", "bank.policy": "none"}, ["anchor_mask = 'targets'", "but got 'none'"]),
-        ({"loss.anchor_mask": "released", "bank.scope": "worker"}, ["bank.scope = 'cluster'", "'worker'"]),
-        ({"loss.anchor_mask": "released", "loss.anchors": "batch"}, ["loss.anchors = 'batch+bank'", "and 'batch'"]),
+        (
+            {"loss.anchor_mask": "right"},
+            ["loss.anchor_mask = 'right'", "'activated', 'targets' or 'released'"],
+        ),
+        (
+            {"loss.anchor_mask": "released", "bank.policy": "fifo"},
+            ["anchor_mask = 'released'", "'slot'", "but got 'fifo'"],
+        ),
+        (
+            {"loss.anchor_mask": "targets", "bank.policy": "none"},
+            ["anchor_mask = 'targets'", "but got 'none'"],
+        ),
+        (
+            {"loss.anchor_mask": "released", "bank.scope": "worker"},
+            ["bank.scope = 'cluster'", "'worker'"],
+        ),
+        (
+            {"loss.anchor_mask": "released", "loss.anchors": "batch"},
+            ["loss.anchors = 'batch+bank'", "and 'batch'"],
+        ),
     ],
 )
 def test_bad_values_are_named(change, words):
@@ -42,11 +57,15 @@ def test_bad_values_are_named(change, words):
 
 
 def test_parts_made_by_hand_are_checked_alike():
-    with pytest.raises(UserError, match=r"tau = -1 is not possible: .* greater than or equal to 0.005"):
+    with pytest.raises(
+        UserError, match=r"tau = -1 is not possible: .* greater than or equal to 0.005"
+    ):
         Loss(tau=-1)
     with pytest.raises(UserError, match=r"there is no configuration field 'tua'"):
         Loss(tua=0.1)
-    with pytest.raises(UserError, match=r"^planned_epochs|planned_epochs >= epochs must hold, but got 3 < 20"):
+    with pytest.raises(
+        UserError, match=r"^planned_epochs|planned_epochs >= epochs must hold, but got 3 < 20"
+    ):
         Stage(planned_epochs=3)
 
 
@@ -67,7 +86,12 @@ def test_stage1_is_shared_by_settings_of_stage2_only():
         {"loss.anchor_mask": "released"},
     ):
         assert base.override(same).stage1_digest() == base.stage1_digest(), same
-    for other in ({"seed": 1}, {"stage1.epochs": 1}, {"loss.class_loss": "asymmetric"}, {"data.holdout": 0.2}):
+    for other in (
+        {"seed": 1},
+        {"stage1.epochs": 1},
+        {"loss.class_loss": "asymmetric"},
+        {"data.holdout": 0.2},
+    ):
         assert base.override(other).stage1_digest() != base.stage1_digest(), other
 
 
@@ -102,13 +126,40 @@ RECIPES = {  # METHOD: weights 100 and 50 beside 1000 / (B L) times the sum are 
 def test_recipes_of_each_dataset(name):
     released, paper = (getattr(recipes, name)(variant) for variant in ("released", "paper"))
     loss = released.loss
-    found = (released.data.name, loss.sample_weight, loss.prototype_weight, released.data.image_size)
+    found = (
+        released.data.name,
+        loss.sample_weight,
+        loss.prototype_weight,
+        released.data.image_size,
+    )
     assert found == RECIPES[name]
-    assert (loss.tau, loss.tau_of_prototypes, released.bank.epsilon, released.prototype_epsilon) == (0.2, 0.07, 0.8, 0.85)
-    assert (loss.class_loss, loss.class_reduction, loss.contrast_reduction) == ("bce", "image", "mean")
-    assert (released.optim.batch_size, released.optim.ema_decay, released.optim.weight_decay) == (64, 0.9998, 5e-3)
-    assert (paper.loss.sample_weight, paper.loss.prototype_weight, paper.loss.class_weight) == (1, 1, 1)
-    assert (paper.loss.tau, paper.loss.tau_of_prototypes, paper.bank.epsilon, paper.prototype_epsilon) == (0.2, 0.2, 0.8, 0.8)
+    assert (
+        loss.tau,
+        loss.tau_of_prototypes,
+        released.bank.epsilon,
+        released.prototype_epsilon,
+    ) == (0.2, 0.07, 0.8, 0.85)
+    assert (loss.class_loss, loss.class_reduction, loss.contrast_reduction) == (
+        "bce",
+        "image",
+        "mean",
+    )
+    assert (released.optim.batch_size, released.optim.ema_decay, released.optim.weight_decay) == (
+        64,
+        0.9998,
+        5e-3,
+    )
+    assert (paper.loss.sample_weight, paper.loss.prototype_weight, paper.loss.class_weight) == (
+        1,
+        1,
+        1,
+    )
+    assert (
+        paper.loss.tau,
+        paper.loss.tau_of_prototypes,
+        paper.bank.epsilon,
+        paper.prototype_epsilon,
+    ) == (0.2, 0.2, 0.8, 0.8)
     assert (paper.loss.class_reduction, paper.loss.contrast_reduction) == ("sum", "sum")
     assert (paper.loss.anchors, paper.prototypes.policy) == ("batch+bank", "mean")
     assert paper.stage1_digest() != released.stage1_digest()
@@ -158,11 +209,15 @@ def test_every_value_of_the_method_is_a_field(change):
     base = recipes.coco14()
     changed = base.override(change)
     assert changed.digest() != base.digest()
-    assert {name for name, value in changed.flat().items() if value != base.flat()[name]} == set(change)
+    assert {name for name, value in changed.flat().items() if value != base.flat()[name]} == set(
+        change
+    )
 
 
 def test_stage2_alone_needs_a_checkpoint_to_start_from():
-    assert recipes.demo().override({"stage1.epochs": 0, "model.start": "best.pt"}).stage1.epochs == 0
+    assert (
+        recipes.demo().override({"stage1.epochs": 0, "model.start": "best.pt"}).stage1.epochs == 0
+    )
     with pytest.raises(UserError, match="model.start"):
         recipes.demo().override({"stage1.epochs": 0})
     with pytest.raises(UserError, match="stage1.epochs >= 1"):

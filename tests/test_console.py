@@ -9,26 +9,44 @@ import pytest
 from rich.console import Console
 
 from sadcl import console
-from sadcl.console import Watch, clock, guarded, settings
+from sadcl.console import clock_text, guarded, settings_text
 from sadcl.errors import TrialFailed, UserError
+from sadcl.study.live_table import LiveTable
 
 
 def test_settings_in_a_few_characters():
-    params = {"loss.tau": 0.123456, "bank.epsilon": 0.5, "prototypes.epsilon": 0.25, "bank.policy": "slot"}
-    assert settings(params) == "tau=0.123 bank.epsilon=0.5 prototypes.epsilon=0.25 policy=slot"
-    assert settings({}) == ""
+    params = {
+        "loss.tau": 0.123456,
+        "bank.epsilon": 0.5,
+        "prototypes.epsilon": 0.25,
+        "bank.policy": "slot",
+    }
+    assert settings_text(params) == "tau=0.123 bank.epsilon=0.5 prototypes.epsilon=0.25 policy=slot"
+    assert settings_text({}) == ""
 
 
 def test_clock():
-    assert [clock(s) for s in (None, 0, 65.9, 3909)] == ["?", "0:00", "1:05", "1:05:09"]
+    assert [clock_text(s) for s in (None, 0, 65.9, 3909)] == ["?", "0:00", "1:05", "1:05:09"]
 
 
 EVENTS = [
     {"key": "k1", "status": "running", "what": "search 1a2b", "params": {"loss.tau": 0.1}},
-    {"key": "k1", "stage": 2, "epoch": 1, "epochs": 4, "metrics": {"val_mAP": 41.234, "admitted": 12.4, "anchors": 9.0}},
+    {
+        "key": "k1",
+        "stage": 2,
+        "epoch": 1,
+        "epochs": 4,
+        "metrics": {"val_mAP": 41.234, "admitted": 12.4, "anchors": 9.0},
+    },
     {"key": "k2", "status": "running", "what": "baseline s0", "params": {}},
     {"key": "k2", "stage": 1, "epoch": 1, "epochs": 2, "metrics": {"val_mAP": 99.0}},
-    {"key": "k1", "stage": 2, "epoch": 2, "epochs": 4, "metrics": {"val_mAP": 39.0, "admitted": 0.0, "anchors": 0.0}},
+    {
+        "key": "k1",
+        "stage": 2,
+        "epoch": 2,
+        "epochs": 4,
+        "metrics": {"val_mAP": 39.0, "admitted": 0.0, "anchors": 0.0},
+    },
     {"key": "k1", "status": "complete", "val_mAP": 41.234, "test_mAP": None},
     {"key": "k2", "status": "failed", "cause": "Diverged: stage 1, step 3"},
     {"key": "k3", "status": "complete", "val_mAP": None, "test_mAP": 55.5},
@@ -38,10 +56,14 @@ EVENTS = [
 def watch(monkeypatch, terminal, events=EVENTS, epochs=10, width=120):
     out = io.StringIO()
     monkeypatch.setattr(
-        console, "console", Console(file=out, force_terminal=terminal, soft_wrap=not terminal, width=width, height=30)
+        console,
+        "console",
+        Console(file=out, force_terminal=terminal, soft_wrap=not terminal, width=width, height=30),
     )
     waiting = list(events)
-    with Watch("study x", lambda: [waiting.pop(0) for _ in range(len(waiting))], epochs) as shown:
+    with LiveTable(
+        "study x", lambda: [waiting.pop(0) for _ in range(len(waiting))], epochs
+    ) as shown:
         time.sleep(0.7)
     return shown, out.getvalue()
 
@@ -68,7 +90,17 @@ def test_plain_lines_say_trial_settings_epoch_figure_best_and_time_left(monkeypa
 
 def test_a_terminal_shows_a_table(monkeypatch):
     _, text = watch(monkeypatch, terminal=True)
-    for word in ("search 1a2b", "tau", "0.1", "2: 2/4", "rows a label", "failed", "complete", "3/10 epochs", "study x"):
+    for word in (
+        "search 1a2b",
+        "tau",
+        "0.1",
+        "2: 2/4",
+        "rows a label",
+        "failed",
+        "complete",
+        "3/10 epochs",
+        "study x",
+    ):
         assert word in text
 
 
@@ -96,7 +128,7 @@ def test_a_source_that_fails_does_not_end_the_block():
     def broken():
         raise ConnectionError
 
-    with Watch("x", broken, 1) as shown:
+    with LiveTable("x", broken, 1) as shown:
         time.sleep(0.7)
     assert shown.rows == {}
 
@@ -125,7 +157,9 @@ def test_a_disk_that_fails_is_said_without_a_traceback(capsys):
     with pytest.raises(SystemExit) as end, guarded():
         raise OSError(errno.EROFS, "Read-only file system", "/runs/optuna")
     assert end.value.code == 2
-    assert "A disk fails: [Errno 30] Read-only file system: '/runs/optuna'" in capsys.readouterr().err
+    assert (
+        "A disk fails: [Errno 30] Read-only file system: '/runs/optuna'" in capsys.readouterr().err
+    )
 
 
 def _interrupted(number):
@@ -150,7 +184,7 @@ def test_an_interruption_is_one_whatever_a_library_makes_of_it(capsys, number):
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
-    with console.bar("reading") as show:
+    with console.progress_bar("reading") as show:
         show("looking")(1, 2000)
         monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)
         show("looking")(1500, 2000)

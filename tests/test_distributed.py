@@ -14,11 +14,10 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from sadcl import distributed
-from sadcl.admission import activated, gather
-from sadcl.criterion import Criterion
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
-from sadcl.memory import MemoryBank
-from sadcl.prototypes import Prototypes
+from sadcl.losses.criterion import Criterion
+from sadcl.memory import MemoryBank, activated, gather
+from sadcl.model.prototypes import Prototypes
 from tests.conftest import prototype_sum, sample_sum
 
 N, L, P, M = 8, 5, 4, 7
@@ -52,7 +51,9 @@ def worker(rank: int, folder: str) -> None:
         if rank >= world:
             return
         checks = [check(world, rank) for check in CHECKS]  # the one-process half of each
-        dist.init_process_group("gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world
+        )
         for shared_half in checks:
             shared_half()
         dist.destroy_process_group()
@@ -121,16 +122,25 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
     return shared
 
 
-def sums_of(batch: SimpleNamespace, start: int, stop: int) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+def sums_of(
+    batch: SimpleNamespace, start: int, stop: int
+) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
     """Sum, count and gradients (images, bank, prototypes) of every contrast for a share of the batch."""
     results = []
     for normalize in (True, False):
         for name in ("batch+bank", "batch", "prototype"):
             x, bank, c = (
                 t.detach()[s].requires_grad_()
-                for t, s in zip((batch.x, batch.bank, batch.c), (slice(start, stop), slice(None), slice(None)), strict=True)
+                for t, s in zip(
+                    (batch.x, batch.bank, batch.c),
+                    (slice(start, stop), slice(None), slice(None)),
+                    strict=True,
+                )
             )
-            targets, options = batch.targets[start:stop], {"temperature": 0.3, "normalize": normalize}
+            targets, options = (
+                batch.targets[start:stop],
+                {"temperature": 0.3, "normalize": normalize},
+            )
             if name == "prototype":
                 total, count = prototype_sum(x, targets, c, batch.valid, **options)
             else:
@@ -148,7 +158,9 @@ def contrasts(world: int, rank: int) -> Callable[[], None]:
 
     def shared() -> None:
         for batch, known in zip(batches(world), expected, strict=True):
-            for (total, count, mine), (all_total, all_count, theirs) in zip(sums_of(batch, start, stop), known, strict=True):
+            for (total, count, mine), (all_total, all_count, theirs) in zip(
+                sums_of(batch, start, stop), known, strict=True
+            ):
                 close(distributed.global_sum(total), all_total)
                 assert distributed.global_sum(count) == all_count
                 close(mine[0], theirs[0][start:stop])
@@ -162,11 +174,15 @@ def public_losses(world: int, rank: int) -> Callable[[], None]:
     """The mean over workers, of value and of gradient, is that of one process."""
     start, stop = distributed.split(N, rank, world)
 
-    def losses(batch: SimpleNamespace, first: int, last: int, reduction: str) -> tuple[Tensor, Tensor]:
+    def losses(
+        batch: SimpleNamespace, first: int, last: int, reduction: str
+    ) -> tuple[Tensor, Tensor]:
         options = {"temperature": 0.2, "reduction": reduction}
         x, targets = batch.x.detach()[first:last].requires_grad_(), batch.targets[first:last]
         loss = sample_to_sample_loss(x, targets, batch.bank, batch.labels, **options)
-        loss = loss + 3 * prototype_to_sample_loss(x, targets, batch.c, valid=batch.valid, **options)
+        loss = loss + 3 * prototype_to_sample_loss(
+            x, targets, batch.c, valid=batch.valid, **options
+        )
         return loss.detach(), torch.autograd.grad(loss, x)[0]
 
     cases = [(batch, reduction) for batch in batches(world) for reduction in ("mean", "sum")]
@@ -192,7 +208,9 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
         {"anchor_mask": "targets", "contrast_reduction": "sum"},
     ]
 
-    def run(batch: SimpleNamespace, first: int, last: int, setting: dict) -> tuple[dict[str, Tensor], Tensor]:
+    def run(
+        batch: SimpleNamespace, first: int, last: int, setting: dict
+    ) -> tuple[dict[str, Tensor], Tensor]:
         weight = torch.ones(last - first)
         if first == last:  # an empty share runs one image with weight 0
             first, last, weight = 0, 1, torch.zeros(1)
@@ -206,11 +224,18 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototypes_LP=head(batch.c.detach()),
             prototype_valid_L=batch.valid,
         )
-        terms = Criterion(**setting)(output, batch.targets[first:last], weight, batch.labels, batch.slots)
+        terms = Criterion(**setting)(
+            output, batch.targets[first:last], weight, batch.labels, batch.slots
+        )
         terms.loss.backward()
         return terms.values, torch.cat([p.grad.flatten() for p in head.parameters()])
 
-    cases = [(batch, images, setting) for batch in batches(world) for images in (N, 1) for setting in settings]
+    cases = [
+        (batch, images, setting)
+        for batch in batches(world)
+        for images in (N, 1)
+        for setting in settings
+    ]
     expected = [run(batch, 0, images, setting) for batch, images, setting in cases]
 
     def shared() -> None:
@@ -258,7 +283,9 @@ def own_banks(world: int, rank: int) -> Callable[[], None]:
 def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
     """State of banks and prototypes after some steps, and what they said they admitted."""
     state: dict[str, Tensor] = {}
-    kinds: dict[str, MemoryBank | Prototypes] = {p: MemoryBank(L, P, policy=p, size=N) for p in ("slot", "none")}
+    kinds: dict[str, MemoryBank | Prototypes] = {
+        p: MemoryBank(L, P, policy=p, size=N) for p in ("slot", "none")
+    }
     kinds["fifo"] = MemoryBank(L, P, policy="fifo", size=3)
     kinds |= {p: Prototypes(L, P, policy=p, momentum=0.7) for p in ("mean", "ema", "learned")}
     for step in range(5):
@@ -267,7 +294,11 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
         features = batch.x.detach()[first:last].float() * 10 ** (step - 2)
         admitted = (batch.targets[first:last] == 1) & (batch.x[first:last, :, 0] > -0.5)
         for name, kind in kinds.items():
-            rows = gather(activated(features, batch.x[first:last, :, 0], admitted.flatten().nonzero()[:, 0], first))
+            rows = gather(
+                activated(
+                    features, batch.x[first:last, :, 0], admitted.flatten().nonzero()[:, 0], first
+                )
+            )
             said = kind.update(rows, -0.5)
             state |= {f"{name}/{step}": said} if said is not None else {}
     for name, kind in kinds.items():
@@ -280,7 +311,10 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
 def bank_and_prototypes(world: int, rank: int) -> Callable[[], None]:
     """Equal to the bit on all workers and to one process."""
     expected = remembered(lambda count: (0, count))
-    assert all(bool(expected[f"{p}.valid_{axes}"].any()) for p, axes in (("slot", "KL"), ("fifo", "KL"), ("mean", "L")))
+    assert all(
+        bool(expected[f"{p}.valid_{axes}"].any())
+        for p, axes in (("slot", "KL"), ("fifo", "KL"), ("mean", "L"))
+    )
 
     def shared() -> None:
         state = remembered(lambda count: distributed.split(count, rank, world))

@@ -1,6 +1,7 @@
 """Who may import whom; read from the sources, so that an import inside a function counts too."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,118 +11,280 @@ import pytest
 import sadcl
 
 ROOT = Path(sadcl.__file__).parent
-MATHS = {"admission", "losses", "memory", "prototypes", "model", "criterion"}
-BUILD = MATHS | {"config", "data", "metrics", "localisation", "distributed", "errors"}
+FILES = {
+    "": "errors config distributed storage console memory metrics build inference recipes __init__",
+    "losses": "released_mask classification sample_to_sample prototype_to_sample criterion __init__",
+    "model": "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl heads/pooled heads/__init__"
+    " attention_maps __init__",
+    "data": "base augment gpu_prefetch prepared split manifest remote transforms"
+    " readers/files readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc"
+    " readers/label_groups readers/__init__ load __init__ image_check loader prepare"
+    " audit/published_counts audit/image_file audit/findings audit/__init__",
+    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection loop"
+    " __init__",
+    "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
+    " export __init__",
+    "search": "trial space stopping ranking ablation plan __init__",
+    "study": "__init__ placement record live_table tensorboard checkpoint_quota execute",
+    "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
+    " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
+    " page/__init__ page/study page/charts page/tables page/figures page/html",
+    "figures": "drawing photos prototypes representations paper __init__",
+    "ray_backend": "__init__ environment membership hangs pruner prometheus optuna_study spot capacity cluster"
+    " node_report event_channel node_check trainer tasks tuner driver",
+    "launch": "__init__ options resources estimate datasets setup run train",
+    "cli": "__init__ options data checkpoints tables reports studies app experiment",
+}
+"""The files of each package; a file imports only those before it."""
+
+BUILD = {
+    "losses",
+    "memory",
+    "model",
+    "config",
+    "data",
+    "metrics",
+    "distributed",
+    "errors",
+    "storage",
+}
 MAY = {
-    "__init__": {"losses", "metrics", "recipes", "config", "errors", "inference", "platform", "results", "script", "search"},
+    "__init__": {
+        "cli",
+        "config",
+        "errors",
+        "inference",
+        "launch",
+        "losses",
+        "metrics",
+        "recipes",
+        "results",
+        "search",
+    },
     "errors": set(),
     "config": {"errors"},
     "distributed": set(),
     "metrics": set(),
-    "localisation": set(),
     "storage": {"errors"},
     "console": {"errors"},
-    "winners": set(),
-    "results": {"metrics", "storage", "winners", "errors"},
-    "losses": {"distributed"},
-    "admission": {"distributed"},
-    "memory": {"admission"},
-    "prototypes": {"admission"},
-    "model": {"prototypes", "errors"},
-    "criterion": {"losses", "memory", "prototypes", "distributed"},
+    "memory": {"distributed"},
+    "losses": {"distributed", "memory"},
+    "model": {"memory", "errors"},
     "data": {"config", "storage", "errors", "distributed"},
     "recipes": {"config", "errors"},
-    "search": {"config", "winners", "errors"},
-    "build": BUILD | {"storage"},
-    "training": BUILD | {"build", "storage"},
+    "build": BUILD,
+    "training": BUILD | {"build"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
-    "figures": {"build", "model", "data", "inference", "results", "storage", "errors"},
-    "runner": {"config", "data", "training", "search", "results", "distributed", "storage", "errors"},
-    "study": {"search", "results", "storage", "winners", "errors"},
-    "curves": {"results", "storage"},
-    "ray_backend": {
-        *("curves", "config", "training", "search", "results", "distributed", "errors"),
-        *("runner", "study", "storage", "console", "winners"),
+    "results": {"metrics", "storage", "errors"},
+    "search": {"config", "errors"},
+    "study": {"results", "search", "storage", "console", "errors"},
+    "study/execute": {
+        "config",
+        "data",
+        "distributed",
+        "errors",
+        "results",
+        "search",
+        "storage",
+        "training",
     },
+    "reports": {"results", "search", "study", "storage", "errors"},
+    "figures": {"build", "model", "data", "inference", "reports", "storage", "errors"},
+    "ray_backend": {"results", "search", "study", "storage", "errors"},
+    "ray_backend/tasks": {"search", "study", "storage", "training", "errors"},
+    "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
+    "launch/options": {"errors"},
+    "launch/resources": {"errors", "storage", "study"},
+    "launch/estimate": {"build", "config", "storage", "study"},
+    "launch/datasets": {
+        *(
+            "build",
+            "config",
+            "console",
+            "data",
+            "errors",
+            "results",
+            "search",
+            "storage",
+            "study",
+            "training",
+        ),
+    },
+    "launch/setup": {"config", "console", "errors", "results", "search", "storage", "study"},
+    "launch/run": {
+        "console",
+        "errors",
+        "ray_backend",
+        "reports",
+        "results",
+        "search",
+        "storage",
+        "study",
+    },
+    "launch/train": {
+        *(
+            "build",
+            "config",
+            "console",
+            "data",
+            "ray_backend",
+            "results",
+            "search",
+            "storage",
+            "study",
+        ),
+    },
+    "cli/experiment": {"config", "console", "errors", "launch", "search"},
+    "cli/app": {"console", "errors"},
+    "cli/data": {"config", "console", "data", "errors", "results", "storage"},
+    "cli/checkpoints": {
+        "console",
+        "data",
+        "errors",
+        "figures",
+        "inference",
+        "reports",
+        "results",
+        "storage",
+    },
+    "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
+    "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
+    "cli/studies": {"console", "errors", "results", "study"},
 }
-MAY["sizing"] = {"build", "config", "runner", "ray_backend", "storage", "errors"}
-MAY["launch"] = set(MAY) - {"__init__"}
-MAY["platform"] = set(MAY) - {"__init__"}
-MAY["script"] = {"platform", "launch", "search", "config", "console", "errors"}
-MAY["cli_data"] = {"config", "console", "data", "errors", "results", "storage"}
-MAY["cli_results"] = {"console", "errors", "results", "study"}
-MAY["cli_explain"] = {"cli_results", "errors", "figures", "inference", "results"}
-MAY["cli_report"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
-MAY["cli_stats"] = {"cli_results", "console", "errors", "results"}
-MAY["cli_store"] = {"cli_results", "config", "console", "errors", "recipes", "results", "storage"}
-MAY["cli"] = MAY["platform"] | {"platform", *(part for part in MAY if part.startswith("cli_"))}
-NOWHERE = {"tensorboardX": {"curves"}, "ray": {"ray_backend"}, "optuna": {"ray_backend", "results"}}
-WITHOUT_TORCH = (
-    "errors",
-    "config",
-    "metrics",
-    "storage",
-    "console",
-    "results",
-    "recipes",
-    "search",
-    "study",
-    "curves",
-    "cli",
-    "cli_data",
-    "cli_report",
-    "cli_explain",
-    "cli_results",
-    "cli_stats",
-    "cli_store",
-)
+"""The packages that a package imports, or a file where it has a line of its own."""
+EMPTY = ("study/__init__", "reports/__init__")
+"""Nodes look into a study, and laptops at results, without torch."""
+ONLY = {
+    "ray": {"ray_backend"},
+    "optuna": {"ray_backend", "reports/importance"},
+    "tensorboardX": {"study/tensorboard"},
+}
+"""Libraries that nobody else imports."""
+WITHOUT_TORCH = {
+    *(
+        "errors",
+        "config",
+        "metrics",
+        "storage",
+        "console",
+        "recipes",
+        "results",
+        "reports",
+        "search",
+        "cli",
+    ),
+    *("study/__init__", "study/placement", "study/record", "study/live_table", "study/tensorboard"),
+    *(
+        "study/checkpoint_quota",
+        "ray_backend/environment",
+        "ray_backend/node_report",
+        "launch/options",
+    ),
+}
+BEFORE_RAY = ("ray_backend/environment", "ray_backend/node_report")
+"""Imported before Ray, or on nodes that answer in a second."""
+
+
+def modules() -> dict[str, Path]:
+    """Every file as ``package/file``, or ``file`` at the root."""
+    return {str(p.relative_to(ROOT).with_suffix("")): p for p in sorted(ROOT.rglob("*.py"))}
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
-    return found
+    return names
 
 
-def by_part() -> dict[str, set[str]]:
-    parts: dict[str, set[str]] = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        parts.setdefault(part, set()).update(imports(path))
-    return parts
+def ours(path: Path) -> set[str]:
+    """The files of ours that a file imports."""
+    files = set()
+    for name in imports(path):
+        if name.startswith("sadcl."):
+            parts = name.split(".")[1:]
+            for end in range(len(parts), 0, -1):
+                file = "/".join(parts[:end])
+                if found := {file, f"{file}/__init__"} & modules().keys():
+                    files |= found
+                    break
+    return files
 
 
-def test_every_part_has_its_place():
-    assert by_part().keys() == MAY.keys()
+def package_of(file: str) -> str:
+    return file.split("/")[0]
 
 
-@pytest.mark.parametrize("part", sorted(MAY))
-def test_imports_go_down_only(part):
-    names = by_part()[part]
-    ours = {name.split(".")[1] for name in names if name.startswith("sadcl.")} - {part, "__version__"}
-    assert ours <= MAY[part], f"{part} must not import {sorted(ours - MAY[part])}"
-    for package, places in NOWHERE.items():
-        assert part in places or not any(name.split(".")[0] == package for name in names), f"{part} imports {package}"
-    if part in WITHOUT_TORCH:
-        assert not any(name.split(".")[0] in ("torch", "torchvision", "timm") for name in names)
+def listed(table: set[str] | dict[str, set[str]], file: str) -> bool:
+    return file in table or package_of(file) in table
+
+
+def test_every_file_has_its_place():
+    places = [
+        f"{package}/{file}".lstrip("/")
+        for package, files in FILES.items()
+        for file in files.split()
+    ]
+    assert sorted(places) == sorted(modules())
+    assert not {name for name in MAY if name not in modules() and not (ROOT / name).is_dir()}
+    for name in EMPTY:
+        assert not modules()[name].read_text().strip(), f"{name} must be empty"
+
+
+def test_the_root_shows_the_program():
+    assert len([p for p in ROOT.iterdir() if p.name != "__pycache__"]) <= 23
+
+
+@pytest.mark.parametrize("file", sorted(modules()))
+def test_imports_go_down_only(file):
+    package = package_of(file) if "/" in file else ""
+    order = [f"{package}/{name}".lstrip("/") for name in FILES[package].split()]
+    inside = {other for other in ours(modules()[file]) if package and package_of(other) == package}
+    later = [other for other in inside if order.index(other) > order.index(file)]
+    assert not later, f"{file} imports {later}, which come after it"
+    assert listed(MAY, file) or not ours(modules()[file]) - inside, f"{file} has no line in MAY"
+    may = MAY.get(file, MAY.get(package_of(file), set()))
+    packages = {package_of(other) for other in ours(modules()[file]) - inside} - {"__init__"}
+    assert packages <= may, f"{file} must not import {sorted(packages - may)}"
+
+
+@pytest.mark.parametrize("file", sorted(modules()))
+def test_libraries_stay_where_they_belong(file):
+    libraries = {name.split(".")[0] for name in imports(modules()[file])}
+    for library, places in ONLY.items():
+        assert library not in libraries or listed(places, file), f"{file} imports {library}"
+    if listed(WITHOUT_TORCH, file):
+        assert not libraries & {"torch", "torchvision", "timm"}
+    if file in BEFORE_RAY:
+        assert "ray" not in libraries
+
+
+def test_no_package_depends_on_one_that_depends_on_it():
+    edges = {package_of(file): set() for file in modules()}
+    for file, path in modules().items():
+        edges[package_of(file)] |= {package_of(other) for other in ours(path)} - {
+            package_of(file),
+            "__init__",
+        }
+    tuple(graphlib.TopologicalSorter(edges).static_order())  # raises where there is a circle
 
 
 def test_the_maths_and_the_loop_need_no_ray():
     """They run on machines that do not have it."""
     code = (
         "import sys; sys.modules['ray'] = sys.modules['optuna'] = None\n"
-        "import sadcl.training, sadcl.inference, sadcl.runner, sadcl.losses"
+        "import sadcl.training, sadcl.inference, sadcl.study.execute, sadcl.losses"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
-    "code", ["import sadcl", "import sadcl.results, sadcl.results.query", "import sadcl.cli", "sadcl.read"]
+    "code",
+    ["import sadcl", "import sadcl.results, sadcl.results.query", "import sadcl.cli.app", "sadcl.read"],
 )
 def test_asking_the_tables_loads_neither_torch_nor_ray(code):
     heavy = {"torch", "ray", "optuna", "scipy", "matplotlib"}
@@ -130,7 +293,7 @@ def test_asking_the_tables_loads_neither_torch_nor_ray(code):
 
 
 def test_help_loads_no_arrow_either():
-    code = "import sys\nfrom sadcl.cli import main\nsys.argv[1:] = ['--help']\ntry: main()\nfinally: print(set(sys.modules))"
+    code = "import sys\nfrom sadcl.cli.app import main\nsys.argv[1:] = ['--help']\ntry: main()\nfinally: print(set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Usage" in done.stdout
     assert "'pyarrow'" not in done.stdout
@@ -146,8 +309,12 @@ def test_at_most_fifteen_public_names_all_there():
 
 
 def test_files_can_be_read_in_one_sitting():
-    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ROOT.rglob("*.py")}
+    lengths = {
+        str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ROOT.rglob("*.py")
+    }
     assert not {name: n for name, n in lengths.items() if n > 400}
-    experiments = {p.name: len(p.read_text().splitlines()) for p in (ROOT.parent / "experiments").glob("*.py")}
+    experiments = {
+        p.name: len(p.read_text().splitlines()) for p in (ROOT.parent / "experiments").glob("*.py")
+    }
     assert experiments
     assert max(experiments.values()) <= 60

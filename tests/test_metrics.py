@@ -45,7 +45,9 @@ def test_average_precision_by_three_conventions(ties):
     result = multilabel_metrics(scores, targets)
     expected = {
         "mAP": [devkit_2010(s, t) for s, t in zip(scores.T, targets.T, strict=True)],
-        "mAP_step": [100 * average_precision_score(t, s) for s, t in zip(scores.T, targets.T, strict=True)],
+        "mAP_step": [
+            100 * average_precision_score(t, s) for s, t in zip(scores.T, targets.T, strict=True)
+        ],
         "mAP_11pt": [devkit_2007(s, t) for s, t in zip(scores.T, targets.T, strict=True)],
     }
     np.testing.assert_allclose(result["AP"], expected["mAP"], rtol=1e-12)
@@ -58,15 +60,29 @@ def test_average_precision_by_three_conventions(ties):
     ("scores", "targets", "area", "step", "eleven"),
     [
         ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 5 / 6, 5 / 6, (6 * 1 + 5 * 2 / 3) / 11),
-        ([0.9, 0.8, 0.7], [0, 1, 1], 2 / 3, (1 / 2 + 2 / 3) / 2, 2 / 3),  # the envelope lifts the first
-        ([0.5, 0.5, 0.2], [1, 0, 1], 2 / 3, (1 / 2 + 2 / 3) / 2, 2 / 3),  # tied scores enter together
+        (
+            [0.9, 0.8, 0.7],
+            [0, 1, 1],
+            2 / 3,
+            (1 / 2 + 2 / 3) / 2,
+            2 / 3,
+        ),  # the envelope lifts the first
+        (
+            [0.5, 0.5, 0.2],
+            [1, 0, 1],
+            2 / 3,
+            (1 / 2 + 2 / 3) / 2,
+            2 / 3,
+        ),  # tied scores enter together
         ([0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0], 1 / 4, 1 / 4, 1 / 4),
         ([0.9, 0.8, 0.7, 0.6], [-1, 0, 1, -1], 1 / 2, 1 / 2, 1 / 2),  # ignored ones are not there
     ],
 )
 def test_average_precision_worked_by_hand(scores, targets, area, step, eleven):
     found = average_precision(scores, targets)
-    assert [found[n] / 100 for n in ("AP", "AP_step", "AP_11pt")] == pytest.approx([area, step, eleven])
+    assert [found[n] / 100 for n in ("AP", "AP_step", "AP_11pt")] == pytest.approx(
+        [area, step, eleven]
+    )
 
 
 def test_both_cf1_worked_by_hand():
@@ -116,7 +132,9 @@ def test_ignored_targets_count_for_nothing():
     result = multilabel_metrics(scores, hidden)
     assert result["AP"][0] == pytest.approx(devkit_2010(scores[kept, 0], targets[kept, 0]))
     assert result["support"][0] == targets[kept, 0].sum()
-    p, r, _, _ = precision_recall_fscore_support(targets[kept, 0], scores[kept, 0] > 0.5, average="binary")
+    p, r, _, _ = precision_recall_fscore_support(
+        targets[kept, 0], scores[kept, 0] > 0.5, average="binary"
+    )
     assert (result["P"][0], result["R"][0]) == pytest.approx((100 * p, 100 * r))
     wild = np.where(hidden < 0, 1.0, scores)
     assert multilabel_metrics(wild, hidden)["AP"][0] == result["AP"][0]

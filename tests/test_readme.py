@@ -44,9 +44,15 @@ def test_every_command_and_flag_exists(command):
 
 
 def test_every_name_exists():
-    names = set(re.findall(r"sadcl\.(\w+)\(", "\n".join(text for language, text in BLOCKS if language == "python")))
+    names = set(
+        re.findall(
+            r"sadcl\.(\w+)\(", "\n".join(text for language, text in BLOCKS if language == "python")
+        )
+    )
     assert {"read", "sql", "train"} <= names
     assert names <= set(sadcl.__all__)
     assert OURS
-    for path in re.findall(r"sadcl/\w+|\w+\.py(?=\s)", next(text for language, text in BLOCKS if language == "text")):
+    for path in re.findall(
+        r"sadcl/\w+|\w+\.py(?=\s)", next(text for language, text in BLOCKS if language == "text")
+    ):
         assert list((ROOT / "sadcl").glob(path.removeprefix("sadcl/") + "*")), path

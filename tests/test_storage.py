@@ -136,7 +136,9 @@ def test_a_folder_is_removed_while_others_write_into_it(tmp_path):
 
 def test_a_root_whose_disk_is_not_mounted_is_waited_for(tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: waited.append((tmp_path / "studies").mkdir()))
+    monkeypatch.setattr(
+        storage.time, "sleep", lambda seconds: waited.append((tmp_path / "studies").mkdir())
+    )
     storage.settled(str(tmp_path))
     assert len(waited) == 1
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
@@ -146,7 +148,9 @@ def test_a_root_whose_disk_is_not_mounted_is_waited_for(tmp_path, monkeypatch):
         storage.appears(str(tmp_path / "state.pt"))
 
 
-def test_relative_paths_mean_the_folder_of_the_start_while_the_process_stands_elsewhere(tmp_path, monkeypatch):
+def test_relative_paths_mean_the_folder_of_the_start_while_the_process_stands_elsewhere(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     before = list(sys.path)

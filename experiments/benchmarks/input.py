@@ -58,7 +58,9 @@ def plain(paths: list[str], images: int) -> float:
 
     def batches() -> None:
         for start in range(0, images, BATCH):
-            torch.stack([pipeline(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]])
+            torch.stack(
+                [pipeline(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]]
+            )
 
     return seconds(batches)
 
@@ -90,7 +92,7 @@ def ways(root: str | None, images: int, folder: Path) -> tuple[list[Way], list[s
     from sadcl.data.base import ImageSet
     from sadcl.data.loader import Loader
     from sadcl.data.prepare import prepare
-    from sadcl.data.scenes import ensure
+    from sadcl.data.readers.scenes import ensure
     from sadcl.data.transforms import decode, read_image
 
     torch.set_num_threads(1)
@@ -109,7 +111,9 @@ def ways(root: str | None, images: int, folder: Path) -> tuple[list[Way], list[s
 
     def share(images: ImageSet, spec: Augmentation) -> Callable[[], float]:
         loader = Loader(images, image_size=SIZE, augmentation=spec, batch_size=BATCH, batched=True)
-        items = [(1, tuple(range(i, min(i + BATCH, len(images))))) for i in range(0, len(images), BATCH)]
+        items = [
+            (1, tuple(range(i, min(i + BATCH, len(images))))) for i in range(0, len(images), BATCH)
+        ]
         return lambda: seconds(lambda: [loader._reader[item] for item in items])
 
     def whole(images: ImageSet, spec: Augmentation) -> Callable[[], float]:
@@ -122,7 +126,11 @@ def ways(root: str | None, images: int, folder: Path) -> tuple[list[Way], list[s
 
     return [
         Way("plain, in this process", None, lambda: plain(paths, len(paths))),
-        Way("JPEG decoding alone", None, lambda: seconds(lambda: [decode(file, "") for file in files])),
+        Way(
+            "JPEG decoding alone",
+            None,
+            lambda: seconds(lambda: [decode(file, "") for file in files]),
+        ),
         Way("loader's share, stage 1", 4, share(photographs, stage1)),
         Way("loader's share, stage 2", 4, share(photographs, stage2)),
         Way("all on the CPU, stage 1", 2.5, whole(photographs, stage1)),
@@ -134,7 +142,9 @@ def ways(root: str | None, images: int, folder: Path) -> tuple[list[Way], list[s
     ], paths
 
 
-def measure(data_root: str | None = None, images: int = 128, repeats: int = 5) -> list[dict[str, Any]]:
+def measure(
+    data_root: str | None = None, images: int = 128, repeats: int = 5
+) -> list[dict[str, Any]]:
     """A row for each thing measured, the reference first."""
     if repeats < 1 or images < 1:
         raise ValueError(f"repeats >= 1 and images >= 1 must hold, but got {repeats} and {images}")
@@ -144,21 +154,36 @@ def measure(data_root: str | None = None, images: int = 128, repeats: int = 5) -
     with tempfile.TemporaryDirectory() as folder, bare:
         measured, paths = ways(data_root, images, Path(folder))
         count = len(paths)
-        every = [Way("plain pipeline of Pillow", None, lambda: bare.submit(plain, paths, count).result()), *measured]
-        rounds = [[row.run() for row in every] for _ in range(repeats + 1)][1:]  # the first one warms up
+        every = [
+            Way(
+                "plain pipeline of Pillow", None, lambda: bare.submit(plain, paths, count).result()
+            ),
+            *measured,
+        ]
+        rounds = [[row.run() for row in every] for _ in range(repeats + 1)][
+            1:
+        ]  # the first one warms up
         found = []
         for at, row in enumerate(every):
             ratios, shares = [r[0] / r[at] for r in rounds], [r[2] / r[at] for r in rounds]
             speed = count / statistics.median(r[at] for r in rounds)
-            found.append({"what": row.name, "goal": row.goal, "images_per_second": speed, "ms": 1e3 / speed})
-            found[-1] |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+            found.append(
+                {"what": row.name, "goal": row.goal, "images_per_second": speed, "ms": 1e3 / speed}
+            )
+            found[-1] |= {
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
+            }
             found[-1] |= {"share": statistics.median(shares)}
         return found
 
 
 def benchmark(quick: bool = False, data_root: str | None = None) -> list[Row]:
     """A row for each of our ways, in images a second and core; no more than what decodes the same files bounds it."""
-    reference, _, decoding, *found = measure(data_root, **({"images": 4, "repeats": 1} if quick else {}))
+    reference, _, decoding, *found = measure(
+        data_root, **({"images": 4, "repeats": 1} if quick else {})
+    )
     rows = []
     for each in found:
         decodes = "prepared" not in each["what"] and "apart" not in each["what"]
@@ -185,7 +210,15 @@ def show(found: list[dict[str, Any]]) -> None:
 
     from sadcl.console import console
 
-    table = Table("what", "images/s a core", "ms", "ratio (median, min..max)", "goal", "share", box=box.SIMPLE_HEAD)
+    table = Table(
+        "what",
+        "images/s a core",
+        "ms",
+        "ratio (median, min..max)",
+        "goal",
+        "share",
+        box=box.SIMPLE_HEAD,
+    )
     for each in found:
         goal = "" if each["goal"] is None else f"{each['goal']:g}x"
         ratio = "{ratio:.2f}x ({ratio_min:.2f}..{ratio_max:.2f})"
@@ -195,8 +228,12 @@ def show(found: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", help="a copy of COCO; default: drawn scenes")
-    parser.add_argument("--images", type=int, default=128, help="of the training split (default 128)")
+    parser.add_argument(
+        "--images", type=int, default=128, help="of the training split (default 128)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
     show(measure(**vars(parser.parse_args())))

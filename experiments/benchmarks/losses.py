@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from sadcl.console import console
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
-from sadcl.losses.sample_to_sample import activated_places, sample_to_sample
+from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
 
 TAU, PROTOTYPE_TAU = 0.2, 0.07
 
@@ -68,15 +68,25 @@ class Contrasts:
         frequency_L = torch.arange(1, L + 1).pow(-0.7)  # long-tailed, as COCO's labels are
 
         def cells_BL() -> Tensor:
-            chosen = torch.multinomial(frequency_L.repeat(B), round(B * cardinality), generator=generator)
+            chosen = torch.multinomial(
+                frequency_L.repeat(B), round(B * cardinality), generator=generator
+            )
             return torch.zeros(B * L, dtype=torch.bool).index_fill_(0, chosen, True).view(B, L)
 
-        self.which, self.targets_BL, self.valid_BL = which, cells_BL().long(), cells_BL() | setting.full_bank
-        self.embeddings_BLP, bank_BLP = (torch.randn(B, L, P, generator=generator, dtype=dtype) for _ in range(2))
+        self.which, self.targets_BL, self.valid_BL = (
+            which,
+            cells_BL().long(),
+            cells_BL() | setting.full_bank,
+        )
+        self.embeddings_BLP, bank_BLP = (
+            torch.randn(B, L, P, generator=generator, dtype=dtype) for _ in range(2)
+        )
         self.prototypes_LP = torch.randn(L, P, generator=generator, dtype=dtype)
         self.labels_M = self.valid_BL.nonzero()[:, 1]
         self.bank = bank_BLP if which == "dense" else bank_BLP[self.valid_BL]
-        self.leaves = [leaf.requires_grad_() for leaf in (self.embeddings_BLP, self.bank, self.prototypes_LP)]
+        self.leaves = [
+            leaf.requires_grad_() for leaf in (self.embeddings_BLP, self.bank, self.prototypes_LP)
+        ]
 
     def run(self) -> list[Tensor]:
         """Loss and gradient."""
@@ -84,26 +94,39 @@ class Contrasts:
         return [loss.detach(), *torch.autograd.grad(loss, self.leaves)]
 
     def ours(self) -> Tensor:
-        """As :class:`sadcl.criterion.Criterion` puts them together."""
-        place_A, L = activated_places(self.targets_BL), self.targets_BL.shape[1]
+        """As :class:`sadcl.losses.criterion.Criterion` puts them together."""
+        place_A, L = positive_index(self.targets_BL), self.targets_BL.shape[1]
         options: dict[str, Any] = {"temperature": PROTOTYPE_TAU, "normalize": True}
-        similarity_BL, own_AP = similarities(self.embeddings_BLP, self.prototypes_LP, place_A, **options)
-        sample, anchors = sample_to_sample(own_AP, place_A % L, self.bank, self.labels_M, labels=L, temperature=TAU)
-        prototype, counted = prototype_to_sample(similarity_BL, self.targets_BL, torch.ones(L, dtype=torch.bool))
+        similarity_BL, own_AP = similarities(
+            self.embeddings_BLP, self.prototypes_LP, place_A, **options
+        )
+        sample, anchors = sample_to_sample(
+            own_AP, place_A % L, self.bank, self.labels_M, labels=L, temperature=TAU
+        )
+        prototype, counted = prototype_to_sample(
+            similarity_BL, self.targets_BL, torch.ones(L, dtype=torch.bool)
+        )
         return sample / anchors + prototype / counted
 
     def dense(self) -> Tensor:
         rows_RP = F.normalize(torch.cat([self.embeddings_BLP, self.bank]).flatten(0, 1), dim=1)
         active_BL, (B, L) = self.targets_BL == 1, self.targets_BL.shape
-        active_R, labels_R = torch.cat([active_BL, self.valid_BL]).flatten(), torch.arange(L).repeat(2 * B)
+        active_R, labels_R = (
+            torch.cat([active_BL, self.valid_BL]).flatten(),
+            torch.arange(L).repeat(2 * B),
+        )
         candidate_RR = active_R & ~torch.eye(2 * B * L, dtype=torch.bool)
         positive_RR = candidate_RR & (labels_R[:, None] == labels_R)
         similarity_RR, count_R = rows_RP @ rows_RP.T / TAU, positive_RR.sum(1)
         all_R = similarity_RR.masked_fill(~candidate_RR, -torch.inf).logsumexp(1)
         loss_R = all_R - (similarity_RR * positive_RR).sum(1) / count_R.clamp(min=1)
-        cosine_BL = (F.normalize(self.embeddings_BLP, dim=2) * F.normalize(self.prototypes_LP, dim=1)).sum(2)
+        cosine_BL = (
+            F.normalize(self.embeddings_BLP, dim=2) * F.normalize(self.prototypes_LP, dim=1)
+        ).sum(2)
         similarity_BL = cosine_BL / PROTOTYPE_TAU
-        loss_L = similarity_BL.logsumexp(0) - similarity_BL.masked_fill(~active_BL, -torch.inf).logsumexp(0)
+        loss_L = similarity_BL.logsumexp(0) - similarity_BL.masked_fill(
+            ~active_BL, -torch.inf
+        ).logsumexp(0)
         return loss_R[active_R & (count_R > 0)].mean() + loss_L[active_BL.any(0)].mean()
 
 
@@ -114,7 +137,9 @@ def difference() -> float:
     slots_BLP = torch.zeros_like(wanted[2])
     slots_BLP[dense.valid_BL] = found[2]  # a slot that is empty has no gradient
     found[2] = slots_BLP
-    return float(torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)]).max())
+    return float(
+        torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)]).max()
+    )
 
 
 def milliseconds(contrasts: Contrasts, runs: int = 1) -> float:
@@ -132,7 +157,10 @@ def times(setting: Setting, repeats: int) -> list[list[float]]:
     each = [Contrasts(setting, which) for which in setting.run]
     for contrasts in each:
         contrasts.run()
-    runs = [max(1, int(100 / min(milliseconds(each[0]) for _ in range(3)))), 1]  # some ms are too short to time alone
+    runs = [
+        max(1, int(100 / min(milliseconds(each[0]) for _ in range(3)))),
+        1,
+    ]  # some ms are too short to time alone
     return [[milliseconds(*pair) for pair in zip(each, runs, strict=False)] for _ in range(repeats)]
 
 
@@ -178,15 +206,24 @@ def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None)
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
     torch.set_num_threads(threads or torch.get_num_threads())
     apart, rows = difference(), []
-    console.print(f"float64, B=5 L=16 P=16: loss and gradient differ by {apart:.1e}; {torch.get_num_threads()} threads")
+    console.print(
+        f"float64, B=5 L=16 P=16: loss and gradient differ by {apart:.1e}; {torch.get_num_threads()} threads"
+    )
     if not apart <= 1e-8:
         raise ValueError(f"the reference must compute the same to 1e-8, but differs by {apart}")
     operations, moved = matmul_rate(), bandwidth()
-    console.print(f"this machine: {operations / 1e9:.0f} GFLOP/s in products, {moved / 1e9:.1f} GB/s", highlight=False)
+    console.print(
+        f"this machine: {operations / 1e9:.0f} GFLOP/s in products, {moved / 1e9:.1f} GB/s",
+        highlight=False,
+    )
     for setting in (SMALL,) if quick else SETTINGS:
         ours, *reference = zip(*times(setting, repeats), strict=True)
         bound = limit(setting, operations, moved)
-        rows.append(compared(f"time, {setting.name}", "ms", ours, *reference, limit=bound, goal=setting.time_goal))
+        rows.append(
+            compared(
+                f"time, {setting.name}", "ms", ours, *reference, limit=bound, goal=setting.time_goal
+            )
+        )
         if REFS.exists():
             peaks = [[memory(setting, which) for _ in range(3)] for which in setting.run]
             goal, most = setting.memory_goal, setting.memory_MB
@@ -195,10 +232,16 @@ def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="timed pairs in a setting (default 5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed pairs in a setting (default 5)"
+    )
     parser.add_argument("--threads", type=int, help="default: torch's own")
     parser.add_argument("--quick", action="store_true", help="a small setting, to see that it runs")
     show(benchmark(**vars(parser.parse_args())))
     for name, B, L in (setting[:3] for setting in SETTINGS if "dense" not in setting.run):
-        console.print(f"{name}: the reference needs several fp32 matrices of {(2 * B * L) ** 2 * 4 / 1e9:.1f} GB each.")
+        console.print(
+            f"{name}: the reference needs several fp32 matrices of {(2 * B * L) ** 2 * 4 / 1e9:.1f} GB each."
+        )

@@ -47,7 +47,11 @@ from sadcl.training import engine, loop
 
 LABELS = {"coco14": 80, "vg500": 500}
 CARDINALITY = {"coco14": 2.9, "vg500": 13.6}
-OFFLINE: dict[str, Any] = {"model.pretrained": False, "bank.epsilon": 0.0, "prototypes.epsilon": 0.0}
+OFFLINE: dict[str, Any] = {
+    "model.pretrained": False,
+    "bank.epsilon": 0.0,
+    "prototypes.epsilon": 0.0,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "fp32, checkpointing": {"model.checkpointing": True},
@@ -71,7 +75,9 @@ class Live(TorchDispatchMode):
         self.now = self.peak = 0
         self.storages: set[int] = set()
 
-    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, given: Any = (), named: Any = None
+    ) -> Any:
         found = function(*given, **(named or {}))
         for tensor in tree_leaves(found):
             if isinstance(tensor, torch.Tensor):
@@ -100,19 +106,37 @@ def prepared(config: Config, recipe: str, device: torch.device) -> tuple[engine.
     network.prototypes.valid_L.fill_(True)
     network.prototypes.settled = True
     place_A = torch.arange(round(images * CARDINALITY[recipe]), device=device) * 7
-    targets = torch.zeros(images * labels, dtype=torch.int8, device=device).index_fill_(0, place_A, 1)
-    pixels, weight_B = torch.zeros(images, 3, side, side, device=device), torch.ones(images, device=device)
-    return training, Batch(pixels, targets.view(images, labels), weight_B, torch.arange(images, device=device), 0, place_A)
+    targets = torch.zeros(images * labels, dtype=torch.int8, device=device).index_fill_(
+        0, place_A, 1
+    )
+    pixels, weight_B = (
+        torch.zeros(images, 3, side, side, device=device),
+        torch.ones(images, device=device),
+    )
+    return training, Batch(
+        pixels,
+        targets.view(images, labels),
+        weight_B,
+        torch.arange(images, device=device),
+        0,
+        place_A,
+    )
 
 
 @contextlib.contextmanager
 def without_data() -> Iterator[Live]:
     """Tensors made in here have no data; what would look at it is left out."""
     patches: list[Any] = [
-        mock.patch.object(nn.Module, "to", lambda module, *given, **named: module),  # they are where they should be
+        mock.patch.object(
+            nn.Module, "to", lambda module, *given, **named: module
+        ),  # they are where they should be
         mock.patch.object(engine, "check_finite"),
         mock.patch.object(engine.Training, "padded", True),
-        *(mock.patch.object(place, f"{verb}_rng_state") for place in (torch, torch.random) for verb in ("get", "set")),
+        *(
+            mock.patch.object(place, f"{verb}_rng_state")
+            for place in (torch, torch.random)
+            for verb in ("get", "set")
+        ),
     ]
     with contextlib.ExitStack() as stack:
         for patch in patches:
@@ -178,7 +202,12 @@ def on_gpu(config: Config, recipe: str) -> tuple[int, int, float]:
 def on_cpu(changes: dict[str, Any], threads: int) -> tuple[float, float]:
     """Bytes that a process grows by, which is to be a fresh one, and the seconds of a step; Linux only."""
     torch.set_num_threads(threads)
-    tiny = {"model.backbone": "test_resnet", "data.image_size": 64, "model.hidden": 16, "model.feedforward": 16}
+    tiny = {
+        "model.backbone": "test_resnet",
+        "data.image_size": 64,
+        "model.hidden": 16,
+        "model.feedforward": 16,
+    }
     small = config_of("coco14", {**CHECK, **changes})
     training, batch = prepared(small.override(tiny), "coco14", torch.device("cpu"))
     engine.train_step(training, batch)  # loads what is loaded at first use
@@ -202,8 +231,25 @@ def fresh(changes: dict[str, Any]) -> tuple[float, float]:
 
 
 def row(name: str, unit: str, ours: float, **more: Any) -> dict[str, Any]:
-    columns = ("reference", "ratio", "low", "high", "limit", "share", "goal", "at_most", "state", "how")
-    found: dict[str, Any] = {"name": name, "unit": unit, "ours": ours, **dict.fromkeys(columns), **more}
+    columns = (
+        "reference",
+        "ratio",
+        "low",
+        "high",
+        "limit",
+        "share",
+        "goal",
+        "at_most",
+        "state",
+        "how",
+    )
+    found: dict[str, Any] = {
+        "name": name,
+        "unit": unit,
+        "ours": ours,
+        **dict.fromkeys(columns),
+        **more,
+    }
     return found
 
 
@@ -223,7 +269,9 @@ def measure(repeats: int = 3, threads: int | None = None) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = []
     if REFS.exists():
         rows += checked(repeats)
-    figures = iter(computed([(recipe, changes) for recipe in LABELS for changes in SETTINGS.values()]))
+    figures = iter(
+        computed([(recipe, changes) for recipe in LABELS for changes in SETTINGS.values()])
+    )
     for recipe in LABELS:
         peaks: dict[str, float] = {}
         for name, changes in SETTINGS.items():
@@ -237,7 +285,16 @@ def measure(repeats: int = 3, threads: int | None = None) -> list[dict[str, Any]
                     peak, state, took = on_gpu(config, recipe)
                 except torch.OutOfMemoryError:
                     continue
-                rows.append(row(what, "GB", peak / 1e9, state=state / 1e9, how="measured", **beside(peaks, name, peak)))
+                rows.append(
+                    row(
+                        what,
+                        "GB",
+                        peak / 1e9,
+                        state=state / 1e9,
+                        how="measured",
+                        **beside(peaks, name, peak),
+                    )
+                )
                 rows.append(row(f"{what}: a step", "ms", 1e3 * took, how="measured"))
     return rows
 
@@ -279,7 +336,12 @@ def show(rows: list[dict[str, Any]]) -> None:
     lines = [("what", "peak", "of it state", "activations", "reference", "ratio (min..max)", "how")]
     for each in rows:
         state = each["state"]
-        cells = [each["ours"], state, None if state is None else each["ours"] - state, each["reference"]]
+        cells = [
+            each["ours"],
+            state,
+            None if state is None else each["ours"] - state,
+            each["reference"],
+        ]
         amounts = ["" if value is None else f"{value:,.2f} {each['unit']}" for value in cells]
         ratio = "" if each["ratio"] is None else f"{each['ratio']:.2f}x"
         ratio += "" if each["low"] is None else f" ({each['low']:.2f}..{each['high']:.2f})"
@@ -288,7 +350,11 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="processes that are measured on a CPU (default 3)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="processes that are measured on a CPU (default 3)"
+    )
     parser.add_argument("--threads", type=int, help="default: torch's own")
     show(measure(**vars(parser.parse_args())))

@@ -41,7 +41,9 @@ def drawn(images: int, labels: int) -> tuple[Scores, Targets]:
     """Scores (N, L) and targets (N, L) of a network that is neither blind nor perfect."""
     rng = np.random.default_rng(0)
     frequency_L = np.arange(1, labels + 1) ** -0.7  # long-tailed, as COCO's labels are
-    targets_NL = (rng.random((images, labels)) < frequency_L * CARDINALITY / frequency_L.sum()).astype(np.int8)
+    targets_NL = (
+        rng.random((images, labels)) < frequency_L * CARDINALITY / frequency_L.sum()
+    ).astype(np.int8)
     logits_NL = rng.normal(size=targets_NL.shape) + 3.5 * targets_NL - 2.5
     return (1 / (1 + np.exp(-logits_NL))).round(4), targets_NL
 
@@ -50,16 +52,29 @@ def released(scores_NL: Scores, targets_NL: Targets, path: Path) -> dict[str, fl
     """The figures by way of a file of text and loops."""
     with open(path, "w") as file:
         for image, (scores, targets) in enumerate(zip(scores_NL, targets_NL, strict=True)):
-            words = [f"{image}", *(f"{score:.4f}" for score in scores), *(f"{target}" for target in targets)]
+            words = [
+                f"{image}",
+                *(f"{score:.4f}" for score in scores),
+                *(f"{target}" for target in targets),
+            ]
             file.write(" ".join(words) + "\n")
     table, labels = [], scores_NL.shape[1]
     with open(path) as file:
         for line in file:
             words = line.split()
-            table.append(([float(w) for w in words[1 : 1 + labels]], [int(w) for w in words[1 + labels :]]))
-    areas = [area([scores[j] for scores, _ in table], [targets[j] for _, targets in table]) for j in range(labels)]
+            table.append(
+                ([float(w) for w in words[1 : 1 + labels]], [int(w) for w in words[1 + labels :]])
+            )
+    areas = [
+        area([scores[j] for scores, _ in table], [targets[j] for _, targets in table])
+        for j in range(labels)
+    ]
     there = [value for value in areas if not math.isnan(value)]
-    return {"mAP": sum(there) / len(there), **counted(table, labels, ""), **counted(table, labels, "_top3")}
+    return {
+        "mAP": sum(there) / len(there),
+        **counted(table, labels, ""),
+        **counted(table, labels, "_top3"),
+    }
 
 
 def area(scores: list[float], targets: list[int]) -> float:
@@ -79,7 +94,9 @@ def area(scores: list[float], targets: list[int]) -> float:
     return 100 * sum((recalls[i] - recalls[i - 1]) * precisions[i] for i in range(1, len(recalls)))
 
 
-def counted(table: list[tuple[list[float], list[int]]], labels: int, suffix: str) -> dict[str, float]:
+def counted(
+    table: list[tuple[list[float], list[int]]], labels: int, suffix: str
+) -> dict[str, float]:
     hits, predicted, positive = [0] * labels, [0] * labels, [0] * labels
     for scores, targets in table:
         among = range(labels)
@@ -121,13 +138,19 @@ def benchmark(quick: bool = False, repeats: int = 5) -> list[Row]:
     columns_LN = np.ascontiguousarray(scores_NL.T)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.txt"
-        wanted, found = released(scores_NL, targets_NL, path), multilabel_metrics(scores_NL, targets_NL)
+        wanted, found = (
+            released(scores_NL, targets_NL, path),
+            multilabel_metrics(scores_NL, targets_NL),
+        )
         apart = max(abs(found[name] - value) for name, value in wanted.items())
         console.print(
-            f"{len(wanted)} figures differ by {apart:.1e} percent at most; mAP {wanted['mAP']:.2f}", highlight=False
+            f"{len(wanted)} figures differ by {apart:.1e} percent at most; mAP {wanted['mAP']:.2f}",
+            highlight=False,
         )
         if not apart < 1e-9:
-            raise ValueError(f"the reference must compute the same to 1e-9 percent, but differs by {apart}")
+            raise ValueError(
+                f"the reference must compute the same to 1e-9 percent, but differs by {apart}"
+            )
         rounds = [
             (
                 seconds(lambda: multilabel_metrics(scores_NL, targets_NL), 5),
@@ -136,12 +159,20 @@ def benchmark(quick: bool = False, repeats: int = 5) -> list[Row]:
             )
             for _ in range(1 if quick else repeats)
         ]
-    ours, reference, limit = ([1e3 * each for each in column] for column in zip(*rounds, strict=True))
-    return [compared(f"mAP and F1, {images:,} x {labels}", "ms", ours, reference, limit=min(limit), goal=GOAL)]
+    ours, reference, limit = (
+        [1e3 * each for each in column] for column in zip(*rounds, strict=True)
+    )
+    return [
+        compared(
+            f"mAP and F1, {images:,} x {labels}", "ms", ours, reference, limit=min(limit), goal=GOAL
+        )
+    ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="few images, to see that it runs")
     show(benchmark(**vars(parser.parse_args())))

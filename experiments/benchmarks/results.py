@@ -35,13 +35,16 @@ import pyarrow as pa
 from rows import Row, compared, seconds, show
 
 from sadcl import recipes, results
-from sadcl.console import bar, console
+from sadcl.console import console, progress_bar
 from sadcl.results import compact, files, query, schema
 from sadcl.results.provenance import provenance
 
 EPOCHS = 100
 BASE = recipes.coco14()
-FLAT = {n.replace(".", "_"): json.dumps(v) if isinstance(v, (list, tuple)) else v for n, v in BASE.flat().items()}
+FLAT = {
+    n.replace(".", "_"): json.dumps(v) if isinstance(v, (list, tuple)) else v
+    for n, v in BASE.flat().items()
+}
 FIGURES = [
     "CP",
     "CR",
@@ -58,7 +61,9 @@ FIGURES = [
     "mAP_11pt",
 ]
 BY_ARM = "select arm, seed, count(*) as n, avg(val_mAP) as mAP, max(seconds) from trials group by all order by mAP"
-BY_EPOCH = "select stage, epoch, avg(val_mAP) as mAP, stddev(loss) from epochs group by all order by all"
+BY_EPOCH = (
+    "select stage, epoch, avg(val_mAP) as mAP, stddev(loss) from epochs group by all order by all"
+)
 
 
 def trial_row(at: int, value: float) -> dict[str, Any]:
@@ -96,7 +101,11 @@ def trial_row(at: int, value: float) -> dict[str, Any]:
 
 
 def epoch_columns(rng: np.random.Generator) -> dict[str, Any]:
-    columns: dict[str, Any] = {n: rng.normal(60, 5, EPOCHS) for n, (kind, _) in schema.EPOCHS.items() if kind == pa.float64()}
+    columns: dict[str, Any] = {
+        n: rng.normal(60, 5, EPOCHS)
+        for n, (kind, _) in schema.EPOCHS.items()
+        if kind == pa.float64()
+    }
     return columns | {"stage": np.full(EPOCHS, 2), "epoch": np.arange(1, EPOCHS + 1)}
 
 
@@ -111,7 +120,9 @@ def make(root: Path, trials: int) -> None:
         columns = epoch_columns(np.random.default_rng(at))
         columns |= {"key": [row["key"]] * EPOCHS, "study": [row["study"]] * EPOCHS}
         arrays = [pa.array(columns[name], kind) for name, (kind, _) in schema.EPOCHS.items()]
-        epochs = pa.table(arrays, names=list(schema.EPOCHS)).replace_schema_metadata({"sadcl": str(schema.VERSION)})
+        epochs = pa.table(arrays, names=list(schema.EPOCHS)).replace_schema_metadata(
+            {"sadcl": str(schema.VERSION)}
+        )
         file = files.name(files.stem(row["key"]), 0)
         for table, rows in (("trials", schema.table("trials", [row])), ("epochs", epochs)):
             (root / "tables" / table / file).write_bytes(files.encode(rows))
@@ -119,7 +130,7 @@ def make(root: Path, trials: int) -> None:
         for table in ("trials", "epochs"):
             os.utime(root / "tables" / table / file, (old, old))
 
-    with bar("writing") as show, ThreadPoolExecutor(2) as pool:
+    with progress_bar("writing") as show, ThreadPoolExecutor(2) as pool:
         for done, _ in enumerate(pool.map(one, range(trials)), 1):
             show("writing the store")(done, trials)
 
@@ -166,7 +177,10 @@ def ask_folders(root: Path) -> dict[str, Any]:
         arms[lines[-1]["config"]["arm"]].append(lines[-1]["val_mAP"])
         for line in lines:
             epochs[line["training_iteration"]].append(line["val_mAP"])
-    means = {arm: sum(v) / len(v) for arm, v in arms.items()}, {e: sum(v) / len(v) for e, v in epochs.items()}
+    means = (
+        {arm: sum(v) / len(v) for arm, v in arms.items()},
+        {e: sum(v) / len(v) for e, v in epochs.items()},
+    )
     return {"top": sorted(best, reverse=True)[:10], "means": means}
 
 
@@ -211,8 +225,14 @@ def measure(trials: int, folder_count: int, scratch: Path) -> list[Row]:
     line(Row("RunWriter: a trial's beginning and end", trial_ms, "ms"))
     make(Path(root), trials)
     folders(scratch / "ray", folder_count)
-    ray = statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3)) * trials / folder_count
-    console.print(f"Ray's folders (read {folder_count} of {trials:,}, scaled): {ray:.1f} s", highlight=False)
+    ray = (
+        statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3))
+        * trials
+        / folder_count
+    )
+    console.print(
+        f"Ray's folders (read {folder_count} of {trials:,}, scaled): {ray:.1f} s", highlight=False
+    )
     questions: dict[str, Callable[[], Any]] = {
         "ten best trials": lambda: query.top(root),
         "trials by arm and seed": lambda: results.sql(root, BY_ARM),
@@ -222,19 +242,35 @@ def measure(trials: int, folder_count: int, scratch: Path) -> list[Row]:
         if state == "compacted":
             took = seconds(lambda: compact.compact(root))
             size = sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
-            line(Row("compaction", took, "s"), f", {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files")
+            line(
+                Row("compaction", took, "s"),
+                f", {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files",
+            )
         for what, ask in questions.items():
             first = seconds(ask)
             warm = [1e3 * seconds(ask) for _ in range(5)]
             row = compared(f"{state}: {what}", "ms", warm, [1e3 * ray] * 5, goal=100, at_most=most)
             row = replace(row, low=None, high=None)  # the reference was measured once
-            line(row, f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x")
+            line(
+                row,
+                f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x",
+            )
     limit = "100MB"
-    done = subprocess.run([sys.executable, "-c", LIMITED, root, limit], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, root, limit], capture_output=True, text=True, check=True
+    )
     groups, grown = done.stdout.split()
-    held = trials * EPOCHS * sum(kind.bit_width // 8 for kind, _ in schema.EPOCHS.values() if kind != pa.string()) / 2**20
+    held = (
+        trials
+        * EPOCHS
+        * sum(kind.bit_width // 8 for kind, _ in schema.EPOCHS.values() if kind != pa.string())
+        / 2**20
+    )
     name = f"epochs by trial, DuckDB limited to {limit}: growth of the process"
-    line(Row(name, float(grown), "MB"), f" for {groups} groups; the numbers of the table are {held:.0f} MB")
+    line(
+        Row(name, float(grown), "MB"),
+        f" for {groups} groups; the numbers of the table are {held:.0f} MB",
+    )
     return rows
 
 
@@ -245,14 +281,21 @@ def benchmark(quick: bool = False) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--folders", type=int, default=300, help="trial folders of Ray Tune that are read")
+    parser.add_argument(
+        "--folders", type=int, default=300, help="trial folders of Ray Tune that are read"
+    )
     parser.add_argument("--scratch", default=None, help="an empty folder to work in, which stays")
     options = parser.parse_args()
     scratch = Path(options.scratch or tempfile.mkdtemp(prefix="sadcl-results-"))
     found = measure(options.trials, options.folders, scratch)
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-    show(found, title=f"{options.trials:,} trials, {options.trials * EPOCHS:,} rows of epochs; {load}")
+    show(
+        found,
+        title=f"{options.trials:,} trials, {options.trials * EPOCHS:,} rows of epochs; {load}",
+    )
     if options.scratch is None:
         shutil.rmtree(scratch)

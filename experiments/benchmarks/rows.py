@@ -44,7 +44,10 @@ class Row:
     @property
     def reached(self) -> bool | None:
         """Whether all that was to be reached is; None where nothing was."""
-        asked = [self.goal is None or (self.ratio or 0.0) >= self.goal, self.at_most is None or self.ours <= self.at_most]
+        asked = [
+            self.goal is None or (self.ratio or 0.0) >= self.goal,
+            self.at_most is None or self.ours <= self.at_most,
+        ]
         return None if self.goal is None and self.at_most is None else all(asked)
 
 
@@ -89,7 +92,16 @@ def show(rows: Sequence[Row], title: str = "") -> None:
     from sadcl.console import console
 
     table = Table(
-        "what", "ours", "reference", "ratio (range)", "limit", "share", "goal", "", box=box.SIMPLE_HEAD, title=title
+        "what",
+        "ours",
+        "reference",
+        "ratio (range)",
+        "limit",
+        "share",
+        "goal",
+        "",
+        box=box.SIMPLE_HEAD,
+        title=title,
     )
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
@@ -134,7 +146,9 @@ def _quantity(value: float | None, unit: str) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
-def matmul_rate(side: int = 1024, repeats: int = 9, device: Any = "cpu", dtype: Any = None) -> float:
+def matmul_rate(
+    side: int = 1024, repeats: int = 9, device: Any = "cpu", dtype: Any = None
+) -> float:
     """Floating-point operations a second of a product of square matrices, the best of several; torch's threads.
 
     Args:
@@ -145,7 +159,11 @@ def matmul_rate(side: int = 1024, repeats: int = 9, device: Any = "cpu", dtype: 
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     out = torch.empty_like(a)
     wait = torch.get_device_module(device).synchronize
-    return 2 * side**3 / min(seconds(lambda: torch.mm(a, b, out=out), wait=wait) for _ in range(repeats))
+    return (
+        2
+        * side**3
+        / min(seconds(lambda: torch.mm(a, b, out=out), wait=wait) for _ in range(repeats))
+    )
 
 
 def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
@@ -156,7 +174,9 @@ def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
     return 2 * count / min(seconds(lambda: target.copy_(source)) for _ in range(repeats))
 
 
-def seconds(work: Callable[[], object], runs: int = 1, wait: Callable[[], object] = lambda: None) -> float:
+def seconds(
+    work: Callable[[], object], runs: int = 1, wait: Callable[[], object] = lambda: None
+) -> float:
     """Of a run, from when ``wait`` has come back to when it has again."""
     wait()
     began = time.perf_counter()

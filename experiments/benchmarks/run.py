@@ -26,7 +26,7 @@ from typing import Any
 from rows import Row, show
 
 from sadcl import storage
-from sadcl.console import clock, console, guarded
+from sadcl.console import clock_text, console, guarded
 from sadcl.errors import UserError
 from sadcl.results import benchmarks, files, schema
 from sadcl.results.provenance import provenance
@@ -68,7 +68,11 @@ def measured(name: str, options: dict[str, Any]) -> tuple[list[Row], dict[str, A
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return rows, {"device": device, "threads": torch.get_num_threads(), "cores": len(os.sched_getaffinity(0))}
+    return rows, {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def rows_of(name: str, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,20 +86,35 @@ def rows_of(name: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     made = {column: value for column, value in provenance().items() if column in schema.BENCHMARKS}
     given = f" --data-root {options['data_root']}" if options.get("data_root") else ""
     command = f"python experiments/benchmarks/{name}.py{given}"
-    about = {"benchmark": name, "measured": began, "quick": options["quick"], "load": load, "command": command, **machine}
+    about = {
+        "benchmark": name,
+        "measured": began,
+        "quick": options["quick"],
+        "load": load,
+        "command": command,
+        **machine,
+    }
     found = []
     for row in rows:
         figures = asdict(row)
-        figures |= {"what": figures.pop("name"), "bound": figures.pop("limit"), "reached": row.reached}
+        figures |= {
+            "what": figures.pop("name"),
+            "bound": figures.pop("limit"),
+            "reached": row.reached,
+        }
         found.append({**made, **about, **figures})
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", metavar="NAME,...", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that they run")
-    parser.add_argument("--storage", default="runs", help="where the rows are written (default: runs)")
+    parser.add_argument(
+        "--storage", default="runs", help="where the rows are written (default: runs)"
+    )
     parser.add_argument("--data-root", help="a copy of COCO, for input; default: drawn scenes")
     options = parser.parse_args()
     names = chosen(options.only)
@@ -106,13 +125,17 @@ def main() -> None:
         console.print(f"{what} ...", highlight=False)
         try:
             own = {"data_root": options.data_root} if name == "input" else {}
-            benchmarks.write(options.storage, rows_of(name, {"quick": options.quick, **own}))
+            benchmarks.write_benchmarks(
+                options.storage, rows_of(name, {"quick": options.quick, **own})
+            )
         except Exception as error:
             traceback.print_exception(error)
-            console.print(f"{what} FAILED: {type(error).__name__}: {error}", highlight=False, markup=False)
+            console.print(
+                f"{what} FAILED: {type(error).__name__}: {error}", highlight=False, markup=False
+            )
             failed.append(name)
         else:
-            console.print(f"{what} took {clock(time.monotonic() - began)}", highlight=False)
+            console.print(f"{what} took {clock_text(time.monotonic() - began)}", highlight=False)
     if failed:
         console.print(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}", highlight=False)
         sys.exit(1)

@@ -41,7 +41,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.utils.flop_counter import FlopCounterMode
 
-from sadcl import admission, build, distributed, recipes
+from sadcl import build, distributed, memory, recipes
 from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
@@ -101,7 +101,9 @@ REACHED = 0.8
 NVLINK = REACHED * 450e9
 """H100's NVLink 4: 900 GB/s by its data sheet, both directions together."""
 FABRICS = (
-    Fabric("NVLink, 400 Gb/s InfiniBand for each GPU", 8, NVLINK, 3e-6, REACHED * 8 * 50e9, 5e-6),  # as in a DGX H100
+    Fabric(
+        "NVLink, 400 Gb/s InfiniBand for each GPU", 8, NVLINK, 3e-6, REACHED * 8 * 50e9, 5e-6
+    ),  # as in a DGX H100
     Fabric("NVLink, 100 Gb/s Ethernet for each node", 8, NVLINK, 3e-6, REACHED * 12.5e9, 30e-6),
     Fabric("NVLink, 25 Gb/s Ethernet for each node", 8, NVLINK, 3e-6, REACHED * 3.125e9, 30e-6),
 )
@@ -153,13 +155,19 @@ class Parts:
 def delay(fabric: Fabric, workers: int) -> float:
     """Seconds of a collective call that carries nothing: up and down a tree inside the nodes and one over them."""
     inside, nodes = min(workers, fabric.gpus), math.ceil(workers / fabric.gpus)
-    return 2 * (math.ceil(math.log2(inside)) * fabric.inside_latency + math.ceil(math.log2(nodes)) * fabric.latency)
+    return 2 * (
+        math.ceil(math.log2(inside)) * fabric.inside_latency
+        + math.ceil(math.log2(nodes)) * fabric.latency
+    )
 
 
 def all_reduce(size: float, fabric: Fabric, workers: int) -> float:
     """Seconds of a sum of ``size`` bytes: a ring inside each node and one over the nodes."""
     inside, nodes = min(workers, fabric.gpus), math.ceil(workers / fabric.gpus)
-    carried = 2 * (inside - 1) / inside * size / fabric.inside + 2 * (nodes - 1) / nodes * size / fabric.between
+    carried = (
+        2 * (inside - 1) / inside * size / fabric.inside
+        + 2 * (nodes - 1) / nodes * size / fabric.between
+    )
     return carried + delay(fabric, workers)
 
 
@@ -178,7 +186,9 @@ def parts(load: Load, fabric: Fabric, workers: int, read: float = 0.0) -> Parts:
     if fabric.hidden:
         last = all_reduce(min(BUCKET, load.gradients), fabric, workers)
         sums = max(sums - BACKWARD * (load.compute + load.bank), last)
-    return Parts(load.compute, load.bank, sums, gathers(load.peer, load.calls, fabric, workers), read)
+    return Parts(
+        load.compute, load.bank, sums, gathers(load.peer, load.calls, fabric, workers), read
+    )
 
 
 def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple[float, int]:
@@ -202,7 +212,10 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
     P, D, activated = config.model.projection, config.model.hidden, round(images * CARDINALITY)
     assert D is not None
     targets_BL = (torch.arange(images * labels) < activated).view(images, labels).long()
-    embeddings_BLP, prototypes_LP = torch.zeros(images, labels, P).requires_grad_(), torch.zeros(labels, P)
+    embeddings_BLP, prototypes_LP = (
+        torch.zeros(images, labels, P).requires_grad_(),
+        torch.zeros(labels, P),
+    )
     bank_MP, valid_L = torch.zeros(1, P), torch.ones(labels, dtype=torch.bool)
     output = mock.Mock(
         logits_BL=torch.zeros(images, labels),
@@ -211,7 +224,9 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         prototypes_LP=prototypes_LP,
         prototype_valid_L=valid_L,
     )
-    rows = admission.activated(torch.zeros(images, labels, D), torch.ones(images, labels), torch.arange(activated), 0)
+    rows = memory.activated(
+        torch.zeros(images, labels, D), torch.ones(images, labels), torch.arange(activated), 0
+    )
     place_M = torch.zeros(1, dtype=torch.int64)
     with (
         mock.patch.object(distributed, "world_size", return_value=workers),
@@ -219,8 +234,10 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         mock.patch.object(dist, "all_reduce", reduce),
         mock.patch.object(dist, "all_to_all_single", to_all),
     ):
-        build.criterion(config, contrast=True)(output, targets_BL, torch.ones(images), place_M, place_M).loss.backward()
-        admission.gather(rows)
+        build.criterion(config, contrast=True)(
+            output, targets_BL, torch.ones(images), place_M, place_M
+        ).loss.backward()
+        memory.gather(rows)
     return sent / (workers - 1), calls
 
 
@@ -231,7 +248,15 @@ def operations(config: Config, labels: int, images: int, rows: int) -> int:
         network = build.model(config, labels, pretrained=False)
         assert config.model.hidden is not None
         output = network(torch.zeros(images, 3, side, side), torch.zeros(rows, config.model.hidden))
-        sum(part.sum() for part in (output.logits_BL, output.embeddings_BLP, output.bank_MP, output.prototypes_LP)).backward()
+        sum(
+            part.sum()
+            for part in (
+                output.logits_BL,
+                output.embeddings_BLP,
+                output.bank_MP,
+                output.prototypes_LP,
+            )
+        ).backward()
     return int(counted.get_total_flops())
 
 
@@ -267,7 +292,10 @@ def gradients(config: Config, labels: int) -> int:
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """Within it a worker trains as if it were the only one."""
-    with mock.patch.object(distributed, "world_size", return_value=1), mock.patch.object(distributed, "rank", return_value=0):
+    with (
+        mock.patch.object(distributed, "world_size", return_value=1),
+        mock.patch.object(distributed, "rank", return_value=0),
+    ):
         yield
 
 
@@ -278,7 +306,9 @@ MANY = 20
 def worker(rank: int, world: int, folder: str, steps: int) -> None:
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
+        )
     share = batch(0, IMAGES)
     with apart():
         alone = prepared(SMALL)
@@ -286,16 +316,25 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
 
     def step_alone() -> None:
         with apart():
-            engine.train_step(alone, Batch(share.images, share.targets, share.weight, share.index, 0))
+            engine.train_step(
+                alone, Batch(share.images, share.targets, share.weight, share.index, 0)
+            )
 
     times: dict[str, list[float]] = {"alone": [], "together": [], "nothing": [], "megabytes": []}
     small, large = torch.zeros(1), torch.zeros(4 << 20)
     for turn in range(steps + 1):
-        found = {"alone": until_slowest(step_alone), "together": until_slowest(lambda: engine.train_step(together, share))}
+        found = {
+            "alone": until_slowest(step_alone),
+            "together": until_slowest(lambda: engine.train_step(together, share)),
+        }
         if world > 1:
             meeting = until_slowest(lambda: None)
             found |= {
-                "nothing": max(until_slowest(lambda: [dist.all_reduce(small) for _ in range(MANY)]) - meeting, 0) / MANY,
+                "nothing": max(
+                    until_slowest(lambda: [dist.all_reduce(small) for _ in range(MANY)]) - meeting,
+                    0,
+                )
+                / MANY,
                 "megabytes": max(until_slowest(lambda: dist.all_reduce(large)) - meeting, 0),
             }
         if turn:  # the first one warms up
@@ -316,13 +355,32 @@ def check(steps: int, worlds: Sequence[int] = WORLDS) -> list[dict[str, Any]]:
         for world in worlds:
             mp.spawn(worker, args=(world, folder, steps), nprocs=world)
             times = torch.load(Path(folder) / f"{world}.pt")
-            load = Load(statistics.median(times["alone"]), size, *traffic(SMALL, LABELS, IMAGES // world))
+            load = Load(
+                statistics.median(times["alone"]), size, *traffic(SMALL, LABELS, IMAGES // world)
+            )
             fabric = Fabric("one machine", world, math.inf, 0.0, math.inf, 0.0)
             if world > 1:
-                nothing, megabytes = (statistics.median(times[name]) for name in ("nothing", "megabytes"))
+                nothing, megabytes = (
+                    statistics.median(times[name]) for name in ("nothing", "megabytes")
+                )
                 rate = 2 * (world - 1) / world * (16 << 20) / max(megabytes - nothing, 1e-9)
-                fabric = Fabric("gloo", world, rate, nothing / 2 / math.ceil(math.log2(world)), rate, 0.0, hidden=False)
-            found.append({"workers": world, "parts": parts(load, fabric, world), "real": times["together"], "fabric": fabric})
+                fabric = Fabric(
+                    "gloo",
+                    world,
+                    rate,
+                    nothing / 2 / math.ceil(math.log2(world)),
+                    rate,
+                    0.0,
+                    hidden=False,
+                )
+            found.append(
+                {
+                    "workers": world,
+                    "parts": parts(load, fabric, world),
+                    "real": times["together"],
+                    "fabric": fabric,
+                }
+            )
             console.print(f"{world} processes done", highlight=False)
     return found
 
@@ -342,7 +400,16 @@ def benchmark(quick: bool = False, steps: int = 5) -> list[Row]:
 
 def show_check(found: list[dict[str, Any]]) -> None:
     table = Table(
-        *("processes", "computation", "gradients", "gathers", "model", "real", "reality / model (range)", "gloo"),
+        *(
+            "processes",
+            "computation",
+            "gradients",
+            "gathers",
+            "model",
+            "real",
+            "reality / model (range)",
+            "gloo",
+        ),
         box=box.SIMPLE_HEAD,
         title="checked here",
     )
@@ -351,7 +418,10 @@ def show_check(found: list[dict[str, Any]]) -> None:
         ratios = [took / model.step for took in real]
         table.add_row(
             str(each["workers"]),
-            *(f"{1e3 * took:,.1f} ms" for took in (model.compute, model.gradients, model.gathers, model.step)),
+            *(
+                f"{1e3 * took:,.1f} ms"
+                for took in (model.compute, model.gradients, model.gathers, model.step)
+            ),
             f"{1e3 * statistics.median(real):,.1f} ms",
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})",
             "" if fabric.inside == math.inf else f"{fabric.inside / 1e9:.2f} GB/s",
@@ -384,7 +454,12 @@ class Line:
 
 
 def project(
-    config: Config, fabric: Fabric, images: int, speed: float | None, dollars: float, gpus: Sequence[int]
+    config: Config,
+    fabric: Fabric,
+    images: int,
+    speed: float | None,
+    dollars: float,
+    gpus: Sequence[int],
 ) -> list[Line]:
     """A line for each number of GPUs, each with so many images.
 
@@ -398,8 +473,16 @@ def project(
 
     def of(workers: int) -> tuple[Parts, int, int]:
         rows, held = state(config, LABELS, images * workers)
-        bank = rows * row / rate + contrast_operations(config, images, workers, rows) / min(rate, FLOAT32)
-        return parts(Load(base / rate, size, peer, calls, bank), fabric, workers, images / CORE / CORES), rows, held
+        bank = rows * row / rate + contrast_operations(config, images, workers, rows) / min(
+            rate, FLOAT32
+        )
+        return (
+            parts(
+                Load(base / rate, size, peer, calls, bank), fabric, workers, images / CORE / CORES
+            ),
+            rows,
+            held,
+        )
 
     alone, lines = of(1)[0].step, []
     for workers in gpus:
@@ -407,7 +490,19 @@ def project(
         steps = math.ceil(TRAIN / (images * workers))
         hours = (config.stage1.epochs + config.stage2.epochs) * steps * found.step / 3600
         price = hours * workers * dollars
-        lines.append(Line(workers, images * workers, found, alone / found.step, rows, held, steps, hours, price))
+        lines.append(
+            Line(
+                workers,
+                images * workers,
+                found,
+                alone / found.step,
+                rows,
+                held,
+                steps,
+                hours,
+                price,
+            )
+        )
     return lines
 
 
@@ -416,21 +511,43 @@ def breaks(lines: Sequence[Line]) -> list[str]:
     said = []
     slow = next((line for line in lines if line.efficiency < 0.8), None)
     if slow is not None:
-        took = {name: value for name, value in asdict(slow.parts).items() if name not in ("compute", "input")}
-        said.append(f"below 80 % from {slow.gpus} GPUs on, most of it for: {max(took, key=lambda name: took[name])}")
+        took = {
+            name: value
+            for name, value in asdict(slow.parts).items()
+            if name not in ("compute", "input")
+        }
+        said.append(
+            f"below 80 % from {slow.gpus} GPUs on, most of it for: {max(took, key=lambda name: took[name])}"
+        )
     full = next((line for line in lines if line.bytes > MEMORY / 4), None)
     if full is not None:
-        said.append(f"the bank takes a quarter of a GPU's memory from {full.gpus} GPUs on ({full.bytes / 1e9:.0f} GB)")
+        said.append(
+            f"the bank takes a quarter of a GPU's memory from {full.gpus} GPUs on ({full.bytes / 1e9:.0f} GB)"
+        )
     large = next((line for line in lines if line.global_batch > LARGEST), None)
     if large is not None:
         steps = f"{large.steps} steps an epoch"
-        said.append(f"the global batch passes {LARGEST:,} images at {large.gpus} GPUs ({large.global_batch:,}, {steps})")
+        said.append(
+            f"the global batch passes {LARGEST:,} images at {large.gpus} GPUs ({large.global_batch:,}, {steps})"
+        )
     return said or ["nothing breaks up to here"]
 
 
 def show_lines(lines: Sequence[Line], title: str) -> None:
     table = Table(
-        *("GPUs", "batch", "step", "compute", "bank", "gradients", "gathers", "input", "eff.", "most", "bank GB"),
+        *(
+            "GPUs",
+            "batch",
+            "step",
+            "compute",
+            "bank",
+            "gradients",
+            "gathers",
+            "input",
+            "eff.",
+            "most",
+            "bank GB",
+        ),
         *("steps", "hours", "$"),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -456,16 +573,33 @@ def show_lines(lines: Sequence[Line], title: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images-per-second", type=float, help=f"of one GPU; default: {SHARE:.0%} of an H100's peak")
-    parser.add_argument("--dollars-per-gpu-hour", type=float, default=DOLLARS, help=f"default {DOLLARS}")
-    parser.add_argument("--batch", type=int, default=64, help="images of a GPU (default 64; 8 on 8 GPUs is as published)")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of the check (default 5); 0 leaves it out")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images-per-second",
+        type=float,
+        help=f"of one GPU; default: {SHARE:.0%} of an H100's peak",
+    )
+    parser.add_argument(
+        "--dollars-per-gpu-hour", type=float, default=DOLLARS, help=f"default {DOLLARS}"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=64,
+        help="images of a GPU (default 64; 8 on 8 GPUs is as published)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=5, help="timed steps of the check (default 5); 0 leaves it out"
+    )
     options = parser.parse_args()
     for name in ("images_per_second", "dollars_per_gpu_hour", "batch"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{name.replace('_', '-')} {value} is not possible: a number above 0.")
+            raise UserError(
+                f"--{name.replace('_', '-')} {value} is not possible: a number above 0."
+            )
     if options.steps:
         show_check(check(options.steps))
     slot = recipes.coco14()
@@ -480,9 +614,19 @@ def main() -> None:
         "images; every step is reckoned as one of stage 2 with a full bank, as it is late in a run.",
         highlight=False,
     )
-    for policy, config in (("slot bank, as released", slot), ("fifo bank of 64 rows a label", fifo)):
+    for policy, config in (
+        ("slot bank, as released", slot),
+        ("fifo bank of 64 rows a label", fifo),
+    ):
         for fabric in FABRICS:
-            lines = project(config, fabric, options.batch, options.images_per_second, options.dollars_per_gpu_hour, GPUS)
+            lines = project(
+                config,
+                fabric,
+                options.batch,
+                options.images_per_second,
+                options.dollars_per_gpu_hour,
+                GPUS,
+            )
             show_lines(lines, f"{fabric.name}; {policy}")
 
 

@@ -27,14 +27,15 @@ from rich import box
 from rich.table import Table
 from rows import Row, compared
 
-from sadcl import data, recipes, runner, storage, study
+from sadcl import data, recipes, storage
 from sadcl.config import Config
-from sadcl.console import bar, console
+from sadcl.console import console, progress_bar
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.runner import Where
 from sadcl.search import ASHA, Float, Plan, Search, contrasts
-from sadcl.winners import best
+from sadcl.search.ranking import best_trials
+from sadcl.study import execute, record
+from sadcl.study.placement import Placement
 
 EPOCHS = 9
 BASE = recipes.demo().override(
@@ -62,10 +63,12 @@ Curve = list[float]
 """Best held-out mAP after each epoch that was trained, from the first."""
 
 
-def searched(name: str, base: Config, trials: int, where: Where, **options: Any) -> list[dict[str, Any]]:
+def searched(
+    name: str, base: Config, trials: int, where: Placement, **options: Any
+) -> list[dict[str, Any]]:
     """Rows of a search's trials, run as far as they are not there."""
-    from sadcl.ray_backend import board, tuner
-    from sadcl.ray_backend.disk import Disk
+    from sadcl.ray_backend import event_channel, tuner
+    from sadcl.study.checkpoint_quota import CheckpointQuota
 
     search = Search(
         name=name,
@@ -83,30 +86,36 @@ def searched(name: str, base: Config, trials: int, where: Where, **options: Any)
     plan = Plan(search, "demo", base, 20 * trials, images.digest, images.digest)
     stage1 = plan.stage1(base)
     assert stage1 is not None
-    runner.execute(stage1, where)
+    execute.execute(stage1, where)
 
     def rows() -> list[dict[str, Any]]:
-        mine = [r for r in study.everything(where.storage) if (r["study"], r["phase"]) == (plan.study, "search")]
+        mine = [
+            r
+            for r in record.all_rows(where.storage)
+            if (r["study"], r["phase"]) == (plan.study, "search")
+        ]
         return sorted(mine, key=lambda row: row["started"])
 
-    history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in rows()]
+    history = [
+        (row["key"], row["status"], store.curve(where.storage, row["key"])) for row in rows()
+    ]
     folder = Path(where.storage)
-    with study.locked(where.storage, plan.study):
-        tuner.search(
+    with record.locked(where.storage, plan.study):
+        tuner.run_trials(
             plan,
             rows(),
             where,
             journal=folder / "optuna" / f"{plan.study}.journal",
             scratch=str(folder / ".ray" / name),
             concurrent=1,
-            board=board.open_board(search.stopping, history),
-            disk=Disk(where.storage, None),
+            board=event_channel.open_channel(search.stopping, history),
+            disk=CheckpointQuota(where.storage, None),
         )
     storage.delete(storage.join(where.storage, ".ray", name))
     return rows()
 
 
-def curve_of(rows: Sequence[Mapping[str, Any]], where: Where) -> Curve:
+def curve_of(rows: Sequence[Mapping[str, Any]], where: Placement) -> Curve:
     reached: Curve = []
     for row in rows:
         for value in store.curve(where.storage, row["key"]).values():
@@ -122,17 +131,25 @@ def measure(seeds: int, trials: int, root: str) -> dict[str, list[Curve]]:
     from sadcl.ray_backend import cluster
 
     found: dict[str, list[Curve]] = {name: [] for name in METHODS}
-    where = Where(storage.absolute(root), None, scale="demo")
-    with cluster.connected(None), bar("searching") as progress:
+    where = Placement(storage.absolute(root), None, scale="demo")
+    with cluster.connected(None), progress_bar("searching") as progress:
         show = progress("searches")
         for seed in range(seeds):
             base = BASE.override({"seed": seed})
-            elsewhere = base.override({"data.scene_seed": 1, "seed": seed + 100})  # other scenes, and other draws
-            donor = best(searched(f"donor-s{seed}", elsewhere, trials, where, stopping=HALVING), 1)[0]["settings"]
+            elsewhere = base.override(
+                {"data.scene_seed": 1, "seed": seed + 100}
+            )  # other scenes, and other draws
+            donor = best_trials(
+                searched(f"donor-s{seed}", elsewhere, trials, where, stopping=HALVING), 1
+            )[0]["settings"]
             for number, (name, options) in enumerate(METHODS.items()):
                 start = {"start_with": (donor,)} if "warm" in name else {}
                 slug = name.replace(" ", "").replace("+", "-")
-                found[name].append(curve_of(searched(f"{slug}-s{seed}", base, trials, where, **options, **start), where))
+                found[name].append(
+                    curve_of(
+                        searched(f"{slug}-s{seed}", base, trials, where, **options, **start), where
+                    )
+                )
                 show(seed * len(METHODS) + number + 1, seeds * len(METHODS))
     return found
 
@@ -152,22 +169,37 @@ def benchmark(quick: bool = False) -> list[Row]:
         for name, curves in found.items()
     }
     return [
-        compared(f"as good as random search, {n}", "epochs", e, epochs["random"]) for n, e in epochs.items() if n != "random"
+        compared(f"as good as random search, {n}", "epochs", e, epochs["random"])
+        for n, e in epochs.items()
+        if n != "random"
     ]
 
 
 def show(found: dict[str, list[Curve]]) -> None:
-    table = Table("method", "reached it", "epochs until then (median, range)", "times fewer", "best mAP", box=box.SIMPLE_HEAD)
+    table = Table(
+        "method",
+        "reached it",
+        "epochs until then (median, range)",
+        "times fewer",
+        "best mAP",
+        box=box.SIMPLE_HEAD,
+    )
     levels = [curve[-1] for curve in found["random"]]
-    usual = statistics.median(first(c, level) or 0 for c, level in zip(found["random"], levels, strict=True))
+    usual = statistics.median(
+        first(c, level) or 0 for c, level in zip(found["random"], levels, strict=True)
+    )
     for name, curves in found.items():
         epochs = [first(curve, level) for curve, level in zip(curves, levels, strict=True)]
         there = [epoch for epoch in epochs if epoch is not None]
-        middle = statistics.median(epoch or math.inf for epoch in epochs)  # a seed that did not reach it is beyond all
+        middle = statistics.median(
+            epoch or math.inf for epoch in epochs
+        )  # a seed that did not reach it is beyond all
         table.add_row(
             name,
             f"{len(there)} of {len(epochs)} seeds",
-            f"{middle:g} ({min(there)}..{max(there) if len(there) == len(epochs) else 'never'})" if there else "never",
+            f"{middle:g} ({min(there)}..{max(there) if len(there) == len(epochs) else 'never'})"
+            if there
+            else "never",
             f"{usual / middle:.1f}x" if middle < math.inf else "",
             f"{statistics.mean(curve[-1] for curve in curves):.2f}",
         )
@@ -195,19 +227,38 @@ def plot(found: dict[str, list[Curve]], path: str) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylim(bottom=-8)
     axes.set_xlabel("epochs of stage 2 trained by all trials")
-    axes.set_ylabel("best held-out mAP so far, less what random search\nreaches with this seed (percentage points)")
-    axes.legend(title=f"mean of {len(levels)} seeds; bands: lowest to highest", loc="lower right", frameon=False)
+    axes.set_ylabel(
+        "best held-out mAP so far, less what random search\nreaches with this seed (percentage points)"
+    )
+    axes.legend(
+        title=f"mean of {len(levels)} seeds; bands: lowest to highest",
+        loc="lower right",
+        frameon=False,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5, help="of searches (default 5)")
-    parser.add_argument("--trials", type=int, default=16, help="of a random search; its epochs are the budget (default 16)")
-    parser.add_argument("--storage", default="runs-efficiency", help="where the runs lie (default: runs-efficiency)")
-    parser.add_argument("--out", default="search_efficiency.png", help="picture to write (default: search_efficiency.png)")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=16,
+        help="of a random search; its epochs are the budget (default 16)",
+    )
+    parser.add_argument(
+        "--storage", default="runs-efficiency", help="where the runs lie (default: runs-efficiency)"
+    )
+    parser.add_argument(
+        "--out",
+        default="search_efficiency.png",
+        help="picture to write (default: search_efficiency.png)",
+    )
     options = parser.parse_args()
     storage.check_new(options.out)
     curves = measure(options.seeds, options.trials, options.storage)

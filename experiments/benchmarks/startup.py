@@ -44,7 +44,7 @@ def ways(root: str) -> list[Way]:
         Way("sadcl results top", (SADCL, "results", "top", *at), BARE, 0.5),
         Way("sadcl results show", (SADCL, "results", "show", "k0", *at), BARE, 0.5),
         Way("sadcl results sql", (SADCL, "results", "sql", "from trials", *at), BARE, 0.5),
-        Way("imports of a trial's process", ("import sadcl.ray_backend.jobs",), LIBRARIES),
+        Way("imports of a trial's process", ("import sadcl.ray_backend.tasks",), LIBRARIES),
     ]
 
 
@@ -64,12 +64,27 @@ def benchmark(quick: bool = False, repeats: int = 7) -> list[Row]:
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
     with tempfile.TemporaryDirectory() as root:
         for at in range(5):
-            row = {"study": "s", "phase": "search", "arm": "tuned", "seed": 0, "params": '{"loss.tau": 0.1}'}
+            row = {
+                "study": "s",
+                "phase": "search",
+                "arm": "tuned",
+                "seed": 0,
+                "params": '{"loss.tau": 0.1}',
+            }
             writer = results.RunWriter(root, f"k{at}", row)
             writer.epoch({"stage": 2, "epoch": 1, "val_mAP": 50.0 + at})
-            writer.finish("complete", metrics={"val_mAP": 50.0 + at}, labels=[{"split": "val", "label": "a", "AP": 50.0}])
-        every = {way.name: way.words for way in ways(root)} | {code: (code,) for code in (BARE, TORCH, LIBRARIES)}
-        rounds = [{name: seconds(words) for name, words in every.items()} for _ in range(1 + (1 if quick else repeats))][1:]
+            writer.finish(
+                "complete",
+                metrics={"val_mAP": 50.0 + at},
+                labels=[{"split": "val", "label": "a", "AP": 50.0}],
+            )
+        every = {way.name: way.words for way in ways(root)} | {
+            code: (code,) for code in (BARE, TORCH, LIBRARIES)
+        }
+        rounds = [
+            {name: seconds(words) for name, words in every.items()}
+            for _ in range(1 + (1 if quick else repeats))
+        ][1:]
     took = {name: [each[name] for each in rounds] for name in every}
     return [
         compared(
@@ -85,7 +100,9 @@ def benchmark(quick: bool = False, repeats: int = 7) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds (default 7)")
     parser.add_argument("--quick", action="store_true", help="one round")
     show(benchmark(**vars(parser.parse_args())))

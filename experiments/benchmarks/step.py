@@ -49,7 +49,7 @@ from sadcl.data.loader import Batch
 from sadcl.model import SADCL
 from sadcl.training import engine, loop
 from sadcl.training.optim import adamw, one_cycle
-from sadcl.training.stopwatch import Stopwatch
+from sadcl.training.timer import Timer
 
 L, CARDINALITY = 80, 2.9
 
@@ -99,8 +99,12 @@ class Ours:
     """A training as ``sadcl train`` has it."""
 
     def __init__(self, kind: str, size: Size, device: torch.device) -> None:
-        spec = config(size, device.type == "cuda").override({"model.arch": "pooled" if kind == "baseline" else "sadcl"})
-        self.training = loop.prepare(2 if kind == "SADCL" else 1, spec, tuple(map(str, range(L))), device, steps=1000)
+        spec = config(size, device.type == "cuda").override(
+            {"model.arch": "pooled" if kind == "baseline" else "sadcl"}
+        )
+        self.training = loop.prepare(
+            2 if kind == "SADCL" else 1, spec, tuple(map(str, range(L))), device, steps=1000
+        )
         self.training.network.train()
         self.batch = batch(size, device)
         if self.training.bank is not None and isinstance(self.training.network, SADCL):
@@ -132,7 +136,9 @@ class Released:
         self.network.to(memory_format=torch.contiguous_format)
         self.network.train()
         groups = adamw(self.network, spec.stage2, spec.optim).param_groups
-        groups = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
+        groups = [
+            {"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=spec.stage2.lr)
         self.schedule = one_cycle(self.optimizer, spec.stage2, spec.optim, 1000)
         self.average, self.decay = copy.deepcopy(self.network), spec.optim.ema_decay
@@ -145,10 +151,15 @@ class Released:
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             output = self.network(self.batch.images, self.bank_BLD.flatten(0, 1))
         logits_BL = output.logits_BL.float()
-        terms = [F.binary_cross_entropy_with_logits(logits_BL, targets_BL, reduction="sum") / len(targets_BL)]
+        terms = [
+            F.binary_cross_entropy_with_logits(logits_BL, targets_BL, reduction="sum")
+            / len(targets_BL)
+        ]
         terms += [self.sample_term(output), self.prototype_term(output)]
         weights = (1.0, self.loss.sample_weight, self.loss.prototype_weight)
-        loss = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum()
+        loss = torch.stack(
+            [weight * term for weight, term in zip(weights, terms, strict=True)]
+        ).sum()
         [term.item() for term in terms]
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -156,17 +167,23 @@ class Released:
         self.scaler.update()
         self.schedule.step()
         with torch.no_grad():
-            for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            for mean, value in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
                 mean.copy_(self.decay * mean + (1 - self.decay) * value)
             scores_BL = logits_BL.sigmoid()
             for label in range(L):
                 admitted_B = (targets_BL[:, label] == 1) & (scores_BL[:, label] > 0)
                 if admitted_B.any():
-                    self.bank_BLD[admitted_B, label] = output.features_BLD[admitted_B, label].float()
+                    self.bank_BLD[admitted_B, label] = output.features_BLD[
+                        admitted_B, label
+                    ].float()
 
     def sample_term(self, output: Any) -> Tensor:
         """Eq. 4 over all pairs of batch and bank."""
-        rows_RP = F.normalize(torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1)
+        rows_RP = F.normalize(
+            torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1
+        )
         active_BL = self.batch.targets == 1
         active_R = torch.cat([active_BL, torch.ones_like(active_BL)]).flatten()
         labels_R = torch.arange(L, device=self.device).repeat(2 * len(active_BL))
@@ -180,9 +197,13 @@ class Released:
     def prototype_term(self, output: Any) -> Tensor:
         """Eq. 6."""
         active_BL = self.batch.targets == 1
-        cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(output.prototypes_LP.float(), dim=1)
+        cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(
+            output.prototypes_LP.float(), dim=1
+        )
         similarity_BL = cosine_BLP.sum(2) / self.loss.tau_of_prototypes
-        loss_L = similarity_BL.logsumexp(0) - similarity_BL.masked_fill(~active_BL, -torch.inf).logsumexp(0)
+        loss_L = similarity_BL.logsumexp(0) - similarity_BL.masked_fill(
+            ~active_BL, -torch.inf
+        ).logsumexp(0)
         return loss_L[active_BL.any(0)].mean()
 
 
@@ -210,9 +231,15 @@ def flops(step: Ours | Released) -> float:
 
 def outside(step: Ours, runs: int) -> float:
     """Percent of a step that is neither forward nor backward."""
-    training, watch = step.training, Stopwatch(step.training.device)
-    parts: list[tuple[Any, str]] = [(engine, name) for name in ("seed_step", "check_finite", "average", "remember")]
-    parts += [(training.optimizer, "zero_grad"), (training.optimizer, "step"), (training.schedule, "step")]
+    training, watch = step.training, Timer(step.training.device)
+    parts: list[tuple[Any, str]] = [
+        (engine, name) for name in ("seed_step", "check_finite", "average", "remember")
+    ]
+    parts += [
+        (training.optimizer, "zero_grad"),
+        (training.optimizer, "step"),
+        (training.schedule, "step"),
+    ]
     parts += [(training.bank, "read")]
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -304,12 +331,19 @@ def seconds_of(size: Size, device: torch.device) -> float:
     return seconds(step.run, device, 3)
 
 
-def row(name: str, unit: str, ours: list[float], reference: list[float] | None = None, **more: Any) -> dict[str, Any]:
+def row(
+    name: str, unit: str, ours: list[float], reference: list[float] | None = None, **more: Any
+) -> dict[str, Any]:
     """Medians, and the ratio of each round; of bytes and counts less is better."""
-    found: dict[str, Any] = dict.fromkeys(("reference", "ratio", "low", "high", "limit", "share", "goal", "at_most"))
+    found: dict[str, Any] = dict.fromkeys(
+        ("reference", "ratio", "low", "high", "limit", "share", "goal", "at_most")
+    )
     found |= {"name": name, "unit": unit, "ours": statistics.median(ours)}
     if reference is not None:
-        pairs = [(b, a) if unit in ("GB", "waits") else (a, b) for a, b in zip(ours, reference, strict=True)]
+        pairs = [
+            (b, a) if unit in ("GB", "waits") else (a, b)
+            for a, b in zip(ours, reference, strict=True)
+        ]
         ratios = [a / b if b else float("inf") for a, b in pairs]
         found |= {"reference": statistics.median(reference), "ratio": statistics.median(ratios)}
         found |= {"low": min(ratios), "high": max(ratios)}
@@ -318,7 +352,9 @@ def row(name: str, unit: str, ours: list[float], reference: list[float] | None =
     return found | more
 
 
-def measure(size: Size | None = None, repeats: int = 5, threads: int | None = None) -> list[dict[str, Any]]:
+def measure(
+    size: Size | None = None, repeats: int = 5, threads: int | None = None
+) -> list[dict[str, Any]]:
     """Rows of speed, memory and waits; goals only at the full size on a GPU.
 
     Args:
@@ -337,10 +373,21 @@ def measure(size: Size | None = None, repeats: int = 5, threads: int | None = No
     full = device.type == "cuda" and size == FULL
     peaks = {kind: peak(kind, size, device) for kind in KINDS}
     steps = {kind: made(kind, size, device) for kind in KINDS}
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)  # as the step computes
-    rate, work = matmul_rate(side, 7, device, dtype), {kind: flops(step) for kind, step in steps.items()}
-    runs = {kind: max(1, int(0.5 / min(seconds(step.run, device) for _ in range(3)))) for kind, step in steps.items()}
-    rounds = [{k: size.images / seconds(s.run, device, runs[k]) for k, s in steps.items()} for _ in range(repeats)]
+    side, dtype = (
+        (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    )  # as the step computes
+    rate, work = (
+        matmul_rate(side, 7, device, dtype),
+        {kind: flops(step) for kind, step in steps.items()},
+    )
+    runs = {
+        kind: max(1, int(0.5 / min(seconds(step.run, device) for _ in range(3))))
+        for kind, step in steps.items()
+    }
+    rounds = [
+        {k: size.images / seconds(s.run, device, runs[k]) for k, s in steps.items()}
+        for _ in range(repeats)
+    ]
     speed = {kind: [each[kind] for each in rounds] for kind in KINDS}
     at = f"{size.backbone} {size.side} px, {size.images} images"
     limits = {kind: rate * size.images / work[kind] for kind in KINDS}
@@ -357,19 +404,33 @@ def measure(size: Size | None = None, repeats: int = 5, threads: int | None = No
     ours = steps["SADCL"]
     assert isinstance(ours, Ours)
     share = [outside(ours, 2) for _ in range(repeats)]
-    rows.append(row("SADCL outside forward and backward", "%", share, at_most=3.0 if full else None))
+    rows.append(
+        row("SADCL outside forward and backward", "%", share, at_most=3.0 if full else None)
+    )
     if device.type == "cuda":
         ours.training.step = 1  # every tenth looks whether the loss is finite
-        rows.append(row("the host waits in a step", "waits", [waits(ours)], [waits(steps["released"])]))
+        rows.append(
+            row("the host waits in a step", "waits", [waits(ours)], [waits(steps["released"])])
+        )
     steps.clear()
     for kind in KINDS[:-1]:
         if (found := peaks[kind]) is not None:
-            reference = [peaks["released"] / 1e9] if kind == "SADCL" and peaks["released"] is not None else None
+            reference = (
+                [peaks["released"] / 1e9]
+                if kind == "SADCL" and peaks["released"] is not None
+                else None
+            )
             rows.append(row(f"peak memory, {kind}", "GB", [found / 1e9], reference))
     if device.type == "cuda":
         del ours
         images, fastest = largest(size, device)
-        rows.append(row(f"SADCL, not compiled, {images} images: the largest batch that fits", "images/s", [fastest]))
+        rows.append(
+            row(
+                f"SADCL, not compiled, {images} images: the largest batch that fits",
+                "images/s",
+                [fastest],
+            )
+        )
     return rows
 
 
@@ -381,25 +442,42 @@ def benchmark(quick: bool = False) -> list[Row]:
 def show(rows: list[dict[str, Any]]) -> None:
     lines = [("what", "ours", "reference", "ratio (median, min..max)", "limit", "share", "goal")]
     for each in rows:
-        amount = {n: "" if each[n] is None else f"{each[n]:,.4g} {each['unit']}" for n in ("ours", "reference", "limit")}
-        ratio = "" if each["ratio"] is None else f"{each['ratio']:.3g}x ({each['low']:.3g}..{each['high']:.3g})"
+        amount = {
+            n: "" if each[n] is None else f"{each[n]:,.4g} {each['unit']}"
+            for n in ("ours", "reference", "limit")
+        }
+        ratio = (
+            ""
+            if each["ratio"] is None
+            else f"{each['ratio']:.3g}x ({each['low']:.3g}..{each['high']:.3g})"
+        )
         goal = "" if each["goal"] is None else f"{each['goal']:.3g}x"
         goal = goal if each["at_most"] is None else f"{each['at_most']:.3g} {each['unit']}"
         share = "" if each["share"] is None else f"{each['share']:.0%}"
-        lines.append((each["name"], amount["ours"], amount["reference"], ratio, amount["limit"], share, goal))
+        lines.append(
+            (each["name"], amount["ours"], amount["reference"], ratio, amount["limit"], share, goal)
+        )
     printed(lines, 160)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", help="of timm")
     parser.add_argument("--side", type=int, help="of an image in pixels")
     parser.add_argument("--images", type=int, help="of a batch")
-    parser.add_argument("--hidden", type=int, help="size of the transformer; its perceptron is four times as wide")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="ours through torch.compile")
+    parser.add_argument(
+        "--hidden", type=int, help="size of the transformer; its perceptron is four times as wide"
+    )
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="ours through torch.compile"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--threads", type=int, help="default: torch's own")
     options = vars(parser.parse_args())
     given = {name: options.pop(name) for name in Size._fields}
-    own = (FULL if torch.cuda.is_available() else SMALL)._replace(**{n: v for n, v in given.items() if v is not None})
+    own = (FULL if torch.cuda.is_available() else SMALL)._replace(
+        **{n: v for n, v in given.items() if v is not None}
+    )
     show(measure(own, **options))

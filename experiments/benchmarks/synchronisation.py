@@ -21,6 +21,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from sadcl import admission, distributed, recipes
+from sadcl import distributed, memory, recipes
 from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
 from sadcl.model import SADCL
-from sadcl.training import engine, loop, meeting
+from sadcl.training import engine, loop, sync_points
 
 WORLDS = (1, 2, 4)
 LABELS, IMAGES, SIDE, CARDINALITY = 80, 32, 64, 2.9
@@ -70,17 +71,25 @@ class Sent:
 
     @classmethod
     def install(cls) -> None:
-        to_all, reduce, gather = dist.all_to_all_single, dist.all_reduce, admission.gather
+        to_all, reduce, gather = dist.all_to_all_single, dist.all_reduce, memory.gather
 
         def counted_to_all(output: Tensor, given: Tensor, *sizes: Any) -> Any:
-            cls.bytes += cls.counting * given.nbytes * (dist.get_world_size() - 1) // dist.get_world_size()
+            cls.bytes += (
+                cls.counting * given.nbytes * (dist.get_world_size() - 1) // dist.get_world_size()
+            )
             return to_all(output, given, *sizes)
 
         def counted_reduce(given: Tensor) -> Any:
-            cls.bytes += cls.counting * 2 * given.nbytes * (dist.get_world_size() - 1) // dist.get_world_size()
+            cls.bytes += (
+                cls.counting
+                * 2
+                * given.nbytes
+                * (dist.get_world_size() - 1)
+                // dist.get_world_size()
+            )
             return reduce(given)
 
-        def counted_gather(rows: admission.Rows) -> admission.Rows:
+        def counted_gather(rows: memory.Rows) -> memory.Rows:
             cls.counting = True
             found = gather(rows)
             cls.counting = False
@@ -97,7 +106,10 @@ def batch(step: int, count: int = IMAGES) -> Batch:
     generator = torch.Generator().manual_seed(step)
     images = torch.randn(count, 3, SIDE, SIDE, generator=generator)
     frequency_L = torch.arange(1, LABELS + 1).pow(-0.7)  # long-tailed, as COCO's labels are
-    targets = (torch.rand(count, LABELS, generator=generator) < frequency_L * CARDINALITY / frequency_L.sum()).to(torch.int8)
+    targets = (
+        torch.rand(count, LABELS, generator=generator)
+        < frequency_L * CARDINALITY / frequency_L.sum()
+    ).to(torch.int8)
     start, stop = distributed.split(count, distributed.rank(), distributed.world_size())
     index = torch.arange(start, stop)
     return Batch(images[start:stop], targets[start:stop], torch.ones(stop - start), index, start)
@@ -105,13 +117,15 @@ def batch(step: int, count: int = IMAGES) -> Batch:
 
 def until_slowest(work: Callable[[], object]) -> float:
     """Seconds until the slowest worker is done."""
-    return seconds(work, wait=meeting.barrier)
+    return seconds(work, wait=sync_points.barrier)
 
 
 def worker(rank: int, world: int, folder: str, steps: int) -> None:
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
+        )
     Sent.install()
     runs = {name: prepared(config) for name, config in SETTINGS.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -122,7 +136,7 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
                 continue  # its bytes are known, and its time is not asked for
             Sent.bytes = 0
             share = batch(step)
-            took = 1e3 * until_slowest(lambda training=training, share=share: engine.train_step(training, share))  # type: ignore[misc]
+            took = 1e3 * until_slowest(partial(engine.train_step, training, share))
             if step >= 2:  # two to warm up
                 times[name].append(took)
             elif step == 1:
@@ -132,14 +146,21 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
         assert bank is not None
         gradient = sum(p.nbytes for p in runs["cluster"].network.parameters() if p.requires_grad)
         assert sent["worker"] == 0
-        found = {"times": times, "sent": sent, "gradient": 2 * gradient * (world - 1) / world, "bank": bank.rows_KLD.nbytes}
+        found = {
+            "times": times,
+            "sent": sent,
+            "gradient": 2 * gradient * (world - 1) / world,
+            "bank": bank.rows_KLD.nbytes,
+        }
         torch.save(found, f"{folder}/{world}.pt")
     if world > 1:
         dist.destroy_process_group()
 
 
 def prepared(config: Config) -> engine.Training:
-    training = loop.prepare(2, config, tuple(map(str, range(LABELS))), torch.device("cpu"), steps=1000)
+    training = loop.prepare(
+        2, config, tuple(map(str, range(LABELS))), torch.device("cpu"), steps=1000
+    )
     assert isinstance(training.network, SADCL)
     assert training.bank is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
@@ -186,9 +207,13 @@ def benchmark(quick: bool = False) -> list[Row]:
     for each in measure(1, (2,)) if quick else measure():
         if each["workers"] > 1:
             what = f"{each['workers']} workers"
-            rows.append(compared(f"step with one bank, {what}", "ms", *each["times"], goal=1 / 1.01))
+            rows.append(
+                compared(f"step with one bank, {what}", "ms", *each["times"], goal=1 / 1.01)
+            )
             sent = [each["sent_larger"] / 1e3], [each["sent"] / 1e3]
-            rows.append(compared(f"bytes a worker sends, bank x 4 beside x 1, {what}", "kB", *sent, goal=1))
+            rows.append(
+                compared(f"bytes a worker sends, bank x 4 beside x 1, {what}", "kB", *sent, goal=1)
+            )
     return rows
 
 
@@ -211,6 +236,10 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10, help="timed steps of each kind (default 10)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--steps", type=int, default=10, help="timed steps of each kind (default 10)"
+    )
     show(measure(**vars(parser.parse_args())))

@@ -26,12 +26,13 @@ from rich import box
 from rich.table import Table
 from rows import Row, compared
 
-from sadcl import data, recipes, runner, study
+from sadcl import data, recipes
 from sadcl.console import console
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.runner import Where
 from sadcl.search import ASHA, Float, Plan, Search
+from sadcl.study import execute, record
+from sadcl.study.placement import Placement
 
 BASE = recipes.demo().override(
     {
@@ -49,28 +50,54 @@ SPACE = {"loss.tau": Float(0.1, 0.3)}
 GOAL = 20
 
 
-def ours(name: str, trials: int, where: Where, folder: str) -> list[float]:
+def ours(name: str, trials: int, where: Placement, folder: str) -> list[float]:
     """Overhead of each trial of a search."""
-    from sadcl.ray_backend import board, tuner
-    from sadcl.ray_backend.disk import Disk
+    from sadcl.ray_backend import event_channel, tuner
+    from sadcl.study.checkpoint_quota import CheckpointQuota
 
-    stopping = ASHA(min_epochs=BASE.stage2.epochs)  # asked after each epoch, and stops nobody before the last
-    search = Search(name=name, question="", base=BASE, demo=BASE, space=SPACE, demo_trials=trials, stopping=stopping)
+    stopping = ASHA(
+        min_epochs=BASE.stage2.epochs
+    )  # asked after each epoch, and stops nobody before the last
+    search = Search(
+        name=name,
+        question="",
+        base=BASE,
+        demo=BASE,
+        space=SPACE,
+        demo_trials=trials,
+        stopping=stopping,
+    )
     images = data.load(BASE.data)
     plan = Plan(search, "demo", BASE, trials, images.digest, images.digest)
     stage1 = plan.stage1(BASE)
     assert stage1 is not None
-    runner.execute(stage1, where)
-    options: dict[str, Any] = {"journal": Path(folder) / f"{name}.journal", "scratch": f"{folder}/ray", "concurrent": 1}
+    execute.execute(stage1, where)
+    options: dict[str, Any] = {
+        "journal": Path(folder) / f"{name}.journal",
+        "scratch": f"{folder}/ray",
+        "concurrent": 1,
+    }
     began = time.time()
-    with study.locked(where.storage, plan.study):
-        tuner.search(plan, [], where, **options, board=board.open_board(stopping), disk=Disk(where.storage, None))
-    rows = [row for row in store.read(where.storage, "trials").to_pylist() if row["study"] == plan.study]
+    with record.locked(where.storage, plan.study):
+        tuner.run_trials(
+            plan,
+            [],
+            where,
+            **options,
+            board=event_channel.open_channel(stopping),
+            disk=CheckpointQuota(where.storage, None),
+        )
+    rows = [
+        row for row in store.read(where.storage, "trials").to_pylist() if row["study"] == plan.study
+    ]
     assert [row["status"] for row in rows if row["phase"] == "search"] == ["complete"] * trials
-    return between(began, [(row["ended"].timestamp(), row["seconds"]) for row in rows if row["phase"] == "search"])
+    return between(
+        began,
+        [(row["ended"].timestamp(), row["seconds"]) for row in rows if row["phase"] == "search"],
+    )
 
 
-def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
+def stock(name: str, trials: int, where: Placement, folder: str) -> list[float]:
     """Overhead of each nested trial."""
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
@@ -82,7 +109,7 @@ def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
     search = Search(name=name, question="", base=BASE, demo=BASE, space=SPACE)
     stage1 = Plan(search, "demo", BASE, trials, images.digest, images.digest).stage1(alone)
     assert stage1 is not None
-    start = runner.execute(stage1, where)["checkpoint"]
+    start = execute.execute(stage1, where)["checkpoint"]
 
     def work(settings: dict[str, Any]) -> None:
         import ray.train
@@ -96,7 +123,14 @@ def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
         def report(epoch: Any) -> None:
             ray.train.report({**epoch.metrics, "ended": time.time(), "trained": 0.0})
 
-        outcome = fit(config, data.load(config.data), settings["folder"], stage1=start, report=report, device="cpu")
+        outcome = fit(
+            config,
+            data.load(config.data),
+            settings["folder"],
+            stage1=start,
+            report=report,
+            device="cpu",
+        )
         ray.train.report({"ended": time.time(), "trained": outcome.seconds})
 
     def driver(settings: dict[str, Any]) -> None:
@@ -106,7 +140,9 @@ def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
             work,
             train_loop_config={**settings, "folder": f"{folder}/checkpoints/{trial}"},
             scaling_config=ScalingConfig(num_workers=1),
-            run_config=RunConfig(name=f"train-{trial}", storage_path=f"{folder}/stock", callbacks=callbacks),
+            run_config=RunConfig(
+                name=f"train-{trial}", storage_path=f"{folder}/stock", callbacks=callbacks
+            ),
         ).fit()
 
     began = time.time()
@@ -118,7 +154,9 @@ def stock(name: str, trials: int, where: Where, folder: str) -> list[float]:
     ).fit()
     grid = [results[i] for i in range(len(results))]
     assert not results.errors
-    return between(began, [(r.metrics["ended"], r.metrics["trained"]) for r in grid if r.metrics is not None])
+    return between(
+        began, [(r.metrics["ended"], r.metrics["trained"]) for r in grid if r.metrics is not None]
+    )
 
 
 def between(began: float, trials: list[tuple[float, float]]) -> list[float]:
@@ -139,7 +177,7 @@ def measure(rounds: int = 3, trials: int = 4) -> dict[str, list[list[float]]]:
 
     found: dict[str, list[list[float]]] = {"ours": [], "stock": []}
     with tempfile.TemporaryDirectory() as folder, cluster.connected(None):
-        where = Where(f"{folder}/runs", None, scale="demo")
+        where = Placement(f"{folder}/runs", None, scale="demo")
         for turn in range(rounds):
             for kind, run in (("ours", ours), ("stock", stock)):
                 found[kind].append(run(f"{kind}{turn}", trials, where, folder))
@@ -161,11 +199,21 @@ def of_part(found: dict[str, list[list[float]]], part: slice) -> list[list[float
 def benchmark(quick: bool = False) -> list[Row]:
     """A row for the first trial of a search and one for those after it, in seconds."""
     found = measure(1, 2) if quick else measure()
-    return [compared(f"overhead of a trial, {n}", "s", *of_part(found, part), goal=goal) for n, part, goal in PARTS]
+    return [
+        compared(f"overhead of a trial, {n}", "s", *of_part(found, part), goal=goal)
+        for n, part, goal in PARTS
+    ]
 
 
 def show(found: dict[str, list[list[float]]]) -> None:
-    table = Table("overhead of a trial", "ours", "stock", "ratio (median, quartiles)", "goal", box=box.SIMPLE_HEAD)
+    table = Table(
+        "overhead of a trial",
+        "ours",
+        "stock",
+        "ratio (median, quartiles)",
+        "goal",
+        box=box.SIMPLE_HEAD,
+    )
     for name, part, goal in PARTS:
         mine, other = of_part(found, part)
         ratios = [b / a for a, b in zip(mine, other, strict=True)]
@@ -182,12 +230,16 @@ def show(found: dict[str, list[list[float]]]) -> None:
 def quartiles(values: list[float], form: str, unit: str) -> str:
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
-    return f"{form.format(statistics.median(ordered))}{unit} ({form.format(low)}..{form.format(high)})"
+    return (
+        f"{form.format(statistics.median(ordered))}{unit} ({form.format(low)}..{form.format(high)})"
+    )
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3, help="a block of each kind (default 3)")
     parser.add_argument("--trials", type=int, default=4, help="of a block (default 4)")
     show(measure(**vars(parser.parse_args())))

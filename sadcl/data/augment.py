@@ -10,6 +10,7 @@ Axes: B images, S side in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def resize(images: Tensor, side: int) -> Tensor:
     """uint8 (..., 3, height, width) to squares, bilinear with antialiasing."""
     if images.shape[-2:] == (side, side):
         return images
-    return F.resize(images, [side, side], interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    return F.resize(
+        images, [side, side], interpolation=v2.InterpolationMode.BILINEAR, antialias=True
+    )
 
 
 def augment(image: Tensor, spec: Augmentation, size: int, rng: np.random.Generator) -> Tensor:
@@ -56,7 +59,9 @@ def draw(spec: Augmentation, whole: int, size: int, rng: np.random.Generator) ->
     plan = np.zeros(_OPERATIONS + 2 * spec.randaugment)
     plan[_SIDE] = whole
     if spec.multiscale:
-        plan[_SIDE] = side = max(round(whole * spec.multiscale[rng.integers(len(spec.multiscale))]), 1)
+        plan[_SIDE] = side = max(
+            round(whole * spec.multiscale[rng.integers(len(spec.multiscale))]), 1
+        )
         plan[_TOP : _LEFT + 1] = rng.integers(0, whole - side + 1, 2)
     if spec.flip:
         plan[_FLIP] = rng.random() < 0.5
@@ -94,8 +99,14 @@ def apply(images: Tensor, plans: Tensor, spec: Augmentation, size: int) -> Tenso
         for number in plans[:, column].unique().int().tolist():
             operation, magnitude = OPERATIONS[number][0], plans[:, column + 1]
             chosen = plans[:, column] == number
-            images = _some(images, chosen, lambda some, at, do=operation, m=magnitude: do(some, m[at]))  # type: ignore[misc]
+            images = _some(images, chosen, partial(_operate, operation, magnitude))
     return images
+
+
+def _operate(
+    operation: Callable[..., Tensor], magnitude: Tensor, images: Tensor, at: Tensor
+) -> Tensor:
+    return operation(images, magnitude[at])
 
 
 def _some(images: Tensor, chosen: Tensor, do: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -115,7 +126,9 @@ def _crop(images: Tensor, plans: Tensor, size: int) -> Tensor:
     for side in {side for _, _, side in places}:
         at = [i for i, place in enumerate(places) if place[2] == side]
         windows = torch.empty((len(at), 3, side, side), dtype=torch.uint8, device=images.device)
-        windows = windows.contiguous(memory_format=torch.channels_last)  # which the resizing of bytes is fast for
+        windows = windows.contiguous(
+            memory_format=torch.channels_last
+        )  # which the resizing of bytes is fast for
         for window, i in zip(windows, at, strict=True):
             top, left, _ = places[i]
             window.copy_(images[i, :, top : top + side, left : left + side])
@@ -134,7 +147,9 @@ def _cut(images: Tensor, plans: Tensor, side: int) -> Tensor:
     """
     images = images.clone()
     colours = plans[:, _COLOUR : _COLOUR + 3].to(torch.uint8).to(images.device)[:, :, None, None]
-    for image, colour, (top, left) in zip(images, colours, plans[:, _HOLE : _HOLE + 2].int().tolist(), strict=True):
+    for image, colour, (top, left) in zip(
+        images, colours, plans[:, _HOLE : _HOLE + 2].int().tolist(), strict=True
+    ):
         image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = colour
     return images
 
@@ -146,7 +161,9 @@ def _identity(images: Tensor, magnitude: Tensor) -> Tensor:
 _Matrix = tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]
 
 
-def _affine(matrix: Callable[[NDArray[np.float64], int], _Matrix]) -> Callable[[Tensor, Tensor], Tensor]:
+def _affine(
+    matrix: Callable[[NDArray[np.float64], int], _Matrix],
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Nearest pixels of a map from places in the result to places in the image, both about the centre; zeros outside."""
 
     def do(images: Tensor, magnitude: Tensor) -> Tensor:
@@ -158,8 +175,12 @@ def _affine(matrix: Callable[[NDArray[np.float64], int], _Matrix]) -> Callable[[
         at_S = np.arange(S) - (S - 1) / 2
         middle = (S - 1) / 2 + 1.5  # one for the border of zeros, a half to round
         parts = (m_B23[..., :1] * at_S, m_B23[..., 1:2] * at_S + m_B23[..., 2:] + middle)
-        along, across = (torch.from_numpy((p * 2**16).round().astype(np.int32)).to(images.device) for p in parts)
-        x_y = (along[:, :, None, :] + across[:, :, :, None]).bitwise_right_shift_(16).clamp_(0, S + 1)
+        along, across = (
+            torch.from_numpy((p * 2**16).round().astype(np.int32)).to(images.device) for p in parts
+        )
+        x_y = (
+            (along[:, :, None, :] + across[:, :, :, None]).bitwise_right_shift_(16).clamp_(0, S + 1)
+        )
         index = (x_y[:, 1] * (S + 2)).add_(x_y[:, 0]).flatten(1).long()
         padded = torch.nn.functional.pad(images, (1, 1, 1, 1)).flatten(2)
         return padded.gather(2, index[:, None].expand(-1, 3, -1)).view_as(images)
@@ -189,7 +210,11 @@ def _gray(images: Tensor) -> Tensor:
 
 def _blend(images: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
     """(1 + m) of the image and -m of the other, which is used up."""
-    return _bytes(images.float().mul_(_factor(images, 1 + magnitude)).add_(other.mul_(_factor(images, -magnitude))))
+    return _bytes(
+        images.float()
+        .mul_(_factor(images, 1 + magnitude))
+        .add_(other.mul_(_factor(images, -magnitude)))
+    )
 
 
 def _brightness(images: Tensor, magnitude: Tensor) -> Tensor:
@@ -201,7 +226,9 @@ def _colour(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    total = _gray(images).sum((1, 2, 3), dtype=torch.float64, keepdim=True)  # of integers: the same in any order
+    total = _gray(images).sum(
+        (1, 2, 3), dtype=torch.float64, keepdim=True
+    )  # of integers: the same in any order
     return _blend(images, (total / images[0, 0].numel()).float(), magnitude)
 
 
@@ -209,7 +236,11 @@ def _sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
     """Against a blur by 3 x 3 weights, 5 in the middle and 1 around; the border stays."""
     x = images.short()
     rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
-    blurred = (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]).add_(x[..., 1:-1, 1:-1], alpha=4).float()
+    blurred = (
+        (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :])
+        .add_(x[..., 1:-1, 1:-1], alpha=4)
+        .float()
+    )
     inner, out = images[..., 1:-1, 1:-1].float(), images.clone()
     blurred.mul_(1 / 13).round_().sub_(inner).mul_(_factor(images, -magnitude))
     out[..., 1:-1, 1:-1] = _bytes(inner.add_(blurred))
@@ -227,7 +258,10 @@ def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    low, high = (value.float() for value in (images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)))
+    low, high = (
+        value.float()
+        for value in (images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True))
+    )
     flat = low == high
     scale = (high - low).mul_(1 / 255).masked_fill_(flat, 1)
     return _bytes(images.float().sub_(low.masked_fill_(flat, 0)).div_(scale))
@@ -236,7 +270,9 @@ def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
 def _equalize(images: Tensor, magnitude: Tensor) -> Tensor:
     """Pillow's way: by the pixels of each value below the brightest."""
     B, S = len(images), images.shape[-1]
-    offset = torch.arange(0, B * 3 * 256, 256, dtype=torch.int32, device=images.device).view(B, 3, 1, 1)
+    offset = torch.arange(0, B * 3 * 256, 256, dtype=torch.int32, device=images.device).view(
+        B, 3, 1, 1
+    )
     values = (images + offset).flatten()
     count = torch.bincount(values, minlength=B * 3 * 256).view(B, 3, 256)
     summed = count.cumsum(2)
@@ -253,8 +289,16 @@ OPERATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], _Magnitude, bool], .
     (_identity, lambda m, S: 0, False),
     (_affine(lambda m, S: ((1, m, m * S / 2), (0, 1, 0))), lambda m, S: 0.3 * m / _BINS, True),
     (_affine(lambda m, S: ((1, 0, 0), (m, 1, m * S / 2))), lambda m, S: 0.3 * m / _BINS, True),
-    (_affine(lambda m, S: ((1, 0, -m), (0, 1, 0))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
-    (_affine(lambda m, S: ((1, 0, 0), (0, 1, -m))), lambda m, S: int(150 / 331 * S * m / _BINS), True),
+    (
+        _affine(lambda m, S: ((1, 0, -m), (0, 1, 0))),
+        lambda m, S: int(150 / 331 * S * m / _BINS),
+        True,
+    ),
+    (
+        _affine(lambda m, S: ((1, 0, 0), (0, 1, -m))),
+        lambda m, S: int(150 / 331 * S * m / _BINS),
+        True,
+    ),
     (_affine(_rotation), lambda m, S: 30 * m / _BINS, True),
     (_brightness, lambda m, S: 0.9 * m / _BINS, True),
     (_colour, lambda m, S: 0.9 * m / _BINS, True),

@@ -55,7 +55,9 @@ class ImageSet:
         positions = np.asarray(indices, dtype=np.int64)
         files = self.files.take(pa.array(positions))
         again = partial(ImageSet.subset, self, positions, name) if self.again is not None else None
-        return ImageSet(name, self.folder, files, self.targets[positions], self.labels, self.listed, again)
+        return ImageSet(
+            name, self.folder, files, self.targets[positions], self.labels, self.listed, again
+        )
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         gone = self.again is None or (self.kept_in and not os.path.exists(self.kept_in))
@@ -80,7 +82,11 @@ class Boxes(NamedTuple):
     def sorted(cls, rows: Iterable[tuple[float, ...]]) -> Boxes:
         """From rows of image, label, left, top, right and bottom, in any order; what is outside the image is cut off."""
         rows_K6 = np.array(sorted(rows), dtype=np.float64).reshape(-1, 6)
-        return cls(rows_K6[:, 0].astype(np.int64), rows_K6[:, 1].astype(np.int64), rows_K6[:, 2:].clip(0, 1))
+        return cls(
+            rows_K6[:, 0].astype(np.int64),
+            rows_K6[:, 1].astype(np.int64),
+            rows_K6[:, 2:].clip(0, 1),
+        )
 
     def of(self, image: int) -> dict[int, NDArray[np.float64]]:
         """The boxes (K, 4) of each label that has some in this image."""

@@ -27,7 +27,7 @@ from sadcl.config import Augmentation
 from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
-from sadcl.data.beside import Beside
+from sadcl.data.gpu_prefetch import GpuPrefetch
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
@@ -35,7 +35,9 @@ CACHE_SIDE, CACHE_BYTES = 160, 2**30
 """Decoded images are kept in memory up to this side in pixels and this size of the whole set."""
 _ORDER, _AUGMENT = 1, 2  # streams of random numbers
 
-if sys.platform == "linux":  # glibc gives memory back after each image and takes it again page by page: half of the time
+if (
+    sys.platform == "linux"
+):  # glibc gives memory back after each image and takes it again page by page: half of the time
     for _option, _bytes in ((-3, 2**25), (-1, 2**28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(_option, _bytes)
 
@@ -102,13 +104,21 @@ class Loader:
         batched: bool | None = None,
     ) -> None:
         assert 0 <= rank < world_size
-        self.images, self.seed, self.batch_size, self.shuffle, self.whole = images, seed, batch_size, shuffle, whole
+        self.images, self.seed, self.batch_size, self.shuffle, self.whole = (
+            images,
+            seed,
+            batch_size,
+            shuffle,
+            whole,
+        )
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
         self.size, self.augmentation = image_size, augmentation
         self.batched = self.device.type != "cpu" if batched is None else batched
-        self._reader = _Reader(images, image_size, augmentation, seed, keep=workers == 0, augments=not self.batched)
+        self._reader = _Reader(
+            images, image_size, augmentation, seed, keep=workers == 0, augments=not self.batched
+        )
         self._items: list[_Item] = []
         self._processes: DataLoader[_Read] | None = None
 
@@ -124,10 +134,14 @@ class Loader:
             UserError: naming the file, for an image that is missing or damaged.
         """
         order = self._order(epoch)
-        steps = range(self.rank, self.steps, self.world_size) if self.whole else range(start_step, self.steps)
+        steps = (
+            range(self.rank, self.steps, self.world_size)
+            if self.whole
+            else range(start_step, self.steps)
+        )
         shares = [self._share(order, step) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
-        beside = Beside(self.device)
+        beside = GpuPrefetch(self.device)
         for (index, weight, position), read in zip(shares, self._read(items), strict=True):
             if isinstance(read, UserError):
                 raise read
@@ -141,7 +155,9 @@ class Loader:
                     images = apply(images, plans, self.augmentation, self.size)
                 images = to_input(images)
                 weights = torch.full((len(index),), weight)
-                targets, weights, where, place_A = map(beside.send, (targets, weights, where, place_A))
+                targets, weights, where, place_A = map(
+                    beside.send, (targets, weights, where, place_A)
+                )
             beside.hand_over(images, targets, weights, where, place_A)
             Loader.given += 1
             yield Batch(images, targets, weights, where, position, place_A)
@@ -187,11 +203,20 @@ class _Reader(Dataset[_Read]):
     """
 
     def __init__(
-        self, images: ImageSet, size: int, augmentation: Augmentation | None, seed: int, *, keep: bool, augments: bool
+        self,
+        images: ImageSet,
+        size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        *,
+        keep: bool,
+        augments: bool,
     ) -> None:
         self.images, self.size, self.augmentation, self.seed = images, size, augmentation, seed
         self.side = (augmentation.resize if augmentation is not None else None) or size
-        self.keep = keep and self.side <= CACHE_SIDE and len(images) * 3 * self.side**2 <= CACHE_BYTES
+        self.keep = (
+            keep and self.side <= CACHE_SIDE and len(images) * 3 * self.side**2 <= CACHE_BYTES
+        )
         self.augments = augments and augmentation is not None
 
     def __getitem__(self, item: _Item) -> _Read:
@@ -249,4 +274,6 @@ def _side_by_side(images: ImageSet) -> Iterator[Callable[..., Iterator[Tensor]]]
         yield pool.map
 
 
-_KEPT: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = (
+    WeakKeyDictionary()
+)

@@ -38,7 +38,9 @@ def cache() -> Path:
     return storage.local(home) / "sadcl"
 
 
-def cached(key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None) -> list[ImageSet]:
+def cached(
+    key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None
+) -> list[ImageSet]:
     """The sets that ``derive`` gives, from the cache where they are there under this key.
 
     A file that is missing or damaged is derived anew; where the cache cannot be written, the sets stay in memory.
@@ -85,14 +87,18 @@ def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
         try:
             state = path.stat()
             times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
-            states.append(f"{path.relative_to(root).as_posix()} {state.st_ino} {state.st_size} {times}")
+            states.append(
+                f"{path.relative_to(root).as_posix()} {state.st_ino} {state.st_size} {times}"
+            )
         except OSError:
             states.append(f"{path.relative_to(root).as_posix()} is not there")
     return digest_of(VERSION, str(root), *words, "", *states)
 
 
 def _write(path: Path, sets: Sequence[ImageSet]) -> None:
-    about = [{"name": s.name, "folder": s.folder, "listed": s.listed, "digest": s.digest} for s in sets]
+    about = [
+        {"name": s.name, "folder": s.folder, "listed": s.listed, "digest": s.digest} for s in sets
+    ]
     labels = sets[0].labels
     schema = pa.schema(
         [("file", pa.string()), ("targets", pa.binary(len(labels)))],
@@ -102,7 +108,9 @@ def _write(path: Path, sets: Sequence[ImageSet]) -> None:
     with pa.ipc.new_file(sink, schema) as writer:
         for images in sets:
             rows = pa.py_buffer(np.ascontiguousarray(images.targets))
-            targets = pa.FixedSizeBinaryArray.from_buffers(schema.field("targets").type, len(images), [None, rows])
+            targets = pa.FixedSizeBinaryArray.from_buffers(
+                schema.field("targets").type, len(images), [None, rows]
+            )
             writer.write_batch(pa.record_batch([images.files, targets], schema=schema))
     content = sink.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +143,14 @@ def _open(path: Path, *, verify: bool = True) -> list[ImageSet]:
         targets = np.frombuffer(pages, np.int8, shape[0] * shape[1], start).reshape(shape)
         again = partial(_again, path, i)
         labels = tuple(about["labels"])
-        images = ImageSet(files=batch["file"], targets=targets, labels=labels, again=again, kept_in=str(path), **one)
+        images = ImageSet(
+            files=batch["file"],
+            targets=targets,
+            labels=labels,
+            again=again,
+            kept_in=str(path),
+            **one,
+        )
         images.__dict__["digest"] = digest  # where a cached property keeps it
         sets.append(images)
     return sets

@@ -31,7 +31,9 @@ class Prepared(NamedTuple):
     digest: str
 
 
-def prepare(config: Data, root: str, target: Path, size: int, progress: Progress | None = None) -> Prepared:
+def prepare(
+    config: Data, root: str, target: Path, size: int, progress: Progress | None = None
+) -> Prepared:
     """Write the copy, or what an interruption left of it.
 
     A copy that is there is kept where it is whole and its photograph has not changed since (which is seen of local ones).
@@ -47,28 +49,39 @@ def prepare(config: Data, root: str, target: Path, size: int, progress: Progress
         UserError: for a source that is incomplete or damaged, or a target that is something else or too small.
     """
     if config.name == "scenes":
-        raise UserError("The embedded scenes are drawn as small as they are read: there is nothing to prepare.")
-    every: dict[str, Any] = {"holdout": 0.0, "unlabelled": "keep", "limit_train": None, "limit_test": None}
+        raise UserError(
+            "The embedded scenes are drawn as small as they are read: there is nothing to prepare."
+        )
+    every: dict[str, Any] = {
+        "holdout": 0.0,
+        "unlabelled": "keep",
+        "limit_train": None,
+        "limit_test": None,
+    }
     config = data.resolve(config.model_copy(update=every), root)
     source = data.load(config, root)
     about = {"size": size, "name": source.name, "digest": source.digest}
-    place = data.place_of(root)
+    place = data.annotation_folder(root)
     base = root.rstrip("/") if "://" in root else str(place)
     try:
         mark = mark_of(target)
         if mark is None and target.exists() and any(target.iterdir()):
-            raise UserError(f"{str(target)!r} is not empty and holds no prepared copies: give a new folder.")
+            raise UserError(
+                f"{str(target)!r} is not empty and holds no prepared copies: give a new folder."
+            )
         if mark is not None and any(mark[key] != about[key] for key in ("size", "digest")):
             raise UserError(
                 f"{str(target)!r} holds copies of {mark['name']} at {mark['size']} pixels (digest {mark['digest']}), not of "
                 f"{source.name} at {size} (digest {source.digest}): give another folder, or delete it."
             )
         write_mark(target, **about, complete=False)
-        for path in data.sources(config, root):
+        for path in data.label_sources(config, root):
             if path.is_file():
                 _parent(target / path.relative_to(place))
                 shutil.copy2(path, target / path.relative_to(place))
-        paths = [images.path(i) for images in (source.train, source.test) for i in range(len(images))]
+        paths = [
+            images.path(i) for images in (source.train, source.test) for i in range(len(images))
+        ]
         pairs = [(path, target / path.removeprefix(f"{base}/")) for path in paths]
         left = [pair for pair in pairs if not _there(*pair, size)]
         need, free = len(left) * raw_length(size), shutil.disk_usage(target).free

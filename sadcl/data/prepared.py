@@ -22,11 +22,16 @@ def mark_of(place: Path) -> dict[str, Any] | None:
     path = place / MARK
     try:
         content = json.loads(path.read_bytes())
-        return {"size": int(content["size"]), **{key: content[key] for key in ("name", "digest", "complete")}}
+        return {
+            "size": int(content["size"]),
+            **{key: content[key] for key in ("name", "digest", "complete")},
+        }
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{str(path)!r} is damaged: delete the folder and make its copies again.") from None
+        raise UserError(
+            f"{str(path)!r} is damaged: delete the folder and make its copies again."
+        ) from None
 
 
 def write_mark(place: Path, **content: object) -> None:

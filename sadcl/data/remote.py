@@ -58,7 +58,9 @@ def moved(images: ImageSet, mirror: Path, root: str | Path) -> ImageSet:
     """The same images read from the root and not from its mirror, where it has one."""
     if not elsewhere(root):
         return images
-    other = replace(images, folder=str(root).rstrip("/") + images.folder.removeprefix(str(mirror)), again=None)
+    other = replace(
+        images, folder=str(root).rstrip("/") + images.folder.removeprefix(str(mirror)), again=None
+    )
     other.__dict__["digest"] = images.digest  # it does not depend on the place, and takes a while
     return other
 
@@ -92,9 +94,13 @@ def mirrored(root: str, cache: Path, progress: Progress | None = None) -> Path:
             f"The data root {root!r} cannot be listed: {str(error).splitlines()[0]} Check the name of the bucket, the "
             "network and the credentials of this machine."
         ) from None
-    there = {info.path[len(path) :].lstrip("/"): info for info in infos if info.type == fs.FileType.File}
+    there = {
+        info.path[len(path) :].lstrip("/"): info for info in infos if info.type == fs.FileType.File
+    }
     if not there:
-        raise UserError(f"The data root {root!r} holds nothing, or there is no such bucket: is there a mistake in the name?")
+        raise UserError(
+            f"The data root {root!r} holds nothing, or there is no such bucket: is there a mistake in the name?"
+        )
     mirror = cache / "mirrors" / digest_of(root)
     with storage.exclusive(mirror.with_suffix(".lock"), wait=True):
         _update(mirror, root, there, progress)
@@ -113,8 +119,14 @@ def told(root: str | Path, mirror: Path) -> Iterator[None]:
         raise UserError(str(error).replace(str(mirror), str(root).rstrip("/"))) from None
 
 
-def _update(mirror: Path, root: str, there: dict[str, fs.FileInfo], progress: Progress | None) -> None:
-    here = {str(p.relative_to(mirror)) for p in mirror.rglob("*") if p.is_file()} if mirror.is_dir() else set()
+def _update(
+    mirror: Path, root: str, there: dict[str, fs.FileInfo], progress: Progress | None
+) -> None:
+    here = (
+        {str(p.relative_to(mirror)) for p in mirror.rglob("*") if p.is_file()}
+        if mirror.is_dir()
+        else set()
+    )
     for name in here - there.keys():
         (mirror / name).unlink()
     for folder in {(mirror / name).parent for name in there}:
@@ -123,7 +135,10 @@ def _update(mirror: Path, root: str, there: dict[str, fs.FileInfo], progress: Pr
     for name, info in there.items():
         if name.lower().endswith(ANNOTATIONS):
             state = (mirror / name).stat() if name in here else None
-            if state is None or (state.st_size, state.st_mtime_ns) != (info.size, info.mtime_ns or 0):
+            if state is None or (state.st_size, state.st_mtime_ns) != (
+                info.size,
+                info.mtime_ns or 0,
+            ):
                 wanted.append(name)
         elif name not in here:
             (mirror / name).touch()
@@ -132,7 +147,9 @@ def _update(mirror: Path, root: str, there: dict[str, fs.FileInfo], progress: Pr
         try:
             storage.write(mirror / name, read(f"{root}/{name}"))
         except OSError as error:
-            raise UserError(f"{f'{root}/{name}'!r} cannot be read: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"{f'{root}/{name}'!r} cannot be read: {str(error).splitlines()[0]}"
+            ) from None
         time = there[name].mtime_ns or 0
         os.utime(mirror / name, ns=(time, time))
 

@@ -28,7 +28,11 @@ def hold_out(targets: NDArray[np.int8], share: float, seed: int) -> NDArray[np.b
     rng = np.random.default_rng([seed, 1])
     positive_NL = targets == 1
     count_L = positive_NL.sum(axis=0).astype(float)
-    held_L = np.where(count_L >= 2, np.clip(share * count_L, 1, count_L - 1), 0.0) if share > 0 else 0 * count_L
+    held_L = (
+        np.where(count_L >= 2, np.clip(share * count_L, 1, count_L - 1), 0.0)
+        if share > 0
+        else 0 * count_L
+    )
     lacking_SL = np.stack([count_L - held_L, held_L])
     lacking_S = np.array([1 - share, share]) * len(targets)
     left_L = count_L.copy()

@@ -47,7 +47,9 @@ def read_photo(path: str | Path) -> Tensor:
         data = remote.read(path)
     except OSError as error:
         here = f"on the machine {socket.gethostname()!r}"  # of many, it may be the only one without the file
-        raise UserError(f"The image {str(path)!r} cannot be read: {error.strerror or error} ({here}).") from None
+        raise UserError(
+            f"The image {str(path)!r} cannot be read: {error.strerror or error} ({here})."
+        ) from None
     return decode(data, str(path))
 
 
@@ -58,7 +60,9 @@ def decode(data: bytes, name: str) -> Tensor:
         UserError: naming ``name``, for bytes that are not a whole image.
     """
     if not data:
-        raise UserError(f"The image {name!r} is empty (0 bytes): it was not copied whole; fetch it again.")
+        raise UserError(
+            f"The image {name!r} is empty (0 bytes): it was not copied whole; fetch it again."
+        )
     if data.startswith(_RAW[:3]):
         found = _RAW_HEADER.match(data)
         height, width = (int(found[2]), int(found[1])) if found else (0, 0)
@@ -76,11 +80,17 @@ def decode(data: bytes, name: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip: the upper byte is the picture
+            if upright.mode.startswith(
+                "I"
+            ):  # 16 bits, which Pillow would clip: the upper byte is the picture
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             upright = upright.convert("RGB")
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        reason = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = (
+            "no known image format"
+            if isinstance(error, Image.UnidentifiedImageError)
+            else str(error)
+        )
         raise UserError(
             f"The image {name!r} ({len(data):,} bytes) cannot be decoded: {reason}. It is damaged, cut short or not an "
             "image; fetch it again or leave it out."

@@ -5,4 +5,12 @@ from sadcl.figures.photos import Shown, draw_maps, name_of, show
 from sadcl.figures.prototypes import draw_prototypes
 from sadcl.figures.representations import draw_representations
 
-__all__ = ["Shown", "draw_maps", "draw_paper", "draw_prototypes", "draw_representations", "name_of", "show"]
+__all__ = [
+    "Shown",
+    "draw_maps",
+    "draw_paper",
+    "draw_prototypes",
+    "draw_representations",
+    "name_of",
+    "show",
+]

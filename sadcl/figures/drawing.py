@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sadcl import storage
-from sadcl.results.forest import check
+from sadcl.reports.plot_style import check_ending
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,16 +35,24 @@ def look_of(number: int) -> dict[str, Any]:
 
 def save(figure: Figure, uri: str) -> None:
     """Write a figure whole or not at all; the same figure is the same file."""
-    ending, buffer = check(uri), io.BytesIO()
+    ending, buffer = check_ending(uri), io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-    dots = min(200.0, 60_000 / max(figure.get_size_inches()))  # of a picture's side, at most 65,535 can be drawn
+    dots = min(
+        200.0, 60_000 / max(figure.get_size_inches())
+    )  # of a picture's side, at most 65,535 can be drawn
     figure.savefig(buffer, format=ending, dpi=dots, metadata=undated)
     storage.write(uri, buffer.getvalue())
 
 
 def caption(figure: Figure, sentences: Sequence[str], inches: float) -> None:
     """Sentences below everything else, wrapped to the figure's width."""
-    figure.supxlabel(textwrap.fill(" ".join(sentences), int(inches * 19)), fontsize=7, color="#333333", x=0.01, ha="left")
+    figure.supxlabel(
+        textwrap.fill(" ".join(sentences), int(inches * 19)),
+        fontsize=7,
+        color="#333333",
+        x=0.01,
+        ha="left",
+    )
 
 
 def t_sne(rows_ND: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
@@ -54,7 +62,9 @@ def t_sne(rows_ND: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     perplexity = min(30.0, (len(rows_ND) - 1) / 3)
     unit_ND = rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True).clip(1e-12)
     # of unit vectors the Euclidean distance orders as the cosine does, and is fast to search
-    return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(unit_ND), perplexity
+    return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(
+        unit_ND
+    ), perplexity
 
 
 def bare(axes: Axes, title: str) -> None:

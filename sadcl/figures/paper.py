@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sadcl import inference, storage
-from sadcl.data import Progress
+from sadcl.data.base import Progress
 from sadcl.errors import UserError
 from sadcl.figures.drawing import SEED
 from sadcl.figures.photos import Shown, draw_maps, name_of, show
@@ -54,8 +54,13 @@ def draw_paper(
     networks, notes = {name_of(opened.predictor): opened.predictor}, list[str]()
     if baseline is not None:
         beside = inference.open_with_data(baseline, data_root=data_root, device=device)
-        if beside.data.test.digest != opened.data.test.digest or name_of(beside.predictor) in networks:
-            raise UserError(f"{baseline!r} is no pooled baseline of the same data: its maps cannot stand beside the others.")
+        if (
+            beside.data.test.digest != opened.data.test.digest
+            or name_of(beside.predictor) in networks
+        ):
+            raise UserError(
+                f"{baseline!r} is no pooled baseline of the same data: its maps cannot stand beside the others."
+            )
         if beside.data.digest != opened.data.digest:
             notes.append("Only one of the two was trained on the held-out images too.")
         networks[name_of(beside.predictor)] = beside.predictor
@@ -94,8 +99,13 @@ def _photos(
         shown.append(show(data.test.path(image), list(networks.values()), boxes=boxes))
     said = list(notes)
     if known is not None and len(known.image_K):
-        means = {n: inference.localise(p, data, progress(f"maps of {n}")) for n, p in networks.items()}
-        figures = {name: {what: np.nanmean(values) for what, values in found.items()} for name, found in means.items()}
+        means = {
+            n: inference.localise(p, data, progress(f"maps of {n}")) for n, p in networks.items()
+        }
+        figures = {
+            name: {what: np.nanmean(values) for what, values in found.items()}
+            for name, found in means.items()
+        }
         each = "; ".join(
             f"{name}: pointing {of['pointing']:.1f} %, energy inside the boxes {of['box_energy']:.1f} %"
             for name, of in figures.items()

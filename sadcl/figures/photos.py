@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sadcl.figures.drawing import caption, save
 from sadcl.inference import Predictor, Seen
 from sadcl.model import SADCL
-from sadcl.results.forest import STYLE
+from sadcl.reports.plot_style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,9 @@ def show(
     return Shown(str(image), seen, [networks[0].labels[i] for i in chosen], scores, boxes or {})
 
 
-def draw_maps(shown: Sequence[Shown], networks: Mapping[str, Predictor], uri: str, notes: Sequence[str] = ()) -> None:
+def draw_maps(
+    shown: Sequence[Shown], networks: Mapping[str, Predictor], uri: str, notes: Sequence[str] = ()
+) -> None:
     """A block a photograph, in it a line a network and a column a label.
 
     Args:
@@ -102,12 +104,18 @@ def draw_maps(shown: Sequence[Shown], networks: Mapping[str, Predictor], uri: st
         save(_figure(shown, networks, notes), uri)
 
 
-def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Sequence[str]) -> Figure:
+def _figure(
+    shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Sequence[str]
+) -> Figure:
     from matplotlib.figure import Figure
 
     columns = 1 + max(len(one.labels) for one in shown)
     photos = [one.seen[0].photo_HW3 for one in shown]
-    high = [CELL * min(max(photo.shape[0] / photo.shape[1], FLATTEST), TALLEST) for photo in photos for _ in networks]
+    high = [
+        CELL * min(max(photo.shape[0] / photo.shape[1], FLATTEST), TALLEST)
+        for photo in photos
+        for _ in networks
+    ]
     inches = max(0.2 + 1.06 * CELL * columns, 3.6)
     figure = Figure(figsize=(inches, sum(high) + 0.2 * len(high) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(high), columns, height_ratios=high)
@@ -117,7 +125,12 @@ def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Se
             for column, label in enumerate(one.labels, start=1):
                 place = network.labels.index(label) if label in network.labels else None
                 if place is None:
-                    axes = _cell(figure, grid[first + line, column], np.full_like(photo, 235), f"{label}: not known")
+                    axes = _cell(
+                        figure,
+                        grid[first + line, column],
+                        np.full_like(photo, 235),
+                        f"{label}: not known",
+                    )
                 else:
                     over = _overlay(photo, one.seen[line].over(place, *photo.shape[:2]))
                     score = one.seen[line].scores_L[place]
@@ -127,7 +140,9 @@ def _figure(shown: Sequence[Shown], networks: Mapping[str, Predictor], notes: Se
                     axes.set_ylabel(name, fontsize=7)
     what = "; ".join(f"{name}: {ABOUT[name_of(network)]}" for name, network in networks.items())
     boxed = ["White outlines: the objects' known boxes."] if any(one.boxes for one in shown) else []
-    about = [f"Number: the label's score. {what}. Each map on a scale of its own, from nothing to its highest value."]
+    about = [
+        f"Number: the label's score. {what}. Each map on a scale of its own, from nothing to its highest value."
+    ]
     caption(figure, [*about, *boxed, *notes], inches)
     return figure
 
@@ -139,7 +154,9 @@ def _overlay(photo_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArr
     grey_HW3 = (photo_HW3 / 255.0) @ np.full((3, 3), 1 / 3)
     under_HW3 = 0.85 * (0.3 * photo_HW3 / 255.0 + 0.7 * grey_HW3)
     weight_HW1 = 0.72 * map_HW[..., None].astype(np.float64) ** 0.8
-    return (1 - weight_HW1) * under_HW3 + weight_HW1 * colormaps["inferno"](0.3 + 0.65 * map_HW)[..., :3]
+    return (1 - weight_HW1) * under_HW3 + weight_HW1 * colormaps["inferno"](0.3 + 0.65 * map_HW)[
+        ..., :3
+    ]
 
 
 def _outline(axes: Axes, boxes_K4: Any, photo: NDArray[np.uint8]) -> None:
@@ -161,7 +178,11 @@ def _smaller(photo_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if share == 1:
         return photo_HW3
     size = [max(1, round(height * share)), max(1, round(width * share))]
-    return F.resize(torch.from_numpy(photo_HW3).permute(2, 0, 1), size, antialias=True).permute(1, 2, 0).numpy()
+    return (
+        F.resize(torch.from_numpy(photo_HW3).permute(2, 0, 1), size, antialias=True)
+        .permute(1, 2, 0)
+        .numpy()
+    )
 
 
 def _cell(figure: Figure, place: Any, image: NDArray[Any], title: str) -> Axes:

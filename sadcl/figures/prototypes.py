@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sadcl.data.groups import groups_of
+from sadcl.data.readers.label_groups import groups_of
 from sadcl.errors import UserError
 from sadcl.figures.drawing import FAINT, SEED, bare, caption, look_of, save, t_sne
 from sadcl.inference import Opened
 from sadcl.model import SADCL
-from sadcl.results.forest import STYLE
+from sadcl.reports.plot_style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,9 @@ class Agreement(NamedTuple):
     """Share of the orders of the labels with at least this rho (one-sided), this one among them."""
 
 
-def mantel(one_LL: Floats, other_LL: Floats, permutations: int = PERMUTATIONS, seed: int = SEED) -> Agreement:
+def mantel(
+    one_LL: Floats, other_LL: Floats, permutations: int = PERMUTATIONS, seed: int = SEED
+) -> Agreement:
     """Mantel's test with ranks: whether labels that are close by one matrix are so by the other.
 
     Args:
@@ -61,7 +63,10 @@ def mantel(one_LL: Floats, other_LL: Floats, permutations: int = PERMUTATIONS, s
         return Agreement(np.nan, np.nan)
     rng, found = np.random.default_rng(seed), float(ranks_LL[upper] @ other_R / scale)
     orders = (rng.permutation(labels) for _ in range(permutations))
-    as_high = sum(ranks_LL[order[upper[0]], order[upper[1]]] @ other_R / scale >= found - 1e-12 for order in orders)
+    as_high = sum(
+        ranks_LL[order[upper[0]], order[upper[1]]] @ other_R / scale >= found - 1e-12
+        for order in orders
+    )
     return Agreement(found, float((1 + as_high) / (1 + permutations)))
 
 
@@ -110,7 +115,11 @@ def draw_prototypes(opened: Opened, uri: str) -> list[str]:
 def _prototypes(opened: Opened) -> tuple[list[str], Floats, NDArray[np.int8]]:
     network = opened.predictor.network
     labels = opened.predictor.labels
-    valid_L = network.prototypes.valid_L.cpu().numpy() if isinstance(network, SADCL) else np.zeros(len(labels), dtype=bool)
+    valid_L = (
+        network.prototypes.valid_L.cpu().numpy()
+        if isinstance(network, SADCL)
+        else np.zeros(len(labels), dtype=bool)
+    )
     if valid_L.sum() < FEWEST:
         raise UserError(
             f"The checkpoint has {int(valid_L.sum())} prototypes of {len(labels)} labels; Fig. 4 needs {FEWEST}. Give one of "
@@ -123,7 +132,9 @@ def _prototypes(opened: Opened) -> tuple[list[str], Floats, NDArray[np.int8]]:
     return names, rows_LP[valid_L], opened.data.train.targets[:, valid_L]
 
 
-def _figure(names: list[str], places_L2: Floats, together_LL: Floats, said: Sequence[str]) -> Figure:
+def _figure(
+    names: list[str], places_L2: Floats, together_LL: Floats, said: Sequence[str]
+) -> Figure:
     from matplotlib.figure import Figure
 
     inches = 5.2 if len(names) <= 40 else 7.2
@@ -139,16 +150,34 @@ def _figure(names: list[str], places_L2: Floats, together_LL: Floats, said: Sequ
         if strength_R[pair] > 0:
             ends = places_L2[[upper[0][pair], upper[1][pair]]]
             width = 0.5 + 2.5 * (strength_R[pair] - least) / max(most - least, 1e-12)
-            axes.plot(*ends.T, color=FAINT, alpha=0.45, linewidth=width, zorder=1, solid_capstyle="round")
+            axes.plot(
+                *ends.T, color=FAINT, alpha=0.45, linewidth=width, zorder=1, solid_capstyle="round"
+            )
     groups = groups_of(names)
     kinds = list(dict.fromkeys(groups.values())) if groups else []
     for i, name in enumerate(names):
         look = look_of(kinds.index(groups[name])) if groups else look_of(0)
-        axes.scatter(places_L2[i, 0], places_L2[i, 1], s=34, zorder=2, edgecolor="white", linewidth=0.6, **look)
-        axes.annotate(name, places_L2[i], (4, 3), textcoords="offset points", fontsize=6.5, zorder=3)
+        axes.scatter(
+            places_L2[i, 0],
+            places_L2[i, 1],
+            s=34,
+            zorder=2,
+            edgecolor="white",
+            linewidth=0.6,
+            **look,
+        )
+        axes.annotate(
+            name, places_L2[i], (4, 3), textcoords="offset points", fontsize=6.5, zorder=3
+        )
     for i, kind in enumerate(kinds):
         axes.scatter([], [], label=kind, **look_of(i))
     if kinds:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=7, title="superclass", title_fontsize=7)
+        figure.legend(
+            loc="outside right upper",
+            frameon=False,
+            fontsize=7,
+            title="superclass",
+            title_fontsize=7,
+        )
     caption(figure, said, inches)
     return figure

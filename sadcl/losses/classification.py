@@ -44,14 +44,18 @@ def class_loss(
     weight_B = weight_B.to(logits_BL.dtype)
     positive_BL, negative_BL = (targets_BL == 1), (targets_BL == 0)
     if kind == "bce":
-        loss_BL = F.binary_cross_entropy_with_logits(logits_BL, positive_BL.to(logits_BL.dtype), reduction="none")
+        loss_BL = F.binary_cross_entropy_with_logits(
+            logits_BL, positive_BL.to(logits_BL.dtype), reduction="none"
+        )
         loss_BL = loss_BL * (positive_BL | negative_BL)
     elif kind == "asymmetric":
         log_score_BL, log_other_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
         focus_negative_BL, log_negative_BL = (gamma_negative * log_score_BL).exp(), log_other_BL
         if clip > 0:
             shifted_BL = (logits_BL.sigmoid() - clip).clamp(min=0)
-            focus_negative_BL = shifted_BL.clamp(min=1e-12) ** gamma_negative  # an exponent below 1 has no slope at 0
+            focus_negative_BL = (
+                shifted_BL.clamp(min=1e-12) ** gamma_negative
+            )  # an exponent below 1 has no slope at 0
             log_negative_BL = torch.log1p(-shifted_BL.clamp(max=1 - 1e-7))
         loss_BL = -(
             positive_BL * (gamma_positive * log_other_BL).exp() * log_score_BL

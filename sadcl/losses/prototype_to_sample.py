@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
-from sadcl.losses.sample_to_sample import check_contrast, inverse, reduced
+from sadcl.losses.sample_to_sample import check_contrast, reduced, safe_inverse
 
 
 class _Similarity(torch.autograd.Function):
@@ -25,16 +25,26 @@ class _Similarity(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embeddings_BLP: Tensor, prototypes_LP: Tensor, place_A: Tensor, scale: float, normalize: bool
+        ctx: Any,
+        embeddings_BLP: Tensor,
+        prototypes_LP: Tensor,
+        place_A: Tensor,
+        scale: float,
+        normalize: bool,
     ) -> tuple[Tensor, Tensor]:
-        inverse_BL, inverse_L = embeddings_BLP.new_ones(embeddings_BLP.shape[:2]), prototypes_LP.new_ones(len(prototypes_LP))
+        inverse_BL, inverse_L = (
+            embeddings_BLP.new_ones(embeddings_BLP.shape[:2]),
+            prototypes_LP.new_ones(len(prototypes_LP)),
+        )
         if normalize:
-            inverse_BL = inverse(torch.linalg.vector_norm(embeddings_BLP, dim=2))
-            inverse_L = inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
+            inverse_BL = safe_inverse(torch.linalg.vector_norm(embeddings_BLP, dim=2))
+            inverse_L = safe_inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
         unit_LP = prototypes_LP * inverse_L[:, None]
         product_LB = torch.bmm(embeddings_BLP.transpose(0, 1), unit_LP[:, :, None])[..., 0]
         similarity_BL = product_LB.t() * inverse_BL * scale
-        ctx.save_for_backward(embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A)
+        ctx.save_for_backward(
+            embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, place_A
+        )
         ctx.scale, ctx.normalize = scale, normalize
         return similarity_BL, embeddings_BLP.flatten(0, 1).index_select(0, place_A)
 
@@ -61,7 +71,12 @@ class _Similarity(torch.autograd.Function):
 
 
 def similarities(
-    embeddings_BLP: Tensor, prototypes_LP: Tensor, place_A: Tensor, *, temperature: float, normalize: bool
+    embeddings_BLP: Tensor,
+    prototypes_LP: Tensor,
+    place_A: Tensor,
+    *,
+    temperature: float,
+    normalize: bool,
 ) -> tuple[Tensor, Tensor]:
     """What both contrasts compare: (B, L) similarities to the prototypes by tau, and the rows at ``place_A`` (A, P).
 
@@ -78,7 +93,9 @@ def similarities(
     return similarity_BL, rows_AP
 
 
-def prototype_to_sample(similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor) -> tuple[Tensor, Tensor]:
+def prototype_to_sample(
+    similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor
+) -> tuple[Tensor, Tensor]:
     """Eq. 6 over the whole global batch: this worker's sum and its number of counted labels.
 
     A label counts where it has a positive in the global batch and a valid prototype. Only the (B, L) similarities
@@ -138,12 +155,18 @@ def prototype_to_sample_loss(
     """
     check_contrast(embeddings, targets, temperature, reduction)
     if prototypes.shape != embeddings.shape[1:]:
-        raise ValueError(f"prototypes must be (L, P) = {tuple(embeddings.shape[1:])}, but got {tuple(prototypes.shape)}")
+        raise ValueError(
+            f"prototypes must be (L, P) = {tuple(embeddings.shape[1:])}, but got {tuple(prototypes.shape)}"
+        )
     if valid is None:
         valid = torch.ones(len(prototypes), dtype=torch.bool, device=prototypes.device)
     if valid.shape != prototypes.shape[:1] or valid.dtype != torch.bool:
-        raise ValueError(f"valid must be bool ({len(prototypes)},), but got {valid.dtype} {tuple(valid.shape)}")
+        raise ValueError(
+            f"valid must be bool ({len(prototypes)},), but got {valid.dtype} {tuple(valid.shape)}"
+        )
     nowhere = torch.zeros(0, dtype=torch.int64, device=embeddings.device)
-    similarity_BL, _ = similarities(embeddings, prototypes, nowhere, temperature=temperature, normalize=normalize)
+    similarity_BL, _ = similarities(
+        embeddings, prototypes, nowhere, temperature=temperature, normalize=normalize
+    )
     total, count = prototype_to_sample(similarity_BL, targets, valid)
     return reduced(total, count, reduction)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
-from sadcl.losses.anchor_mask import Places, set_and_read
+from sadcl.losses.released_mask import MaskEntries, set_and_read
 
 CHUNK = 256
 """Anchors whose similarities are held at once; more of them where the candidates are few."""
@@ -44,29 +44,43 @@ class _Contrast(torch.autograd.Function):
     ) -> Tensor:
         rows_CP = torch.cat([batch_NP, bank_MP])
         if normalize:
-            inverse_C1 = inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
+            inverse_C1 = safe_inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
             rows_CP *= inverse_C1
         most = max(CHUNK, BLOCK // max(len(rows_CP), 1))
         chunks = anchors_A.split(most) if len(anchors_A) else ()
-        shown = shown_A.to(rows_CP.dtype)[:, None].split(most) if shown_A is not None and chunks else (None,) * len(chunks)
+        shown = (
+            shown_A.to(rows_CP.dtype)[:, None].split(most)
+            if shown_A is not None and chunks
+            else (None,) * len(chunks)
+        )
         if shown_A is not None:
             apart_C = torch.where(labels_C < len(count_L) - 1, 0.0, -torch.inf).to(rows_CP.dtype)
         sum_LP = rows_CP.new_zeros(len(count_L), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
         anchor_sum_LP = torch.zeros_like(sum_LP)
         for index_K, shown_K1 in zip(chunks, shown, strict=True):
             anchor_KP = rows_CP[index_K]
-            anchor_sum_LP.index_add_(0, labels_C[index_K], anchor_KP if shown_K1 is None else anchor_KP * shown_K1)
+            anchor_sum_LP.index_add_(
+                0, labels_C[index_K], anchor_KP if shown_K1 is None else anchor_KP * shown_K1
+            )
         weight_L = scale / (count_L - 1).clamp(min=1).to(rows_CP.dtype)
         gradient_CP = (anchor_sum_LP * -weight_L[:, None])[labels_C]
         total = rows_CP.new_zeros(())
         for index_K, shown_K1 in zip(chunks, shown, strict=True):
             labels_K, anchor_KP = labels_C[index_K], rows_CP[index_K]
-            weight_K1 = weight_L[labels_K, None] if shown_K1 is None else weight_L[labels_K, None] * shown_K1
+            weight_K1 = (
+                weight_L[labels_K, None]
+                if shown_K1 is None
+                else weight_L[labels_K, None] * shown_K1
+            )
             positive_KP = sum_LP[labels_K].sub_(anchor_KP)
             total -= (positive_KP * weight_K1 * anchor_KP).sum()
             gradient_KP = positive_KP.sub_(anchor_KP).mul_(-weight_K1)
             anchor_KP *= scale
-            share_KC = anchor_KP @ rows_CP.T if shown_K1 is None else torch.addmm(apart_C, anchor_KP, rows_CP.T)
+            share_KC = (
+                anchor_KP @ rows_CP.T
+                if shown_K1 is None
+                else torch.addmm(apart_C, anchor_KP, rows_CP.T)
+            )
             share_KC.scatter_(1, index_K[:, None], -torch.inf)
             highest_K1 = share_KC.amax(1, keepdim=True)
             if shown_K1 is not None:
@@ -102,12 +116,12 @@ class _Contrast(torch.autograd.Function):
         )
 
 
-def inverse(length: Tensor) -> Tensor:
+def safe_inverse(length: Tensor) -> Tensor:
     """1 / length, and 0 of what has none."""
     return (length > ZERO) / length.clamp(min=ZERO)
 
 
-def activated_places(targets_BL: Tensor) -> Tensor:
+def positive_index(targets_BL: Tensor) -> Tensor:
     """Where the targets are 1, (A,) indices into both axes flattened."""
     return (targets_BL == 1).flatten().nonzero()[:, 0]
 
@@ -124,7 +138,7 @@ def sample_to_sample(
     anchors: str = "batch+bank",
     bank_scope: str = "cluster",
     padded: bool = False,
-    mask: Places | None = None,
+    mask: MaskEntries | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 4 over the whole global batch: this worker's sum and its number of counted anchors.
 
@@ -140,7 +154,7 @@ def sample_to_sample(
         bank_MP, bank_labels_M: rows of the bank and their labels; -1 for what is no row.
         labels: L.
         padded: choose candidates and anchors by masks, which waits for no device; needed where a label of the bank is -1.
-        mask: sum only the anchors that this mask shows, count all that it has (:mod:`sadcl.losses.anchor_mask`).
+        mask: sum only the anchors that this mask shows, count all that it has (:mod:`sadcl.losses.released_mask`).
 
     Returns:
         (sum, count), both scalars; the sum has a gradient also where it is empty.
@@ -155,8 +169,17 @@ def sample_to_sample(
     index_A = torch.arange(start, start + len(own_AP), device=labels_C.device)
     if anchors == "batch+bank":
         first, stride = (rank, world) if bank_scope == "cluster" else (0, 1)
-        index_A = torch.cat([index_A, torch.arange(len(labels_C), device=labels_C.device)[len(batch_CP) + first :: stride]])
-    labels_C = torch.where(labels_C < 0, labels, labels_C)  # what is no row has a label of its own, which no anchor has
+        index_A = torch.cat(
+            [
+                index_A,
+                torch.arange(len(labels_C), device=labels_C.device)[
+                    len(batch_CP) + first :: stride
+                ],
+            ]
+        )
+    labels_C = torch.where(
+        labels_C < 0, labels, labels_C
+    )  # what is no row has a label of its own, which no anchor has
     count_L = labels_C.new_zeros(labels + 1).index_add_(0, labels_C, torch.ones_like(labels_C))
     counted_A = shown_A = (count_L[labels_C[index_A]] > 1) & (labels_C[index_A] < labels)
     if mask is not None:
@@ -166,7 +189,10 @@ def sample_to_sample(
         shown_A = counted_A & read_C[index_A]
     if not padded:
         index_A = index_A[shown_A]
-    rows, which = (batch_CP, bank_MP.to(dtype), labels_C, count_L), (index_A, shown_A if padded else None)
+    rows, which = (
+        (batch_CP, bank_MP.to(dtype), labels_C, count_L),
+        (index_A, shown_A if padded else None),
+    )
     with torch.autocast(own_AP.device.type, enabled=False):
         total: Tensor = _Contrast.apply(*rows, *which, 1 / temperature, normalize)
     return total, counted_A.sum().to(dtype)
@@ -208,7 +234,9 @@ def sample_to_sample_loss(
     """
     check_contrast(embeddings, targets, temperature, reduction)
     if (bank_embeddings is None) != (bank_labels is None):
-        raise ValueError("bank_embeddings and bank_labels go together, but only one of them was given")
+        raise ValueError(
+            "bank_embeddings and bank_labels go together, but only one of them was given"
+        )
     if bank_embeddings is None or bank_labels is None:
         bank_embeddings = embeddings.new_zeros(0, embeddings.shape[2])
         bank_labels = targets.new_zeros(0)
@@ -217,12 +245,15 @@ def sample_to_sample_loss(
             f"bank_embeddings (M, {embeddings.shape[2]}) and bank_labels (M,) must fit, but got "
             f"{tuple(bank_embeddings.shape)} and {tuple(bank_labels.shape)}"
         )
-    if len(bank_labels) and not 0 <= int(bank_labels.min()) <= int(bank_labels.max()) < targets.shape[1]:
+    if (
+        len(bank_labels)
+        and not 0 <= int(bank_labels.min()) <= int(bank_labels.max()) < targets.shape[1]
+    ):
         raise ValueError(
             f"bank_labels must be in 0..{targets.shape[1] - 1}, but go from {int(bank_labels.min())} "
             f"to {int(bank_labels.max())}"
         )
-    place_A, labels = activated_places(targets), targets.shape[1]
+    place_A, labels = positive_index(targets), targets.shape[1]
     own_AP = embeddings.flatten(0, 1).index_select(0, place_A)
     total, count = sample_to_sample(
         own_AP,

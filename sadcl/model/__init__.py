@@ -1,7 +1,8 @@
 """The network: backbone, label transformer, classifier, projection head; and the pooled baseline."""
 
+from sadcl.model.attention_maps import with_maps
 from sadcl.model.backbone import Backbone
-from sadcl.model.maps import with_maps
-from sadcl.model.sadcl import SADCL, Output, Pooled
+from sadcl.model.heads.pooled import Pooled
+from sadcl.model.heads.sadcl import SADCL, Output
 
 __all__ = ["SADCL", "Backbone", "Output", "Pooled", "with_maps"]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sadcl.errors import UserError
-from sadcl.model.checkpointing import recompute_backbone
-from sadcl.model.frozen import freeze_batchnorm as freeze_all_batchnorm
+from sadcl.model.frozen_batchnorm import freeze_batchnorm as freeze_all_batchnorm
+from sadcl.model.recompute import recompute_backbone
 
 
 class Backbone(nn.Module):
@@ -52,7 +52,9 @@ class Backbone(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.body = create(name, image_size=image_size, feature=feature, pretrained=pretrained and weights is None)
+        self.body = create(
+            name, image_size=image_size, feature=feature, pretrained=pretrained and weights is None
+        )
         if weights is not None:
             _load_local(self.body, name, weights)
         self.channels = int(self.body.feature_info.channels()[-1])
@@ -84,18 +86,30 @@ class Backbone(nn.Module):
         return features[-1]
 
 
-def create(name: str, *, image_size: int | None = None, feature: int = -1, pretrained: bool = False) -> Any:
+def create(
+    name: str, *, image_size: int | None = None, feature: int = -1, pretrained: bool = False
+) -> Any:
     """timm's feature extractor, with errors that a user can act on."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() gives those that exist."
+        hint = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "timm.list_models() gives those that exist."
+        )
         raise UserError(f"model.backbone = {name!r} is no model of timm {timm.__version__}: {hint}")
     try:
         if pretrained:
             _knock(name)
-        settled = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
-        size: dict[str, Any] = {"img_size": image_size} if settled and image_size is not None else {}
-        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(feature,), **size)
+        settled = getattr(
+            timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False
+        )
+        size: dict[str, Any] = (
+            {"img_size": image_size} if settled and image_size is not None else {}
+        )
+        return timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=(feature,), **size
+        )
     except Exception as error:
         if not pretrained:
             raise UserError(f"model.backbone = {name!r} gives no feature maps: {error}") from None
@@ -121,9 +135,15 @@ def _knock(name: str) -> None:
 
 def _load_local(body: nn.Module, name: str, path: str) -> None:
     if not Path(path).is_file():
-        raise UserError(f"model.weights = {path!r} is not a file; it should hold the weights of {name}.")
+        raise UserError(
+            f"model.weights = {path!r} is not a file; it should hold the weights of {name}."
+        )
     try:
-        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.endswith(".safetensors")
+            else torch.load(path, "cpu", weights_only=True)
+        )
     except Exception as error:
         raise UserError(f"model.weights = {path!r} cannot be read as weights: {error}") from None
     missing, _ = body.load_state_dict(state, strict=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sadcl.model.checkpointing import recompute
+from sadcl.model.recompute import recompute
 
 
 class FeedForward(nn.Module):
@@ -53,7 +53,9 @@ class DecoderLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim, feedforward, dropout)
 
-    def forward(self, target_BLD: Tensor, query_LD: Tensor, key_BSD: Tensor, value_BSD: Tensor) -> Tensor:
+    def forward(
+        self, target_BLD: Tensor, query_LD: Tensor, key_BSD: Tensor, value_BSD: Tensor
+    ) -> Tensor:
         mixed_BLD, _ = self.attention(target_BLD + query_LD, key_BSD, value_BSD, need_weights=False)
         return self.feedforward(self.norm(target_BLD + self.dropout(mixed_BLD)))
 
@@ -87,7 +89,9 @@ class LabelTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if dim % heads or dim % 4:
-            raise ValueError(f"The hidden size must be a multiple of 4 and of the heads, but got {dim} and {heads} heads")
+            raise ValueError(
+                f"The hidden size must be a multiple of 4 and of the heads, but got {dim} and {heads} heads"
+            )
         layer = (dim, heads, feedforward, dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(decoder_layers))

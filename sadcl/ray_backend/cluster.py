@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sadcl import storage
+from sadcl.errors import UserError
+
+if TYPE_CHECKING:  # nodes look without torch
+    pass
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 
-from sadcl import storage
-from sadcl.errors import UserError
-from sadcl.ray_backend import preflight
+from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
+
+JOINS = "SADCL_MAY_JOIN"
+"""Variable of a head whose cluster grows: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``; Ray does not say it."""
+
+
+def with_joining(
+    nodes: Sequence[Mapping[str, float]], said: str | None
+) -> list[Mapping[str, float]]:
+    """The nodes of a cluster, and those that it starts when a trial waits for them.
+
+    Args:
+        nodes: resources of each node that is there.
+        said: content of the variable ``JOINS``.
+
+    Raises:
+        UserError: where that cannot be read.
+    """
+    try:
+        kinds = [
+            {name: float(count) for name, count in kind.items()}
+            for kind in json.loads(said or "[]")
+        ]
+        coming = [kind for kind in kinds for _ in range(int(kind.pop("nodes")))]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        example = '[{"nodes": 8, "CPU": 8, "GPU": 1}]'
+        raise UserError(
+            f"{JOINS}={said!r} cannot be read: which nodes may join is said as in {example}."
+        ) from None
+    for node in nodes:
+        same = [
+            kind
+            for kind in coming
+            if all(kind.get(name, 0) == node.get(name, 0) for name in ("CPU", "GPU"))
+        ]
+        if same:
+            coming.remove(same[0])
+    return [*nodes, *coming]
+
 
 LEAVE = "sadcl.storage.leave_start_folder"
 """What every process of a job begins with: its folder is a package that Ray has unpacked, and may unpack anew."""
@@ -33,16 +78,30 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
         UserError: for an address that cannot be joined.
     """
     on_terminate = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     provenance()  # reads the package's sources, before anything can replace them
     try:
         if address is None:
-            with storage.back_in_start_folder():  # Ray gives its workers the path of modules that lie there
+            with (
+                storage.back_in_start_folder()
+            ):  # Ray gives its workers the path of modules that lie there
                 ray.init(
-                    address="local", include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **quiet
+                    address="local",
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
                 )
         else:
-            hook: dict[str, Any] = {"runtime_env": {"worker_process_setup_hook": LEAVE}} if preflight.in_ray_job() else {}
+            hook: dict[str, Any] = (
+                {"runtime_env": {"worker_process_setup_hook": LEAVE}}
+                if environment.in_ray_job()
+                else {}
+            )
             try:
                 _knock(address)
                 with storage.back_in_start_folder():
@@ -54,11 +113,13 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
                     "leave --address and RAY_ADDRESS out for a private one on this machine."
                 ) from None
         if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place, which aborts
+            signal.signal(
+                signal.SIGTERM, on_terminate
+            )  # Ray has put its own in its place, which aborts
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield there if address is None else preflight.with_coming(there, os.environ.get(preflight.JOINS))
+        yield there if address is None else with_joining(there, os.environ.get(JOINS))
     finally:
         ray.shutdown()
 

@@ -10,30 +10,31 @@ from typing import Any
 
 from pyarrow import fs
 
-from sadcl import runner, storage, study
-from sadcl.console import Watch
-from sadcl.curves import Curves
+from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.ray_backend import board as boards
-from sadcl.ray_backend import cluster, jobs, nodes, preflight, trainer, tuner
-from sadcl.ray_backend.disk import Disk
+from sadcl.ray_backend import cluster, node_check, tasks, trainer, tuner
+from sadcl.ray_backend import event_channel as boards
 from sadcl.results import store
-from sadcl.runner import Where
-from sadcl.search.ablation import Comparison
+from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
+from sadcl.search.ranking import best_trials
 from sadcl.search.trial import Trial
-from sadcl.winners import best
+from sadcl.study import execute, placement, record
+from sadcl.study.checkpoint_quota import CheckpointQuota
+from sadcl.study.live_table import LiveTable
+from sadcl.study.placement import Placement
+from sadcl.study.tensorboard import TensorBoardCurves
 
 RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
 
 
-def search(
+def run_search(
     plan: Plan,
-    where: Where,
+    where: Placement,
     address: str | None,
     data: Sequence[str],
     max_concurrent: int | None,
-    disk: Disk,
+    disk: CheckpointQuota,
 ) -> None:
     """Run what a search still lacks.
 
@@ -47,20 +48,23 @@ def search(
         UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
             fail, or where the disk's limit is reached all the same.
     """
-    rows = study.rows(where.storage, plan)
+    rows = record.study_rows(where.storage, plan)
     if plan.answered(rows):
-        _close(where, plan)
+        _finish_rows(where, plan)
         return
     searched = [row for row in rows if row["phase"] == "search"]
     with _scratch(where, plan.study) as scratch, cluster.connected(address) as resources:
         if address is not None:
-            nodes.check(where, data)
-        where, fit_at_once = preflight.place(where, resources)
-        history = [(row["key"], row["status"], store.curve(where.storage, row["key"])) for row in _in_order(searched)]
-        board = boards.open_board(plan.search.stopping, history)
+            node_check.check_nodes(where, data)
+        where, fit_at_once = placement.fit_to_cluster(where, resources)
+        history = [
+            (row["key"], row["status"], store.curve(where.storage, row["key"]))
+            for row in _in_order(searched)
+        ]
+        board = boards.open_channel(plan.search.stopping, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
         with _watched(plan, where, board, rows, max(scores, default=None)):
-            pool = jobs.Jobs(where, scratch, board)
+            pool = tasks.TaskPool(where, scratch, board)
             stage1 = plan.stage1(plan.base)
             if stage1 is not None:
                 pool.start(stage1)
@@ -69,35 +73,53 @@ def search(
                 pool.start(trial)
             shared = pool.result(stage1) if stage1 is not None else None
             if shared is not None and shared["status"] != "complete":
-                raise UserError(f"Stage 1, which all trials start from, has failed: {shared['cause']} {RETRY}")
+                raise UserError(
+                    f"Stage 1, which all trials start from, has failed: {shared['cause']} {RETRY}"
+                )
             if (early := plan.early_stage1(shared)) is not None:
                 pool.start(early)
             journal = _journal(where.storage, plan.study)
             at_once = max_concurrent or fit_at_once
-            tuner.search(plan, searched, where, journal=journal, concurrent=at_once, scratch=scratch, board=board, disk=disk)
-            rows = study.rows(where.storage, plan)
-            candidates = best(rows, plan.search.confirm_top)
+            tuner.run_trials(
+                plan,
+                searched,
+                where,
+                journal=journal,
+                concurrent=at_once,
+                scratch=scratch,
+                board=board,
+                disk=disk,
+            )
+            rows = record.study_rows(where.storage, plan)
+            candidates = best_trials(rows, plan.search.confirm_top)
             if not candidates:
-                cause = next((r["cause"] for r in rows if r["phase"] == "search" and r["cause"]), "none was run")
-                raise UserError(f"None of the trials of {plan.study!r} succeeded; the first cause: {cause} {RETRY}")
+                cause = next(
+                    (r["cause"] for r in rows if r["phase"] == "search" and r["cause"]),
+                    "none was run",
+                )
+                raise UserError(
+                    f"None of the trials of {plan.study!r} succeeded; the first cause: {cause} {RETRY}"
+                )
             again = [trial for row in candidates for trial in plan.confirm(row["settings"])]
             final = plan.final_of(rows)
-            if len(candidates) == 1 and final is not None:  # nothing that is still to come can change the choice
+            if (
+                len(candidates) == 1 and final is not None
+            ):  # nothing that is still to come can change the choice
                 pool.start(final)
             for trial in again:
                 pool.start(trial)
             for trial in again:
                 pool.result(trial)
-            final = plan.final_of(study.rows(where.storage, plan))
+            final = plan.final_of(record.study_rows(where.storage, plan))
             assert final is not None
             for trial in (final, *beside):
                 pool.result(trial)
-            _close(where, plan)
+            _finish_rows(where, plan)
 
 
-def compare(
-    plan: Comparison,
-    wheres: Mapping[str, Where],
+def run_ablation(
+    plan: AblationPlan,
+    wheres: Mapping[str, Placement],
     address: str | None,
     data: Mapping[str, Sequence[str]],
     max_concurrent: int | None,
@@ -112,17 +134,21 @@ def compare(
         UserError: for a run that the cluster can never place.
     """
     anywhere = next(iter(wheres.values()))
-    rows = study.rows(anywhere.storage, plan)
+    rows = record.study_rows(anywhere.storage, plan)
     if plan.answered(rows):
-        _close(anywhere, plan)
+        _finish_rows(anywhere, plan)
         return
     with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
         for name, where in wheres.items() if address is not None else ():
-            nodes.check(where, data[name])
-        placed = {name: preflight.place(where, resources) for name, where in wheres.items()}
-        board = boards.open_board()
+            node_check.check_nodes(where, data[name])
+        placed = {
+            name: placement.fit_to_cluster(where, resources) for name, where in wheres.items()
+        }
+        board = boards.open_channel()
         with _watched(plan, anywhere, board, rows):
-            pools = {name: jobs.Jobs(where, scratch, board) for name, (where, _) in placed.items()}
+            pools = {
+                name: tasks.TaskPool(where, scratch, board) for name, (where, _) in placed.items()
+            }
             waiting: list[Any] = []
             for name, (where, fit_at_once) in placed.items():
                 at_once = max_concurrent or (fit_at_once if where.workers > 1 else None)
@@ -132,10 +158,12 @@ def compare(
                     for run in (trial.stage1, trial):
                         if run is not None:
                             pool.result(run)
-            _close(anywhere, plan)
+            _finish_rows(anywhere, plan)
 
 
-def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) -> dict[str, Any]:
+def run_train(
+    trial: Trial, where: Placement, address: str | None, data: Sequence[str]
+) -> dict[str, Any]:
     """One trial on a cluster, or on two workers or more; gives its row. Arguments are those of :func:`search`.
 
     Raises:
@@ -144,11 +172,11 @@ def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) 
     """
     with _scratch(where, trial.key) as scratch, cluster.connected(address) as resources:
         if address is not None:
-            nodes.check(where, data)
-        where, _ = preflight.place(where, resources)
-        board = boards.open_board()
+            node_check.check_nodes(where, data)
+        where, _ = placement.fit_to_cluster(where, resources)
+        board = boards.open_channel()
         try:
-            with Watch(trial.key, lambda: boards.drain(board), trial.epochs):
+            with LiveTable(trial.key, lambda: boards.drain(board), trial.epochs):
                 return trainer.train(trial, where, scratch, board)
         finally:
             boards.close(board)
@@ -156,26 +184,34 @@ def train(trial: Trial, where: Where, address: str | None, data: Sequence[str]) 
 
 @contextlib.contextmanager
 def _watched(
-    plan: Plan | Comparison, where: Where, board: boards.Board, rows: list[dict[str, Any]], best: float | None = None
+    plan: Plan | AblationPlan,
+    where: Placement,
+    board: boards.EventChannel,
+    rows: list[dict[str, Any]],
+    best: float | None = None,
 ) -> Iterator[None]:
     """What people see, on the terminal and in TensorBoard."""
-    curves = Curves(where.storage, plan.study, rows)
+    curves = TensorBoardCurves(where.storage, plan.study, rows)
     try:
-        with Watch(plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best):
+        with LiveTable(
+            plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best
+        ):
             yield
     finally:
         boards.close(board)
         curves.close()
 
 
-def _close(where: Where, plan: Plan | Comparison) -> None:
+def _finish_rows(where: Placement, plan: Plan | AblationPlan) -> None:
     """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
-    rows = study.rows(where.storage, plan)
-    runner.tidy(rows, where)
+    rows = record.study_rows(where.storage, plan)
+    execute.remove_stale_states(rows, where)
     wanted = {trial.key for trial in plan.decided(rows)}
     for row in rows:
         if row["study"] == plan.study and row["status"] == "running" and row["key"] not in wanted:
-            runner.close(row, where, "it was interrupted, and the study needs it no more")
+            execute.record_abandoned(
+                row, where, "it was interrupted, and the study needs it no more"
+            )
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -183,7 +219,7 @@ def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _scratch(where: Where, name: str) -> Iterator[str]:
+def _scratch(where: Placement, name: str) -> Iterator[str]:
     """A place for what Ray writes itself, which every node has to see; nothing of it is needed afterwards."""
     place = storage.join(where.storage, ".ray", name)
     storage.delete(place)  # of a driver that was killed
@@ -197,5 +233,9 @@ def _scratch(where: Where, name: str) -> Iterator[str]:
 def _journal(root: str, name: str) -> Path:
     """Optuna's journal lies beside the tables where that is a disk; a copy of the truth, made anew at every start."""
     system, path = storage.resolve(root)
-    folder = Path(path) if isinstance(system, fs.LocalFileSystem) else Path(tempfile.mkdtemp(prefix="sadcl-"))
+    folder = (
+        Path(path)
+        if isinstance(system, fs.LocalFileSystem)
+        else Path(tempfile.mkdtemp(prefix="sadcl-"))
+    )
     return folder / "optuna" / f"{name}.journal"

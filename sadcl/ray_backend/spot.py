@@ -28,11 +28,17 @@ def notice(cloud: str, server: str) -> int | None:
         OSError: where the metadata server does not answer.
     """
     if cloud == "gcp":
-        said = _ask(f"{server}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+        said = _ask(
+            f"{server}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"}
+        )
         return 30 if said.strip().upper() == "TRUE" else None
-    token = _ask(f"{server}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
+    token = _ask(
+        f"{server}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
+    )
     try:
-        said = _ask(f"{server}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+        said = _ask(
+            f"{server}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token}
+        )
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -42,13 +48,17 @@ def notice(cloud: str, server: str) -> int | None:
 
 
 def _ask(url: str, headers: dict[str, str], method: str = "GET") -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=5) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=headers, method=method), timeout=5
+    ) as answer:
         text: str = answer.read().decode()
         return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Drain this node of a Ray cluster when its cloud takes it away.")
+    parser = argparse.ArgumentParser(
+        description="Drain this node of a Ray cluster when its cloud takes it away."
+    )
     parser.add_argument("cloud", choices=sorted(SERVERS))
     parser.add_argument("--server", help="default: the cloud's metadata server")
     options = parser.parse_args()
@@ -68,7 +78,14 @@ def main() -> None:
 def _drained(seconds: int) -> bool:
     """Whether Ray has taken notice; in it are trials that save their state and go on elsewhere."""
     print(f"this node is taken away in {seconds} s", flush=True)
-    words = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud takes it away"]
+    words = [
+        "ray",
+        "drain-node",
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "the cloud takes it away",
+    ]
     words += ["--deadline-remaining-seconds", str(seconds)]
     return not subprocess.run(words, check=False).returncode
 

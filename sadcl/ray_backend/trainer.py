@@ -14,13 +14,14 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sadcl import runner, storage
+from sadcl import storage
 from sadcl.errors import TrialFailed
-from sadcl.ray_backend import places, roll
-from sadcl.ray_backend.board import Board, emitter, tell
-from sadcl.runner import Where
+from sadcl.ray_backend import capacity, membership
+from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
 from sadcl.search.trial import Trial
-from sadcl.training import Left
+from sadcl.study import execute
+from sadcl.study.placement import Placement
+from sadcl.training import Rescheduled
 
 RESTARTS = 5
 """Times that a run is started again after workers or nodes were lost without anything saved in between."""
@@ -40,9 +41,14 @@ def _worker(settings: dict[str, Any]) -> None:
     ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
     try:
         storage.settled(where.storage)
-        if runner.finished(trial, where) is None:
-            runner.execute(trial, where, emitter(settings["board"], trial), partial(roll.asked, actor))
-    except Left:
+        if execute.ended_row(trial, where) is None:
+            execute.execute(
+                trial,
+                where,
+                emitter(settings["board"], trial),
+                partial(membership.leave_reason, actor),
+            )
+    except Rescheduled:
         return
     except (TrialFailed, OSError) as error:
         actor.fail.remote(number)
@@ -54,7 +60,9 @@ def _worker(settings: dict[str, Any]) -> None:
         raise failed from error
 
 
-def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) -> dict[str, Any]:
+def train(
+    trial: Trial, where: Placement, scratch: str, board: EventChannel | None = None
+) -> dict[str, Any]:
     """Run a trial under TorchTrainer and give its row.
 
     The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps. Where a
@@ -66,14 +74,16 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
     """
 
     def say(text: str) -> None:
-        tell(board, {"key": trial.key, "late": text})
+        emit(board, {"key": trial.key, "late": text})
 
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the Train tab of Ray's dashboard shows the run
+    os.environ.setdefault(
+        "RAY_TRAIN_ENABLE_STATE_TRACKING", "1"
+    )  # the Train tab of Ray's dashboard shows the run
     failures, saved, waits = 0, _saved(trial, where), False
-    while (row := runner.finished(trial, where)) is None:
+    while (row := execute.ended_row(trial, where)) is None:
         try:
-            size = places.workers(where, say)
-            with roll.opened() as actor:
+            size = capacity.wait_for_workers(where, say)
+            with membership.open_membership() as actor:
                 cause, final = _attempt(trial, replace(where, workers=size), scratch, board, actor)
         except TrialFailed as error:
             cause, final = str(error), True
@@ -84,28 +94,41 @@ def train(trial: Trial, where: Where, scratch: str, board: Board | None = None) 
         if waits or not cause:
             continue
         failures = 1 if saved != before else failures + 1
-        if runner.finished(trial, where) is not None:
+        if execute.ended_row(trial, where) is not None:
             continue
         if final or failures > RESTARTS:
             _record(trial, where, cause)
-            tell(board, {"key": trial.key, "status": "failed", "cause": cause})
+            emit(board, {"key": trial.key, "status": "failed", "cause": cause})
             raise TrialFailed(cause)
-        tell(board, {"key": trial.key, "late": f"{cause}; starts again from its last checkpoint", "gone": True})
+        emit(
+            board,
+            {
+                "key": trial.key,
+                "late": f"{cause}; starts again from its last checkpoint",
+                "gone": True,
+            },
+        )
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
 
 
-def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, actor: Any) -> tuple[str, bool]:
+def _attempt(
+    trial: Trial, where: Placement, scratch: str, board: EventChannel | None, actor: Any
+) -> tuple[str, bool]:
     """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
     # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ELASTIC_QUEUE if where.up_to else QUEUE)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(
+        ELASTIC_QUEUE if where.up_to else QUEUE
+    )
     limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"trial": trial, "where": where, "board": board, "roll": actor},
         scaling_config=ScalingConfig(
-            num_workers=where.workers, use_gpu=where.gpus > 0, resources_per_worker=places.resources(where)
+            num_workers=where.workers,
+            use_gpu=where.gpus > 0,
+            resources_per_worker=capacity.resources(where),
         ),
         torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo", timeout_s=where.timeout),
         run_config=RunConfig(
@@ -115,60 +138,80 @@ def _attempt(trial: Trial, where: Where, scratch: str, board: Board | None, acto
         ),
     )
     failure: Exception | None = None
-    with places.Lookout(where, actor):
+    with capacity.NodeWatch(where, actor):
         try:
             trainer.fit()
         except Exception as error:  # what Train raises differs by what was lost
             failure = error
     try:
-        came, failed, reason = roll.look(actor)
+        came, failed, reason = membership.members(actor)
     except RayError:
         came, failed, reason = {}, set(), ""
     own = _own(failure)
     if own is not None and own.final:
         return str(own), True
     if reason:  # it was to leave, and has, or was lost on the way
-        tell(board, {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True})
+        emit(
+            board,
+            {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True},
+        )
         return "", False
-    if type(getattr(failure, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
+    if (
+        type(getattr(failure, "controller_failure", None)).__name__
+        == "WorkerGroupStartupTimeoutError"
+    ):
         return ROOM, False
     if failure is None:
-        return ("" if runner.finished(trial, where) else "the workers ended without a result"), False
+        return (
+            "" if execute.ended_row(trial, where) else "the workers ended without a result"
+        ), False
     return _who(failure, own, came, failed) or _cause(failure), False
 
 
-def _record(trial: Trial, where: Where, cause: str) -> None:
+def _record(trial: Trial, where: Placement, cause: str) -> None:
     try:
-        runner.fail(trial, where, cause)
+        execute.record_failure(trial, where, cause)
     except OSError:  # of a disk that is full: the row says `running`, and the run goes on when it is started again
         return
 
 
-def _saved(trial: Trial, where: Where) -> list[Any]:
+def _saved(trial: Trial, where: Placement) -> list[Any]:
     """What there is to go on from."""
     try:
-        return [storage.mark(storage.join(runner.folder(trial, where), *state.split("/"))) for state in runner.STATES]
+        return [
+            storage.mark(storage.join(execute.checkpoint_folder(trial, where), *state.split("/")))
+            for state in execute.STATES
+        ]
     except OSError:
         return []
 
 
-def _who(failure: Exception, own: TrialFailed | None, came: dict[int, str], failed: set[int]) -> str:
+def _who(
+    failure: Exception, own: TrialFailed | None, came: dict[int, str], failed: set[int]
+) -> str:
     """Which workers are gone or keep the others waiting, and where; nothing where all that came have failed themselves."""
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     if gone := sorted({node for node in came.values() if node not in alive}):
-        return f"{places.named(gone)} was lost"
+        return f"{capacity.node_names(gone)} was lost"
     errors = getattr(failure, "worker_failures", {})
-    dead = {number for number, error in errors.items() if not _failures(error)} & came.keys() - failed
+    dead = {
+        number for number, error in errors.items() if not _failures(error)
+    } & came.keys() - failed
     if missing := dead or (came.keys() - failed if own is not None else set()):
         how = "was lost" if dead else "has not arrived"
-        words = [f"worker {number} on {places.named([came[number]])} {how}" for number in sorted(missing)]
+        words = [
+            f"worker {number} on {capacity.node_names([came[number]])} {how}"
+            for number in sorted(missing)
+        ]
         return ", ".join(words) + ("" if dead else f" ({own})")
     return ""
 
 
 def _failures(error: Exception) -> list[TrialFailed]:
     """A worker's own words, which Ray has packed into others."""
-    return [inner for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)]
+    return [
+        inner for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)
+    ]
 
 
 def _own(failure: Exception | None) -> TrialFailed | None:
@@ -179,7 +222,10 @@ def _own(failure: Exception | None) -> TrialFailed | None:
 
 
 def _of_connection(cause: str) -> bool:
-    return any(word in cause for word in ("onnection", "DistBackendError", "DistNetworkError", "gloo", "NCCL"))
+    return any(
+        word in cause
+        for word in ("onnection", "DistBackendError", "DistNetworkError", "gloo", "NCCL")
+    )
 
 
 def _cause(failure: Exception) -> str:

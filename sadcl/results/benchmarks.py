@@ -11,13 +11,16 @@ from sadcl import storage
 from sadcl.results import files, schema
 
 
-def write(root: str, rows: list[dict[str, Any]]) -> None:
+def write_benchmarks(root: str, rows: list[dict[str, Any]]) -> None:
     """Add what one benchmark has measured."""
     file = f"{rows[0]['benchmark']}-{uuid.uuid4().hex}.parquet"
-    storage.write(storage.join(files.folder(root, "benchmarks"), file), files.encode(schema.table("benchmarks", rows)))
+    storage.write(
+        storage.join(files.folder(root, "benchmarks"), file),
+        files.encode(schema.table("benchmarks", rows)),
+    )
 
 
-def read(root: str) -> pa.Table:
+def read_benchmarks(root: str) -> pa.Table:
     """All that was measured, in the order of time; no row in a store that has none."""
     folder = files.folder(root, "benchmarks")
     parts = [files.read(storage.join(folder, file)) for file in storage.listing(folder, ".parquet")]

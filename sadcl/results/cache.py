@@ -51,7 +51,9 @@ class Parts:
     rows: Sequence[pa.Table] = ()
 
     def schemas(self) -> list[pa.Schema]:
-        return [files.opened(path).schema_arrow for path in self.paths] + [part.schema for part in self.rows]
+        return [files.opened(path).schema_arrow for path in self.paths] + [
+            part.schema for part in self.rows
+        ]
 
 
 def parts(root: str, table: str, progress: Progress | None = None) -> Parts:
@@ -69,7 +71,9 @@ def _parts(root: str, table: str, progress: Progress | None) -> Parts:
     remote = not isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
     paths = dict(found.merged)
     if remote:
-        paths = {_mirrored(place / files.MERGED, uri): without for uri, without in found.merged.items()}
+        paths = {
+            _mirrored(place / files.MERGED, uri): without for uri, without in found.merged.items()
+        }
         _sweep(place / files.MERGED, set(paths))
     else:
         paths = {storage.resolve(uri)[1]: without for uri, without in paths.items()}
@@ -86,7 +90,9 @@ def _place(root: str, table: str) -> Path:
     return files.cache() / hashlib.sha256(where.encode()).hexdigest()[:16] / table
 
 
-def _copied(found: Files, place: Path, progress: Progress | None) -> tuple[dict[str, list[str]], list[Single]]:
+def _copied(
+    found: Files, place: Path, progress: Progress | None
+) -> tuple[dict[str, list[str]], list[Single]]:
     """Copies with the keys whose rows in them do not count, and the files that have no copy."""
     own = {one.file: one for one in found.single.values()}
     known = _known(place)
@@ -108,10 +114,16 @@ def _known(place: Path) -> pa.Table | None:
         known = pq.ParquetFile(pa.OSFile(str(place / "index.parquet"))).read()
     except (OSError, pa.ArrowInvalid):
         return None
-    return known if all((place / f"{part}.parquet").exists() for part in known["part"].unique().to_pylist()) else None
+    return (
+        known
+        if all((place / f"{part}.parquet").exists() for part in known["part"].unique().to_pylist())
+        else None
+    )
 
 
-def _known_of(place: Path, known: pa.Table | None, own: Mapping[str, Single]) -> tuple[dict[str, list[str]], list[Single]]:
+def _known_of(
+    place: Path, known: pa.Table | None, own: Mapping[str, Single]
+) -> tuple[dict[str, list[str]], list[Single]]:
     if known is None:
         return {}, list(own.values())
     columns = [known[name].to_pylist() for name in ("file", "size", "time", "key", "part")]
@@ -125,7 +137,9 @@ def _known_of(place: Path, known: pa.Table | None, own: Mapping[str, Single]) ->
             counts.add(path)
         elif key is not None:
             without.append(key)
-    return {path: without for path, without in copies.items() if path in counts}, list(fresh.values())
+    return {path: without for path, without in copies.items() if path in counts}, list(
+        fresh.values()
+    )
 
 
 def _extend(
@@ -138,7 +152,11 @@ def _extend(
 ) -> pa.Table:
     """Copy files, and what is left of the former copies where these have become many; gives the new index."""
     rows: list[dict[str, object]] = [] if known is None else known.to_pylist()
-    valid = [row for row in rows if row["file"] in own and own[str(row["file"])].mark == (row["size"], row["time"])]
+    valid = [
+        row
+        for row in rows
+        if row["file"] in own and own[str(row["file"])].mark == (row["size"], row["time"])
+    ]
     keep = {str(row["part"]) for row in valid}
     if len(keep) >= MANY_PARTS:
         copies, _ = _known_of(place, known, own)
@@ -146,12 +164,20 @@ def _extend(
         rows = []
     else:
         source = iter(())
-        rows = [row for row in rows if row["part"] in keep]  # a part that stays says which of its rows do not count
+        rows = [
+            row for row in rows if row["part"] in keep
+        ]  # a part that stays says which of its rows do not count
     for part, entries in gathered(itertools.chain(source, _new(found, new, progress)), PART_BYTES):
         name = uuid.uuid4().hex
         storage.write(place / f"{name}.parquet", files.encode(part, large=True))
         rows += [{**entry, "part": name} for entry in entries]
-    kinds = {"file": pa.string(), "size": pa.int64(), "time": pa.int64(), "key": pa.string(), "part": pa.string()}
+    kinds = {
+        "file": pa.string(),
+        "size": pa.int64(),
+        "time": pa.int64(),
+        "key": pa.string(),
+        "part": pa.string(),
+    }
     table = pa.Table.from_pylist(rows, schema=pa.schema(kinds))
     storage.write(place / "index.parquet", files.encode(table, large=True))
     _sweep(place, {str(place / f"{name}.parquet") for name in table["part"].unique().to_pylist()})
@@ -179,12 +205,17 @@ def _new(
 
 
 def reading(
-    found: Files, singles: Sequence[Single], progress: Progress | None = None, columns: Sequence[str] | None = None
+    found: Files,
+    singles: Sequence[Single],
+    progress: Progress | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
     """The content of runs' files, in their order, of which few are in memory at once."""
     with ThreadPoolExecutor(4) as pool:
         for at in range(0, len(singles), 64):
-            yield from pool.map(lambda one: files.read(found.uri(one), columns), singles[at : at + 64])
+            yield from pool.map(
+                lambda one: files.read(found.uri(one), columns), singles[at : at + 64]
+            )
             if progress is not None:
                 progress(min(at + 64, len(singles)), len(singles))
 

@@ -10,12 +10,23 @@ from sadcl.results.query import show
 from sadcl.results.store import nearest, read
 
 COLUMNS = (
-    *("key", "study", "phase", "status", "seed", "dataset", "data_digest", "started", "checkpoint", "val_mAP"),
+    *(
+        "key",
+        "study",
+        "phase",
+        "status",
+        "seed",
+        "dataset",
+        "data_digest",
+        "started",
+        "checkpoint",
+        "val_mAP",
+    ),
     *("model_arch", "loss_prototype_weight", "stage2_epochs"),
 )
 
 
-def find(root: str, given: str) -> str:
+def find_checkpoint(root: str, given: str) -> str:
     """A checkpoint's URI from itself, from its folder or from the key of a trial.
 
     Raises:
@@ -28,12 +39,16 @@ def find(root: str, given: str) -> str:
     trial = show(root, given)
     if (uri := trial["checkpoint"]) is None:
         ended = trial["status"] in ("complete", "pruned")
-        why = "it gave it up for the limit of the disk (--max-disk)" if ended else f"its status is {trial['status']}"
+        why = (
+            "it gave it up for the limit of the disk (--max-disk)"
+            if ended
+            else f"its status is {trial['status']}"
+        )
         raise UserError(f"The trial {given!r} has no checkpoint: {why}.")
     return str(uri)
 
 
-def best(root: str, study: str | None = None) -> str:
+def best_checkpoint(root: str, study: str | None = None) -> str:
     """Key of the trial to look into: the study's final one, else the best on held-out images that has prototypes, if any.
 
     Args:
@@ -46,15 +61,25 @@ def best(root: str, study: str | None = None) -> str:
     names = sorted({row["study"] for row in rows})
     if study is not None and study not in names:
         raise UserError(f"There is no study {study!r} here{nearest(study, names)}")
-    complete = [r for r in rows if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") != "pooled"]
-    own = [row for row in complete if row["study"] == study or (study is None and row["phase"] != "stage1")]
+    complete = [
+        r
+        for r in rows
+        if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") != "pooled"
+    ]
+    own = [
+        row
+        for row in complete
+        if row["study"] == study or (study is None and row["phase"] != "stage1")
+    ]
     if not own:
-        raise UserError(f"No trial of {'any study' if study is None else repr(study)} in {root!r} is complete yet.")
+        raise UserError(
+            f"No trial of {'any study' if study is None else repr(study)} in {root!r} is complete yet."
+        )
     last = max(own, key=lambda row: row["started"])["study"]
     return str(max((row for row in own if row["study"] == last), key=_rank)["key"])
 
 
-def baseline(root: str, given: str) -> str | None:
+def baseline_checkpoint(root: str, given: str) -> str | None:
     """Key of the complete pooled baseline of a trial's study and data set; None without.
 
     Of several that of the same training images, then of the same seed.
@@ -70,10 +95,22 @@ def baseline(root: str, given: str) -> str | None:
     if trial is None or trial.get("model_arch") == "pooled":
         return None
     like = ("study", "dataset")
-    pooled = [r for r in rows if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"]
-    fits = [row for row in pooled if all(row[name] == trial[name] for name in like) and row["key"] != key]
+    pooled = [
+        r
+        for r in rows
+        if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"
+    ]
+    fits = [
+        row
+        for row in pooled
+        if all(row[name] == trial[name] for name in like) and row["key"] != key
+    ]
     near = ("data_digest", "seed")
-    return max(fits, key=lambda row: ([row[n] == trial[n] for n in near], _rank(row)))["key"] if fits else None
+    return (
+        max(fits, key=lambda row: ([row[n] == trial[n] for n in near], _rank(row)))["key"]
+        if fits
+        else None
+    )
 
 
 def _trials(root: str) -> list[dict[str, Any]]:

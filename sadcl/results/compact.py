@@ -59,7 +59,9 @@ def _ended(root: str) -> dict[str, int]:
         ended: dict[str, int] = {}
         for uri in found.merged:
             part = files.index(uri)
-            for of, number in zip(part["name"].to_pylist(), part["number"].to_pylist(), strict=True):
+            for of, number in zip(
+                part["name"].to_pylist(), part["number"].to_pylist(), strict=True
+            ):
                 ended[of] = max(number, ended.get(of, -1))
         rows = cache.reading(found, list(found.single.values()), columns=["status"])
         for (of, one), part in zip(found.single.items(), rows, strict=True):
@@ -73,10 +75,16 @@ def _ended(root: str) -> dict[str, int]:
 
 
 def _table(
-    root: str, table: str, ended: dict[str, int], alone: bool, progress: Callable[[str], cache.Progress] | None
+    root: str,
+    table: str,
+    ended: dict[str, int],
+    alone: bool,
+    progress: Callable[[str], cache.Progress] | None,
 ) -> Done:
     found = files.look(root, table)
-    for one in found.old:  # first, so that nobody sees a former row once the one that replaced it is merged
+    for one in (
+        found.old
+    ):  # first, so that nobody sees a former row once the one that replaced it is merged
         if one.number <= ended.get(files.parse(one.file)[0], -1):
             storage.delete(found.uri(one))
     take = {of: one for of, one in found.single.items() if one.number <= ended.get(of, -1)}
@@ -84,10 +92,14 @@ def _table(
     before = len(found.single) + len(found.merged)
     if not take and len(again) < 2 and not any(found.merged[uri] for uri in again):
         return Done(table, before, before)
-    for rows, entries in cache.gathered(_inputs(found, again, take, progress and progress(table)), PART_BYTES):
+    for rows, entries in cache.gathered(
+        _inputs(found, again, take, progress and progress(table)), PART_BYTES
+    ):
         _publish(storage.join(found.folder, files.MERGED), rows, entries)
     for uri in again:
-        storage.delete(uri.removesuffix(".parquet") + files.INDEX)  # it is the index that makes it count
+        storage.delete(
+            uri.removesuffix(".parquet") + files.INDEX
+        )  # it is the index that makes it count
         storage.delete(uri)
     stay = [set(files.index(uri)["name"].to_pylist()) for uri in found.merged if uri not in again]
     for of, one in take.items():
@@ -117,18 +129,30 @@ def _inputs(
     """What is to be merged, with the names, numbers and keys that it stands for."""
     for uri in again:
         without = found.merged[uri]
-        yield files.kept(files.read(uri), without), files.kept(files.index(uri), without).to_pylist()
+        yield (
+            files.kept(files.read(uri), without),
+            files.kept(files.index(uri), without).to_pylist(),
+        )
     for (of, one), part in zip(
-        sorted(take.items()), cache.reading(found, [take[of] for of in sorted(take)], progress), strict=True
+        sorted(take.items()),
+        cache.reading(found, [take[of] for of in sorted(take)], progress),
+        strict=True,
     ):
-        yield part, [{"name": of, "number": one.number, "key": part["key"][0].as_py()}] if len(part) else []
+        yield (
+            part,
+            [{"name": of, "number": one.number, "key": part["key"][0].as_py()}]
+            if len(part)
+            else [],
+        )
 
 
 def _sweep(where: str, alone: bool) -> None:
     """Remove what a merging that was killed has left: a merged file without its index."""
     marks = storage.marks(where, ".parquet")
     for file, mark in marks.items():
-        ours = file.removesuffix(".parquet") + files.INDEX not in marks and not file.endswith(files.INDEX)
+        ours = file.removesuffix(".parquet") + files.INDEX not in marks and not file.endswith(
+            files.INDEX
+        )
         if ours and (alone or time.time() - mark[1] / 1e9 > GRACE):
             storage.delete(storage.join(where, file))
 
@@ -140,4 +164,7 @@ def _publish(where: str, rows: pa.Table, entries: list[Entry]) -> None:
     uri = storage.join(where, uuid.uuid4().hex)
     listed = pa.Table.from_pylist(entries, schema=_INDEX)
     storage.write(f"{uri}.parquet", files.encode(rows, large=True))
-    storage.write(f"{uri}{files.INDEX}", files.encode(listed.take(pc.sort_indices(listed["name"])), large=True))
+    storage.write(
+        f"{uri}{files.INDEX}",
+        files.encode(listed.take(pc.sort_indices(listed["name"])), large=True),
+    )

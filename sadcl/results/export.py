@@ -14,7 +14,24 @@ import pyarrow as pa
 from sadcl.errors import UserError
 from sadcl.results import cache, query, store
 
-SUFFIXES = {".csv": "csv", ".arrow": "arrow", ".feather": "arrow", ".parquet": "parquet", ".tex": "latex"}
+SUFFIXES = {
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".parquet": "parquet",
+    ".tex": "latex",
+}
+_TEX = (
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "|": r"\textbar{}",
+    }
+    | {c: f"{{{c}}}" for c in "[]*"}  # which a row's \\ before them would take for its own
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "✓": r"\checkmark{}"}
+)
 
 
 def answer(root: str, what: str, progress: cache.Progress | None = None) -> pa.Table:
@@ -36,14 +53,18 @@ def kind_of(given: Iterable[str], path: str | None) -> str:
     """
     names = list(given)
     if len(names) > 1:
-        raise UserError(f"One kind of file at a time, but got {' and '.join(f'--{name}' for name in names)}.")
+        raise UserError(
+            f"One kind of file at a time, but got {' and '.join(f'--{name}' for name in names)}."
+        )
     if names:
         return names[0]
     if path is None:
         return "csv"
     suffix = f".{path.rsplit('.', 1)[-1].lower()}" if "." in path.rsplit("/", 1)[-1] else ""
     if suffix not in SUFFIXES:
-        raise UserError(f"{path!r} does not say what kind of file it is: end it in {', '.join(SUFFIXES)}, or give --csv, ...")
+        raise UserError(
+            f"{path!r} does not say what kind of file it is: end it in {', '.join(SUFFIXES)}, or give --csv, ..."
+        )
     return SUFFIXES[suffix]
 
 
@@ -85,19 +106,26 @@ def _flat(table: pa.Table) -> pa.Table:
     """Lists, which CSV does not have, as JSON."""
     for i, column in enumerate(table.schema):
         if pa.types.is_nested(column.type):
-            texts = [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in table[i].to_pylist()]
+            texts = [
+                None if v is None else json.dumps(v, ensure_ascii=False, default=str)
+                for v in table[i].to_pylist()
+            ]
             table = table.set_column(i, column.name, pa.array(texts, pa.string()))
         elif pa.types.is_null(column.type):
             table = table.set_column(i, column.name, table[i].cast(pa.string()))
     return table
 
 
+def tex(text: str) -> str:
+    """Text as LaTeX prints it, in one line."""
+    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+
+
 def latex(table: pa.Table) -> str:
     """A tabular environment in the manner of booktabs, whatever names and cells hold."""
-    from sadcl.results.documents import tex
-
     numbers = [
-        pa.types.is_floating(c.type) or pa.types.is_integer(c.type) or pa.types.is_decimal(c.type) for c in table.schema
+        pa.types.is_floating(c.type) or pa.types.is_integer(c.type) or pa.types.is_decimal(c.type)
+        for c in table.schema
     ]
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     lines = [

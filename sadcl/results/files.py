@@ -94,7 +94,9 @@ def steady(attempt: Callable[[], T]) -> T:
             return storage.patiently(attempt)
         except Vanished:
             continue
-    raise UserError("The tables change faster than they can be read: try again when fewer processes write or compact them.")
+    raise UserError(
+        "The tables change faster than they can be read: try again when fewer processes write or compact them."
+    )
 
 
 class Vanished(Exception):
@@ -167,14 +169,18 @@ def _find(where: str, stems: Sequence[str]) -> list[Found]:
     if own() != files or storage.listing(merged, INDEX) != before:
         raise Vanished
     best = {
-        of: max(((parse(file)[1], 1, storage.join(where, file)) for file in found), default=(-1, 0, ""))
+        of: max(
+            ((parse(file)[1], 1, storage.join(where, file)) for file in found), default=(-1, 0, "")
+        )
         for of, found in files.items()
     }
     there = set()
     for found in before:
         uri = storage.join(merged, found.removesuffix(INDEX) + ".parquet")
         listed = index(uri)
-        for row in listed.filter(pc.is_in(listed["name"], value_set=pa.array(stems, pa.string()))).to_pylist():
+        for row in listed.filter(
+            pc.is_in(listed["name"], value_set=pa.array(stems, pa.string()))
+        ).to_pylist():
             there.add(row["name"])
             best[row["name"]] = max(best[row["name"]], (row["number"], 0, uri))
     return [Found(best[of][0], best[of][2] or None, files[of], of in there) for of in stems]
@@ -185,12 +191,19 @@ def _resolved(files: Files, uris: Sequence[str]) -> Files:
     import pyarrow.compute as pc
 
     indices = [index(uri) for uri in uris]
-    names = pa.chunked_array([chunk for part in indices for chunk in part["name"].chunks], pa.string())
+    names = pa.chunked_array(
+        [chunk for part in indices for chunk in part["name"].chunks], pa.string()
+    )
     contested = list(files.single)
     if len(uris) > 1:
         counts = pc.value_counts(names)
-        contested += counts.field("values").filter(pc.greater(counts.field("counts"), pa.scalar(1, pa.int64()))).to_pylist()
-    wanted, single, without = pa.array(contested, pa.string()), dict(files.single), {uri: [] for uri in uris}  # type: ignore[var-annotated]
+        contested += (
+            counts.field("values")
+            .filter(pc.greater(counts.field("counts"), pa.scalar(1, pa.int64())))
+            .to_pylist()
+        )
+    wanted, single = pa.array(contested, pa.string()), dict(files.single)
+    without: dict[str, list[str]] = {uri: [] for uri in uris}
     best: dict[str, tuple[int, str, str]] = {}
     lost = [*files.old]
     for uri, part in zip(uris, indices, strict=True):
@@ -238,7 +251,11 @@ def opened(uri: str, data: bytes | None = None) -> pq.ParquetFile:
     system, path = storage.resolve(uri)
     try:
         local = isinstance(system, fs.LocalFileSystem) and data is None
-        source = pa.OSFile(path) if local else pa.BufferReader(data if data is not None else storage.read(uri))
+        source = (
+            pa.OSFile(path)
+            if local
+            else pa.BufferReader(data if data is not None else storage.read(uri))
+        )
         found = pq.ParquetFile(source, pre_buffer=False)
     except FileNotFoundError:
         raise Vanished from None
@@ -270,7 +287,9 @@ def check(uri: str, found: pa.Schema) -> None:
     version = (found.metadata or {}).get(b"sadcl", b"")
     if not version.isdigit() or int(version) > schema.VERSION:
         what = f"version {int(version)}" if version.isdigit() else "no version"
-        raise UserError(f"{uri!r} has {what} of the schema; this program reads up to {schema.VERSION}.")
+        raise UserError(
+            f"{uri!r} has {what} of the schema; this program reads up to {schema.VERSION}."
+        )
 
 
 def read(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
@@ -338,8 +357,14 @@ def encode(rows: pa.Table, *, large: bool = False) -> memoryview:
     DuckDB takes whole groups of rows into memory, so these are not larger than it needs to be quick.
     """
     buffer = io.BytesIO()
-    plain: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    pq.write_table(rows, buffer, **({"compression": "zstd", "row_group_size": 25_000} if large else plain))
+    plain: dict[str, Any] = {
+        "compression": "none",
+        "use_dictionary": False,
+        "write_statistics": False,
+    }
+    pq.write_table(
+        rows, buffer, **({"compression": "zstd", "row_group_size": 25_000} if large else plain)
+    )
     return buffer.getbuffer()
 
 

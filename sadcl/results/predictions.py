@@ -22,8 +22,12 @@ from sadcl.metrics import multilabel_metrics
 from sadcl.results import schema, store
 
 
-def table(
-    split: str, images: Sequence[str] | pa.StringArray, labels: Sequence[str], logits: ArrayLike, targets: ArrayLike
+def predictions_table(
+    split: str,
+    images: Sequence[str] | pa.StringArray,
+    labels: Sequence[str],
+    logits: ArrayLike,
+    targets: ArrayLike,
 ) -> pa.Table:
     """Rows of the predictions table, key and study to be filled in.
 
@@ -48,10 +52,14 @@ def table(
         "targets": pa.ListArray.from_arrays(ends, pa.array(targets_NL.ravel())),
     }
     arrays = [columns[name].cast(kind) for name, (kind, _) in schema.PREDICTIONS.items()]
-    return pa.table(arrays, names=list(schema.PREDICTIONS)).replace_schema_metadata({"sadcl": str(schema.VERSION)})
+    return pa.table(arrays, names=list(schema.PREDICTIONS)).replace_schema_metadata(
+        {"sadcl": str(schema.VERSION)}
+    )
 
 
-def load(root: str, key: str, split: str) -> tuple[list[str], tuple[str, ...], NDArray[np.float64], NDArray[np.int8]]:
+def load_predictions(
+    root: str, key: str, split: str
+) -> tuple[list[str], tuple[str, ...], NDArray[np.float64], NDArray[np.int8]]:
     """Images, labels, scores (N, L) from 0 to 1, and targets (N, L) of a run.
 
     Raises:
@@ -72,18 +80,27 @@ def load(root: str, key: str, split: str) -> tuple[list[str], tuple[str, ...], N
     labels = tuple(rows["labels"][0].as_py())
     shape = (len(rows), len(labels))
     logits_NL = _flat(rows["logits"]).reshape(shape).astype(np.float64)
-    return rows["image"].to_pylist(), labels, 1 / (1 + np.exp(-logits_NL)), _flat(rows["targets"]).reshape(shape)
+    return (
+        rows["image"].to_pylist(),
+        labels,
+        1 / (1 + np.exp(-logits_NL)),
+        _flat(rows["targets"]).reshape(shape),
+    )
 
 
-def metrics(root: str, key: str, split: str, *, threshold: float = 0.5, top_k: int = 3) -> dict[str, Any]:
+def metrics(
+    root: str, key: str, split: str, *, threshold: float = 0.5, top_k: int = 3
+) -> dict[str, Any]:
     """What :func:`sadcl.metrics.multilabel_metrics` gives for a run, from its kept predictions.
 
     Raises:
         UserError: for a run that has none of the split.
     """
-    _, _, scores_NL, targets_NL = load(root, key, split)
+    _, _, scores_NL, targets_NL = load_predictions(root, key, split)
     return multilabel_metrics(scores_NL, targets_NL, threshold=threshold, top_k=top_k)
 
 
 def _flat(column: pa.ChunkedArray) -> NDArray[Any]:
-    return np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return np.concatenate(
+        [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    )

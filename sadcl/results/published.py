@@ -1,4 +1,4 @@
-"""The paper's Tables 1 and 3 to 7 as a table, to stand beside the trials; its Table 2 is in ``sadcl.data.published``.
+"""The paper's Tables 1 and 3 to 7 as a table, to stand beside the trials; its Table 2 is in ``sadcl.data.audit.published_counts``.
 
 Source: Ma, Sun, Liu, Cao, Liu, Semantic-Aware Dual Contrastive Learning for Multi-label Image Classification, ECAI 2023
 (arXiv 2307.09715). The cells are in two files in the layout of the paper: ``published.csv``, and ``published_AP.csv`` with
@@ -32,22 +32,36 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "test_px": (_I, "side of the test images; null where not printed"),
     "backbone": (_S, "null where the paper does not say"),
     "footnote": (_S, "what the method's asterisk says"),
-    "source_note": (_S, "why the cell cannot be what was measured, or how the garbled row was read; it stays as printed"),
+    "source_note": (
+        _S,
+        "why the cell cannot be what was measured, or how the garbled row was read; it stays as printed",
+    ),
 }
 REPRODUCED, FROM_COCO = "reproduced with the paper's own implementation", "pre-trained on COCO"
 _FOOTNOTES = {
     3: f"{REPRODUCED}, or {FROM_COCO}: the text has one mark for both",
     4: FROM_COCO,
 }
-_BACKBONES = {"SADCL": "ResNet-101", "ResNet101": "ResNet-101", "ResNet-101": "ResNet-101", "CCD-R101": "ResNet-101"}
+_BACKBONES = {
+    "SADCL": "ResNet-101",
+    "ResNet101": "ResNet-101",
+    "ResNet-101": "ResNet-101",
+    "CCD-R101": "ResNet-101",
+}
 
 
 @cache
 def table() -> pa.Table:
     """One row a cell, with the columns of ``COLUMNS``."""
     lines = [line for name in ("published", "published_AP") for line in _lines(name)]
-    rows = [cell for line in sorted(lines, key=lambda line: line["table"]) for cell in _cells(line, lines)]
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, (kind, _) in COLUMNS.items()})
+    rows = [
+        cell
+        for line in sorted(lines, key=lambda line: line["table"])
+        for cell in _cells(line, lines)
+    ]
+    return pa.table(
+        {name: pa.array([row[name] for row in rows], kind) for name, (kind, _) in COLUMNS.items()}
+    )
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -72,7 +86,9 @@ def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[dict[s
         "footnote": _FOOTNOTES.get(number, REPRODUCED) if marked else None,
     }
     doubtful = (line["doubtful"] or "").split()
-    printed = [c for c in line if any(other[c] is not None for other in lines if other["table"] == number)]
+    printed = [
+        c for c in line if any(other[c] is not None for other in lines if other["table"] == number)
+    ]
     for column in printed:
         if column in about or column in ("table", "mark", "doubtful", "source_note"):
             continue
@@ -83,6 +99,8 @@ def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[dict[s
             "metric": metric,
             "label": label,
             "value": line[column],
-            "beside": "labels.AP" if label else f"trials.test_{metric.replace('CF1', 'CF1_macro') if same else metric}",
+            "beside": "labels.AP"
+            if label
+            else f"trials.test_{metric.replace('CF1', 'CF1_macro') if same else metric}",
             "source_note": line["source_note"] if column in doubtful or "arm" in doubtful else None,
         }

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def sql(root: str, query: str, *, memory: str | None = None, progress: cache.Progress | None = None) -> pa.Table:
+def sql(
+    root: str, query: str, *, memory: str | None = None, progress: cache.Progress | None = None
+) -> pa.Table:
     """Answer of DuckDB to a query over the tables: one SELECT, which reads no more than the columns that it uses.
 
     The store is only read; the query can reach no other file and no network. What does not fit into memory is kept in a
@@ -34,23 +36,31 @@ def sql(root: str, query: str, *, memory: str | None = None, progress: cache.Pro
         UserError: for a query that is wrong, with the nearest name where one was mistyped.
     """
     if not query.strip():
-        raise UserError("The query is empty. For example: select arm, avg(val_mAP) from trials group by arm")
+        raise UserError(
+            "The query is empty. For example: select arm, avg(val_mAP) from trials group by arm"
+        )
     import duckdb
 
     store.check_root(root)
-    used = [name for name in store.tables() if re.search(rf"\b{name}\b", query, re.IGNORECASE)] or store.tables()
+    used = [
+        name for name in store.tables() if re.search(rf"\b{name}\b", query, re.IGNORECASE)
+    ] or store.tables()
     try:
         return files.steady(lambda: _ask(root, query, used, memory, progress))
     except duckdb.CatalogException as error:
         missing = re.search(r"Table with name (.+?) does not exist", str(error))
         if missing:
-            raise UserError(f"There is no table {missing[1]!r}{nearest(missing[1], store.tables())}") from None
+            raise UserError(
+                f"There is no table {missing[1]!r}{nearest(missing[1], store.tables())}"
+            ) from None
         raise UserError(f"The query cannot be answered: {str(error).strip()}") from None
     except duckdb.Error as error:
         raise UserError(f"The query cannot be answered: {str(error).strip()}") from None
 
 
-def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progress: cache.Progress | None) -> pa.Table:
+def _ask(
+    root: str, query: str, used: Sequence[str], memory: str | None, progress: cache.Progress | None
+) -> pa.Table:
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
@@ -64,7 +74,9 @@ def _ask(root: str, query: str, used: Sequence[str], memory: str | None, progres
             config["memory_limit"] = memory
         with duckdb.connect(config=config) as connection:
             paths = [path for name in used for path in _view(connection, root, name, progress)]
-            connection.execute("set enable_progress_bar = false")  # it would stand in the midst of the answer
+            connection.execute(
+                "set enable_progress_bar = false"
+            )  # it would stand in the midst of the answer
             connection.execute(f"set allowed_paths = [{', '.join(map(_text, paths))}]")
             connection.execute("set enable_external_access = false")
             connection.execute("set lock_configuration = true")
@@ -85,7 +97,10 @@ def _while_there(paths: Sequence[str]) -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.IOException, duckdb.PermissionException):  # what is gone, DuckDB looks for as a folder
+    except (
+        duckdb.IOException,
+        duckdb.PermissionException,
+    ):  # what is gone, DuckDB looks for as a folder
         if all(os.path.exists(path) for path in paths):
             raise
         raise files.Vanished from None
@@ -100,7 +115,9 @@ def _named(table: pa.Table) -> pa.Table:
     return table.rename_columns(names)
 
 
-def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None) -> list[str]:
+def _view(
+    connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None
+) -> list[str]:
     """Make a table known to DuckDB; gives the files that it reads."""
     if name not in schema.BY_RUN:
         connection.register(name, read(root, name))
@@ -115,15 +132,21 @@ def _view(connection: duckdb.DuckDBPyConnection, root: str, name: str, progress:
             plain.append(path)
             continue
         # as Arrow writes them
-        as_text = ", ".join(f"regexp_replace({_name(c)}::varchar, '\\.0$', '') as {_name(c)}" for c in numbers)
-        select = f"select *{f' replace ({as_text})' * bool(numbers)} from read_parquet({_text(path)})"
+        as_text = ", ".join(
+            f"regexp_replace({_name(c)}::varchar, '\\.0$', '') as {_name(c)}" for c in numbers
+        )
+        select = (
+            f"select *{f' replace ({as_text})' * bool(numbers)} from read_parquet({_text(path)})"
+        )
         if without:
             superseded = f"superseded in {path}"
             connection.register(superseded, pa.table({"key": pa.array(without, pa.string())}))
             select += f" where key not in (select key from {_name(superseded)})"
         selects.append(select)
     if plain:
-        selects.append(f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)")
+        selects.append(
+            f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)"
+        )
     rows = files.together(parts.rows)
     there = {column for one in schemas[: len(parts.paths)] for column in one.names}
     if there.issuperset(rows.column_names) and not len(rows):
@@ -194,7 +217,11 @@ def show(root: str, key: str) -> dict[str, Any]:
     if row is None:
         keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
         raise UserError(f"There is no trial {key!r}{nearest(key, keys)}")
-    return {**row, "epochs": store.epochs_of(root, key), "labels": store.rows_of(root, "labels", key)}
+    return {
+        **row,
+        "epochs": store.epochs_of(root, key),
+        "labels": store.rows_of(root, "labels", key),
+    }
 
 
 def studies(root: str) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ VERSION = 2
 """Written in every file; a newer file is refused, an older one stays readable."""
 
 _F, _I, _S, _T = pa.float64(), pa.int64(), pa.string(), pa.timestamp("ms", tz="UTC")
-_SS, _HH, _BB = (pa.list_(pa.field("element", kind)) for kind in (_S, pa.float16(), pa.int8()))  # as Parquet has them
+_SS, _HH, _BB = (
+    pa.list_(pa.field("element", kind)) for kind in (_S, pa.float16(), pa.int8())
+)  # as Parquet has them
 
 TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "key": (_S, "identity of the run: study, arm, seed and configuration; one row each"),
@@ -21,7 +23,10 @@ TRIALS: dict[str, tuple[pa.DataType, str]] = {
     "status": (_S, "running, complete, pruned or failed"),
     "cause": (_S, "why it failed, or was stopped early"),
     "params": (_S, "JSON of what the search set"),
-    "val_mAP": (_F, "percent, on the held-out training images that select: interpolated envelope, all points"),
+    "val_mAP": (
+        _F,
+        "percent, on the held-out training images that select: interpolated envelope, all points",
+    ),
     "test_mAP": (_F, "percent, on the test images that never choose anything; final runs only"),
     "weights": (_S, "raw or ema: which weights the figures come from"),
     "epoch": (_I, "epoch that the figures come from"),
@@ -93,9 +98,18 @@ LABELS: dict[str, tuple[pa.DataType, str]] = {
     "R": (_F, "recall at 0.5, percent"),
     "F1": (_F, "percent"),
     "support": (_F, "images with the label"),
-    "pointing": (_F, "percent of the images with the label whose map is highest inside a box of it; null where not measured"),
-    "box_energy": (_F, "mean share of the map inside the label's boxes, percent; null where not measured"),
-    "box_area": (_F, "mean share of the image inside them, percent: what a map that knows nothing has of both"),
+    "pointing": (
+        _F,
+        "percent of the images with the label whose map is highest inside a box of it; null where not measured",
+    ),
+    "box_energy": (
+        _F,
+        "mean share of the map inside the label's boxes, percent; null where not measured",
+    ),
+    "box_area": (
+        _F,
+        "mean share of the image inside them, percent: what a map that knows nothing has of both",
+    ),
 }
 PREDICTIONS: dict[str, tuple[pa.DataType, str]] = {
     "key": (_S, "the trial"),
@@ -103,7 +117,10 @@ PREDICTIONS: dict[str, tuple[pa.DataType, str]] = {
     "split": (_S, "val or test"),
     "image": (_S, "file name as the data set has it"),
     "labels": (_SS, "names, in the order of the next two"),
-    "logits": (_HH, "of the reported weights, in float16; a label's score is 1 / (1 + exp(-logit))"),
+    "logits": (
+        _HH,
+        "of the reported weights, in float16; a label's score is 1 / (1 + exp(-logit))",
+    ),
     "targets": (_BB, "1 shows, 0 does not, -1 is ignored"),
 }
 STUDIES: dict[str, tuple[pa.DataType, str]] = {
@@ -112,7 +129,10 @@ STUDIES: dict[str, tuple[pa.DataType, str]] = {
     "question": (_S, "what it is to answer"),
     "scale": (_S, "demo or full"),
     "datasets": (_SS, "concrete data sets, as far as they have rows or are named in the study"),
-    "base_digest": (_S, "of the configuration that it starts from; of each data set where there are several"),
+    "base_digest": (
+        _S,
+        "of the configuration that it starts from; of each data set where there are several",
+    ),
     "data_digest": (_S, "of the data; of each data set where there are several"),
     "created": (_T, "when its first run was started"),
     "about": (_S, "JSON of all that is written down about it: space, arms, seeds, ..."),
@@ -125,7 +145,10 @@ BENCHMARKS: dict[str, tuple[pa.DataType, str]] = {
     "reference": (_F, "what it stands beside, in the unit; null where nothing was run"),
     "unit": (_S, "of ours, reference, bound and at_most"),
     "ratio": (_F, "how many times better ours is than the reference"),
-    "low": (_F, "lowest ratio of interleaved repeats, or the lower quartile where the benchmark says so"),
+    "low": (
+        _F,
+        "lowest ratio of interleaved repeats, or the lower quartile where the benchmark says so",
+    ),
     "high": (_F, "highest, or the upper quartile"),
     "bound": (_F, "what the machine cannot pass; null where that is not known"),
     "share": (_F, "of the bound that ours reaches, 0 to 1"),
@@ -167,7 +190,10 @@ def table(name: str, rows: list[dict[str, object]]) -> pa.Table:
     """
     known = TABLES[name]
     extra = sorted({column for row in rows for column in row} - known.keys())
-    columns = {column: pa.array([row.get(column) for row in rows], kind) for column, (kind, _) in known.items()}
+    columns = {
+        column: pa.array([row.get(column) for row in rows], kind)
+        for column, (kind, _) in known.items()
+    }
     for column in extra:
         values = [row.get(column) for row in rows]
         there = [v for v in values if v is not None]

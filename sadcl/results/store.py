@@ -56,7 +56,11 @@ class RunWriter:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch; one reported again takes the place of the former."""
-        self._epochs[row["stage"], row["epoch"]] = {**row, "key": self.key, "study": self.row.get("study")}
+        self._epochs[row["stage"], row["epoch"]] = {
+            **row,
+            "key": self.key,
+            "study": self.row.get("study"),
+        }
         self._write("epochs", [self._epochs[at] for at in sorted(self._epochs)])
 
     def finish(
@@ -72,19 +76,24 @@ class RunWriter:
 
         Args:
             labels: rows of the labels table.
-            predictions: of each split that was evaluated, what :func:`sadcl.results.predictions.table` gives.
+            predictions: of each split that was evaluated, what :func:`sadcl.results.predictions.predictions_table` gives.
         """
         study = self.row.get("study")
         if labels:
             self._write("labels", [{**label, "key": self.key, "study": study} for label in labels])
         if scored := list(predictions):
             whole = pa.concat_tables(scored)
-            own = {"key": pa.repeat(self.key, len(whole)), "study": pa.repeat(pa.scalar(study, pa.string()), len(whole))}
+            own = {
+                "key": pa.repeat(self.key, len(whole)),
+                "study": pa.repeat(pa.scalar(study, pa.string()), len(whole)),
+            }
             for name, column in own.items():
                 whole = whole.set_column(whole.column_names.index(name), name, column)
             self._put("predictions", whole)
         self.row.update(metrics or {})
-        self.row.update(status=status, cause=cause, ended=datetime.now(UTC), epochs_done=len(self._epochs))
+        self.row.update(
+            status=status, cause=cause, ended=datetime.now(UTC), epochs_done=len(self._epochs)
+        )
         self._write("trials", [self.row])
 
     def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
@@ -94,9 +103,17 @@ class RunWriter:
         """Write a table of the run; a storage that fails is waited for, also one whose disk is not mounted at present."""
 
         def attempt() -> None:
-            own = storage.join(files.folder(self.root, "trials"), files.name(files.stem(self.key), self.number))
-            if self._begun and not storage.exists(own) and files.find(self.root, "trials", self.key).uri is None:
-                raise OSError(f"{self.root!r} no longer holds this run's row: is its disk still mounted?")
+            own = storage.join(
+                files.folder(self.root, "trials"), files.name(files.stem(self.key), self.number)
+            )
+            if (
+                self._begun
+                and not storage.exists(own)
+                and files.find(self.root, "trials", self.key).uri is None
+            ):
+                raise OSError(
+                    f"{self.root!r} no longer holds this run's row: is its disk still mounted?"
+                )
             _put(self.root, table, self.key, self.number, content)
 
         storage.patiently(attempt)
@@ -141,8 +158,14 @@ def read(
         if wanted is not None:
             _known(table, wanted, [column for one in parts.schemas() for column in one.names])
         names = None if wanted is None else list(dict.fromkeys([*wanted, "key"]))
-        rows = [mine(files.kept(files.read(path, names), without)) for path, without in parts.paths.items()]
-        own = [part if names is None else part.select([n for n in names if n in part.column_names]) for part in parts.rows]
+        rows = [
+            mine(files.kept(files.read(path, names), without))
+            for path, without in parts.paths.items()
+        ]
+        own = [
+            part if names is None else part.select([n for n in names if n in part.column_names])
+            for part in parts.rows
+        ]
         rows += map(mine, own)
         return files.together(rows[-len(parts.rows) :] + rows[: len(parts.paths)])
 
@@ -159,7 +182,9 @@ def check_root(root: str) -> None:
         UserError: where it is not.
     """
     if not storage.exists(storage.join(root, FOLDER)):
-        raise UserError(f"{str(root)!r} holds no results: it has no folder {FOLDER!r}. Give the --storage of a run.")
+        raise UserError(
+            f"{str(root)!r} holds no results: it has no folder {FOLDER!r}. Give the --storage of a run."
+        )
 
 
 def _known(table: str, wanted: list[str], there: Iterable[str]) -> list[str]:
@@ -183,7 +208,7 @@ def _other(root: str, table: str) -> pa.Table:
 
         return published.table()
     check_root(root)
-    return benchmarks.read(root) if table == "benchmarks" else studies(root)
+    return benchmarks.read_benchmarks(root) if table == "benchmarks" else studies(root)
 
 
 def studies(root: str) -> pa.Table:
@@ -191,14 +216,19 @@ def studies(root: str) -> pa.Table:
     runs: dict[str, dict[str, Any]] = {}
     for run in read(root, "trials", ["study", "dataset", "scale", "started"]).to_pylist():
         if run["study"] is not None:
-            seen = runs.setdefault(run["study"], {"datasets": set(), "scale": run["scale"], "started": run["started"]})
+            seen = runs.setdefault(
+                run["study"], {"datasets": set(), "scale": run["scale"], "started": run["started"]}
+            )
             seen["datasets"] |= {run["dataset"]} - {None}
             seen["started"] = min(filter(None, (seen["started"], run["started"])), default=None)
     rows = []
     for name in sorted({*described(root), *runs}):
         about, seen = describe(root, name), runs.get(name, {})
         parts = about.get("datasets") or {}
-        digests = {what: [part.get(what) for part in parts.values()] or [about.get(what)] for what in ("base", "data")}
+        digests = {
+            what: [part.get(what) for part in parts.values()] or [about.get(what)]
+            for what in ("base", "data")
+        }
         rows.append(
             {
                 "study": name,
@@ -212,12 +242,17 @@ def studies(root: str) -> pa.Table:
                 "about": json.dumps(about, sort_keys=True) if about else None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=pa.schema([(n, kind) for n, (kind, _) in schema.STUDIES.items()]))
+    return pa.Table.from_pylist(
+        rows, schema=pa.schema([(n, kind) for n, (kind, _) in schema.STUDIES.items()])
+    )
 
 
 def described(root: str) -> list[str]:
     """The studies that something is written down about."""
-    return [name.removesuffix(".json") for name in storage.listing(storage.join(root, "studies"), ".json")]
+    return [
+        name.removesuffix(".json")
+        for name in storage.listing(storage.join(root, "studies"), ".json")
+    ]
 
 
 def describe(root: str, study: str) -> dict[str, Any]:
@@ -232,7 +267,9 @@ def describe(root: str, study: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{uri!r} is damaged: {error}. Move it away; running the study again writes it anew.") from None
+        raise UserError(
+            f"{uri!r} is damaged: {error}. Move it away; running the study again writes it anew."
+        ) from None
     return about if isinstance(about, dict) else {}
 
 
@@ -266,7 +303,11 @@ def curve(root: str, key: str) -> dict[int, float]:
     """Held-out mAP by epoch of a trial's last stage."""
     rows = epochs_of(root, key)
     last = max((row["stage"] for row in rows), default=0)
-    return {row["epoch"]: row["val_mAP"] for row in rows if row["stage"] == last and row["val_mAP"] is not None}
+    return {
+        row["epoch"]: row["val_mAP"]
+        for row in rows
+        if row["stage"] == last and row["val_mAP"] is not None
+    }
 
 
 def amend(root: str, key: str, **columns: Any) -> None:
@@ -308,13 +349,20 @@ def nearest(name: str, names: Any) -> str:
     known = [str(n) for n in names]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known[:12]) or 'none'}{more}."
+    return (
+        f"; did you mean {near[0]!r}?"
+        if near
+        else f"; there are {', '.join(known[:12]) or 'none'}{more}."
+    )
 
 
 def _put(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
     """Write a file of a run, and remove the one that it replaces."""
     where, of = files.folder(root, table), files.stem(key)
-    storage.write(storage.join(where, files.name(of, number)), files.encode(rows, large=table == "predictions"))
+    storage.write(
+        storage.join(where, files.name(of, number)),
+        files.encode(rows, large=table == "predictions"),
+    )
     if number:
         storage.delete(storage.join(where, files.name(of, number - 1)))
 
@@ -324,6 +372,8 @@ def _newest(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]
 
     def attempt() -> tuple[int, list[dict[str, Any]]]:
         found = files.find(root, table, key)
-        return found.number, files.rows_of(found.uri, key).to_pylist() if found.uri is not None else []
+        return found.number, files.rows_of(
+            found.uri, key
+        ).to_pylist() if found.uri is not None else []
 
     return files.steady(attempt)

@@ -42,7 +42,9 @@ class _Seen:
     """The file and the row."""
     others: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """Table, key, file."""
-    epochs: dict[str, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    epochs: dict[str, dict[int, list[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
     """Key, stage, epochs."""
 
 
@@ -70,7 +72,11 @@ def verify(
             except files.Vanished:
                 continue  # replaced or merged meanwhile: whole then as now
             except UserError as error:
-                yield Fault(uri, str(error).removeprefix(f"{uri!r} ").split(". Move it")[0], "Move it away and run again.")
+                yield Fault(
+                    uri,
+                    str(error).removeprefix(f"{uri!r} ").split(". Move it")[0],
+                    "Move it away and run again.",
+                )
                 continue
             yield from _file(table, uri, found, rows, seen)
             if progress is not None:
@@ -78,9 +84,11 @@ def verify(
     yield from _rows(root, seen)
     yield from _studies(root, seen)
     try:
-        benchmarks.read(root)
+        benchmarks.read_benchmarks(root)
     except UserError as error:
-        yield Fault(files.folder(root, "benchmarks"), str(error).split(". Move it")[0], "Move it away.")
+        yield Fault(
+            files.folder(root, "benchmarks"), str(error).split(". Move it")[0], "Move it away."
+        )
     if checkpoints:
         yield from _checkpoints(seen, progress)
 
@@ -100,16 +108,29 @@ def _strangers(root: str) -> Iterator[Fault]:
         base = path.rsplit("/", 1)[-1]
         uri = storage.join(where, path)
         if base.endswith(".part"):
-            yield Fault(uri, "was left by a writer that was killed", "Running the study again removes it; so may you.")
+            yield Fault(
+                uri,
+                "was left by a writer that was killed",
+                "Running the study again removes it; so may you.",
+            )
         elif base == ".merging.lock" or base.startswith("."):
             continue
         elif table not in (*schema.BY_RUN, "benchmarks") or not base.endswith(".parquet"):
             yield Fault(uri, "is no file of the tables", "Move it away.")
         elif file.startswith(f"{files.MERGED}/"):
-            whole = file.endswith(files.INDEX) or path.removesuffix(".parquet") + files.INDEX in marks
+            whole = (
+                file.endswith(files.INDEX) or path.removesuffix(".parquet") + files.INDEX in marks
+            )
             if not whole:
-                yield Fault(uri, "was left by a merging that was killed", "`sadcl results compact` removes it.")
-            elif file.endswith(files.INDEX) and path.removesuffix(files.INDEX) + ".parquet" not in marks:
+                yield Fault(
+                    uri,
+                    "was left by a merging that was killed",
+                    "`sadcl results compact` removes it.",
+                )
+            elif (
+                file.endswith(files.INDEX)
+                and path.removesuffix(files.INDEX) + ".parquet" not in marks
+            ):
                 yield Fault(uri, "is the index of a merged file that is not there", AGAIN)
         elif "/" in file:
             yield Fault(uri, "is no file of the tables", "Move it away.")
@@ -132,7 +153,11 @@ def _file(table: str, uri: str, found: Files, rows: pa.Table, seen: _Seen) -> It
     else:
         strange = [key for key in own if files.stem(key) != files.parse(uri.rsplit("/", 1)[-1])[0]]
         for key in strange:
-            yield Fault(uri, f"has rows of another key, {key!r}", "Move it away: no run has written it there.")
+            yield Fault(
+                uri,
+                f"has rows of another key, {key!r}",
+                "Move it away: no run has written it there.",
+            )
     parts = [pc.cast(rows[name], pa.string()) for name in schema.KEYS[table]]
     identity = (
         pc.binary_join_element_wise(*parts, pa.scalar("\0", pa.string()), null_handling="replace")
@@ -140,24 +165,32 @@ def _file(table: str, uri: str, found: Files, rows: pa.Table, seen: _Seen) -> It
         else parts[0]
     )
     if double := len(rows) - pc.count_distinct(identity, mode="all").as_py():
-        yield Fault(uri, f"has {double} rows twice (the same {', '.join(schema.KEYS[table])})", AGAIN)
+        yield Fault(
+            uri, f"has {double} rows twice (the same {', '.join(schema.KEYS[table])})", AGAIN
+        )
     if table == "trials":
         seen.trials |= {row["key"]: (uri, row) for row in rows.to_pylist()}
         return
     seen.others[table] |= dict.fromkeys(own, uri)
     if table == "epochs":
-        for key, stage, epoch in zip(*(rows[name].to_pylist() for name in schema.KEYS[table]), strict=True):
+        for key, stage, epoch in zip(
+            *(rows[name].to_pylist() for name in schema.KEYS[table]), strict=True
+        ):
             seen.epochs[key][stage].append(epoch)
         for name in ("val_mAP", "loss"):
             if name in rows.column_names and (bad := rows.filter(_unreal(rows[name]))).num_rows:
                 at = f"{bad['key'][0]} stage {bad['stage'][0]} epoch {bad['epoch'][0]}"
                 yield Fault(
-                    uri, f"has {len(bad)} epochs whose {name} is no number, first {at}", "That run's figures are in doubt."
+                    uri,
+                    f"has {len(bad)} epochs whose {name} is no number, first {at}",
+                    "That run's figures are in doubt.",
                 )
 
 
 def _unreal(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.invert(pc.is_finite(pc.cast(column, pa.float64()))), pa.scalar(False, pa.bool_()))
+    return pc.fill_null(
+        pc.invert(pc.is_finite(pc.cast(column, pa.float64()))), pa.scalar(False, pa.bool_())
+    )
 
 
 def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
@@ -166,18 +199,30 @@ def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
             if key not in seen.trials:
                 what = f"has rows of {key!r}, which the table trials does not have: a removal was cut off"
                 others = files.MERGED in uri.split("/")  # rows of other runs are in it too
-                todo = f"sadcl.results.store.delete({root!r}, {key!r}) removes them." if others else "Remove the file."
+                todo = (
+                    f"sadcl.results.store.delete({root!r}, {key!r}) removes them."
+                    if others
+                    else "Remove the file."
+                )
                 yield Fault(uri, what, todo)
     for key, (uri, row) in seen.trials.items():
         if row.get("status") not in STATUSES:
             yield Fault(uri, f"{key!r} has the status {row.get('status')!r}", AGAIN)
         text = row.get("config")
         if text is not None and row.get("config_digest") != (now := _digest(text)):
-            yield Fault(uri, f"{key!r} has config_digest {row.get('config_digest')!r}, but its config gives {now!r}", AGAIN)
+            yield Fault(
+                uri,
+                f"{key!r} has config_digest {row.get('config_digest')!r}, but its config gives {now!r}",
+                AGAIN,
+            )
         metrics = {n: v for n, v in row.items() if n in ("val_mAP", "test_mAP") and v is not None}
         for name, value in metrics.items():
             if not math.isfinite(value) or not 0 <= value <= 100:
-                yield Fault(uri, f"{key!r} has {name} = {value}", "It counts nowhere; see the run's labels for the cause.")
+                yield Fault(
+                    uri,
+                    f"{key!r} has {name} = {value}",
+                    "It counts nowhere; see the run's labels for the cause.",
+                )
         if row.get("status") == "complete" and not metrics:
             yield Fault(uri, f"{key!r} is complete without val_mAP and test_mAP", AGAIN)
         start = row.get("stage1_key")
@@ -187,10 +232,16 @@ def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
         for stage, epochs in stages.items():
             if gaps := sorted(set(range(1, max(epochs) + 1)) - set(epochs)):
                 where = seen.others["epochs"][key]
-                yield Fault(where, f"{key!r} lacks epoch {gaps[0]} of {max(epochs)} in stage {stage}", AGAIN)
+                yield Fault(
+                    where, f"{key!r} lacks epoch {gaps[0]} of {max(epochs)} in stage {stage}", AGAIN
+                )
         count = sum(map(len, stages.values()))
         if row.get("status") in store.ENDED and row.get("epochs_done") not in (None, count):
-            yield Fault(uri, f"{key!r} has epochs_done = {row['epochs_done']}, but {count} rows of epochs", AGAIN)
+            yield Fault(
+                uri,
+                f"{key!r} has epochs_done = {row['epochs_done']}, but {count} rows of epochs",
+                AGAIN,
+            )
 
 
 def _studies(root: str, seen: _Seen) -> Iterator[Fault]:
@@ -201,21 +252,31 @@ def _studies(root: str, seen: _Seen) -> Iterator[Fault]:
         except UserError as error:
             uri = storage.join(root, "studies", f"{name}.json")
             yield Fault(
-                uri, str(error).removeprefix(f"{uri!r} ").split(". Move it")[0], "Move it away and run the study again."
+                uri,
+                str(error).removeprefix(f"{uri!r} ").split(". Move it")[0],
+                "Move it away and run the study again.",
             )
     lost: dict[str, list[str]] = defaultdict(list)
     for key, (_, row) in seen.trials.items():
-        if row.get("study") is not None and row["study"] not in known and row.get("phase") not in PHASES_ALONE:
+        if (
+            row.get("study") is not None
+            and row["study"] not in known
+            and row.get("phase") not in PHASES_ALONE
+        ):
             lost[row["study"]].append(key)
     for name, keys in lost.items():
         uri = storage.join(root, "studies", f"{name}.json")
         yield Fault(
-            uri, f"is missing, but the study {name!r} has {len(keys)} rows", "Run the study again, or `sadcl studies delete`."
+            uri,
+            f"is missing, but the study {name!r} has {len(keys)} rows",
+            "Run the study again, or `sadcl studies delete`.",
         )
 
 
 def _checkpoints(seen: _Seen, progress: Callable[[str], cache.Progress] | None) -> Iterator[Fault]:
-    rows: list[Mapping[str, Any]] = [row for _, row in seen.trials.values() if row.get("checkpoint")]
+    rows: list[Mapping[str, Any]] = [
+        row for _, row in seen.trials.values() if row.get("checkpoint")
+    ]
     for i, row in enumerate(rows):
         system, path = storage.resolve(row["checkpoint"])
         if not isinstance(system, fs.LocalFileSystem):
@@ -228,7 +289,11 @@ def _checkpoints(seen: _Seen, progress: Callable[[str], cache.Progress] | None) 
             continue
         if row.get("weights_digest") not in (None, now):
             what = f"has the digest {now}, but {row['key']!r} was recorded with {row['weights_digest']}"
-            yield Fault(row["checkpoint"], what, "It is another file, or it is damaged: take it from a copy, or run again.")
+            yield Fault(
+                row["checkpoint"],
+                what,
+                "It is another file, or it is damaged: take it from a copy, or run again.",
+            )
         if progress is not None:
             progress("checkpoints")(i + 1, len(rows))
 
@@ -236,6 +301,8 @@ def _checkpoints(seen: _Seen, progress: Callable[[str], cache.Progress] | None) 
 def _digest(text: str) -> str | None:
     """What :meth:`sadcl.config.Config.digest` gives for a configuration's JSON."""
     try:
-        return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[
+            :12
+        ]
     except ValueError:
         return None

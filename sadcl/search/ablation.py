@@ -8,7 +8,7 @@ from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
-from sadcl.search.trial import Ground, Trial, arm_of, check_arguments, check_name
+from sadcl.search.trial import DataContext, Trial, arm_config, check_arguments, check_name
 
 OF_THE_STUDY = {"seed": "seeds", "data.name": "base", "model.start": "base"}
 """Fields that no arm may change, and where they belong."""
@@ -62,7 +62,9 @@ class Ablation:
             raise UserError(f"seeds must be at least one, and differ, but got {self.seeds}.")
         for what in ("marks", "published"):
             if unknown := [arm for arm in getattr(self, what) if arm not in self.arms]:
-                raise UserError(f"{what} names the arm {unknown[0]!r}, but there are {', '.join(self.arms)}.")
+                raise UserError(
+                    f"{what} names the arm {unknown[0]!r}, but there are {', '.join(self.arms)}."
+                )
         for scale in ("full", "demo"):
             for name, base in self.bases(scale).items():
                 self._check(name, base)
@@ -71,10 +73,14 @@ class Ablation:
         known: dict[str, str] = {}
         for arm, changes in self.arms.items():
             if misplaced := [f for f in changes if f in OF_THE_STUDY]:
-                raise UserError(f"The arm {arm!r} sets {misplaced[0]}, which belongs to the {OF_THE_STUDY[misplaced[0]]}.")
-            digest = arm_of(base, changes).digest()
+                raise UserError(
+                    f"The arm {arm!r} sets {misplaced[0]}, which belongs to the {OF_THE_STUDY[misplaced[0]]}."
+                )
+            digest = arm_config(base, changes).digest()
             if digest in known:
-                raise UserError(f"The arms {known[digest]!r} and {arm!r} are the same setting on {name}: {dict(changes)}.")
+                raise UserError(
+                    f"The arms {known[digest]!r} and {arm!r} are the same setting on {name}: {dict(changes)}."
+                )
             known[digest] = arm
         for seed in self.seeds:
             base.override({"seed": seed})
@@ -88,7 +94,7 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AblationPlan:
     """The runs of an ablation at one scale, on the data sets that are there.
 
     Attributes:
@@ -97,7 +103,7 @@ class Comparison:
 
     ablation: Ablation
     scale: str
-    grounds: Mapping[str, Ground]
+    grounds: Mapping[str, DataContext]
 
     @property
     def study(self) -> str:
@@ -129,7 +135,7 @@ class Comparison:
         """The runs on a data set, seed by seed, so that pairs are complete as early as they can be."""
         ground = self.grounds[dataset]
         return [
-            ground.trial("arm", arm, arm_of(ground.base, changes).override({"seed": seed}))
+            ground.trial("arm", arm, arm_config(ground.base, changes).override({"seed": seed}))
             for seed in self.ablation.seeds
             for arm, changes in self.ablation.arms.items()
         ]
@@ -142,7 +148,9 @@ class Comparison:
 
     def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether nothing is left to run."""
-        return {row["key"] for row in rows if row["status"] != "running"} >= {trial.key for trial in self.decided()}
+        return {row["key"] for row in rows if row["status"] != "running"} >= {
+            trial.key for trial in self.decided()
+        }
 
     def left(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         """Runs and epochs that are still to come."""

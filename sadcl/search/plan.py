@@ -11,10 +11,20 @@ from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
-from sadcl.search.space import Choice, Space, When, bounds, check, check_setting, describe, every, setting_of
+from sadcl.search.ranking import best_trials, winning_trial
+from sadcl.search.space import (
+    Choice,
+    Space,
+    When,
+    bounds,
+    check,
+    check_setting,
+    describe,
+    every,
+    setting_of,
+)
 from sadcl.search.stopping import Stopping
-from sadcl.search.trial import Ground, Trial, arm_of, check_arguments, check_name
-from sadcl.winners import best, winner
+from sadcl.search.trial import DataContext, Trial, arm_config, check_arguments, check_name
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
 OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
@@ -87,24 +97,35 @@ class Search:
         self._check_method()
         for scale in ("full", "demo"):
             base = self.config(scale)
-            if any("model.start" in fields for fields in (self.space_at(scale), *self.baselines.values())):
-                raise UserError("model.start belongs to the base of a study, whose runs all start from one checkpoint.")
+            if any(
+                "model.start" in fields
+                for fields in (self.space_at(scale), *self.baselines.values())
+            ):
+                raise UserError(
+                    "model.start belongs to the base of a study, whose runs all start from one checkpoint."
+                )
             check(self.space_at(scale), base)
             for setting in self.start_at(scale):
                 check_setting(self.space_at(scale), setting, base)
             for changes in self.baselines.values():
-                arm_of(base, changes)
+                arm_config(base, changes)
             if base.data.holdout == 0:
-                raise UserError("A search needs held-out images to choose by: data.holdout must be above 0.")
+                raise UserError(
+                    "A search needs held-out images to choose by: data.holdout must be above 0."
+                )
             if base.seed in self.confirm_seeds:
-                raise UserError(f"confirm_seeds {self.confirm_seeds} must not hold the search's own seed {base.seed}.")
+                raise UserError(
+                    f"confirm_seeds {self.confirm_seeds} must not hold the search's own seed {base.seed}."
+                )
         if min(self.trials, self.demo_trials) < 1 or not 1 <= self.confirm_top <= self.demo_trials:
             raise UserError(
                 f"trials >= 1 and 1 <= confirm_top <= trials must hold, but got trials={self.trials}, "
                 f"demo_trials={self.demo_trials}, confirm_top={self.confirm_top}."
             )
         if len(set(self.confirm_seeds)) < len(self.confirm_seeds) or not self.confirm_seeds:
-            raise UserError(f"confirm_seeds must be at least one, and differ, but got {self.confirm_seeds}.")
+            raise UserError(
+                f"confirm_seeds must be at least one, and differ, but got {self.confirm_seeds}."
+            )
 
         if self.max_epochs is not None and self.max_epochs < 1:
             raise UserError(f"max_epochs >= 1 must hold, but got {self.max_epochs}.")
@@ -113,19 +134,31 @@ class Search:
 
     def _check_method(self) -> None:
         if self.sampler not in SAMPLERS:
-            raise UserError(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}.")
+            raise UserError(
+                f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}."
+            )
         kinds = {type(d) for space in (self.space, self.demo_space or {}) for d in space.values()}
         if self.sampler == "cmaes" and kinds & {Choice, When}:
-            raise UserError("sampler = 'cmaes' searches numbers only, but the space has a Choice or a When: take 'tpe'.")
+            raise UserError(
+                "sampler = 'cmaes' searches numbers only, but the space has a Choice or a When: take 'tpe'."
+            )
         if self.sampler == "gp" and When in kinds:
-            raise UserError("sampler = 'gp' knows no conditional fields, but the space has a When: take 'tpe'.")
+            raise UserError(
+                "sampler = 'gp' knows no conditional fields, but the space has a When: take 'tpe'."
+            )
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
-        if unknown or self.objectives[:1] != ("val_mAP",) or len(set(self.objectives)) < len(self.objectives):
+        if (
+            unknown
+            or self.objectives[:1] != ("val_mAP",)
+            or len(set(self.objectives)) < len(self.objectives)
+        ):
             raise UserError(
                 f"objectives must be val_mAP first, then any of {', '.join(OBJECTIVES)}, but got {self.objectives}."
             )
         if len(self.objectives) > 1 and (self.stopping is not None or self.sampler == "cmaes"):
-            raise UserError(f"{self.stopping or 'cmaes'} goes by one objective, but there are {self.objectives}.")
+            raise UserError(
+                f"{self.stopping or 'cmaes'} goes by one objective, but there are {self.objectives}."
+            )
 
     def config(self, scale: str) -> Config:
         return self.base if scale == "full" else self.demo
@@ -169,8 +202,8 @@ class Plan:
         return self.search.name if self.scale == "full" else f"{self.search.name}-demo"
 
     @property
-    def ground(self) -> Ground:
-        return Ground(self.study, self.base, self.digest, self.whole_digest, self.start)
+    def ground(self) -> DataContext:
+        return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
     def identity(self) -> dict[str, Any]:
         """What makes two studies of one name the same study."""
@@ -196,7 +229,10 @@ class Plan:
         return self.ground.stage1(config)
 
     def baselines(self) -> list[Trial]:
-        return [self._trial("baseline", arm, arm_of(self.base, changes)) for arm, changes in self.search.baselines.items()]
+        return [
+            self._trial("baseline", arm, arm_config(self.base, changes))
+            for arm, changes in self.search.baselines.items()
+        ]
 
     def try_out(self, params: Mapping[str, Any]) -> Trial:
         """A trial of the search."""
@@ -206,15 +242,23 @@ class Plan:
         """The control over the fresh seeds."""
         if "stage2" not in self.search.baselines:
             return []
-        control = arm_of(self.base, self.search.baselines["stage2"])
-        return [self._trial("confirm", "stage2", control.override({"seed": seed})) for seed in self.search.confirm_seeds]
+        control = arm_config(self.base, self.search.baselines["stage2"])
+        return [
+            self._trial("confirm", "stage2", control.override({"seed": seed}))
+            for seed in self.search.confirm_seeds
+        ]
 
     def confirm(self, params: Mapping[str, Any]) -> list[Trial]:
         """A setting over the fresh seeds."""
         seeds = self.search.confirm_seeds
-        return [self._trial("confirm", "tuned", self.base.override({**params, "seed": seed}), params) for seed in seeds]
+        return [
+            self._trial("confirm", "tuned", self.base.override({**params, "seed": seed}), params)
+            for seed in seeds
+        ]
 
-    def final(self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]) -> Trial:
+    def final(
+        self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]
+    ) -> Trial:
         """A setting on all training images, for the epochs and the weights that the held-out images chose.
 
         Args:
@@ -223,21 +267,30 @@ class Plan:
         """
         setting = self.base.override(params)
         fixed: dict[str, Any] = {"data.holdout": 0.0}
-        for name, stage, row in (("stage1", setting.stage1, stage1), ("stage2", setting.stage2, stage2)):
+        for name, stage, row in (
+            ("stage1", setting.stage1, stage1),
+            ("stage2", setting.stage2, stage2),
+        ):
             if row is None:
                 continue
             fixed[f"{name}.epochs"] = row["epoch"]
             fixed[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
             fixed[f"{name}.patience"] = None
         config = setting.override(fixed)
-        first = self.stage1(config.override({"optim.report": stage1["weights"]})) if stage1 is not None else None
+        first = (
+            self.stage1(config.override({"optim.report": stage1["weights"]}))
+            if stage1 is not None
+            else None
+        )
         chosen = config.override({"optim.report": stage2["weights"]})
         return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
 
     def final_of(self, rows: Sequence[Mapping[str, Any]]) -> Trial | None:
         """The final run of the setting that is the best by now; ``rows`` as for :meth:`decided`."""
-        chosen = winner(rows, self.search.confirm_top, self.search.confirm_seeds)
-        stage1 = next((row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None)
+        chosen = winning_trial(rows, self.search.confirm_top, self.search.confirm_seeds)
+        stage1 = next(
+            (row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None
+        )
         if chosen is None or (stage1 is None and chosen["stage1_key"] is not None):
             return None
         return self.final(chosen["settings"], stage1, chosen)
@@ -245,7 +298,10 @@ class Plan:
     def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
         """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
         space = self.search.space_at(self.scale)
-        if any(config.stage1_digest() != self.base.stage1_digest() for config in bounds(space, self.base)):
+        if any(
+            config.stage1_digest() != self.base.stage1_digest()
+            for config in bounds(space, self.base)
+        ):
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 
@@ -258,7 +314,9 @@ class Plan:
     def used_up(self, epochs: int, seconds: float) -> bool:
         """Whether the search's trials have trained for so long that no further one starts."""
         most, hours = self.search.max_epochs, self.search.max_hours
-        return (most is not None and epochs >= most) or (hours is not None and seconds >= 3600 * hours)
+        return (most is not None and epochs >= most) or (
+            hours is not None and seconds >= 3600 * hours
+        )
 
     def left_to_try(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Trials of the search that are still to come: those that were interrupted, and new ones while the budget lasts."""
@@ -272,7 +330,9 @@ class Plan:
         """Of the settings to try first those that were not tried yet; one that leaves fields open counts as soon as it was
         tried with anything in them."""
         tried = [json.loads(row["params"]).items() for row in rows if row["phase"] == "search"]
-        settings = [json.loads(json.dumps(dict(s))) for s in (*self.search.start_at(self.scale), *self.warm)]
+        settings = [
+            json.loads(json.dumps(dict(s))) for s in (*self.search.start_at(self.scale), *self.warm)
+        ]
         return [s for s in settings if not any(all(item in t for item in s.items()) for t in tried)]
 
     def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -283,17 +343,25 @@ class Plan:
         """
         trials = [*self.baselines(), *self.controls()]
         if not self.left_to_try(rows):
-            trials += [t for row in best(rows, self.search.confirm_top) for t in self.confirm(row["settings"])]
+            trials += [
+                t
+                for row in best_trials(rows, self.search.confirm_top)
+                for t in self.confirm(row["settings"])
+            ]
             final = self.final_of(rows)
             trials += [final] if final is not None else []
         stages = [self.stage1(self.base), *(trial.stage1 for trial in trials)]
-        return list({trial.key: trial for trial in (*stages, *trials) if trial is not None}.values())
+        return list(
+            {trial.key: trial for trial in (*stages, *trials) if trial is not None}.values()
+        )
 
     def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether nothing is left to run; ``rows`` as for :meth:`decided`."""
         ended = {row["key"] for row in rows if row["status"] != "running"}
         decided = self.decided(rows)
-        return any(trial.phase == "final" for trial in decided) and ended >= {trial.key for trial in decided}
+        return any(trial.phase == "final" for trial in decided) and ended >= {
+            trial.key for trial in decided
+        }
 
     def left(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         """Runs and epochs that are still to come; ``rows`` as for :meth:`decided`."""
@@ -322,20 +390,31 @@ class Plan:
         )
         limits = [
             f"at most {limit:g} {unit}"
-            for limit, unit in ((self.search.max_epochs, "epochs"), (self.search.max_hours, "hours of training"))
+            for limit, unit in (
+                (self.search.max_epochs, "epochs"),
+                (self.search.max_hours, "hours of training"),
+            )
             if limit is not None
         ]
-        stopping = "no early stopping" if self.search.stopping is None else f"stopped early by {self.search.stopping}"
+        stopping = (
+            "no early stopping"
+            if self.search.stopping is None
+            else f"stopped early by {self.search.stopping}"
+        )
         yield f"  {', '.join([f'sampler {self.search.sampler}', stopping, *limits])}"
 
-    def _trial(self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None) -> Trial:
+    def _trial(
+        self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None
+    ) -> Trial:
         return self.ground.trial(phase, arm, config, params)
 
 
 def spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:
     """Epochs and seconds that trials have trained."""
     rows = list(rows)
-    return sum(row.get("epochs_done") or 0 for row in rows), sum(row.get("seconds") or 0.0 for row in rows)
+    return sum(row.get("epochs_done") or 0 for row in rows), sum(
+        row.get("seconds") or 0.0 for row in rows
+    )
 
 
 def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
@@ -345,6 +424,12 @@ def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[
         return [row[name] if OBJECTIVES[name] == "min" else -row[name] for name in objectives]
 
     rows = list(rows)
-    ranked = best(rows, len(rows))
-    beaten = [any(at(o) != at(r) and all(x <= y for x, y in zip(at(o), at(r), strict=True)) for o in ranked) for r in ranked]
+    ranked = best_trials(rows, len(rows))
+    beaten = [
+        any(
+            at(o) != at(r) and all(x <= y for x, y in zip(at(o), at(r), strict=True))
+            for o in ranked
+        )
+        for r in ranked
+    ]
     return [row for row, is_beaten in zip(ranked, beaten, strict=True) if not is_beaten]

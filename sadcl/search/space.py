@@ -120,7 +120,9 @@ def check(space: Space, base: Config) -> None:
         raise UserError("The search space is empty: name at least one configuration field.")
     for field, distribution in space.items():
         if not isinstance(distribution, Plain | When):
-            raise UserError(f"The space of {field} must be a Float, Int, Choice or When, but got {distribution!r}.")
+            raise UserError(
+                f"The space of {field} must be a Float, Int, Choice or When, but got {distribution!r}."
+            )
     for _ in bounds(space, base):
         pass
 
@@ -142,13 +144,20 @@ def _condition(space: Space, field: str, seen: tuple[str, ...]) -> dict[str, Any
     if not isinstance(distribution, When):
         return {}
     on = space.get(distribution.field)
-    if distribution.field in (*seen, field) or not isinstance(on.then if isinstance(on, When) else on, Choice):
+    if distribution.field in (*seen, field) or not isinstance(
+        on.then if isinstance(on, When) else on, Choice
+    ):
         raise UserError(
             f"{field} is searched where {distribution.field} is {distribution.values}, but that is no Choice of the space."
         )
     if missing := [value for value in distribution.values if value not in on.probes]:  # type: ignore[union-attr]
-        raise UserError(f"{field} is searched where {distribution.field} is {missing[0]!r}, which the space never takes.")
-    return {**_condition(space, distribution.field, (*seen, field)), distribution.field: distribution.values[0]}
+        raise UserError(
+            f"{field} is searched where {distribution.field} is {missing[0]!r}, which the space never takes."
+        )
+    return {
+        **_condition(space, distribution.field, (*seen, field)),
+        distribution.field: distribution.values[0],
+    }
 
 
 def draw(space: Space, suggest: Callable[[str, Plain], Any]) -> dict[str, Any]:
@@ -171,14 +180,18 @@ def every(space: Space) -> Iterator[dict[str, Any]]:
     """All settings of a space, one after the other; none of one that has a ``Float``."""
     if any(isinstance(plain(distribution), Float) for distribution in space.values()):
         return
-    path: list[Any] = []  # at each choice of a setting the values that are left, of which the first is taken
+    path: list[
+        Any
+    ] = []  # at each choice of a setting the values that are left, of which the first is taken
     while True:
         at = iter(range(len(space)))
 
         def take(field: str, of: Plain) -> Any:
             depth = next(at)  # noqa: B023
             if depth == len(path):
-                path.append(of.values if isinstance(of, Choice) else range(int(of.low), int(of.high) + 1))
+                path.append(
+                    of.values if isinstance(of, Choice) else range(int(of.low), int(of.high) + 1)
+                )
             return path[depth][0]
 
         yield draw(space, take)
@@ -204,9 +217,13 @@ def check_setting(space: Space, setting: Mapping[str, Any], base: Config) -> Non
     for field, value in setting.items():
         known = space.get(field)
         if known is None:
-            raise UserError(f"The setting {dict(setting)} sets {field!r}, which is not in the space.")
+            raise UserError(
+                f"The setting {dict(setting)} sets {field!r}, which is not in the space."
+            )
         if not plain(known).holds(value):
-            raise UserError(f"The setting {dict(setting)} has {field} = {value!r}, but the space has {known}.")
+            raise UserError(
+                f"The setting {dict(setting)} has {field} = {value!r}, but the space has {known}."
+            )
 
 
 def transfer(setting: Mapping[str, Any], there: Space, here: Space) -> dict[str, Any]:
@@ -241,18 +258,25 @@ def _between(share: float, of: Float | Int) -> float | int:
 def setting_of(base: Config, space: Space) -> dict[str, Any]:
     """What the base has for the fields of a space, those left out that the space does not hold."""
     flat = base.flat()
-    flat["loss.prototype_tau"], flat["prototypes.epsilon"] = base.loss.tau_of_prototypes, base.prototype_epsilon
+    flat["loss.prototype_tau"], flat["prototypes.epsilon"] = (
+        base.loss.tau_of_prototypes,
+        base.prototype_epsilon,
+    )
     found = draw(space, lambda field, of: flat[field] if of.holds(flat[field]) else None)
     return {field: value for field, value in found.items() if value is not None}
 
 
-def contrasts(base: Config, *, epsilon: tuple[float, float] = (0.5, 0.95)) -> dict[str, Distribution]:
+def contrasts(
+    base: Config, *, epsilon: tuple[float, float] = (0.5, 0.95)
+) -> dict[str, Distribution]:
     """The space of both contrasts around a recipe: temperatures, admission thresholds, weights up to eight times off.
 
     Args:
         epsilon: bounds of both thresholds; scores of a network that trains from random weights for minutes are low.
     """
-    weights = {f"loss.{name}": getattr(base.loss, name) for name in ("sample_weight", "prototype_weight")}
+    weights = {
+        f"loss.{name}": getattr(base.loss, name) for name in ("sample_weight", "prototype_weight")
+    }
     return {
         "loss.tau": Float(0.05, 0.5, log=True),
         "loss.prototype_tau": Float(0.03, 0.3, log=True),

@@ -17,7 +17,9 @@ class ASHA:
 
     def __post_init__(self) -> None:
         if self.min_epochs < 1 or self.reduction < 2:
-            raise UserError(f"min_epochs >= 1 and reduction >= 2 must hold, but got {self.min_epochs}, {self.reduction}.")
+            raise UserError(
+                f"min_epochs >= 1 and reduction >= 2 must hold, but got {self.min_epochs}, {self.reduction}."
+            )
 
     def __str__(self) -> str:
         return f"ASHA from epoch {self.min_epochs}, reduction {self.reduction}"
@@ -33,7 +35,9 @@ class Median:
 
     def __post_init__(self) -> None:
         if self.min_epochs < 1 or self.min_trials < 1:
-            raise UserError(f"min_epochs >= 1 and min_trials >= 1 must hold, but got {self.min_epochs}, {self.min_trials}.")
+            raise UserError(
+                f"min_epochs >= 1 and min_trials >= 1 must hold, but got {self.min_epochs}, {self.min_trials}."
+            )
 
     def __str__(self) -> str:
         return f"median of {self.min_trials} trials or more, from epoch {self.min_epochs}"

@@ -43,19 +43,27 @@ class Trial:
         """What people call it."""
         if self.phase == "search":
             return f"search {self.key[-4:]}"
-        what = self.arm if self.phase in ("arm", "baseline", "stage1", "train") else f"{self.phase} {self.arm}"
-        all_images = " all images" if self.phase == "stage1" and not self.config.data.holdout else ""
+        what = (
+            self.arm
+            if self.phase in ("arm", "baseline", "stage1", "train")
+            else f"{self.phase} {self.arm}"
+        )
+        all_images = (
+            " all images" if self.phase == "stage1" and not self.config.data.holdout else ""
+        )
         return f"{what} s{self.config.seed}{all_images}"
 
     @property
     def epochs(self) -> int:
         """Epochs that the run trains itself."""
-        own = self.config.stage1.epochs if self.stage1 is None else 0  # a stage 1 that is shared costs nothing more
+        own = (
+            self.config.stage1.epochs if self.stage1 is None else 0
+        )  # a stage 1 that is shared costs nothing more
         return own + self.config.stage2.epochs
 
 
 @dataclass(frozen=True)
-class Ground:
+class DataContext:
     """What all runs of a study have in common on one data set.
 
     Attributes:
@@ -72,23 +80,45 @@ class Ground:
     start: str = ""
 
     def identity(self) -> dict[str, Any]:
-        return {"base": self.base.digest(), "data": self.digest, **({"start": self.start} if self.start else {})}
+        return {
+            "base": self.base.digest(),
+            "data": self.digest,
+            **({"start": self.start} if self.start else {}),
+        }
 
     def stage1(self, config: Config) -> Trial | None:
         """The stage 1 that a configuration starts from; all settings of stage 2 share it, and other studies too."""
         if not config.stage1.epochs:
             return None
         alone = config.override({"stage2.epochs": 0, "stage2.planned_epochs": None})
-        source = "-".join([self.digest if config.data.holdout else self.whole_digest] + [self.start] * bool(self.start))
-        return Trial(self.study, "stage1", "stage1", alone, name=f"stage1-s{config.seed}-{config.stage1_digest()}-{source}")
+        source = "-".join(
+            [self.digest if config.data.holdout else self.whole_digest]
+            + [self.start] * bool(self.start)
+        )
+        return Trial(
+            self.study,
+            "stage1",
+            "stage1",
+            alone,
+            name=f"stage1-s{config.seed}-{config.stage1_digest()}-{source}",
+        )
 
-    def trial(self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None) -> Trial:
+    def trial(
+        self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None
+    ) -> Trial:
         """A run with the stage 1 that it shares; a network without a stage 2 of its own trains alone."""
         shares = config.stage2.epochs > 0 or (phase == "arm" and config.model.arch == "sadcl")
-        return Trial(self.study, phase, arm, config, dict(params or {}), stage1=self.stage1(config) if shares else None)
+        return Trial(
+            self.study,
+            phase,
+            arm,
+            config,
+            dict(params or {}),
+            stage1=self.stage1(config) if shares else None,
+        )
 
 
-def arm_of(base: Config, changes: Mapping[str, Any]) -> Config:
+def arm_config(base: Config, changes: Mapping[str, Any]) -> Config:
     """An arm; the pooled network has one stage, as long as the two together."""
     config = base.override(changes)
     if config.model.arch != "pooled" or not config.stage2.epochs:
@@ -97,7 +127,8 @@ def arm_of(base: Config, changes: Mapping[str, Any]) -> Config:
     return config.override(
         {
             "stage1.epochs": one.epochs + two.epochs,
-            "stage1.planned_epochs": (one.planned_epochs or one.epochs) + (two.planned_epochs or two.epochs),
+            "stage1.planned_epochs": (one.planned_epochs or one.epochs)
+            + (two.planned_epochs or two.epochs),
             "stage2.epochs": 0,
             "stage2.planned_epochs": None,
         }

@@ -18,7 +18,7 @@ LABEL_FIRST = ("transformer.query_LD", "classifier.", "prototypes.")
 """Tensors whose first axis is the labels."""
 
 
-def save(uri: str, content: dict[str, Any]) -> None:
+def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all into a folder that is there; a storage that fails is waited for.
 
     Raises:
@@ -29,7 +29,7 @@ def save(uri: str, content: dict[str, Any]) -> None:
     storage.patiently(lambda: storage.write(uri, buffer.getbuffer(), anew=False))
 
 
-def load(uri: str) -> dict[str, Any]:
+def load_checkpoint(uri: str) -> dict[str, Any]:
     """A checkpoint with its tensors on the CPU.
 
     Raises:
@@ -40,12 +40,16 @@ def load(uri: str) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        if "weights_only" in reason or "Weights only" in reason:  # torch's advice is to trust the file: never
+        if (
+            "weights_only" in reason or "Weights only" in reason
+        ):  # torch's advice is to trust the file: never
             reason = "it holds something else than tensors and plain values."
         raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{uri!r} is not a checkpoint of this version: format {FORMAT} is read, found {found!r}.")
+        raise UserError(
+            f"{uri!r} is not a checkpoint of this version: format {FORMAT} is read, found {found!r}."
+        )
     return content
 
 
@@ -54,7 +58,7 @@ def load_kept(uri: str) -> dict[str, Any]:
     mark = storage.mark(uri)
     if (uri, mark) not in _KEPT or mark is None:
         _KEPT.clear()
-        _KEPT[uri, mark] = load(uri)
+        _KEPT[uri, mark] = load_checkpoint(uri)
     return _KEPT[uri, mark]
 
 
@@ -62,7 +66,12 @@ _KEPT: dict[tuple[str, tuple[int, int] | None], dict[str, Any]] = {}
 
 
 def load_network(
-    network: nn.Module, content: dict[str, Any], uri: str, labels: tuple[str, ...], *, whole: bool = False
+    network: nn.Module,
+    content: dict[str, Any],
+    uri: str,
+    labels: tuple[str, ...],
+    *,
+    whole: bool = False,
 ) -> str:
     """Put a checkpoint's weights into a network; what belongs to a label goes to the label of the same name.
 
@@ -93,18 +102,28 @@ def load_network(
                 state[name] = rows
         taken = f"{len(pairs)} of {len(labels)} labels"
         if whole and not pairs:
-            raise UserError(f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it.")
-    if any(name.startswith("transformer.") for name in own) != any(name.startswith("transformer.") for name in state):
+            raise UserError(
+                f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it."
+            )
+    if any(name.startswith("transformer.") for name in own) != any(
+        name.startswith("transformer.") for name in state
+    ):
         state = {**own, **{n: t for n, t in state.items() if n.startswith("backbone.")}}
         taken = "the backbone alone (it is of another architecture)"
         if whole:
             raise UserError(f"{uri!r} holds another architecture: stage 2 cannot start from it.")
     optional = ("projection.", "prototypes.")
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
-    wrong = [n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)]
+    wrong = [
+        n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)
+    ]
     if wrong:
-        raise UserError(f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}.")
-    if not {"prototypes.rows_LD", "prototypes.valid_L"} <= fitting.keys():  # a flag without its row would be a zero vector
+        raise UserError(
+            f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}."
+        )
+    if (
+        not {"prototypes.rows_LD", "prototypes.valid_L"} <= fitting.keys()
+    ):  # a flag without its row would be a zero vector
         fitting = {n: t for n, t in fitting.items() if not n.startswith("prototypes.")}
     for unfinished in ("prototypes.sum_LD", "prototypes.count_L"):
         fitting.pop(unfinished, None)
@@ -128,7 +147,12 @@ def _pairs(labels: Sequence[str], known: Sequence[str]) -> list[tuple[int, int]]
 def _canonical(label: str) -> str:
     """VOC and COCO write the same things in different ways."""
     plain = "".join(c for c in label.lower() if c.isalnum())
-    return {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}.get(plain, plain)
+    return {
+        "aeroplane": "airplane",
+        "motorbike": "motorcycle",
+        "sofa": "couch",
+        "tvmonitor": "tv",
+    }.get(plain, plain)
 
 
 def digest(uri: str) -> str:
@@ -144,4 +168,6 @@ def _bytes(uri: str) -> bytes:
     try:
         return storage.patiently(lambda: storage.read(uri))
     except OSError as error:
-        raise UserError(f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt.") from None
+        raise UserError(
+            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt."
+        ) from None

@@ -17,22 +17,21 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from sadcl import distributed
-from sadcl.admission import activated, gather
 from sadcl.config import Config
-from sadcl.criterion import Criterion
 from sadcl.data.loader import Batch, Loader
-from sadcl.losses.sample_to_sample import activated_places
-from sadcl.memory import MemoryBank
+from sadcl.losses.criterion import Criterion
+from sadcl.losses.sample_to_sample import positive_index
+from sadcl.memory import MemoryBank, activated, gather
 from sadcl.model import SADCL, Output, Pooled, with_maps
 from sadcl.training.optim import average
-from sadcl.training.stopwatch import Stopwatch
+from sadcl.training.timer import Timer
 
 
 class Diverged(RuntimeError):
     """A loss that is not finite: the trial has failed, the study goes on."""
 
 
-LOOK = 10
+CHECK_EVERY = 10
 """Steps from one at which the host waits for a GPU to the next."""
 
 
@@ -53,10 +52,10 @@ class Training:
     """None where no contrast takes part."""
     device: torch.device
     step: int = 0
-    synchronising: Stopwatch = field(init=False)
+    synchronising: Timer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.synchronising = Stopwatch(self.device)
+        self.synchronising = Timer(self.device)
 
     @property
     def padded(self) -> bool:
@@ -71,14 +70,18 @@ class Training:
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     """Forward, one globally normalised loss, backward, optimiser, EMA, bank and prototypes; gives the global terms."""
     seed_step(training)
-    training.optimizer.zero_grad(set_to_none=True)  # here, so that no gradient lies beside the activations
+    training.optimizer.zero_grad(
+        set_to_none=True
+    )  # here, so that no gradient lies beside the activations
     rows_MD, labels_M, slots_M = training.banked()
     if training.bank is not None:
-        batch = batch._replace(place=places(batch))
+        batch = batch._replace(place=batch_positives(batch))
     with autocast(training):
         output = training.model(batch.images, rows_MD)
     criterion = training.criterion
-    terms = criterion(output, batch.targets, batch.weight, labels_M, slots_M, batch.place, padded=training.padded)
+    terms = criterion(
+        output, batch.targets, batch.weight, labels_M, slots_M, batch.place, padded=training.padded
+    )
     terms.loss.backward()
     check_finite(training, terms.values)
     if training.config.optim.clip_norm is not None:
@@ -89,21 +92,23 @@ def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
         average(training.ema, training.network, training.config.optim, training.step)
     values = dict(terms.values)
     if training.bank is not None:
-        values["admitted_L"] = remember(training, training.bank, output, batch)
+        values["admitted_L"] = update_memory(training, training.bank, output, batch)
     training.step += 1
     return values
 
 
 @torch.no_grad()
-def remember(training: Training, bank: MemoryBank, output: Output, batch: Batch) -> Tensor:
+def update_memory(training: Training, bank: MemoryBank, output: Output, batch: Batch) -> Tensor:
     """Admit rows to the bank and to the prototypes (Eq. 5), by this forward's scores; rows admitted a label (L,)."""
     network, config = training.network, training.config
     assert isinstance(network, SADCL)
     assert output.features_BLD is not None
-    scores_BL = wide(output.logits_BL).sigmoid()
-    place_A = places(batch)
+    scores_BL = to_float32(output.logits_BL).sigmoid()
+    place_A = batch_positives(batch)
     shared = config.bank.scope == "cluster" and bank.policy != "none"
-    own = activated(wide(output.features_BLD), scores_BL, place_A, batch.position if shared else 0)
+    own = activated(
+        to_float32(output.features_BLD), scores_BL, place_A, batch.position if shared else 0
+    )
     settled = config.loss.prototype_weight == 0 or network.prototypes.settled
     # one gather serves both, and only what another worker needs travels
     thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * (not settled)
@@ -124,17 +129,24 @@ def shared_state(training: Training) -> dict[str, Tensor]:
     """The tensors that are equal on all workers by promise."""
     state: dict[str, Tensor] = {}
     if training.bank is not None and training.config.bank.scope == "cluster":
-        state.update({f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()})
+        state.update(
+            {f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()}
+        )
     if training.bank is not None and isinstance(training.network, SADCL):
-        state.update({f"prototypes.{n}": tensor for n, tensor in training.network.prototypes.state_dict().items()})
+        state.update(
+            {
+                f"prototypes.{n}": tensor
+                for n, tensor in training.network.prototypes.state_dict().items()
+            }
+        )
     return state
 
 
-def places(batch: Batch) -> Tensor:
+def batch_positives(batch: Batch) -> Tensor:
     """Where the targets of real images are 1, flattened; looked for, and waited for, where the loader has not."""
     if batch.place is not None:
         return batch.place
-    return activated_places(torch.where((batch.weight > 0)[:, None], batch.targets, -1))
+    return positive_index(torch.where((batch.weight > 0)[:, None], batch.targets, -1))
 
 
 def seed_step(training: Training) -> None:
@@ -143,7 +155,7 @@ def seed_step(training: Training) -> None:
     torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
 
-def wide(tensor: Tensor) -> Tensor:
+def to_float32(tensor: Tensor) -> Tensor:
     """Detached, in float32 or wider."""
     return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
 
@@ -158,18 +170,25 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
     All steps are looked at before anything is evaluated or saved. Where it waits, the bank's rows are counted too.
     """
-    if training.device.type != "cpu" and training.step % LOOK:
+    if training.device.type != "cpu" and training.step % CHECK_EVERY:
         return
     if not bool(torch.isfinite(values["loss"])):
-        terms = ", ".join(f"{name} = {float(v):.4g}" for name, v in values.items() if name.startswith("loss"))
-        raise Diverged(f"The loss is not finite in stage {training.stage}, step {training.step + 1}: {terms}.")
+        terms = ", ".join(
+            f"{name} = {float(v):.4g}" for name, v in values.items() if name.startswith("loss")
+        )
+        raise Diverged(
+            f"The loss is not finite in stage {training.stage}, step {training.step + 1}: {terms}."
+        )
     if training.bank is not None and training.padded:
         training.bank.fill()
 
 
 @torch.no_grad()
 def evaluate(
-    network: SADCL | Pooled, loader: Loader, device: torch.device, look: Callable[[Tensor, Tensor], None] | None = None
+    network: SADCL | Pooled,
+    loader: Loader,
+    device: torch.device,
+    look: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N, L) in float64 and targets (N, L) of a split, each image once, in the set's order.
 
@@ -181,7 +200,9 @@ def evaluate(
     was_training = network.training
     network.eval()
     labels = len(loader.images.labels)
-    logits = [wide(next(network.parameters()).new_zeros(0, labels))]  # a worker may have no batch at all
+    logits = [
+        to_float32(next(network.parameters()).new_zeros(0, labels))
+    ]  # a worker may have no batch at all
     index = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in loader.batches(0):
         if look is None:
@@ -189,7 +210,7 @@ def evaluate(
         else:
             output, maps_BLHW = with_maps(network, batch.images)
             look(batch.index, maps_BLHW)
-        logits.append(wide(output.logits_BL))
+        logits.append(to_float32(output.logits_BL))
         index.append(batch.index)
     network.train(was_training)
     order = distributed.all_gather_rows(torch.cat(index)).argsort()
@@ -207,8 +228,13 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     for batch in loader.batches(0):
         output = network(batch.images)
         assert output.features_BLD is not None
-        place_A = places(batch)
-        own = activated(wide(output.features_BLD), wide(output.logits_BL).sigmoid(), place_A, batch.position)
+        place_A = batch_positives(batch)
+        own = activated(
+            to_float32(output.features_BLD),
+            to_float32(output.logits_BL).sigmoid(),
+            place_A,
+            batch.position,
+        )
         network.prototypes.accumulate(own, training.config.prototype_epsilon)
     for total in (network.prototypes.sum_LD, network.prototypes.count_L):
         total.copy_(distributed.global_sum(total))

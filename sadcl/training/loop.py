@@ -18,17 +18,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sadcl import build, distributed, storage
 from sadcl.config import Config
-from sadcl.data import MultiLabelData
+from sadcl.data.base import MultiLabelData
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.model import SADCL
-from sadcl.training import agreement, checkpoint, meeting, selection
-from sadcl.training.engine import Diverged, Training, autocast, first_prototypes, shared_state, train_step
+from sadcl.training import checkpoint, replica_check, selection, sync_points
+from sadcl.training.engine import (
+    Diverged,
+    Training,
+    autocast,
+    first_prototypes,
+    shared_state,
+    train_step,
+)
 from sadcl.training.optim import adamw, averaged, one_cycle
-from sadcl.training.snapshot import Progress, own_state, restore, snapshot
+from sadcl.training.resume import Progress, restore, resume_state, worker_state
 
-_WORDS = signature(DistributedDataParallel).parameters
-_QUIET: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _WORDS else "broadcast_buffers": False}
+_NAMES = signature(DistributedDataParallel).parameters
+_QUIET: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 """BatchNorm statistics stay each worker's own within an epoch; torch 2.14 has renamed the word."""
 
 
@@ -65,14 +74,14 @@ class Outcome:
     """Why it was stopped early; empty where it was not."""
 
 
-Report = Callable[[Epoch], str | None]
+ReportEpoch = Callable[[Epoch], str | None]
 """Called after each epoch on the first worker; a text stops the run there, and says why."""
-Heartbeat = Callable[[int, int, int, int, float], None]
+StepDone = Callable[[int, int, int, int, float], None]
 """Called after each step on every worker with stage, epoch, step, steps of the epoch, and the seconds in which bank and
 prototypes gathered the rows of all workers."""
 
 
-MEETING = 50
+MAX_STEPS_BETWEEN_SYNCS = 50
 """Steps at most between two looks at whether the workers still agree, and whether the state is to be saved."""
 SAVE_SECONDS = 600.0
 """Within an epoch the state is saved this often; at its end always."""
@@ -85,9 +94,9 @@ def fit(
     *,
     stage1: str | None = None,
     test: bool = False,
-    report: Report | None = None,
-    heartbeat: Heartbeat | None = None,
-    ask: meeting.Ask | None = None,
+    report: ReportEpoch | None = None,
+    heartbeat: StepDone | None = None,
+    ask: sync_points.LeaveReason | None = None,
     device: str | None = None,
     loader_workers: int = 0,
 ) -> Outcome:
@@ -116,7 +125,12 @@ def fit(
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
     where = pick_device(device)
-    share = {"rank": distributed.rank(), "world": distributed.world_size(), "workers": loader_workers, "device": where}
+    share = {
+        "rank": distributed.rank(),
+        "world": distributed.world_size(),
+        "workers": loader_workers,
+        "device": where,
+    }
     watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat, "ask": ask}
     given = config.model.start
     if config.stage2.epochs == 0 and stage1 is not None:
@@ -129,7 +143,9 @@ def fit(
     if first.stopped:
         return first
     second = _stage(2, config, data, folder, share, start=first.checkpoint, test=test, **watch)
-    return replace(second, seconds=first.seconds + second.seconds, images=first.images + second.images)
+    return replace(
+        second, seconds=first.seconds + second.seconds, images=first.images + second.images
+    )
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -159,23 +175,29 @@ def _stage(
     folder: str,
     share: dict[str, Any],
     *,
-    report: Report | None,
-    heartbeat: Heartbeat | None,
-    ask: meeting.Ask | None,
+    report: ReportEpoch | None,
+    heartbeat: StepDone | None,
+    ask: sync_points.LeaveReason | None,
     start: str | None = None,
     test: bool = False,
 ) -> Outcome:
     stage = config.stage1 if number == 1 else config.stage2
-    loader = build.loader(config, data.train, augmentation=stage.augmentation, training=True, **share)
+    loader = build.loader(
+        config, data.train, augmentation=stage.augmentation, training=True, **share
+    )
     state = storage.join(folder, "state.pt")
     storage.make(folder)
-    resume = meeting.first_says(distributed.rank() == 0 and storage.exists(state), share["device"])
-    training = prepare(number, config, data.labels, share["device"], loader.steps, start=start, resume=resume)
+    resume = sync_points.first_worker_decides(
+        distributed.rank() == 0 and storage.exists(state), share["device"]
+    )
+    training = prepare(
+        number, config, data.labels, share["device"], loader.steps, start=start, resume=resume
+    )
     progress = Progress()
     if resume:
         _settle_buckets(training)
         storage.appears(state)
-        progress = restore(training, checkpoint.load(state))
+        progress = restore(training, checkpoint.load_checkpoint(state))
     elif training.bank is not None and config.loss.prototype_weight > 0:
         first_prototypes(training, build.loader(config, data.train, **share))
 
@@ -183,17 +205,17 @@ def _stage(
 
     def save() -> None:
         nonlocal clock
-        own = own_state(training)
+        own = worker_state(training)
         progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
         if distributed.rank() == 0:
-            checkpoint.save(state, snapshot(training, progress, own))
+            checkpoint.save_checkpoint(state, resume_state(training, progress, own))
 
-    meetings = meeting.Meetings(training.step, MEETING)
+    meetings = sync_points.SyncPoints(training.step, MAX_STEPS_BETWEEN_SYNCS)
 
     def meet() -> None:
         if training.step < meetings.next and progress.step < loader.steps:
             return
-        agreement.check(shared_state(training), training.step)
+        replica_check.check_replicas(shared_state(training), training.step)
         reason = ask() if ask is not None and distributed.rank() == 0 else None
         old = time.monotonic() - clock >= SAVE_SECONDS
         due, leave = meetings.agree(training.step, training.device, old, bool(reason))
@@ -201,36 +223,48 @@ def _stage(
             _check_totals(training, progress)  # nothing that is lost is saved over what was good
             save()
         if leave:
-            meeting.barrier()
-            raise meeting.Left(reason or "as the first worker was told")
+            sync_points.barrier()
+            raise sync_points.Rescheduled(reason or "as the first worker was told")
 
     while not progress.done:
         began = time.monotonic()
         left = loader.steps - progress.step
         metrics = _train_epoch(training, loader, progress, meet, heartbeat)
         if left:
-            metrics["images_per_second"] = len(data.train) * left / loader.steps / (time.monotonic() - began)
+            metrics["images_per_second"] = (
+                len(data.train) * left / loader.steps / (time.monotonic() - began)
+            )
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
-        figures, progress.best = selection.select(training, data, progress.best, progress.epoch, folder, share)
-        patience_left = stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
+        figures, progress.best = selection.select(
+            training, data, progress.best, progress.epoch, folder, share
+        )
+        patience_left = (
+            stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
+        )
         progress.done = progress.epoch == stage.epochs or not patience_left
         progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
-        metrics.update(figures, seconds=progress.seconds - progress.before, memory_mb=_peak_memory(share["device"]))
+        metrics.update(
+            figures,
+            seconds=progress.seconds - progress.before,
+            memory_mb=_peak_memory(share["device"]),
+        )
         progress.before = progress.seconds
         progress.images += len(data.train)
         reason = None
         if report is not None and distributed.rank() == 0:
             reason = report(Epoch(number, progress.epoch, stage.epochs, metrics))
-        if meeting.first_says(bool(reason), training.device) and not progress.done:
+        if sync_points.first_worker_decides(bool(reason), training.device) and not progress.done:
             progress.done, progress.stopped = True, reason or "as the first worker was told"
         save()
-        meeting.barrier()
+        sync_points.barrier()
 
     best = progress.best
     selection.save_last(training, data, progress.epoch, best["weights"], folder)
-    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
-    meeting.barrier()
+    tested, test_rows, test_logits = (
+        selection.test(training, data, folder, share) if test else ({}, [], {})
+    )
+    sync_points.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
         stage=number,
@@ -246,17 +280,26 @@ def _stage(
     )
 
 
-def _adopted(config: Config, data: MultiLabelData, stage1: str, folder: str, share: dict[str, Any], test: bool) -> Outcome:
+def _adopted(
+    config: Config,
+    data: MultiLabelData,
+    stage1: str,
+    folder: str,
+    share: dict[str, Any],
+    test: bool,
+) -> Outcome:
     """A run that is its stage 1, which others share: nothing is trained, and its figures and weights are that run's."""
-    content = checkpoint.load(stage1)
+    content = checkpoint.load_checkpoint(stage1)
     storage.make(folder)
     if distributed.rank() == 0:
-        checkpoint.save(storage.join(folder, "best.pt"), content)
-    meeting.barrier()
+        checkpoint.save_checkpoint(storage.join(folder, "best.pt"), content)
+    sync_points.barrier()
     steps = build.loader(config, data.train, training=True, **share).steps
     training = prepare(1, config, data.labels, share["device"], steps, resume=True)
-    tested, test_rows, test_logits = selection.test(training, data, folder, share) if test else ({}, [], {})
-    meeting.barrier()
+    tested, test_rows, test_logits = (
+        selection.test(training, data, folder, share) if test else ({}, [], {})
+    )
+    sync_points.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
         stage=1,
@@ -295,13 +338,17 @@ def prepare(
     contrast = number == 2 and config.loss.contrasts
     stage = config.stage1 if number == 1 else config.stage2
     if start is not None and not resume:
-        checkpoint.load_network(network, checkpoint.load_kept(start), start, labels, whole=number == 2)
+        checkpoint.load_network(
+            network, checkpoint.load_kept(start), start, labels, whole=number == 2
+        )
     bank = None
     if isinstance(network, SADCL):
         network.projection.requires_grad_(contrast)
         network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
         if contrast:
-            bank = build.bank(config, len(labels), network.classifier.weight_LD.shape[1], world).to(device)
+            bank = build.bank(config, len(labels), network.classifier.weight_LD.shape[1], world).to(
+                device
+            )
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
@@ -327,7 +374,11 @@ def prepare(
 
 
 def _train_epoch(
-    training: Training, loader: Loader, progress: Progress, meet: Callable[[], None], heartbeat: Heartbeat | None
+    training: Training,
+    loader: Loader,
+    progress: Progress,
+    meet: Callable[[], None],
+    heartbeat: StepDone | None,
 ) -> dict[str, float]:
     """One pass over the training images, or what is left of it; means over the steps of the global terms."""
     training.network.train()
@@ -337,17 +388,23 @@ def _train_epoch(
             totals[name] = totals[name] + value if name in totals else value.clone()
         progress.step += 1
         if heartbeat is not None:
-            heartbeat(training.stage, epoch, progress.step, loader.steps, training.synchronising.lap())
+            heartbeat(
+                training.stage, epoch, progress.step, loader.steps, training.synchronising.lap()
+            )
         meet()
     _check_totals(training, progress)
-    metrics = {name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"}
+    metrics = {
+        name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"
+    }
     if training.bank is not None and isinstance(training.network, SADCL):
         training.network.prototypes.end_epoch()
         metrics["admitted"] = float(totals["admitted_L"].double().mean())
         metrics["labels_admitted"] = float((totals["admitted_L"] > 0).sum())
         metrics["bank_fill"] = float(training.bank.fill())
-    weights = {f"model.{name}": parameter for name, parameter in training.network.named_parameters()}
-    agreement.check({**shared_state(training), **weights}, training.step)
+    weights = {
+        f"model.{name}": parameter for name, parameter in training.network.named_parameters()
+    }
+    replica_check.check_replicas({**shared_state(training), **weights}, training.step)
     _share_buffers(training)
     return metrics
 
@@ -355,7 +412,9 @@ def _train_epoch(
 def _check_totals(training: Training, progress: Progress) -> None:
     """On a GPU not every step is looked at: here all of the epoch so far are, alike on all workers."""
     if not bool(torch.isfinite(progress.totals["loss"])):
-        raise Diverged(f"The loss is not finite in stage {training.stage}, epoch {progress.epoch + 1}.")
+        raise Diverged(
+            f"The loss is not finite in stage {training.stage}, epoch {progress.epoch + 1}."
+        )
 
 
 def _settle_buckets(training: Training) -> None:
@@ -364,12 +423,19 @@ def _settle_buckets(training: Training) -> None:
     if distributed.world_size() == 1:
         return
     side = training.config.data.image_size
-    images = torch.zeros(2, 3, side, side, device=training.device)  # BatchNorm wants more than one value
+    images = torch.zeros(
+        2, 3, side, side, device=training.device
+    )  # BatchNorm wants more than one value
     rows_MD, labels_M, slots_M = training.banked()
     with autocast(training):
         output = training.model(images, rows_MD)
-    ones, weight_B = torch.ones_like(output.logits_BL, dtype=torch.int8), torch.ones(2, device=training.device)
-    training.criterion(output, ones, weight_B, labels_M, slots_M, padded=training.padded).loss.backward()
+    ones, weight_B = (
+        torch.ones_like(output.logits_BL, dtype=torch.int8),
+        torch.ones(2, device=training.device),
+    )
+    training.criterion(
+        output, ones, weight_B, labels_M, slots_M, padded=training.padded
+    ).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
 

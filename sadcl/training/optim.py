@@ -29,7 +29,9 @@ def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
 def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:
     """OneCycle over the planned epochs of ``steps`` each, which may be more than are run."""
     total = (stage.planned_epochs or stage.epochs) * steps
-    rise = max(optim.pct_start, min(1.5 / total, 0.5))  # torch divides by the steps of the rise less one
+    rise = max(
+        optim.pct_start, min(1.5 / total, 0.5)
+    )  # torch divides by the steps of the rise less one
     return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
 
 
@@ -54,7 +56,9 @@ def average(ema: AveragedModel, network: nn.Module, optim: Optim, step: int) -> 
     own, given = (chain(module.parameters(), module.buffers()) for module in (ema.module, network))
     by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for mean, value in zip(own, given, strict=True):
-        for tensors, tensor in zip(by_type.setdefault(mean.dtype, ([], [])), (mean, value), strict=True):
+        for tensors, tensor in zip(
+            by_type.setdefault(mean.dtype, ([], [])), (mean, value), strict=True
+        ):
             tensors.append(tensor)
     for dtype, (means, values) in by_type.items():
         if dtype.is_floating_point:

@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sadcl import build, distributed, storage
-from sadcl.data import MultiLabelData
+from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import checkpoint
 from sadcl.training.engine import Training, evaluate
-from sadcl.training.localise import MEASURES, Localiser
+from sadcl.training.localiser import MEASURES, Localiser
 
 
 def select(
-    training: Training, data: MultiLabelData, best: dict[str, Any], epoch: int, folder: str, share: dict[str, Any]
+    training: Training,
+    data: MultiLabelData,
+    best: dict[str, Any],
+    epoch: int,
+    folder: str,
+    share: dict[str, Any],
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate an epoch on the held-out images, save it where it is the best so far.
 
@@ -40,7 +45,9 @@ def select(
         _save(training, data, best, candidates[wanted], folder)
         return {}, best
     loader = build.loader(training.config, data.val, **share)
-    scores = {name: evaluate(network, loader, training.device) for name, network in candidates.items()}
+    scores = {
+        name: evaluate(network, loader, training.device) for name, network in candidates.items()
+    }
     results = {name: multilabel_metrics(*pair) for name, pair in scores.items()}
     if wanted == "best":
         wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
@@ -49,7 +56,13 @@ def select(
     if not best or rank(figures["val_mAP"]) > rank(best["metrics"]["val_mAP"]):
         metrics, rows = tabulate(results[wanted], "val", data.labels)
         logits = {"val": half_logits(scores[wanted][0])}
-        best = {"epoch": epoch, "weights": wanted, "metrics": {**metrics, **both}, "rows": rows, "logits": logits}
+        best = {
+            "epoch": epoch,
+            "weights": wanted,
+            "metrics": {**metrics, **both},
+            "rows": rows,
+            "logits": logits,
+        }
         _save(training, data, best, candidates[wanted], folder)
     return figures, best
 
@@ -67,7 +80,7 @@ def test(
     if not len(data.test):
         raise UserError(f"{data.name} has no test images to evaluate.")
     uri = storage.join(folder, "best.pt")
-    content = checkpoint.load(uri)
+    content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, **share)
     look = Localiser(data.boxes(data.test)) if data.boxes is not None else None
@@ -78,7 +91,9 @@ def test(
     metrics, rows = tabulate(figures, "test", data.labels)
     if distributed.rank() == 0:
         kept = [row for row in content["rows"] if row["split"] != "test"]
-        checkpoint.save(uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows})
+        checkpoint.save_checkpoint(
+            uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows}
+        )
     return metrics, rows, {"test": half_logits(scores_NL)}
 
 
@@ -90,22 +105,34 @@ def half_logits(scores_NL: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(logits_NL.clip(-most, most).astype(np.float16))
 
 
-def save_last(training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str) -> None:
+def save_last(
+    training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str
+) -> None:
     """Save the weights after the last epoch as ``last.pt``, of the kind that was selected; nothing was chosen by them."""
-    network = training.ema.module if weights == "ema" and training.ema is not None else training.network
+    network = (
+        training.ema.module if weights == "ema" and training.ema is not None else training.network
+    )
     about = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
     _save(training, data, about, network, folder, "last.pt")
 
 
-def tabulate(result: dict[str, Any], split: str, labels: tuple[str, ...]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def tabulate(
+    result: dict[str, Any], split: str, labels: tuple[str, ...]
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Figures of a split as ``val_mAP`` and so on, and one row a label.
 
     Localisation is null where no image has a box of the label; its figures are means over the other labels.
     """
     columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
-    figures = {f"{split}_{name}": float(value) for name, value in result.items() if name not in columns}
+    figures = {
+        f"{split}_{name}": float(value) for name, value in result.items() if name not in columns
+    }
     rows: list[dict[str, Any]] = [
-        {"split": split, "label": label, **{name: float(values[i]) for name, values in columns.items()}}
+        {
+            "split": split,
+            "label": label,
+            **{name: float(values[i]) for name, values in columns.items()},
+        }
         for i, label in enumerate(labels)
     ]
     for name in [name for name in MEASURES if name in columns]:
@@ -140,4 +167,6 @@ def _save(
         "data_digest": data.digest,
         "threads": torch.get_num_threads(),
     }
-    checkpoint.save(storage.join(folder, name), {**about, **chosen, "model": network.state_dict()})
+    checkpoint.save_checkpoint(
+        storage.join(folder, name), {**about, **chosen, "model": network.state_dict()}
+    )

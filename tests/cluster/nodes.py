@@ -18,7 +18,7 @@ from tests.conftest import TINY
 
 TRAIN = """
 from sadcl import recipes
-from sadcl.script import main_train
+from sadcl.cli.experiment import main_train
 {before}
 main_train(recipes.coco14(), recipes.demo().override({changes!r}), name="t")
 """
@@ -49,7 +49,10 @@ def epochs(root):
         table = results.read(root, "epochs").to_pylist()
     except results.store.UserError:  # nothing is written yet
         return {}
-    found = {(row["stage"], row["epoch"]): {n: v for n, v in row.items() if n not in OF_CHANCE} for row in table}
+    found = {
+        (row["stage"], row["epoch"]): {n: v for n, v in row.items() if n not in OF_CHANCE}
+        for row in table
+    }
     assert len(found) == len(table)
     return found
 
@@ -58,7 +61,9 @@ class Cluster:
     """Each node in a process group of its own; the first is the head, which has no CPU."""
 
     def __init__(self, folder, cache, head="127.0.0.2", namespaces=False):
-        self.short = tempfile.TemporaryDirectory(prefix="r")  # names of sockets below it may have 107 characters
+        self.short = tempfile.TemporaryDirectory(
+            prefix="r"
+        )  # names of sockets below it may have 107 characters
         self.folder, self.head, self.namespaces = folder, head, namespaces
         self.nodes, self.drivers, self.numbers = {}, [], itertools.count()
         with socket.socket() as probe:
@@ -77,27 +82,59 @@ class Cluster:
 
     def inside(self, address):
         """In front of a command that runs where a node does."""
-        return ["ip", "netns", "exec", f"sadcl{address.rpartition('.')[2]}"] if self.namespaces else []
+        return (
+            ["ip", "netns", "exec", f"sadcl{address.rpartition('.')[2]}"] if self.namespaces else []
+        )
 
     def start(self, address, cpus=1):
         number = next(self.numbers)
         agent = str(self.port + 3 + number)
-        words = [*self.inside(address), "ray", "start", "--block", "--disable-usage-stats", f"--node-ip-address={address}"]
-        words += ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={cpus}"]
+        words = [
+            *self.inside(address),
+            "ray",
+            "start",
+            "--block",
+            "--disable-usage-stats",
+            f"--node-ip-address={address}",
+        ]
+        words += [
+            "--object-store-memory=80000000",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--num-cpus={cpus}",
+        ]
         words += ["--num-gpus=0", f"--dashboard-agent-listen-port={agent}"]
         if address == self.head:
-            words += ["--head", f"--port={self.port}", f"--temp-dir={self.short.name}/ray", "--include-dashboard=false"]
-            words += [f"--ray-client-server-port={self.port + 1}", f"--dashboard-port={self.port + 2}"]
+            words += [
+                "--head",
+                f"--port={self.port}",
+                f"--temp-dir={self.short.name}/ray",
+                "--include-dashboard=false",
+            ]
+            words += [
+                f"--ray-client-server-port={self.port + 1}",
+                f"--dashboard-port={self.port + 2}",
+            ]
         else:
             words += [f"--address={self.address}"]
         more = {"GLOO_SOCKET_IFNAME": "eth0"} if self.namespaces else {}
         for attempt in range(6):  # on a busy machine Ray's own 30 seconds are too few
             log = open(self.folder / f"node{number}-{attempt}.log", "w")  # noqa: SIM115
             process = subprocess.Popen(
-                words, env=self.environment | more, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                words,
+                env=self.environment | more,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             self.nodes[address] = process
-            said = until(lambda log=log, p=process: "runtime started" in Path(log.name).read_text() or p.poll(), 200)
+            said = until(
+                lambda log=log, p=process: (
+                    "runtime started" in Path(log.name).read_text() or p.poll()
+                ),
+                200,
+            )
             if said is True:
                 return address
             with contextlib.suppress(ProcessLookupError):
@@ -127,7 +164,12 @@ class Cluster:
 
     def call(self, *words):
         done = subprocess.run(
-            [*self.inside(self.head), *words], env=self.environment, capture_output=True, text=True, timeout=200, check=False
+            [*self.inside(self.head), *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
@@ -145,10 +187,23 @@ print("ids", *[f"{n['NodeManagerAddress']}={n['NodeID']}" for n in ray.nodes() i
 
     def run(self, file, *words, **environment):
         """A driver in the background, whose output is in ``log``."""
-        words = [*self.inside(self.head), sys.executable, str(file), *map(str, words), "--address", self.address]
+        words = [
+            *self.inside(self.head),
+            sys.executable,
+            str(file),
+            *map(str, words),
+            "--address",
+            self.address,
+        ]
         log = open(self.folder / "log", "w")  # noqa: SIM115
         self.drivers.append(
-            subprocess.Popen(words, cwd=self.folder, env=self.environment | environment, stdout=log, stderr=subprocess.STDOUT)
+            subprocess.Popen(
+                words,
+                cwd=self.folder,
+                env=self.environment | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         )
         return self.drivers[-1]
 

@@ -14,8 +14,8 @@ import pytest
 
 from sadcl import results
 from tests.cluster.nodes import PLAIN, Cluster, epochs, train_file, until
+from tests.ray_backend.test_driver_search import PHASES, count, rows
 from tests.ray_backend.test_nothing_lost import optuna_has
-from tests.ray_backend.test_study import PHASES, count, rows
 
 LONG = {"optim.batch_size": 4, "stage1.epochs": 4, "stage2.epochs": 40}
 """Twelve steps an epoch, and long enough for all that happens to it."""
@@ -30,10 +30,17 @@ def disk(tmp_path):
     """A small disk of its own, which can be filled, made read-only and taken away."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=False).returncode:
+    if (
+        os.getuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=False
+        ).returncode
+    ):
         pytest.skip("this machine lets nobody mount anything")
     yield folder
-    while subprocess.run(["umount", "-l", folder], check=False, capture_output=True).returncode == 0:
+    while (
+        subprocess.run(["umount", "-l", folder], check=False, capture_output=True).returncode == 0
+    ):
         continue
 
 
@@ -54,7 +61,10 @@ def words_of(process):
 def ended(root):
     (row,) = results.read(root, "trials").to_pylist()
     assert row["status"] == "complete", row["cause"]
-    return {name: row[name] for name in ("val_mAP", "test_mAP", "test_mAP_step", "epoch", "weights", "epochs_done")}
+    return {
+        name: row[name]
+        for name in ("val_mAP", "test_mAP", "test_mAP_step", "epoch", "weights", "epochs_done")
+    }
 
 
 @pytest.mark.soak
@@ -65,7 +75,9 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
     command("python", file, "--storage", "one")
     with open(tmp_path / "log", "w") as log:
         words = [sys.executable, file, "--workers", "2", "--storage", "two"]
-        process = subprocess.Popen(words, cwd=tmp_path, env=command.environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=command.environment, stdout=log, stderr=subprocess.STDOUT
+        )
     until(lambda: len(epochs(root)) >= 2, process=process)
     children = psutil.Process(process.pid).children(recursive=True)
     trains = [child for child in children if "TrainWorker" in words_of(child)]
@@ -112,7 +124,14 @@ def quiet(tmp_path_factory, cache):
     """The run of two workers that nobody disturbs."""
     folder = tmp_path_factory.mktemp("quiet")
     environment = PLAIN | {"XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, train_file(folder, **LONG), "--workers", "2", "--storage", folder / "runs"]
+    words = [
+        sys.executable,
+        train_file(folder, **LONG),
+        "--workers",
+        "2",
+        "--storage",
+        folder / "runs",
+    ]
     subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
     return folder / "runs"
 
@@ -122,8 +141,14 @@ def check_same(run, quiet, faults):
     assert run.process.wait(900) == 0, run.cluster.log[-3000:]
     assert epochs(run.root) == epochs(quiet)
     assert ended(run.root) == ended(quiet)
-    said = [line for line in run.cluster.log.splitlines() if ": stage " in line and "held-out mAP" in line]
-    assert len(said) <= LONG["stage1.epochs"] + LONG["stage2.epochs"] + faults  # the epoch that was under way, at most
+    said = [
+        line
+        for line in run.cluster.log.splitlines()
+        if ": stage " in line and "held-out mAP" in line
+    ]
+    assert (
+        len(said) <= LONG["stage1.epochs"] + LONG["stage2.epochs"] + faults
+    )  # the epoch that was under way, at most
     assert not list(run.root.rglob("state.pt"))
 
 
@@ -132,11 +157,21 @@ def check_same(run, quiet, faults):
 def test_workers_and_nodes_that_are_killed_or_taken_away(tmp_path, cluster, quiet):
     for number in (3, 4, 5, 6):
         cluster.start(f"127.0.0.{number}")
-    process = cluster.run(train_file(tmp_path, **LONG), "--workers", 2, "--storage", tmp_path / "runs")
+    process = cluster.run(
+        train_file(tmp_path, **LONG), "--workers", 2, "--storage", tmp_path / "runs"
+    )
     run = Run(cluster, process, tmp_path / "runs")
     run.further(2)
-    run.disturbed("worker killed", lambda: list(run.trainers().values())[1].kill(), "was lost; starts again from its last")
-    run.disturbed("node killed", lambda: cluster.kill(list(run.trainers())[1]), "was lost; starts again from its last")
+    run.disturbed(
+        "worker killed",
+        lambda: list(run.trainers().values())[1].kill(),
+        "was lost; starts again from its last",
+    )
+    run.disturbed(
+        "node killed",
+        lambda: cluster.kill(list(run.trainers())[1]),
+        "was lost; starts again from its last",
+    )
     going = next(iter(run.trainers()))
     node = cluster.ids()[going]
     run.disturbed(
@@ -150,8 +185,23 @@ def test_workers_and_nodes_that_are_killed_or_taken_away(tmp_path, cluster, quie
 
 def drained(cluster, address):
     """Announce that a node is taken away in a minute, as a cloud's watcher does."""
-    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"]
-    cluster.call("ray", "drain-node", "--address", cluster.address, "--node-id", cluster.ids()[address], *words)
+    words = [
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        "60",
+    ]
+    cluster.call(
+        "ray",
+        "drain-node",
+        "--address",
+        cluster.address,
+        "--node-id",
+        cluster.ids()[address],
+        *words,
+    )
 
 
 def busy(cluster, address):
@@ -162,7 +212,9 @@ def busy(cluster, address):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fails(tmp_path, cluster, disk, study_file):
+def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fails(
+    tmp_path, cluster, disk, study_file
+):
     file, root = study_file(**{"stage1.epochs": 4, "stage2.epochs": 40}), disk / "runs"
     for number in (3, 4):
         cluster.start(f"127.0.0.{number}")
@@ -174,7 +226,10 @@ def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fai
     drained(cluster, "127.0.0.4")
     until(lambda: not busy(cluster, "127.0.0.4"), 40, process)
     print(f"search, node drained: left after {time.monotonic() - began:.1f} s", flush=True)
-    until(lambda: busy(cluster, "127.0.0.5") and len(results.read(root, "epochs")) > before, process=process)
+    until(
+        lambda: busy(cluster, "127.0.0.5") and len(results.read(root, "epochs")) > before,
+        process=process,
+    )
     call("mount", "--bind", disk, disk)
     call("mount", "-o", "remount,bind,ro", disk)
     time.sleep(30)
@@ -183,7 +238,11 @@ def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fai
     assert count(rows(root)) == PHASES
     assert {row["status"] for row in rows(root)} == {"complete"}, cluster.log[-3000:]
     assert "Traceback" not in cluster.log
-    (found,) = {e["epoch"] for e in results.read(root, "epochs").to_pylist() if e["stage"] == 2 and e["epoch"] == 40}
+    (found,) = {
+        e["epoch"]
+        for e in results.read(root, "epochs").to_pylist()
+        if e["stage"] == 2 and e["epoch"] == 40
+    }
     assert found == 40
 
 
@@ -192,7 +251,14 @@ def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fai
 def test_a_run_asks_for_nodes_that_are_not_there_yet(tmp_path, cluster, workers):
     """An autoscaler starts nodes for what waits, and for nothing else."""
     may_join = json.dumps([{"nodes": 2, "CPU": 1, "GPU": 0}])
-    process = cluster.run(train_file(tmp_path), "--workers", workers, "--storage", tmp_path / "runs", SADCL_MAY_JOIN=may_join)
+    process = cluster.run(
+        train_file(tmp_path),
+        "--workers",
+        workers,
+        "--storage",
+        tmp_path / "runs",
+        SADCL_MAY_JOIN=may_join,
+    )
     code = """
 import sys, ray
 from ray.util import placement_group_table
@@ -202,7 +268,9 @@ print("waiting", sum(group["state"] == "PENDING" for group in placement_group_ta
 
     def waiting():
         said = cluster.call(sys.executable, "-c", code, cluster.address)
-        return int(next(line for line in said.splitlines() if line.startswith("waiting ")).split()[1])
+        return int(
+            next(line for line in said.splitlines() if line.startswith("waiting ")).split()[1]
+        )
 
     until(lambda: waiting() == 1, 200, process)
     for number in range(int(workers[0])):
@@ -217,9 +285,17 @@ def test_a_run_waits_for_room_that_another_uses_and_says_so(tmp_path, cluster):
     for number in (3, 4):
         cluster.start(f"127.0.0.{number}")
     short = "from sadcl.ray_backend import trainer; trainer.QUEUE = 5.0"
-    first = cluster.run(train_file(tmp_path, **LONG | {"stage2.epochs": 20}), "--workers", 2, "--storage", tmp_path / "one")
+    first = cluster.run(
+        train_file(tmp_path, **LONG | {"stage2.epochs": 20}),
+        "--workers",
+        2,
+        "--storage",
+        tmp_path / "one",
+    )
     until(lambda: len(epochs(tmp_path / "one")) >= 1, process=first)
-    second = cluster.run(train_file(tmp_path, before=short), "--workers", 2, "--storage", tmp_path / "two")
+    second = cluster.run(
+        train_file(tmp_path, before=short), "--workers", 2, "--storage", tmp_path / "two"
+    )
     until(lambda: "waits for room that others use" in cluster.log, process=second)
     time.sleep(20)  # longer than it would take to give up
     assert first.wait(300) == second.wait(300) == 0, cluster.log[-3000:]
@@ -229,7 +305,9 @@ def test_a_run_waits_for_room_that_another_uses_and_says_so(tmp_path, cluster):
 
 @pytest.mark.soak
 @pytest.mark.timeout(2400)
-def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(tmp_path, cluster, disk, quiet):
+def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(
+    tmp_path, cluster, disk, quiet
+):
     for number in (3, 4):
         cluster.start(f"127.0.0.{number}")
     file, root = train_file(tmp_path, **LONG), disk / "runs"
@@ -258,7 +336,11 @@ def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(tmp_p
 
     run.disturbed("storage unmounted for 30 s", unmounted)
     hang = signal.SIGSTOP
-    run.disturbed("worker hangs", lambda: list(run.trainers().values())[1].send_signal(hang), "has not arrived")
+    run.disturbed(
+        "worker hangs",
+        lambda: list(run.trainers().values())[1].send_signal(hang),
+        "has not arrived",
+    )
 
     def late():
         cluster.kill(list(run.trainers())[1])
@@ -270,11 +352,15 @@ def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(tmp_p
 
 
 @pytest.mark.soak
-def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_room(tmp_path, disk, command):
+def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_room(
+    tmp_path, disk, command
+):
     file, root = train_file(tmp_path, **LONG | {"stage2.epochs": 6}), disk / "runs"
     command("python", file, "--storage", "quiet")
     words = [sys.executable, file, "--storage", root]
-    process = subprocess.Popen(words, cwd=tmp_path, env=command.environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=command.environment, stderr=subprocess.PIPE, text=True
+    )
     until(lambda: len(epochs(root)) >= 2, process=process)
     with open(disk / "other", "wb") as other:  # of somebody else
         free = shutil.disk_usage(disk).free
@@ -298,9 +384,14 @@ def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_roo
 def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path, cluster):
     """2 workers, then 3, then 2: the figures of one worker that nobody disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", **LONG}
-    file = train_file(tmp_path, before="from sadcl.ray_backend import places; places.GROW = 5.0", **exact)
+    file = train_file(
+        tmp_path, before="from sadcl.ray_backend import places; places.GROW = 5.0", **exact
+    )
     quiet, root = tmp_path / "quiet", tmp_path / "runs"
-    environment = PLAIN | {"XDG_CACHE_HOME": cluster.environment["XDG_CACHE_HOME"], "OMP_NUM_THREADS": "1"}
+    environment = PLAIN | {
+        "XDG_CACHE_HOME": cluster.environment["XDG_CACHE_HOME"],
+        "OMP_NUM_THREADS": "1",
+    }
     words = [sys.executable, file, "--storage", quiet]
     subprocess.run(words, env=environment, cwd=tmp_path, check=True, capture_output=True)
     for number in (3, 4):
@@ -308,9 +399,15 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
     process = cluster.run(file, "--workers", "2:3", "--storage", root)
     run = Run(cluster, process, root)
     run.further(2)
-    run.disturbed("more room", lambda: cluster.start("127.0.0.5"), "there is room for 1 more worker(s): goes on")
+    run.disturbed(
+        "more room",
+        lambda: cluster.start("127.0.0.5"),
+        "there is room for 1 more worker(s): goes on",
+    )
     assert len(cluster.trainers()) == 3
-    run.disturbed("node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; starts again")
+    run.disturbed(
+        "node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; starts again"
+    )
     assert len(cluster.trainers()) == 2
     assert process.wait(900) == 0, cluster.log[-3000:]
     one, many = epochs(quiet), epochs(root)
@@ -323,14 +420,18 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_study_outlives_its_whole_cluster_and_optunas_journal(tmp_path, cluster, cache, study_file):
+def test_a_study_outlives_its_whole_cluster_and_optunas_journal(
+    tmp_path, cluster, cache, study_file
+):
     """Head, driver and all nodes at once, and what Optuna kept on the head's own disk; another cluster goes on."""
     file, root = study_file(**{"stage1.epochs": 4, "stage2.epochs": 8}), tmp_path / "runs"
     cluster.start("127.0.0.3")
     process = cluster.run(file, "--storage", root)
 
     def tried():
-        return [row for row in rows(root) if row["phase"] == "search" and row["status"] == "complete"]
+        return [
+            row for row in rows(root) if row["phase"] == "search" and row["status"] == "complete"
+        ]
 
     until(tried, 600, process)
     process.kill()
@@ -345,8 +446,15 @@ def test_a_study_outlives_its_whole_cluster_and_optunas_journal(tmp_path, cluste
         another.start("127.0.0.13")
         began = time.monotonic()
         process = another.run(file, "--storage", root)
-        until(lambda: len([row for row in rows(root) if row["status"] == "complete"]) > len(before), 600, process)
-        print(f"head lost: {time.monotonic() - began:.1f} s until another run was complete", flush=True)
+        until(
+            lambda: len([row for row in rows(root) if row["status"] == "complete"]) > len(before),
+            600,
+            process,
+        )
+        print(
+            f"head lost: {time.monotonic() - began:.1f} s until another run was complete",
+            flush=True,
+        )
         assert process.wait(900) == 0, another.log[-3000:]
     finally:
         another.stop()
@@ -355,5 +463,7 @@ def test_a_study_outlives_its_whole_cluster_and_optunas_journal(tmp_path, cluste
     assert {row["status"] for row in found} == {"complete"}
     assert {row["key"]: row for row in found if row["key"] in before} == before
     assert optuna_has(root) == {
-        row["key"]: (json.loads(row["params"]), "complete", row["val_mAP"]) for row in found if row["phase"] == "search"
+        row["key"]: (json.loads(row["params"]), "complete", row["val_mAP"])
+        for row in found
+        if row["phase"] == "search"
     }

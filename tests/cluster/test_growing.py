@@ -3,8 +3,9 @@
 import pytest
 
 from sadcl.errors import UserError
-from sadcl.ray_backend import preflight
-from sadcl.runner import Where
+from sadcl.ray_backend import cluster
+from sadcl.study import placement
+from sadcl.study.placement import Placement
 
 HEAD, GPU = {"CPU": 0.0, "memory": 1e9}, {"CPU": 8.0, "GPU": 1.0, "node:10.0.0.2": 1.0}
 SAID = '[{"nodes": 3, "CPU": 8, "GPU": 1}]'
@@ -12,23 +13,34 @@ SAID = '[{"nodes": 3, "CPU": 8, "GPU": 1}]'
 
 @pytest.mark.parametrize("there", [0, 1, 3, 4])
 def test_a_trial_has_room_before_its_node_is_there(there):
-    nodes = preflight.with_coming([HEAD, *[GPU] * there], SAID)
-    placed, at_once = preflight.place(Where("/r", None, gpus=1, cpus=4), nodes)
+    nodes = cluster.with_joining([HEAD, *[GPU] * there], SAID)
+    placed, at_once = placement.fit_to_cluster(Placement("/r", None, gpus=1, cpus=4), nodes)
     assert (placed.cpus, at_once) == (4, max(there, 3))
 
 
 def test_what_can_never_come_is_refused_with_what_can():
     with pytest.raises(
-        UserError, match=r"needs 4 workers .* has room for 3 \(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)"
+        UserError,
+        match=r"needs 4 workers .* has room for 3 \(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)",
     ):
-        preflight.place(Where("/r", None, gpus=1, workers=4), preflight.with_coming([HEAD], SAID))
+        placement.fit_to_cluster(
+            Placement("/r", None, gpus=1, workers=4), cluster.with_joining([HEAD], SAID)
+        )
 
 
 def test_a_cluster_that_does_not_grow_is_what_it_is():
-    assert preflight.with_coming([HEAD, GPU], None) == preflight.with_coming([HEAD, GPU], "") == [HEAD, GPU]
+    assert (
+        cluster.with_joining([HEAD, GPU], None)
+        == cluster.with_joining([HEAD, GPU], "")
+        == [HEAD, GPU]
+    )
 
 
-@pytest.mark.parametrize("said", ["8", "{}x", '[{"CPU": 8}]', '["GPU"]', '[{"nodes": "many", "CPU": 8}]'])
+@pytest.mark.parametrize(
+    "said", ["8", "{}x", '[{"CPU": 8}]', '["GPU"]', '[{"nodes": "many", "CPU": 8}]']
+)
 def test_what_cannot_be_read_is_said(said):
-    with pytest.raises(UserError, match="SADCL_MAY_JOIN=.* cannot be read: which nodes may join is said as in "):
-        preflight.with_coming([HEAD], said)
+    with pytest.raises(
+        UserError, match="SADCL_MAY_JOIN=.* cannot be read: which nodes may join is said as in "
+    ):
+        cluster.with_joining([HEAD], said)

@@ -43,7 +43,9 @@ def test_the_cable(wire):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_cable_that_is_slow_or_cut_for_20_seconds_changes_nothing_and_one_that_stays_cut_is_said(wire, cluster, tmp_path):
+def test_a_cable_that_is_slow_or_cut_for_20_seconds_changes_nothing_and_one_that_stays_cut_is_said(
+    wire, cluster, tmp_path
+):
     file = train_file(tmp_path, **LONG | {"stage2.epochs": 12})
     quiet, root = tmp_path / "quiet", tmp_path / "runs"
     assert cluster.run(file, "--workers", 2, "--storage", quiet).wait(900) == 0, cluster.log[-3000:]
@@ -69,7 +71,11 @@ def test_a_cable_that_is_slow_or_cut_for_20_seconds_changes_nothing_and_one_that
     until(lambda: len(epochs(tmp_path / "lost")) >= 2, 400, process)
     wire.be("cut")
     began = time.monotonic()
-    until(lambda: f"node {OTHER} (" in cluster.log and ") was lost; starts again" in cluster.log, 300, process)
+    until(
+        lambda: f"node {OTHER} (" in cluster.log and ") was lost; starts again" in cluster.log,
+        300,
+        process,
+    )
     print(f"link cut for good: said after {time.monotonic() - began:.1f} s", flush=True)
     process.send_signal(signal.SIGTERM)
     process.wait(60)

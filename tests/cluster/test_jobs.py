@@ -19,8 +19,8 @@ import pytest
 
 from sadcl import results
 from tests.conftest import ROOT, STUDY, TINY
+from tests.ray_backend.test_driver_search import PHASES, count, rows
 from tests.ray_backend.test_nothing_lost import processes
-from tests.ray_backend.test_study import PHASES, count, rows
 
 LOCAL = ROOT / "cluster" / "local.sh"
 SECRET = "wJalrXUtnFEMI-of-nobody"
@@ -38,7 +38,11 @@ def six_ports():
     """The first of six that nobody listens on, below those that the kernel gives away."""
     for first in range(21000 + os.getpid() % 5000, 32000, 6):
         with socket.socket() as probe:
-            if all(probe.connect_ex((f"127.0.0.{host}", first + i)) for host in (1, 2) for i in range(6)):
+            if all(
+                probe.connect_ex((f"127.0.0.{host}", first + i))
+                for host in (1, 2)
+                for i in range(6)
+            ):
                 return first
     raise AssertionError("no port is free")
 
@@ -47,12 +51,27 @@ def user(folder, **more):
     """The environment of somebody who has no setting of Ray's, and whose secrets are in it as they usually are."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "SADCL_"))}
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    return plain | {"PATH": path, "HOME": str(folder), "AWS_SECRET_ACCESS_KEY": SECRET, "PYTHONUNBUFFERED": "1"} | more
+    return (
+        plain
+        | {
+            "PATH": path,
+            "HOME": str(folder),
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "PYTHONUNBUFFERED": "1",
+        }
+        | more
+    )
 
 
 def shell(*words, env, timeout=240, **more):
     return subprocess.run(
-        [str(w) for w in words], env=env, capture_output=True, text=True, timeout=timeout, check=False, **more
+        [str(w) for w in words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **more,
     )
 
 
@@ -68,7 +87,13 @@ def local(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
         port, mark = six_ports(), str(home)
         cache = str(tmp_path_factory.mktemp("scenes"))
-        env = user(home, SADCL_LOCAL=folder, SADCL_LOCAL_PORT=str(port), SADCL_MARK=mark, XDG_CACHE_HOME=cache)
+        env = user(
+            home,
+            SADCL_LOCAL=folder,
+            SADCL_LOCAL_PORT=str(port),
+            SADCL_MARK=mark,
+            XDG_CACHE_HOME=cache,
+        )
         try:
             started = shell(LOCAL, "start", env=env)
             assert started.returncode == 0, started.stdout + started.stderr
@@ -95,7 +120,9 @@ def local(tmp_path_factory):
 
 def answer(url, token=None, body=None, method="GET"):
     """What a server says to a request: its code."""
-    request = urllib.request.Request(url, data=body and json.dumps(body).encode(), method="POST" if body else method)
+    request = urllib.request.Request(
+        url, data=body and json.dumps(body).encode(), method="POST" if body else method
+    )
     request.add_header("Content-Type", "application/json")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
@@ -110,10 +137,25 @@ class Job:
 
     def __init__(self, local, name, *entrypoint):
         self.local, self.name, self.out = local, name, local.folder / f"{name}.out"
-        words = ["ray", "job", "submit", "--address", local.url, "--working-dir", ".", "--submission-id", name, "--"]
+        words = [
+            "ray",
+            "job",
+            "submit",
+            "--address",
+            local.url,
+            "--working-dir",
+            ".",
+            "--submission-id",
+            name,
+            "--",
+        ]
         with open(self.out, "w") as out:
             self.process = subprocess.Popen(
-                [*words, *map(str, entrypoint)], cwd=local.checkout, env=local.env | local.said, stdout=out, stderr=out
+                [*words, *map(str, entrypoint)],
+                cwd=local.checkout,
+                env=local.env | local.said,
+                stdout=out,
+                stderr=out,
             )
 
     @property
@@ -134,7 +176,12 @@ class Job:
             done = shell("ray", "job", "stop", "--address", self.local.url, self.name, env=env)
             assert "was stopped" in done.stdout + done.stderr, done.stdout + done.stderr
         else:
-            assert answer(f"{self.local.url}/api/jobs/{self.name}/stop", self.local.token, method="POST") == 200
+            assert (
+                answer(
+                    f"{self.local.url}/api/jobs/{self.name}/stop", self.local.token, method="POST"
+                )
+                == 200
+            )
         self.process.wait(240)
         assert f"Job '{self.name}' was stopped" in self.text
 
@@ -158,7 +205,9 @@ def epochs(root, key):
 
 def packages(local):
     """Where each node has unpacked the packages of jobs."""
-    return sorted(local.folder.glob("[0-2]/ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
+    return sorted(
+        local.folder.glob("[0-2]/ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    )
 
 
 @pytest.mark.soak
@@ -172,14 +221,18 @@ def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
     assert "tuned, confirmed" in job.log()
     assert "Ask the tables: sadcl results top --study coco14-tune-demo" in job.log()
     assert {row["status"] for row in rows(tmp_path / "runs")} <= {"complete", "pruned"}
-    assert len({path.parents[4] for path in packages(local)}) == 3, "a node has no folder of its own"
+    assert len({path.parents[4] for path in packages(local)}) == 3, (
+        "a node has no folder of its own"
+    )
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_job_whose_package_is_unpacked_anew_again_and_again(local, tmp_path):
     """Its driver and all of its workers stand in folders that are gone, and come again as others."""
-    (local.checkout / "anew.py").write_text(STUDY.format(changes=TINY | {"stage2.epochs": 20}, trials=6, seeds=(7, 8)))
+    (local.checkout / "anew.py").write_text(
+        STUDY.format(changes=TINY | {"stage2.epochs": 20}, trials=6, seeds=(7, 8))
+    )
     root, before = tmp_path / "runs", set(packages(local))
     job = Job(local, "anew", "python", "anew.py", "--storage", root)
     job.until(lambda: any(row["phase"] == "search" for row in rows(root)))
@@ -211,11 +264,15 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
     first = Job(local, "first", *command)
 
     def trained():
-        found = [row["key"] for row in rows(root) if row["arm"] == "both" and row["status"] == "running"]
+        found = [
+            row["key"] for row in rows(root) if row["arm"] == "both" and row["status"] == "running"
+        ]
         return bool(found) and len(epochs(root, found[0])) >= 2
 
     first.until(trained)
-    first.until(lambda: re.search(r"both\S* s0: stage 2 epoch 2/40", first.text), 30)  # while it runs
+    first.until(
+        lambda: re.search(r"both\S* s0: stage 2 epoch 2/40", first.text), 30
+    )  # while it runs
     first.stop()
     assert "nothing is lost: the same command goes on from here" in first.log()
     assert "Traceback" not in first.log()
@@ -226,11 +283,15 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
     assert len(seen) < 40
 
     # with the token in the driver's own environment, as it is where somebody gives it so
-    word = f'export RAY_AUTH_TOKEN="$(cat $RAY_AUTH_TOKEN_PATH)"; exec {" ".join(map(str, command))}'
+    word = (
+        f'export RAY_AUTH_TOKEN="$(cat $RAY_AUTH_TOKEN_PATH)"; exec {" ".join(map(str, command))}'
+    )
     second = Job(local, "second", "bash", "-c", word)
     assert second.end() == 0, second.text[-3000:]
     assert re.search(r"[12] were interrupted", second.text)
-    went_on = [int(epoch) for epoch in re.findall(r"both\S* s0: stage 2 epoch (\d+)/40", second.text)]
+    went_on = [
+        int(epoch) for epoch in re.findall(r"both\S* s0: stage 2 epoch (\d+)/40", second.text)
+    ]
     assert went_on == list(range(len(seen) + 1, 41))
     after = epochs(root, key)
     assert set(after) == {(2, epoch) for epoch in range(1, 41)}
@@ -243,13 +304,26 @@ def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
     assert "--storage 'runs' is relative, and this is a Ray job" in refused.text
 
     # no secret is in what was written or said
-    shown = shell("sadcl", "results", "show", key, "--storage", root, env=local.env | {"PYTHONPATH": str(local.checkout)})
+    shown = shell(
+        "sadcl",
+        "results",
+        "show",
+        key,
+        "--storage",
+        root,
+        env=local.env | {"PYTHONPATH": str(local.checkout)},
+    )
     assert shown.returncode == 0, shown.stderr
     study = next(row["study"] for row in rows(root))
     words = ("sadcl", "results", "report", study, "-o", root / "report.html", "--storage", root)
     reported = shell(*words, env=local.env | {"PYTHONPATH": str(local.checkout)})
     assert reported.returncode == 0, reported.stderr
-    written = {str(p): p.read_bytes() for base in (root, local.folder) for p in base.rglob("*") if p.is_file()}
+    written = {
+        str(p): p.read_bytes()
+        for base in (root, local.folder)
+        for p in base.rglob("*")
+        if p.is_file()
+    }
     written |= {"show": shown.stdout.encode(), "start": local.text.encode()}
     assert any(path.endswith(".parquet") for path in written)
     assert any("/logs/" in path for path in written)
@@ -273,7 +347,10 @@ def test_without_the_token_nobody_is_let_in(local, tmp_path):
     ask = f"from ray._raylet import GcsClient; GcsClient(address='127.0.0.2:{local.port}').get_all_node_info(timeout=9)"
     stranger = local.env | {"RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
     submit = ("ray", "job", "submit", "--address", local.url, "--", "touch", tmp_path / "evil")
-    for words, said in ((submit, "Missing authentication token"), ((sys.executable, "-c", ask), "missing or incorrect")):
+    for words, said in (
+        (submit, "Missing authentication token"),
+        ((sys.executable, "-c", ask), "missing or incorrect"),
+    ):
         done = shell(*words, env=stranger)
         assert done.returncode == 1
         assert said in done.stderr
@@ -288,7 +365,9 @@ def test_others_cannot_reach_dashboard_and_job_server(local):
         address, state = line.split()[1], line.split()[3]
         if state == "0A":
             host, port = address.split(":")
-            listening.setdefault(int(port, 16), set()).add(socket.inet_ntoa(bytes.fromhex(host)[::-1]))
+            listening.setdefault(int(port, 16), set()).add(
+                socket.inet_ntoa(bytes.fromhex(host)[::-1])
+            )
     for port in range(local.port + 1, local.port + 5):
         assert listening[port]
         assert all(host.startswith("127.") for host in listening[port]), (port, listening[port])
@@ -311,13 +390,22 @@ def test_stop_ends_nothing_that_it_did_not_start(tmp_path):
 
 @pytest.mark.soak
 def test_a_search_as_a_job_stopped_three_times(local, tmp_path):
-    (local.checkout / "tiny.py").write_text(STUDY.format(changes=TINY | {"stage2.epochs": 30}, trials=3, seeds=(7,)))
+    (local.checkout / "tiny.py").write_text(
+        STUDY.format(changes=TINY | {"stage2.epochs": 30}, trials=3, seeds=(7,))
+    )
     root, seen = tmp_path / "runs", {}
     for number, phase in enumerate(("baseline", "search", "final")):
         job = Job(local, f"search{number}", "python", "tiny.py", "--storage", root)
-        job.until(lambda phase=phase: any(row["phase"] == phase and row["status"] == "running" for row in rows(root)))
+        job.until(
+            lambda phase=phase: any(
+                row["phase"] == phase and row["status"] == "running" for row in rows(root)
+            )
+        )
         job.stop(by_hand=True)
-        now = {(row["key"], row["stage"], row["epoch"]): row["loss"] for row in results.read(str(root), "epochs").to_pylist()}
+        now = {
+            (row["key"], row["stage"], row["epoch"]): row["loss"]
+            for row in results.read(str(root), "epochs").to_pylist()
+        }
         assert {at: now.get(at) for at in seen} == seen
         seen = now
     last = Job(local, "last", "python", "tiny.py", "--storage", root)

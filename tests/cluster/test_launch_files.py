@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sadcl.script import main
+from sadcl.cli.experiment import main
 from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster"
@@ -42,9 +42,14 @@ def ray_cluster(name):
 def pods(name):
     """Every pod template of a KubeRay file."""
     cluster, spec = ray_cluster(name), documents(name)[0]["spec"]
-    found = [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+    found = [
+        cluster["headGroupSpec"]["template"],
+        *(group["template"] for group in cluster["workerGroupSpecs"]),
+    ]
     found += [spec["submitterPodTemplate"]] if "submitterPodTemplate" in spec else []
-    return found + [d["spec"]["template"] for d in documents(name)[1:] if d["kind"] == "StatefulSet"]
+    return found + [
+        d["spec"]["template"] for d in documents(name)[1:] if d["kind"] == "StatefulSet"
+    ]
 
 
 def validated(config):
@@ -60,16 +65,31 @@ def validated(config):
 def test_ray_takes_the_file_of_a_cloud(name):
     (config,) = documents(name)
     ready = validated(config)
-    head, *workers = (ready["available_node_types"][n] for n in ("head", "gpu_spot", "gpu_on_demand"))
+    head, *workers = (
+        ready["available_node_types"][n] for n in ("head", "gpu_spot", "gpu_on_demand")
+    )
     assert head["resources"] == {"CPU": 0, "GPU": 0}
     assert ready["head_node_type"] == "head"
     assert [w["min_workers"] for w in workers] == [0, 0]
-    assert all(0 < w["max_workers"] <= ready["max_workers"] and w["resources"]["GPU"] == 1 for w in workers)
+    assert all(
+        0 < w["max_workers"] <= ready["max_workers"] and w["resources"]["GPU"] == 1 for w in workers
+    )
     assert ready["provider"]["cache_stopped_nodes"] is False
     for wrong in (
         {"idle_timeout_minute": 5},
-        {"available_node_types": {**config["available_node_types"], "x": {"resources": {"CPU": 0.5}, "node_config": {}}}},
-        {"max_workers": 0, "available_node_types": {**config["available_node_types"], "head": {**head, "min_workers": 1}}},
+        {
+            "available_node_types": {
+                **config["available_node_types"],
+                "x": {"resources": {"CPU": 0.5}, "node_config": {}},
+            }
+        },
+        {
+            "max_workers": 0,
+            "available_node_types": {
+                **config["available_node_types"],
+                "head": {**head, "min_workers": 1},
+            },
+        },
         {"head_node_type": "haed"},
     ):
         with pytest.raises(Exception, match=r"(?i)additional|not of type|smaller|must be one of"):
@@ -81,7 +101,12 @@ def test_ec2_takes_its_nodes():
     import botocore.session
     from botocore.validate import ParamValidator
 
-    shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    shape = (
+        botocore.session.get_session()
+        .get_service_model("ec2")
+        .operation_model("RunInstances")
+        .input_shape
+    )
     kinds = documents("aws")[0]["available_node_types"]
     for kind in kinds.values():
         request = kind["node_config"] | {"MinCount": 1, "MaxCount": 1}
@@ -116,7 +141,11 @@ with mock_aws(), unittest.mock.patch("time.sleep"):
 
 @pytest.mark.soak
 def test_ray_launches_its_nodes_on_a_simulated_ec2(tmp_path):
-    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-west-2"}
+    keys = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-west-2",
+    }
     env = {**os.environ, **keys, "HOME": str(tmp_path), "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
     (tmp_path / ".ssh").mkdir()
     words = [sys.executable, "-c", AGAINST_EC2, str(CLUSTER / "aws.yaml")]
@@ -170,7 +199,10 @@ def test_pods_run_as_nobody_special(name):
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["runAsUser"] > 0
         for container in pod["spec"]["containers"]:
-            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
     labels = [pod["metadata"]["labels"]["app"] for pod in pods(name)]
     policies = [d["spec"] for d in documents(name) if d["kind"] == "NetworkPolicy"]
     assert {policy["podSelector"]["matchLabels"]["app"] for policy in policies} == set(labels)
@@ -183,12 +215,17 @@ def test_tokens_are_asked_for_everywhere_and_stand_nowhere():
         assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
         assert config["file_mounts"] == {"/home/sadcl/.ray/auth_token": "~/.ray/auth_token"}
         mounted = f"/tmp/ray_tmp_mount/{config['cluster_name']}/home/sadcl/.ray/auth_token"
-        assert config["initialization_commands"][-1] == f"sudo chgrp 1000 {mounted} && sudo chmod 640 {mounted}"
+        assert (
+            config["initialization_commands"][-1]
+            == f"sudo chgrp 1000 {mounted} && sudo chmod 640 {mounted}"
+        )
     for name in KUBERAY:
         options = ray_cluster(name)["authOptions"]
         assert options["mode"] == "token"
         assert f"secret generic {options['secretName']} --from-file=auth_token=" in README
-    password = ray_cluster("kuberay-cluster")["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]
+    password = ray_cluster("kuberay-cluster")["gcsFaultToleranceOptions"]["redisPassword"][
+        "valueFrom"
+    ]["secretKeyRef"]
     assert f"secret generic {password['name']} --from-literal={password['key']}=" in README
     for name in ("local.sh", "slurm.sh"):
         text = (CLUSTER / name).read_text()
@@ -196,7 +233,9 @@ def test_tokens_are_asked_for_everywhere_and_stand_nowhere():
         assert "umask 077" in text
     assert "RAY_AUTH_MODE=token" in (CLUSTER / "Dockerfile").read_text()
     for path in FILES:
-        assert not re.search(r"\b[0-9a-f]{32,}\b|AKIA[0-9A-Z]{16}|AUTH_TOKEN=[^\"$\s]", path.read_text()), path
+        assert not re.search(
+            r"\b[0-9a-f]{32,}\b|AKIA[0-9A-Z]{16}|AUTH_TOKEN=[^\"$\s]", path.read_text()
+        ), path
 
 
 def test_dashboards_are_on_loopback():
@@ -204,7 +243,10 @@ def test_dashboards_are_on_loopback():
         start = documents(name)[0]["head_start_ray_commands"][-1]
         assert "--dashboard-host=127.0.0.1 --dashboard-port=8265" in start
         assert f"ray dashboard cluster/{name}.yaml" in README
-    assert ray_cluster("kuberay-cluster")["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert (
+        ray_cluster("kuberay-cluster")["headGroupSpec"]["rayStartParams"]["dashboard-host"]
+        == "127.0.0.1"
+    )
     assert "8265:8265" in README
     # the one that KubeRay has to reach is closed to all others
     (policy,) = [d["spec"] for d in documents("kuberay-job") if d["kind"] == "NetworkPolicy"]
@@ -212,7 +254,10 @@ def test_dashboards_are_on_loopback():
     assert own == {"from": [{"podSelector": policy["podSelector"]}]}
     assert operator["ports"] == [{"port": 8265}]
     space = operator["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-    assert f"helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 --namespace {space} " in README
+    assert (
+        f"helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 --namespace {space} "
+        in README
+    )
     everywhere = [path.name for path in FILES if "0.0.0.0" in path.read_text()]
     assert everywhere == ["kuberay-job.yaml"]
 
@@ -221,10 +266,16 @@ def test_one_image_of_this_version():
     for name in CLOUDS:
         assert documents(name)[0]["docker"]["image"] == IMAGE
     for name in KUBERAY:
-        images = {c["image"] for pod in pods(name) for c in pod["spec"]["containers"]} - {"redis:7.4-bookworm"}
+        images = {c["image"] for pod in pods(name) for c in pod["spec"]["containers"]} - {
+            "redis:7.4-bookworm"
+        }
         assert images == {IMAGE}
     assert f"docker build -f cluster/Dockerfile -t {IMAGE} .\ndocker push {IMAGE}" in README
-    named = {found for path in FILES for found in re.findall(r"ghcr\.io/[\w./-]+:[\w.-]+\w", path.read_text())}
+    named = {
+        found
+        for path in FILES
+        for found in re.findall(r"ghcr\.io/[\w./-]+:[\w.-]+\w", path.read_text())
+    }
     assert named == {IMAGE}
     file = (CLUSTER / "Dockerfile").read_text()
     (ray,) = re.findall(r"ray\[default,tune,train\]==([\d.]+)", file)
@@ -245,14 +296,20 @@ def test_what_may_join_is_what_the_file_starts():
         (config,) = documents(name)
         docker, mounts = config["docker"], config["file_mounts"]
         options = docker["run_options"] + docker["head_run_options"]
-        line = docker_start_cmds("ubuntu", docker["image"], mounts, "sadcl", options, "sadcl", "/home/sadcl", "docker")
+        line = docker_start_cmds(
+            "ubuntu", docker["image"], mounts, "sadcl", options, "sadcl", "/home/sadcl", "docker"
+        )
         words = shlex.split(line)  # as the host's shell sees it
         (token,) = mounts
         assert f"/tmp/ray_tmp_mount/sadcl/{token}:{token}" in words
         assert words[-2:] == [IMAGE, "bash"]
         assert {"RAY_AUTH_MODE=token", "RAY_JOB_STOP_WAIT_TIME_S=60"} <= set(words)
-        (said,) = [json.loads(w.partition("=")[2]) for w in words if w.startswith("SADCL_MAY_JOIN=")]
-        kinds = [kind["resources"] for n, kind in config["available_node_types"].items() if n != "head"]
+        (said,) = [
+            json.loads(w.partition("=")[2]) for w in words if w.startswith("SADCL_MAY_JOIN=")
+        ]
+        kinds = [
+            kind["resources"] for n, kind in config["available_node_types"].items() if n != "head"
+        ]
         assert said == [{"nodes": config["max_workers"]} | kinds[0]]
         assert kinds[1:] == kinds[:1]
     for name in KUBERAY:
@@ -266,15 +323,31 @@ def test_what_may_join_is_what_the_file_starts():
 
 
 def test_a_launch_takes_ten_lines_at_most_and_says_how_it_ends():
-    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL))
-    ends = {"On this machine": "local.sh stop", "EC2": "ray down", "Compute Engine": "ray down", "Slurm": "scancel"}
-    for name, end in (ends | {"Kubernetes": "kubectl delete -f cluster/kuberay-cluster.yaml"}).items():
+    sections = dict(
+        re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    )
+    ends = {
+        "On this machine": "local.sh stop",
+        "EC2": "ray down",
+        "Compute Engine": "ray down",
+        "Slurm": "scancel",
+    }
+    for name, end in (
+        ends | {"Kubernetes": "kubectl delete -f cluster/kuberay-cluster.yaml"}
+    ).items():
         blocks = re.findall(r"```bash\n(.*?)```", sections[name], flags=re.DOTALL)
         assert all(len(block.splitlines()) <= 10 for block in blocks), name
         assert end in blocks[0], name
         assert re.search(r"cost|Free|holds", sections[name]), name
-    (port,) = re.findall(r"^port=\$\{SADCL_LOCAL_PORT:-(\d+)\}", (CLUSTER / "local.sh").read_text(), flags=re.MULTILINE)
-    assert f"ray job submit --address http://127.0.0.1:{int(port) + 1} " in (ROOT / "README.md").read_text()
+    (port,) = re.findall(
+        r"^port=\$\{SADCL_LOCAL_PORT:-(\d+)\}",
+        (CLUSTER / "local.sh").read_text(),
+        flags=re.MULTILINE,
+    )
+    assert (
+        f"ray job submit --address http://127.0.0.1:{int(port) + 1} "
+        in (ROOT / "README.md").read_text()
+    )
 
 
 def test_every_command_of_ours_exists(capsys):
@@ -299,7 +372,11 @@ def test_every_command_of_ours_exists(capsys):
     from ray.scripts.scripts import start
 
     known = {option for parameter in start.params for option in parameter.opts}
-    used = {"slurm.sh": texts["slurm.sh"].partition("ray symmetric-run --address")[2].partition(" -- ")[0]}
+    used = {
+        "slurm.sh": texts["slurm.sh"]
+        .partition("ray symmetric-run --address")[2]
+        .partition(" -- ")[0]
+    }
     used |= {"local.sh": texts["local.sh"].partition("setsid ray start")[2].partition("\n}\n")[0]}
     used |= {name: "\n".join(documents(name)[0]["head_start_ray_commands"]) for name in CLOUDS}
     for name, text in used.items():
@@ -313,7 +390,10 @@ def test_scripts_are_clean(name):
     path = CLUSTER / name
     assert path.stat().st_mode & stat.S_IXUSR
     subprocess.run(["bash", "-n", path], check=True)
-    subprocess.run([shutil.which("shellcheck") or Path(sys.executable).with_name("shellcheck"), path], check=True)
+    subprocess.run(
+        [shutil.which("shellcheck") or Path(sys.executable).with_name("shellcheck"), path],
+        check=True,
+    )
 
 
 def test_the_dockerfile_is_clean():
@@ -340,10 +420,21 @@ def slurm(tmp_path):
     for name, text in (("srun", FAKE_SRUN), ("scontrol", FAKE_SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path), "SLURM_SUBMIT_DIR": str(tmp_path)}
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "OUT": str(tmp_path),
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+    }
     env |= {"SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "node[01-02]", "SLURM_JOB_NUM_NODES": "2"}
     env |= {"SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4"}
-    words = ["bash", str(CLUSTER / "slurm.sh"), "python", "experiments/tune_coco.py", "--yes", "a b"]
+    words = [
+        "bash",
+        str(CLUSTER / "slurm.sh"),
+        "python",
+        "experiments/tune_coco.py",
+        "--yes",
+        "a b",
+    ]
     return lambda **more: subprocess.Popen(words, env=env | more)
 
 
@@ -351,9 +442,21 @@ def test_slurm_starts_one_ray_on_all_nodes_and_ends_as_the_study(slurm, tmp_path
     assert slurm(CODE="3").wait(30) == 3
     words = (tmp_path / "words").read_text().splitlines()
     at = words.index("symmetric-run")
-    assert words[:at] == ["--ntasks-per-node=1", "--cpus-per-task=32", "--kill-on-bad-exit=1", "ray"]
+    assert words[:at] == [
+        "--ntasks-per-node=1",
+        "--cpus-per-task=32",
+        "--kill-on-bad-exit=1",
+        "ray",
+    ]
     split = words.index("--")
-    assert words[split + 1 :] == ["env", "RAY_ADDRESS=node01:6379", "python", "experiments/tune_coco.py", "--yes", "a b"]
+    assert words[split + 1 :] == [
+        "env",
+        "RAY_ADDRESS=node01:6379",
+        "python",
+        "experiments/tune_coco.py",
+        "--yes",
+        "a b",
+    ]
 
     from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
@@ -379,9 +482,13 @@ def test_slurm_stops_the_study_and_queues_it_again_when_its_time_is_nearly_up(sl
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "usage: sbatch"), (["true"], "this is for sbatch")])
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "usage: sbatch"), (["true"], "this is for sbatch")]
+)
 def test_slurm_says_how_it_is_used(words, said):
     env = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", CLUSTER / "slurm.sh", *words], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", CLUSTER / "slurm.sh", *words], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert said in done.stderr

@@ -27,7 +27,10 @@ def sent(tmp_path_factory):
     from ray._private.ray_constants import get_runtime_env_default_excludes
     from ray._private.runtime_env.packaging import create_package, get_uri_for_directory
 
-    checkout, target = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("package") / "package.zip"
+    checkout, target = (
+        tmp_path_factory.mktemp("checkout"),
+        tmp_path_factory.mktemp("package") / "package.zip",
+    )
     for name in ("sadcl", "experiments", "tests", "cluster"):
         shutil.copytree(ROOT / name, checkout / name)
     for path in ROOT.iterdir():
@@ -44,7 +47,9 @@ def sent(tmp_path_factory):
     uri = get_uri_for_directory(str(checkout), include_gitignore=True, excludes=excludes)
     assert not uri.endswith("_ray_pkg_3030303030303030.zip")
     with zipfile.ZipFile(target) as package:
-        return {info.filename: info.file_size for info in package.infolist() if not info.is_dir()}, target.stat().st_size
+        return {
+            info.filename: info.file_size for info in package.infolist() if not info.is_dir()
+        }, target.stat().st_size
 
 
 def test_it_is_small(sent):
@@ -57,7 +62,11 @@ def test_it_is_the_sources_all_of_them_and_the_users_own_file(sent):
     files, _ = sent
     assert files["my_study.py"] == len("mine = True")
     listed = subprocess.run(
-        ["git", "ls-files", "sadcl", "experiments"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "sadcl", "experiments"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("this is no checkout")

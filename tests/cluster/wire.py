@@ -42,7 +42,14 @@ def carry(names):
                 with contextlib.suppress(BlockingIOError):
                     while frame := os.read(key.fd, 65536):
                         if not cut:
-                            travelling.append((time.monotonic() + delay, next(order), ends[ends[0] == key.fd], frame))
+                            travelling.append(
+                                (
+                                    time.monotonic() + delay,
+                                    next(order),
+                                    ends[ends[0] == key.fd],
+                                    frame,
+                                )
+                            )
             while travelling and travelling[0][0] <= time.monotonic():
                 _, _, end, frame = travelling.popleft()
                 with contextlib.suppress(OSError):
@@ -61,7 +68,9 @@ class Wire:
         for host in self.hosts:
             call("ip", "netns", "add", host)
         words = [sys.executable, __file__, *(f"tap{host}" for host in self.hosts)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout.readline() == "connected\n"
         for host, address in self.hosts.items():
             inside = ["ip", "-n", host]
@@ -77,9 +86,13 @@ class Wire:
         """Milliseconds there and back."""
         one, other = self.hosts
         words = [sys.executable, "-c", PING, self.hosts[other]]
-        server = subprocess.Popen(["ip", "netns", "exec", other, *words, "serve"], stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", other, *words, "serve"], stdout=subprocess.PIPE, text=True
+        )
         server.stdout.readline()
-        said = subprocess.run(["ip", "netns", "exec", one, *words], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            ["ip", "netns", "exec", one, *words], capture_output=True, text=True, check=True
+        ).stdout
         server.wait(10)
         return float(said)
 

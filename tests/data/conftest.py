@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sadcl.config import Data
-from sadcl.data import load
+from sadcl.data.load import load
 
 PHOTOGRAPHS = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
 

@@ -15,7 +15,9 @@ def picture(width, height):
     """Smooth colours with an orientation, and some noise so that each pixel is told from its neighbours."""
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(width).integers(0, 40, (height, width, 3))
-    return Image.fromarray((np.stack([x * 6, y * 8, (x + y) * 3], axis=-1) + noise).astype(np.uint8))
+    return Image.fromarray(
+        (np.stack([x * 6, y * 8, (x + y) * 3], axis=-1) + noise).astype(np.uint8)
+    )
 
 
 def tensor(width, height):
@@ -35,12 +37,22 @@ def test_randaugment_is_torchvisions(number, side):
     magnitudes, their_signed = reference._AUGMENTATION_SPACE[name]
     values = magnitudes(31, side, side)
     assert signed == their_signed
-    images = torch.stack([tensor(side, side), tensor(side, side).flip(-1), torch.full((3, side, side), 7).byte()])
+    images = torch.stack(
+        [tensor(side, side), tensor(side, side).flip(-1), torch.full((3, side, side), 7).byte()]
+    )
     for m in (0, 1, 9, 17, 30):
         for sign in (1, -1) if signed else (1,):
-            ours, theirs = sign * magnitude(m, side), 0.0 if values is None else sign * float(values[m])
+            ours, theirs = (
+                sign * magnitude(m, side),
+                0.0 if values is None else sign * float(values[m]),
+            )
             found = operation(images, torch.tensor([float(ours)] * 3, dtype=torch.float64))
-            wanted = torch.stack([reference._apply_image_or_video_transform(i, name, theirs, "nearest", {}) for i in images])
+            wanted = torch.stack(
+                [
+                    reference._apply_image_or_video_transform(i, name, theirs, "nearest", {})
+                    for i in images
+                ]
+            )
             apart = (found.int() - wanted.int()).abs()
             if name == "Rotate":
                 assert (apart > 0).float().mean() < 0.01
@@ -64,7 +76,9 @@ SPECS = [
     Augmentation(multiscale=(1.0, 0.75, 0.5)),
     Augmentation(cutout=0.5),
     Augmentation(randaugment=2),
-    Augmentation(multiscale=(0.75,), flip=True, cutout=0.3, randaugment=2, randaugment_magnitude=20),
+    Augmentation(
+        multiscale=(0.75,), flip=True, cutout=0.3, randaugment=2, randaugment_magnitude=20
+    ),
 ]
 
 
@@ -77,7 +91,9 @@ def test_augmentation_is_a_function_of_its_generator_alone(spec):
         torch.manual_seed(disturbance)
         state = torch.get_rng_state()
         results.append(augment(image, spec, 32, np.random.default_rng(seed)))
-        assert torch.equal(torch.get_rng_state(), state)  # dropout after it sees the same numbers as without it
+        assert torch.equal(
+            torch.get_rng_state(), state
+        )  # dropout after it sees the same numbers as without it
     assert torch.equal(image, before)
     assert all(r.shape == (3, 32, 32) and r.dtype == torch.uint8 for r in results)
     assert torch.equal(results[0], results[1])
@@ -100,7 +116,9 @@ def test_a_crop_is_a_part_of_the_image():
     image = torch.from_numpy(np.stack([x * 4, y * 4, 0 * x]).astype(np.uint8))
     starts = set()
     for seed in range(30):
-        crop = augment(image, Augmentation(multiscale=(0.5,)), 64, np.random.default_rng(seed)).int()
+        crop = augment(
+            image, Augmentation(multiscale=(0.5,)), 64, np.random.default_rng(seed)
+        ).int()
         for channel in crop[:2]:
             assert channel.max() - channel.min() == 31 * 4
         starts.add((int(crop[0].min()), int(crop[1].min())))
@@ -127,12 +145,18 @@ def test_a_batch_is_its_images(spec, monkeypatch):
     """To the bit on one device; a device that resizes in float may be one level off."""
     images = torch.stack([tensor(48, 48).roll(i, -1) for i in range(12)])
     plans = torch.stack([draw(spec, 48, 32, np.random.default_rng(i)) for i in range(12)])
-    alone = torch.stack([apply(i[None], p[None], spec, 32)[0] for i, p in zip(images, plans, strict=True)])
+    alone = torch.stack(
+        [apply(i[None], p[None], spec, 32)[0] for i, p in zip(images, plans, strict=True)]
+    )
     assert torch.equal(apply(images, plans, spec, 32), alone)
-    assert torch.equal(apply(images.contiguous(memory_format=torch.channels_last), plans, spec, 32), alone)
+    assert torch.equal(
+        apply(images.contiguous(memory_format=torch.channels_last), plans, spec, 32), alone
+    )
     if spec.multiscale and not spec.randaugment:
         resize = module.resize
-        monkeypatch.setattr(module, "resize", lambda i, side: resize(i.float(), side).round().to(torch.uint8))
+        monkeypatch.setattr(
+            module, "resize", lambda i, side: resize(i.float(), side).round().to(torch.uint8)
+        )
         assert (apply(images, plans, spec, 32).int() - alone.int()).abs().max() <= 1
 
 

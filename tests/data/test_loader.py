@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sadcl.config import Augmentation, Data
-from sadcl.data import load
+from sadcl.data.load import load
 from sadcl.data.loader import _KEPT, Loader
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
@@ -17,12 +17,20 @@ AUGMENTATION = Augmentation(multiscale=(1.0, 0.75), flip=True, cutout=0.25, rand
 
 
 def loader(images, **options):
-    defaults = {"image_size": 32, "augmentation": AUGMENTATION, "seed": 5, "batch_size": 9, "shuffle": True}
+    defaults = {
+        "image_size": 32,
+        "augmentation": AUGMENTATION,
+        "seed": 5,
+        "batch_size": 9,
+        "shuffle": True,
+    }
     return Loader(images, **{**defaults, **options})
 
 
 def equal(a, b):
-    return a.position == b.position and all(torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True))
+    return a.position == b.position and all(
+        torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True)
+    )
 
 
 def test_every_image_once_an_epoch_in_another_order(small_scenes):
@@ -71,7 +79,9 @@ def test_shares_put_together_are_the_global_batch(small_scenes, world):
             positive = (share.weight > 0)[:, None] & (share.targets == 1)
             assert torch.equal(share.place, positive.flatten().nonzero()[:, 0])
             if (share.weight == 1).all():
-                assert torch.equal(batch.index[share.position : share.position + len(share.index)], share.index)
+                assert torch.equal(
+                    batch.index[share.position : share.position + len(share.index)], share.index
+                )
             else:
                 assert share.weight.tolist() == [0]
                 assert torch.equal(share.images, batch.images[:1])
@@ -102,14 +112,22 @@ def test_loader_processes_give_the_same_bytes_and_name_bad_files(tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers):
     """As on a GPU, but on this device."""
-    spec = Augmentation(resize=48, multiscale=(1.0, 0.75, 0.5), flip=True, cutout=0.25, randaugment=2)
+    spec = Augmentation(
+        resize=48, multiscale=(1.0, 0.75, 0.5), flip=True, cutout=0.25, randaugment=2
+    )
     each, batched = (
-        loader(small_scenes.train, augmentation=spec, batched=b, workers=w) for b, w in ((False, 0), (True, workers))
+        loader(small_scenes.train, augmentation=spec, batched=b, workers=w)
+        for b, w in ((False, 0), (True, workers))
     )
     assert all(map(equal, each.batches(2), batched.batches(2)))
     assert all(map(equal, each.batches(2, start_step=3), batched.batches(2, start_step=3)))
     shares = [
-        list(loader(small_scenes.train, augmentation=spec, batched=True, rank=r, world_size=2).batches(3)) for r in (0, 1)
+        list(
+            loader(
+                small_scenes.train, augmentation=spec, batched=True, rank=r, world_size=2
+            ).batches(3)
+        )
+        for r in (0, 1)
     ]
     for batch, *parts in zip(each.batches(3), *shares, strict=True):
         real = [p for p in parts if (p.weight == 1).all()]

@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from layouts import LAYOUTS, TEST, TRAIN
 
-from sadcl import runner
 from sadcl.config import Data
-from sadcl.data import load, manifest
+from sadcl.data import manifest
+from sadcl.data.load import load
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
+from sadcl.study import execute
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 
 
 @pytest.fixture
@@ -62,7 +63,12 @@ def test_a_set_whose_manifest_is_gone_sends_its_content(copies):
         other = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(one))))
         assert other.files.equals(one.files)
         assert (other.targets == one.targets).all()
-        assert (other.name, other.folder, other.labels, other.digest) == (one.name, one.folder, one.labels, one.digest)
+        assert (other.name, other.folder, other.labels, other.digest) == (
+            one.name,
+            one.folder,
+            one.labels,
+            one.digest,
+        )
 
 
 def test_loader_processes_start_after_the_manifest_was_removed(copies):
@@ -85,7 +91,9 @@ def own(tmp_path, monkeypatch):
         (root / name).touch()
 
     def write(label):
-        (root / "labels.csv").write_text(f"file,labels,split\na.jpg,{label},train\nb.jpg,cat;dog,test\n")
+        (root / "labels.csv").write_text(
+            f"file,labels,split\na.jpg,{label},train\nb.jpg,cat;dog,test\n"
+        )
 
     write("cat")
     return root, write
@@ -111,16 +119,16 @@ def test_other_content_of_the_same_size_and_time_is_read_anew(own):
 
 def test_one_process_trains_on_what_is_there_now(own):
     root, write = own
-    first = runner.load(CONFIG, str(root))
-    assert runner.load(CONFIG, str(root)) is first  # decoded images go with the object
+    first = execute.cached_data(CONFIG, str(root))
+    assert execute.cached_data(CONFIG, str(root)) is first  # decoded images go with the object
     write("dog")
-    assert shown(runner.load(CONFIG, str(root))) == ["dog"]
+    assert shown(execute.cached_data(CONFIG, str(root))) == ["dog"]
     write("cat")
-    assert runner.load(CONFIG, str(root)) is first
+    assert execute.cached_data(CONFIG, str(root)) is first
 
 
 def test_what_changes_while_it_is_read_is_not_kept(own, monkeypatch):
-    from sadcl.data import folder
+    from sadcl.data.readers import folder
 
     root, write = own
     read = folder.read
@@ -149,5 +157,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch):
 
 
 def test_the_home_of_nobody_is_a_users_error():
-    with pytest.raises(UserError, match="'~nobody-at-all/x' is in a home folder that this machine does not know"):
+    with pytest.raises(
+        UserError, match="'~nobody-at-all/x' is in a home folder that this machine does not know"
+    ):
         load(CONFIG, "~nobody-at-all/x")

@@ -8,19 +8,19 @@ import time
 
 import pytest
 import torch
-from layouts import LAYOUTS, TEST, TRAIN
 from typer.testing import CliRunner
 
 from sadcl import data
-from sadcl.cli import app
+from sadcl.cli.app import app
 from sadcl.config import Augmentation, Config, Data, Stage
 from sadcl.data import prepare as module
-from sadcl.data import vg500
 from sadcl.data.loader import Loader
 from sadcl.data.prepare import prepare
-from sadcl.data.scenes import ensure
+from sadcl.data.readers import vg500
+from sadcl.data.readers.scenes import ensure
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 
 
 @pytest.fixture
@@ -57,10 +57,17 @@ def test_training_sees_the_same_bytes(root, tmp_path):
     prepare(Data(name="coco17"), root, tmp_path / "copy", 96)
     spec = Augmentation(resize=96, multiscale=(1.0, 0.5), flip=True)
     one, two = (
-        list(Loader(images.train, image_size=64, augmentation=spec, batch_size=4, shuffle=True).batches(1))
+        list(
+            Loader(
+                images.train, image_size=64, augmentation=spec, batch_size=4, shuffle=True
+            ).batches(1)
+        )
         for images in (load(root), load(tmp_path / "copy", prepared=96))
     )
-    assert all(torch.equal(a.images, b.images) and torch.equal(a.index, b.index) for a, b in zip(one, two, strict=True))
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.index, b.index)
+        for a, b in zip(one, two, strict=True)
+    )
 
 
 def test_it_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch):
@@ -89,7 +96,17 @@ def test_it_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_whole_files_and_says_that_it_goes_on(root, tmp_path, monkeypatch, capfd):
-    words = ["data", "prepare", "coco", "--data-root", root, "--to", str(tmp_path / "copy"), "--size", "64"]
+    words = [
+        "data",
+        "prepare",
+        "coco",
+        "--data-root",
+        root,
+        "--to",
+        str(tmp_path / "copy"),
+        "--size",
+        "64",
+    ]
 
     def slow(path, size):
         if path.endswith("5.jpg"):
@@ -118,7 +135,9 @@ def test_copies_are_never_taken_for_photographs(root, tmp_path):
     for fields in ({}, {"prepared": 96}):
         with pytest.raises(UserError, match=r"resized to 64 pixels, but data.prepared = (None|96)"):
             load(tmp_path / "copy", **fields)
-    with pytest.raises(UserError, match="holds no prepared copies.*sadcl data prepare coco17 .*--size 64"):
+    with pytest.raises(
+        UserError, match="holds no prepared copies.*sadcl data prepare coco17 .*--size 64"
+    ):
         load(root, prepared=64)
     assert Config(data=Data(prepared=512)).flat()["data.prepared"] == 512  # in the trial's row
     with pytest.raises(UserError, match="data.prepared >= .* 448 < 512"):
@@ -129,7 +148,9 @@ def test_copies_are_never_taken_for_photographs(root, tmp_path):
 
 def test_a_copy_is_checked_as_what_it_is(root, tmp_path):
     prepare(Data(name="coco17"), root, tmp_path / "copy", 64)
-    done = CliRunner().invoke(app, ["data", "check", "coco17", "--data-root", str(tmp_path / "copy")])
+    done = CliRunner().invoke(
+        app, ["data", "check", "coco17", "--data-root", str(tmp_path / "copy")]
+    )
     assert "16 image files read and decoded" in done.output
     assert not {"corrupt", "empty", "unreadable"} & set(done.output.split())
 
@@ -146,10 +167,14 @@ def test_what_can_be_wrong(root, tmp_path, monkeypatch):
             prepare(config, root, target, 64)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
-        with pytest.raises(UserError, match="16 images of 64 pixels need 0.0 GB .* 0.0 GB are free"):
+        with pytest.raises(
+            UserError, match="16 images of 64 pixels need 0.0 GB .* 0.0 GB are free"
+        ):
             prepare(config, root, copy, 64)
     prepare(config, root, copy, 64)
-    with pytest.raises(UserError, match="holds copies of coco17 at 64 pixels .* not of coco17 at 96"):
+    with pytest.raises(
+        UserError, match="holds copies of coco17 at 64 pixels .* not of coco17 at 96"
+    ):
         prepare(config, root, copy, 96)
     with pytest.raises(UserError, match="resized to 64 pixels"):
         prepare(config, str(copy), tmp_path / "twice", 64)

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from layouts import LAYOUTS, TEST, TRAIN
 from pyarrow import fs
 
 from sadcl import data
 from sadcl.config import Augmentation, Data
-from sadcl.data import remote, vg500
+from sadcl.data import remote
 from sadcl.data.loader import Loader
 from sadcl.data.prepare import prepare
-from sadcl.data.scenes import ensure
+from sadcl.data.readers import vg500
+from sadcl.data.readers.scenes import ensure
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
 from tests.buckets import serving
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,9 @@ def nothing_known(tmp_path, monkeypatch):
 
 def put(folder, uri):
     system, path = remote._opened(uri)
-    fs.copy_files(str(folder), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+    fs.copy_files(
+        str(folder), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
+    )
 
 
 def loaded(name, root, **fields):
@@ -72,7 +75,12 @@ def test_s3(bucket, tmp_path, monkeypatch):
     local, away = loaded("coco", scenes), loaded("coco", root)
     assert local.digest == away.digest
     assert away.train.path(0).startswith("s3://photographs/some folder/train2017/")
-    options = {"image_size": 64, "augmentation": Augmentation(flip=True), "batch_size": 5, "shuffle": True}
+    options = {
+        "image_size": 64,
+        "augmentation": Augmentation(flip=True),
+        "batch_size": 5,
+        "shuffle": True,
+    }
     wanted = list(Loader(local.train, **options).batches(1))
     for workers in (0, 1):
         found = list(Loader(away.train, workers=workers, **options).batches(1))
@@ -82,12 +90,15 @@ def test_s3(bucket, tmp_path, monkeypatch):
     assert loaded("coco", tmp_path / "copy", prepared=64).digest == local.digest
     put(tmp_path / "copy", f"{bucket}/copy")
     assert torch.equal(
-        read_image(loaded("coco", f"{bucket}/copy", prepared=64).train.path(2), 64), read_image(local.train.path(2), 64)
+        read_image(loaded("coco", f"{bucket}/copy", prepared=64).train.path(2), 64),
+        read_image(local.train.path(2), 64),
     )
 
     remote._MIRRORED.clear()  # another process: only what has changed is fetched
     fetched = []
-    monkeypatch.setattr(remote, "read", lambda uri, read=remote.read: fetched.append(uri) or read(uri))
+    monkeypatch.setattr(
+        remote, "read", lambda uri, read=remote.read: fetched.append(uri) or read(uri)
+    )
     assert loaded("coco", root).digest == local.digest
     assert fetched == []
     lost = away.train.path(0)
@@ -98,7 +109,9 @@ def test_s3(bucket, tmp_path, monkeypatch):
     assert lost in str(caught.value)
     assert socket.gethostname() in str(caught.value)
     remote._MIRRORED.clear()
-    with pytest.raises(UserError, match="1 of 16 images .* 's3://photographs/some folder/train2017', first"):
+    with pytest.raises(
+        UserError, match="1 of 16 images .* 's3://photographs/some folder/train2017', first"
+    ):
         loaded("coco", root)
 
 
@@ -113,7 +126,11 @@ def test_roots_that_cannot_be_read(bucket, tmp_path, monkeypatch):
             loaded("coco", root)
         assert "\n" not in str(caught.value)
     with monkeypatch.context() as patch:
-        patch.setattr(remote, "_opened", lambda uri: (fs.SubTreeFileSystem("/", fs.LocalFileSystem()), "dev/null"))
+        patch.setattr(
+            remote,
+            "_opened",
+            lambda uri: (fs.SubTreeFileSystem("/", fs.LocalFileSystem()), "dev/null"),
+        )
         with pytest.raises(UserError, match="'s3://photographs/x' cannot be listed: .*credentials"):
             loaded("coco", f"{bucket}/x")
     scenes = ensure(tmp_path / "source", seed=0, train=4, test=2)
@@ -124,5 +141,7 @@ def test_roots_that_cannot_be_read(bucket, tmp_path, monkeypatch):
 
 
 def test_a_missing_file_names_the_machine(tmp_path):
-    with pytest.raises(UserError, match=f"none.jpg' cannot be read: No such file.*{socket.gethostname()}"):
+    with pytest.raises(
+        UserError, match=f"none.jpg' cannot be read: No such file.*{socket.gethostname()}"
+    ):
         read_image(Path(tmp_path) / "none.jpg", 32)

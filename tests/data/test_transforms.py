@@ -51,7 +51,9 @@ def orientation(value):
 )
 def test_decoding_is_pillows(data, fast, tmp_path, monkeypatch):
     if not fast:
-        monkeypatch.setattr(transforms, "decode_image", None)  # a torchvision that no longer decodes
+        monkeypatch.setattr(
+            transforms, "decode_image", None
+        )  # a torchvision that no longer decodes
     (tmp_path / "named.jpg").write_bytes(data)  # whatever it is
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     image = decode(data, "named.jpg")
@@ -115,8 +117,8 @@ def test_resizing_is_pillows_bilinear():
 
 def test_normalisation():
     image = torch.arange(3 * 4 * 4, dtype=torch.uint8).view(3, 4, 4)
-    expected = (image.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    ).view(3, 1, 1).double()
+    expected = (
+        image.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()
+    ) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1).double()
     torch.testing.assert_close(to_input(image).double(), expected, atol=1e-6, rtol=1e-6)
     assert torch.equal(to_input(image[None])[0], to_input(image))  # a batch is its images

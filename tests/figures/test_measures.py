@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from sadcl.data import scenes
-from sadcl.data.groups import groups_of
+from sadcl.data.readers import scenes
+from sadcl.data.readers.label_groups import groups_of
 from sadcl.figures.drawing import look_of
 from sadcl.figures.prototypes import log_odds, mantel, together
 from sadcl.figures.representations import kinds_of, purity, silhouette
@@ -38,8 +38,12 @@ def test_what_occurs_together():
     assert shares[0, 1] == shares[1, 0] == 0.5  # P(1 | 0) = 2 / 4, P(0 | 1) = 1
     assert shares[0, 2] == 0
     odds = log_odds(targets)
-    assert odds[0, 1] == pytest.approx(np.log((2.5 * 1.5) / (2.5 * 0.5)))  # 2 both, 1 neither, 2 only the first
-    assert odds[0, 2] == odds[2, 0] == pytest.approx(np.log((0.5 * 0.5) / (3.5 * 1.5)))  # the ignored image is out
+    assert odds[0, 1] == pytest.approx(
+        np.log((2.5 * 1.5) / (2.5 * 0.5))
+    )  # 2 both, 1 neither, 2 only the first
+    assert (
+        odds[0, 2] == odds[2, 0] == pytest.approx(np.log((0.5 * 0.5) / (3.5 * 1.5)))
+    )  # the ignored image is out
 
 
 def test_purity_and_silhouette_by_cosine():
@@ -57,7 +61,11 @@ def test_superclasses():
     scene = [label.name for label in scenes.LABELS]
     assert groups_of(scene) == {label.name: label.group for label in scenes.LABELS}
     assert groups_of(["car", "boat"]) == {"car": "street", "boat": "sea"}  # scenes have both
-    assert groups_of(["car", "boat", "bicycle"]) == {"car": "vehicle", "boat": "vehicle", "bicycle": "vehicle"}
+    assert groups_of(["car", "boat", "bicycle"]) == {
+        "car": "vehicle",
+        "boat": "vehicle",
+        "bicycle": "vehicle",
+    }
     assert groups_of(["aeroplane", "sofa"]) == {"aeroplane": "vehicle", "sofa": "indoor"}
     assert groups_of(["car", "my label"]) is None
 
@@ -77,7 +85,16 @@ def test_many_labels_are_shown_by_superclass_or_by_the_most_frequent():
     assert (kinds[:3], kinds[-1]) == (["label 29", "label 3", "label 28"], "others")
     assert kind.tolist() == [0, 0, 1, 2]
     coco = "person bicycle car motorcycle airplane bus train truck bench bird cat dog horse sheep cow elephant bear zebra"
-    coco = [*coco.split(), "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"]
+    coco = [
+        *coco.split(),
+        "giraffe",
+        "backpack",
+        "umbrella",
+        "handbag",
+        "tie",
+        "suitcase",
+        "frisbee",
+    ]
     kinds, kind = kinds_of(np.array([0, 2, 3, 24]), coco)
     assert kinds == ["person", "vehicle", "outdoor", "animal", "accessory", "sports"]
     assert kind.tolist() == [0, 1, 1, 5]

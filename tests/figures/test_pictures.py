@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sadcl
 from sadcl import figures, inference, recipes
-from sadcl.cli import app
+from sadcl.cli.app import app
 from sadcl.errors import UserError
 from sadcl.results import checkpoints
 from tests.conftest import TINY
@@ -64,10 +64,14 @@ def test_the_tested_split_is_localised_and_others_are_not(runs):
     for name in ("pointing", "box_energy", "box_area"):
         assert held[name].null_count == len(held)
         values = np.array(tested[name].to_pylist(), dtype=float)
-        assert (np.isnan(values) == (np.array(tested["support"]) == 0)).all()  # each object of a scene has its box
+        assert (
+            np.isnan(values) == (np.array(tested["support"]) == 0)
+        ).all()  # each object of a scene has its box
         assert 0 <= np.nanmin(values) <= np.nanmax(values) <= 100
         for row in rows:
-            own = np.array(tested.filter(pc.equal(tested["key"], row["key"]))[name].to_pylist(), dtype=float)
+            own = np.array(
+                tested.filter(pc.equal(tested["key"], row["key"]))[name].to_pylist(), dtype=float
+            )
             assert row[f"test_{name}"] == pytest.approx(np.nanmean(own))
             assert f"val_{name}" not in row
 
@@ -77,9 +81,13 @@ def test_localising_again_gives_what_the_run_has_recorded(runs, here, which):
     root, row = runs[0], runs[which]
     opened = inference.open_with_data(row["checkpoint"])
     found = inference.localise(opened.predictor, opened.data)
-    recorded = sadcl.sql(root, f"select * from labels where key = '{row['key']}' and split = 'test'").to_pylist()
+    recorded = sadcl.sql(
+        root, f"select * from labels where key = '{row['key']}' and split = 'test'"
+    ).to_pylist()
     for name, values in found.items():
-        np.testing.assert_array_equal(values, [np.nan if r[name] is None else r[name] for r in recorded])
+        np.testing.assert_array_equal(
+            values, [np.nan if r[name] is None else r[name] for r in recorded]
+        )
 
 
 @pytest.mark.parametrize("which", [1, 2])
@@ -89,7 +97,9 @@ def test_explain_in_python(runs, photos, which):
         found = model.explain(name, threshold=0.02)
         assert found
         scores = dict(model.predict(name)[0])
-        assert [f.score for f in found] == sorted((s for s in scores.values() if s > 0.02), reverse=True)
+        assert [f.score for f in found] == sorted(
+            (s for s in scores.values() if s > 0.02), reverse=True
+        )
         for label, score, map_HW in found:
             assert score == pytest.approx(scores[label], abs=1e-6)
             assert map_HW.shape == shape
@@ -113,17 +123,40 @@ def test_a_map_lies_over_the_photograph_whatever_its_proportions():
 def test_the_command_draws_all_photographs_that_can_be_read(runs, photos, here):
     root, main, pooled = runs
     (here / "text.jpg").write_text("hello")
-    done = invoke(*photos, "text.jpg", "--checkpoint", main["key"], "--storage", root, "-o", "maps.png", "--top", 2)
+    done = invoke(
+        *photos,
+        "text.jpg",
+        "--checkpoint",
+        main["key"],
+        "--storage",
+        root,
+        "-o",
+        "maps.png",
+        "--top",
+        2,
+    )
     assert isinstance(done.exception, UserError)
     assert "'text.jpg' (5 bytes) cannot be decoded" in str(done.exception)
     lines = done.stdout.splitlines()
     assert lines[0] == f"baseline: {pooled['key']}"
     assert [line.split(": ")[0] for line in lines[1:]] == [*photos, "maps.png"]
     both = pixels((here / "maps.png").read_bytes())
-    alone = invoke(*photos, "--checkpoint", main["checkpoint"], "--baseline", "", "--storage", root, "-o", "alone.png")
+    alone = invoke(
+        *photos,
+        "--checkpoint",
+        main["checkpoint"],
+        "--baseline",
+        "",
+        "--storage",
+        root,
+        "-o",
+        "alone.png",
+    )
     assert alone.exit_code == 0
     assert len(pixels((here / "alone.png").read_bytes())) < 0.7 * len(both)
-    again = invoke(*photos, "--checkpoint", main["key"], "--storage", root, "-o", "again.png", "--top", 2)
+    again = invoke(
+        *photos, "--checkpoint", main["key"], "--storage", root, "-o", "again.png", "--top", 2
+    )
     assert again.exit_code == 0
     assert (here / "again.png").read_bytes() == (here / "maps.png").read_bytes()
 
@@ -146,9 +179,18 @@ def test_the_command_with_chosen_labels_and_with_a_baseline_alone(runs, photos, 
         (("wide.jpg", "--checkpoint", "{key}x", "-o", "a.png"), "There is no trial"),
         (("wide.jpg", "--checkpoint", "none.pt", "-o", "a.png"), "no checkpoint at 'none.pt'"),
         (("wide.jpg", "--checkpoint", "{key}", "-o", "a.jpg"), "must end in .png, .svg, .pdf"),
-        (("wide.jpg", "--checkpoint", "{key}", "-o", "a.png", "--label", "strar"), "no label 'strar'; did you mean 'star'?"),
-        (("wide.jpg", "--checkpoint", "{key}", "-o", "a.png", "--baseline", "{key}"), "is not a pooled baseline"),
-        (("none.jpg", "--checkpoint", "{key}", "-o", "a.png"), "'none.jpg' cannot be read: No such file"),
+        (
+            ("wide.jpg", "--checkpoint", "{key}", "-o", "a.png", "--label", "strar"),
+            "no label 'strar'; did you mean 'star'?",
+        ),
+        (
+            ("wide.jpg", "--checkpoint", "{key}", "-o", "a.png", "--baseline", "{key}"),
+            "is not a pooled baseline",
+        ),
+        (
+            ("none.jpg", "--checkpoint", "{key}", "-o", "a.png"),
+            "'none.jpg' cannot be read: No such file",
+        ),
     ],
 )
 def test_mistakes_of_the_command(runs, photos, here, words, message):
@@ -161,14 +203,17 @@ def test_mistakes_of_the_command(runs, photos, here, words, message):
 
 def test_the_figures_of_the_paper(runs, here):
     _, main, pooled = runs
-    said = figures.draw_paper(main["checkpoint"], "figures", baseline=pooled["checkpoint"], photos=2)
+    said = figures.draw_paper(
+        main["checkpoint"], "figures", baseline=pooled["checkpoint"], photos=2
+    )
     assert [line.partition(":")[0] for line in said] == [f"figures/fig{n}.png" for n in (4, 5, 6)]
     for number in (4, 5, 6):
         pixels((here / "figures" / f"fig{number}.png").read_bytes())
     assert "perplexity" in said[0]
     assert "seed 0" in said[0]
     assert (
-        f"SADCL: pointing {main['test_pointing']:.1f} %, energy inside the boxes {main['test_box_energy']:.1f} %" in said[1]
+        f"SADCL: pointing {main['test_pointing']:.1f} %, energy inside the boxes {main['test_box_energy']:.1f} %"
+        in said[1]
     )
     assert f"baseline: pointing {pooled['test_pointing']:.1f} %" in said[1]
     assert f"a map that knows nothing has {main['test_box_area']:.1f} %" in said[1]
@@ -176,9 +221,13 @@ def test_the_figures_of_the_paper(runs, here):
 
 
 def test_a_baseline_that_held_other_images_out_stands_beside_and_is_said_to(runs, here):
-    config = recipes.demo().override({**TINY, "data.holdout": 0, "stage1.epochs": 1, "stage2.epochs": 0})
+    config = recipes.demo().override(
+        {**TINY, "data.holdout": 0, "stage1.epochs": 1, "stage2.epochs": 0}
+    )
     final = sadcl.train(config, storage="runs", name="look")
-    said = figures.draw_paper(final["checkpoint"], "figures", baseline=runs[2]["checkpoint"], photos=1)
+    said = figures.draw_paper(
+        final["checkpoint"], "figures", baseline=runs[2]["checkpoint"], photos=1
+    )
     assert "Only one of the two was trained on the held-out images too." in said[1]
     assert "baseline: pointing" in said[1]
     assert "No contrast has trained this checkpoint's projection head" in said[2]
@@ -198,10 +247,18 @@ def test_figures_that_a_checkpoint_cannot_have(runs, here):
 
 def test_which_checkpoint_is_shown(runs):
     root, main, pooled = runs
-    assert checkpoints.best(root) == checkpoints.best(root, "look") == main["key"]
-    assert checkpoints.baseline(root, main["key"]) == checkpoints.baseline(root, main["checkpoint"]) == pooled["key"]
-    assert checkpoints.baseline(root, pooled["key"]) is None
-    assert checkpoints.baseline(root, "elsewhere/best.pt") is None
-    assert checkpoints.find(root, main["key"]) == main["checkpoint"]
+    assert (
+        checkpoints.best_checkpoint(root)
+        == checkpoints.best_checkpoint(root, "look")
+        == main["key"]
+    )
+    assert (
+        checkpoints.baseline_checkpoint(root, main["key"])
+        == checkpoints.baseline_checkpoint(root, main["checkpoint"])
+        == pooled["key"]
+    )
+    assert checkpoints.baseline_checkpoint(root, pooled["key"]) is None
+    assert checkpoints.baseline_checkpoint(root, "elsewhere/best.pt") is None
+    assert checkpoints.find_checkpoint(root, main["key"]) == main["checkpoint"]
     with pytest.raises(UserError, match="no study 'loko' here; did you mean 'look'"):
-        checkpoints.best(root, "loko")
+        checkpoints.best_checkpoint(root, "loko")

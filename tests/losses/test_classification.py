@@ -50,10 +50,17 @@ def asymmetric(logits, targets, negative, positive, clip):
 @pytest.mark.parametrize(("negative", "positive"), [(4.0, 0.0), (2.0, 1.0), (0.0, 0.0)])
 def test_asymmetric_equals_plain_loops_and_timm(clip, negative, positive):
     logits, targets = make()
-    options = {"kind": "asymmetric", "gamma_negative": negative, "gamma_positive": positive, "clip": clip}
+    options = {
+        "kind": "asymmetric",
+        "gamma_negative": negative,
+        "gamma_positive": positive,
+        "clip": clip,
+    }
     total, _ = class_loss(logits, targets, **options)
     loops = asymmetric(logits, targets, negative, positive, clip)
-    one_row = targets[targets != -1][None]  # timm's default reduction changed from the sum to a mean over rows
+    one_row = targets[targets != -1][
+        None
+    ]  # timm's default reduction changed from the sum to a mean over rows
     timm = AsymmetricLossMultiLabel(negative, positive, clip)(logits[targets != -1][None], one_row)
     for theirs, tolerance in ((loops, 1e-10), (timm.double(), 1e-4)):  # timm computes in float32
         torch.testing.assert_close(total, theirs, rtol=tolerance, atol=tolerance)
@@ -68,7 +75,9 @@ def test_asymmetric_equals_plain_loops_and_timm(clip, negative, positive):
 def test_asymmetric_without_focus_and_clip_is_bce():
     logits, targets = make()
     plain, _ = class_loss(logits, targets)
-    focused, _ = class_loss(logits, targets, kind="asymmetric", gamma_negative=0, gamma_positive=0, clip=0)
+    focused, _ = class_loss(
+        logits, targets, kind="asymmetric", gamma_negative=0, gamma_positive=0, clip=0
+    )
     torch.testing.assert_close(plain, focused, rtol=1e-12, atol=1e-12)
 
 
@@ -76,10 +85,16 @@ def test_asymmetric_without_focus_and_clip_is_bce():
 @pytest.mark.parametrize("clip", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 4.0])
 def test_saturated_scores_stay_finite(dtype, clip, gamma):
-    logits = torch.tensor([[-1000.0, 1000.0, -20.0, 20.0, 0.0]], dtype=dtype).repeat(2, 1).requires_grad_()
+    logits = (
+        torch.tensor([[-1000.0, 1000.0, -20.0, 20.0, 0.0]], dtype=dtype)
+        .repeat(2, 1)
+        .requires_grad_()
+    )
     targets = torch.tensor([[1] * 5, [0] * 5])
     for kind in ("bce", "asymmetric"):
-        total, _ = class_loss(logits, targets, kind=kind, gamma_negative=gamma, gamma_positive=gamma, clip=clip)
+        total, _ = class_loss(
+            logits, targets, kind=kind, gamma_negative=gamma, gamma_positive=gamma, clip=clip
+        )
         (gradient,) = torch.autograd.grad(total, logits)
         assert bool(total.isfinite())
         assert bool(gradient.isfinite().all())

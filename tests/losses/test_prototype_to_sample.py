@@ -60,7 +60,9 @@ def test_equals_plain_loops(tau, normalize, reduction):
         )
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
         for mine, theirs in zip(
-            torch.autograd.grad(got, (x, prototypes)), torch.autograd.grad(expected, (x, prototypes)), strict=True
+            torch.autograd.grad(got, (x, prototypes)),
+            torch.autograd.grad(expected, (x, prototypes)),
+            strict=True,
         ):
             assert (mine - theirs).norm() <= 1e-10 * max(1.0, float(theirs.norm()))
 
@@ -69,7 +71,8 @@ def test_equals_plain_loops(tau, normalize, reduction):
 def test_gradcheck(normalize):
     x, targets, prototypes = make(images=3)
     torch.autograd.gradcheck(
-        lambda a, b: prototype_to_sample_loss(a, targets, b, temperature=0.5, normalize=normalize), (x, prototypes)
+        lambda a, b: prototype_to_sample_loss(a, targets, b, temperature=0.5, normalize=normalize),
+        (x, prototypes),
     )
 
 
@@ -91,16 +94,23 @@ def test_similarities_and_rows_leave_with_one_gradient(normalize, places, turned
     weight = torch.randn(similarity.shape, dtype=torch.float64)
     for share in ((1, 1), (1, 0), (0, 1)):
         mine = share[0] * (similarity * weight).sum() + share[1] * (rows**2).sum()
-        plain = share[0] * (expected * weight).sum() + share[1] * (x.flatten(0, 1)[place] ** 2).sum()
+        plain = (
+            share[0] * (expected * weight).sum() + share[1] * (x.flatten(0, 1)[place] ** 2).sum()
+        )
         got = torch.autograd.grad(mine, (x, prototypes), retain_graph=True)
         wanted = torch.autograd.grad(plain, (x, prototypes), retain_graph=True)
         torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
-    torch.autograd.gradcheck(lambda a, b: similarities(a, b, place, temperature=0.5, normalize=normalize), (x, prototypes))
+    torch.autograd.gradcheck(
+        lambda a, b: similarities(a, b, place, temperature=0.5, normalize=normalize),
+        (x, prototypes),
+    )
 
 
 def test_a_label_of_positives_alone_has_loss_zero():
     x, targets, prototypes = make()
-    total, count = prototype_sum(x, torch.ones_like(targets), prototypes, torch.ones(4, dtype=torch.bool), temperature=0.2)
+    total, count = prototype_sum(
+        x, torch.ones_like(targets), prototypes, torch.ones(4, dtype=torch.bool), temperature=0.2
+    )
     assert count == 4
     assert total.item() == pytest.approx(0, abs=1e-12)
 
@@ -122,7 +132,11 @@ def test_order_of_images_and_labels_does_not_matter():
     x, targets, prototypes = make(images=7, labels=5)
     image, label = torch.randperm(7), torch.randperm(5)
     moved = prototype_to_sample_loss(
-        x[image][:, label], targets[image][:, label], prototypes[label], temperature=0.2, reduction="sum"
+        x[image][:, label],
+        targets[image][:, label],
+        prototypes[label],
+        temperature=0.2,
+        reduction="sum",
     )
     same = prototype_to_sample_loss(x, targets, prototypes, temperature=0.2, reduction="sum")
     torch.testing.assert_close(moved, same, rtol=1e-12, atol=1e-12)
@@ -163,7 +177,9 @@ def test_a_thousand_positives_under_autocast(dtype, tau):
         x, prototypes = head(inputs), head(torch.randn(2, 8))
         loss = prototype_to_sample_loss(x, targets, prototypes, temperature=tau)
     loss.backward()
-    exact = prototype_to_sample_loss(x.detach().double(), targets, prototypes.detach().double(), temperature=tau)
+    exact = prototype_to_sample_loss(
+        x.detach().double(), targets, prototypes.detach().double(), temperature=tau
+    )
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-4)
     assert all(bool(p.grad.isfinite().all()) for p in head.parameters())
@@ -183,4 +199,6 @@ def test_a_thousand_positives_under_autocast(dtype, tau):
 def test_what_cannot_be_meant_is_refused_with_its_values(change, message):
     x, targets, prototypes = make()
     with pytest.raises(ValueError, match=message):
-        prototype_to_sample_loss(x, **({"targets": targets, "prototypes": prototypes, "temperature": math.pi} | change))
+        prototype_to_sample_loss(
+            x, **({"targets": targets, "prototypes": prototypes, "temperature": math.pi} | change)
+        )

@@ -23,8 +23,16 @@ def draw(seed):
     if seed % 2:
         targets[int(torch.randint(N, (1,), generator=g))] = 0
     valid = torch.rand(N, L, generator=g) < (0.0, 0.4, 1.0)[seed % 3]
-    x, c, slots = (torch.randn(*shape, P, generator=g, dtype=torch.float64) for shape in ((N, L), (L,), (N, L)))
-    return x.requires_grad_(), targets, slots[valid].requires_grad_(), valid.nonzero()[:, 1], c.requires_grad_()
+    x, c, slots = (
+        torch.randn(*shape, P, generator=g, dtype=torch.float64) for shape in ((N, L), (L,), (N, L))
+    )
+    return (
+        x.requires_grad_(),
+        targets,
+        slots[valid].requires_grad_(),
+        valid.nonzero()[:, 1],
+        c.requires_grad_(),
+    )
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -36,10 +44,14 @@ def test_both_contrasts_equal_plain_loops(seed):
     found = sample_to_sample_loss(x, targets, bank, labels, temperature=tau, normalize=normalize)
     expected = total / max(count, 1)
     total, count = prototype.reference(x, targets, c, valid, tau=tau, normalize=normalize)
-    found = found + prototype_to_sample_loss(x, targets, c, temperature=tau, normalize=normalize, valid=valid)
+    found = found + prototype_to_sample_loss(
+        x, targets, c, temperature=tau, normalize=normalize, valid=valid
+    )
     expected = expected + total / max(count, 1)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    pairs = (torch.autograd.grad(value, (x, bank, c), allow_unused=True) for value in (found, expected))
+    pairs = (
+        torch.autograd.grad(value, (x, bank, c), allow_unused=True) for value in (found, expected)
+    )
     for mine, theirs in zip(*pairs, strict=True):
         theirs = torch.zeros_like(mine) if theirs is None else theirs
         assert (mine - theirs).norm() <= 1e-10 * max(1.0, float(theirs.norm()))
@@ -48,7 +60,13 @@ def test_both_contrasts_equal_plain_loops(seed):
 def test_the_draws_hold_every_kind():
     drawn = [draw(seed)[1:4] for seed in range(24)]
     columns = [column.tolist() for targets, *_ in drawn for column in targets.T]
-    assert {tuple(sorted(set(column))) for column in columns} >= {(0,), (1,), (-1,), (0, 1), (-1, 0, 1)}
+    assert {tuple(sorted(set(column))) for column in columns} >= {
+        (0,),
+        (1,),
+        (-1,),
+        (0, 1),
+        (-1, 0, 1),
+    }
     assert any(column.count(1) == 1 for column in columns)
     assert any(not bool((targets == 1).any(1).all()) for targets, *_ in drawn)
     assert {0, N * L} < {len(labels) for _, _, labels in drawn}

@@ -13,7 +13,9 @@ from tests.conftest import sample_sum as sum_and_count
 
 def reference(x, targets, bank, bank_labels, *, tau, normalize, anchors="batch+bank"):
     """Eq. 4 as it stands: (sum over anchors, number of counted anchors)."""
-    rows = [(x[i, j], j, True) for i in range(len(x)) for j in range(x.shape[1]) if targets[i, j] == 1]
+    rows = [
+        (x[i, j], j, True) for i in range(len(x)) for j in range(x.shape[1]) if targets[i, j] == 1
+    ]
     rows += [(bank[m], int(bank_labels[m]), False) for m in range(len(bank))]
     if normalize:
         rows = [(row / row.norm(), label, of_batch) for row, label, of_batch in rows]
@@ -24,7 +26,9 @@ def reference(x, targets, bank, bank_labels, *, tau, normalize, anchors="batch+b
         if not positives or (anchors == "batch" and not of_batch):
             continue
         denominator = sum(torch.exp(anchor @ row / tau) for row, _, _ in others)
-        logs = sum(torch.log(torch.exp(anchor @ row / tau) / denominator) for row, _, _ in positives)
+        logs = sum(
+            torch.log(torch.exp(anchor @ row / tau) / denominator) for row, _, _ in positives
+        )
         total, count = total - logs / len(positives), count + 1
     return total, count
 
@@ -34,12 +38,19 @@ def make(images=4, labels=3, dim=5, bank=6, share=0.5, seed=0):
     x = torch.randn(images, labels, dim, generator=generator, dtype=torch.float64)
     targets = (torch.rand(images, labels, generator=generator) < share).long()
     rows = torch.randn(bank, dim, generator=generator, dtype=torch.float64)
-    return x.requires_grad_(), targets, rows.requires_grad_(), torch.randint(labels, (bank,), generator=generator)
+    return (
+        x.requires_grad_(),
+        targets,
+        rows.requires_grad_(),
+        torch.randint(labels, (bank,), generator=generator),
+    )
 
 
 def value_and_gradient(value, *inputs):
     gradients = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
-    return value.detach(), [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)]
+    return value.detach(), [
+        torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)
+    ]
 
 
 def assert_same(got, expected, tolerance=1e-10):
@@ -83,7 +94,10 @@ def test_anchors_of_the_batch_alone():
 def test_gradcheck(normalize):
     x, targets, rows, labels = make(images=3, labels=2, dim=3, bank=3, share=0.7)
     torch.autograd.gradcheck(
-        lambda a, b: sample_to_sample_loss(a, targets, b, labels, temperature=0.5, normalize=normalize), (x, rows)
+        lambda a, b: sample_to_sample_loss(
+            a, targets, b, labels, temperature=0.5, normalize=normalize
+        ),
+        (x, rows),
     )
 
 
@@ -91,7 +105,11 @@ def test_order_of_images_labels_and_bank_does_not_matter():
     x, targets, rows, labels = make(images=6, labels=4, bank=9)
     image, label, row = torch.randperm(6), torch.randperm(4), torch.randperm(9)
     moved = sample_to_sample_loss(
-        x[image][:, label], targets[image][:, label], rows[row], label.argsort()[labels[row]], temperature=0.2
+        x[image][:, label],
+        targets[image][:, label],
+        rows[row],
+        label.argsort()[labels[row]],
+        temperature=0.2,
     )
     same = sample_to_sample_loss(x, targets, rows, labels, temperature=0.2)
     assert_same(value_and_gradient(moved, x, rows), value_and_gradient(same, x, rows))
@@ -123,9 +141,12 @@ def test_a_label_with_one_positive_is_a_negative_for_others_but_no_anchor():
     total, count = sum_and_count(x, targets, rows, labels, temperature=0.2)
     assert count == 3
     assert_same(
-        value_and_gradient(total, x), value_and_gradient(reference(x, targets, rows, labels, tau=0.2, normalize=True)[0], x)
+        value_and_gradient(total, x),
+        value_and_gradient(reference(x, targets, rows, labels, tau=0.2, normalize=True)[0], x),
     )
-    assert total > sum_and_count(x, targets * torch.tensor([1, 0]), rows, labels, temperature=0.2)[0]
+    assert (
+        total > sum_and_count(x, targets * torch.tensor([1, 0]), rows, labels, temperature=0.2)[0]
+    )
 
 
 def test_equal_rows_of_one_label_give_the_logarithm_of_their_number():
@@ -154,7 +175,9 @@ def test_a_thousand_positives_under_autocast(dtype, tau, normalize):
         assert x.dtype == dtype
         loss = sample_to_sample_loss(x, torch.ones(1000, 1), temperature=tau, normalize=normalize)
     loss.backward()
-    exact = sample_to_sample_loss(x.detach().double(), torch.ones(1000, 1), temperature=tau, normalize=normalize)
+    exact = sample_to_sample_loss(
+        x.detach().double(), torch.ones(1000, 1), temperature=tau, normalize=normalize
+    )
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-4)
     assert all(bool(p.grad.isfinite().all()) for p in head.parameters())
@@ -194,6 +217,11 @@ def test_no_tensor_is_larger_than_candidates_by_a_chunk(monkeypatch):
 )
 def test_what_cannot_be_meant_is_refused_with_its_values(change, message):
     x, targets, rows, labels = make()
-    given = {"targets": targets, "bank_embeddings": rows, "bank_labels": labels, "temperature": 0.2} | change
+    given = {
+        "targets": targets,
+        "bank_embeddings": rows,
+        "bank_labels": labels,
+        "temperature": 0.2,
+    } | change
     with pytest.raises(ValueError, match=message):
         sample_to_sample_loss(x, **given)

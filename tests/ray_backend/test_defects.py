@@ -58,9 +58,17 @@ def study(tmp_path, command):
     """Starts the search on two workers as a user would, in the background."""
 
     def start(epochs, busy=0):
-        (tmp_path / "two.py").write_text(SEARCH.format(busy=busy, changes=TINY | {"stage2.epochs": epochs}))
+        (tmp_path / "two.py").write_text(
+            SEARCH.format(busy=busy, changes=TINY | {"stage2.epochs": epochs})
+        )
         with open(tmp_path / "log", "a") as log:
-            return subprocess.Popen([sys.executable, "two.py"], cwd=tmp_path, env=command.environment, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [sys.executable, "two.py"],
+                cwd=tmp_path,
+                env=command.environment,
+                stdout=log,
+                stderr=log,
+            )
 
     return start
 
@@ -106,11 +114,16 @@ def test_a_busy_driver_and_trials_that_stop_early_neither_hang_nor_leak(study, t
 def test_the_history_outlives_the_driver(study, tmp_path):
     process, root = study(epochs=40), tmp_path / "runs"
     deadline = time.monotonic() + 200
-    while not [row for row in trials(root) if len(results.store.epochs_of(str(root), row["key"])) >= 4]:
+    while not [
+        row for row in trials(root) if len(results.store.epochs_of(str(root), row["key"])) >= 4
+    ]:
         assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    before = {(e["key"], e["stage"], e["epoch"]): e["loss"] for e in results.read(str(root), "epochs").to_pylist()}
+    before = {
+        (e["key"], e["stage"], e["epoch"]): e["loss"]
+        for e in results.read(str(root), "epochs").to_pylist()
+    }
     os.kill(process.pid, signal.SIGKILL)
     process.wait(30)
     assert study(epochs=40).wait(500) == 0, (tmp_path / "log").read_text()[-3000:]
@@ -120,4 +133,6 @@ def test_the_history_outlives_the_driver(study, tmp_path):
     assert {at: after[at] for at in before} == before
     for row in trials(root):
         assert row["status"] in ("complete", "pruned")
-        assert [e["epoch"] for e in results.store.epochs_of(str(root), row["key"])] == list(range(1, row["epochs_done"] + 1))
+        assert [e["epoch"] for e in results.store.epochs_of(str(root), row["key"])] == list(
+            range(1, row["epochs_done"] + 1)
+        )

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from sadcl import results
 from sadcl.training import checkpoint
-from tests.ray_backend.test_study import PHASES, count, rows, start
+from tests.ray_backend.test_driver_search import PHASES, count, rows, start
 
 KINDS = ["driver"] * 7 + ["trial"] * 7 + ["cluster"] * 6
 TRIALS = 5
@@ -26,7 +26,10 @@ def processes(mark):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("SADCL_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                process.environ().get("SADCL_MARK") == mark
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -41,7 +44,9 @@ def training(mark):
             title = " ".join(process.cmdline())
         except psutil.NoSuchProcess:
             continue
-        if title.startswith("ray::") and any(word in title for word in ("run", "ImplicitFunc", "objective")):
+        if title.startswith("ray::") and any(
+            word in title for word in ("run", "ImplicitFunc", "objective")
+        ):
             found.append(process)
     return found
 
@@ -51,7 +56,12 @@ def epochs(root):
     if not (root / "tables").exists():
         return {}
     table = results.read(root, "epochs").to_pylist()
-    found = {(row["key"], row["stage"], row["epoch"]): {n: v for n, v in row.items() if n not in OF_CHANCE} for row in table}
+    found = {
+        (row["key"], row["stage"], row["epoch"]): {
+            n: v for n, v in row.items() if n not in OF_CHANCE
+        }
+        for row in table
+    }
     assert len(found) == len(table)
     return found
 
@@ -83,7 +93,9 @@ def kill(kind, process, mark, chance):
 def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file, tmp_path):
     file = study_file(trials=TRIALS, **{"stage1.epochs": 6, "stage2.epochs": 30})
     text = file.read_text().replace("import Float", "import ASHA, Float")
-    file.write_text(text.replace("    trials=3,", "    trials=3, stopping=ASHA(min_epochs=4, reduction=2),"))
+    file.write_text(
+        text.replace("    trials=3,", "    trials=3, stopping=ASHA(min_epochs=4, reduction=2),")
+    )
     root, mark = tmp_path / "runs", str(tmp_path)
     command.environment["SADCL_MARK"] = mark
     chance, kinds, seen, process = random.Random(0), list(KINDS), {}, None
@@ -100,7 +112,9 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
         kill(kind, process, mark, chance)
         if kind != "trial":
             process = None
-            until_gone = time.monotonic() + 30  # what trains must go at once, though nobody is left to tell it
+            until_gone = (
+                time.monotonic() + 30
+            )  # what trains must go at once, though nobody is left to tell it
             while training(mark):
                 assert time.monotonic() < until_gone, training(mark)
                 time.sleep(0.1)
@@ -124,13 +138,21 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
             numbers = sorted(epoch for s, epoch in own if s == stage)
             assert numbers == list(range(1, len(numbers) + 1))
         assert len(own) == row["epochs_done"]
-        checkpoint.load(row["checkpoint"])
+        checkpoint.load_checkpoint(row["checkpoint"])
     assert optuna_has(root) == {
-        row["key"]: (json.loads(row["params"]), row["status"], row["val_mAP"] if row["status"] == "complete" else None)
+        row["key"]: (
+            json.loads(row["params"]),
+            row["status"],
+            row["val_mAP"] if row["status"] == "complete" else None,
+        )
         for row in found
         if row["phase"] == "search"
     }
-    left = [p for p in root.rglob("*") if p.name == "state.pt" or p.suffix == ".part" or ".probe" in p.name]
+    left = [
+        p
+        for p in root.rglob("*")
+        if p.name == "state.pt" or p.suffix == ".part" or ".probe" in p.name
+    ]
     assert not left
 
     quiet = tmp_path / "quiet"
@@ -151,7 +173,8 @@ def optuna_has(root):
     """Settings, status and value of each of Optuna's trials, by the key of its row; the journal is that of the last start."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(
-        study_name="tiny-demo", storage=JournalStorage(JournalFileBackend(str(root / "optuna/tiny-demo.journal")))
+        study_name="tiny-demo",
+        storage=JournalStorage(JournalFileBackend(str(root / "optuna/tiny-demo.journal"))),
     )
     assert all(trial.state.is_finished() for trial in study.trials)
     return {

@@ -20,11 +20,17 @@ def server():
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_PUT(self):
-            wanted = self.path == "/latest/api/token" and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
+            wanted = (
+                self.path == "/latest/api/token"
+                and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
+            )
             self.answer("secret" if wanted else None)
 
         def do_GET(self):
-            said = (self.headers.get("X-aws-ec2-metadata-token"), self.headers.get("Metadata-Flavor"))
+            said = (
+                self.headers.get("X-aws-ec2-metadata-token"),
+                self.headers.get("Metadata-Flavor"),
+            )
             known = said in (("secret", None), (None, "Google"))
             self.answer(answers.get(self.path) if known else None)
 
@@ -46,7 +52,11 @@ def server():
 
 def leaves(seconds):
     at = datetime.now(UTC) + timedelta(seconds=seconds)
-    return {"/latest/meta-data/spot/instance-action": json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})}
+    return {
+        "/latest/meta-data/spot/instance-action": json.dumps(
+            {"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
+        )
+    }
 
 
 def test_what_each_cloud_announces(server):
@@ -65,10 +75,14 @@ def test_what_each_cloud_announces(server):
 def test_the_node_is_drained_with_the_time_that_is_left(server, tmp_path):
     url, answers = server
     ray, said = tmp_path / "ray", tmp_path / "said"
-    ray.write_text(f'#!/bin/sh\necho "$@" >> {said}\ntest "$(wc -l < {said})" -gt 1\n')  # refuses the first time
+    ray.write_text(
+        f'#!/bin/sh\necho "$@" >> {said}\ntest "$(wc -l < {said})" -gt 1\n'
+    )  # refuses the first time
     ray.chmod(0o755)
     words = [sys.executable, "-m", "sadcl.ray_backend.spot", "aws", "--server", url]
-    process = subprocess.Popen(words, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    process = subprocess.Popen(
+        words, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    )
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)

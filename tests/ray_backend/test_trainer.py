@@ -9,7 +9,7 @@ from sadcl import results
 
 TRAIN = """
 from sadcl import recipes
-from sadcl.script import main_train
+from sadcl.cli.experiment import main_train
 demo = recipes.demo().override({changes!r})
 main_train(recipes.coco14(), demo, name="t")
 """
@@ -29,7 +29,8 @@ def train_file(tmp_path):
 
 def losses(root):
     rows = results.sql(
-        root, "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs order by stage, epoch"
+        root,
+        "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs order by stage, epoch",
     ).to_pylist()
     return [tuple(row.values()) for row in rows]
 
@@ -60,7 +61,9 @@ def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
 
 @pytest.mark.soak
 def test_another_bank_and_other_prototypes_too(command, train_file, tmp_path):
-    file = train_file(**EXACT, **{"bank.policy": "fifo", "loss.anchors": "batch", "prototypes.policy": "learned"})
+    file = train_file(
+        **EXACT, **{"bank.policy": "fifo", "loss.anchors": "batch", "prototypes.policy": "learned"}
+    )
     command("python", file, "--storage", "one")
     command("python", file, "--storage", "two", "--workers", "2")
     for a, b in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
@@ -80,17 +83,28 @@ def test_a_failure_on_two_workers_is_one_line_with_its_cause(command, train_file
 
 @pytest.mark.soak
 def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_path, cache):
-    from sadcl.data import scenes
+    from sadcl.data.readers import scenes
 
     root = scenes.ensure(tmp_path / "data", seed=0, train=60, test=24)
     for image in sorted((root / "train2017").iterdir())[::7]:
         data = image.read_bytes()
         # whole at both ends, so that only decoding finds it
         image.write_bytes(b"\xff\xd8" + b"\0" * 200 + data[-2:])
-    failed = command("python", train_file(), "--workers", "2", "--data-root", root, "--scale", "demo", check=False)
+    failed = command(
+        "python",
+        train_file(),
+        "--workers",
+        "2",
+        "--data-root",
+        root,
+        "--scale",
+        "demo",
+        check=False,
+    )
     assert failed.returncode == 1
     assert re.search(
-        rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)", failed.stderr
+        rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)",
+        failed.stderr,
     )
     told = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
     assert any("cannot be decoded" in words for words in told), failed.stdout

@@ -8,25 +8,40 @@ import pytest
 from optuna.storages import JournalStorage
 
 from sadcl import Search, recipes, results, storage
-from sadcl.ray_backend import tuner
-from sadcl.ray_backend.disk import Disk
+from sadcl.ray_backend import optuna_study, tuner
 from sadcl.results import RunWriter
-from sadcl.runner import Where
 from sadcl.search import Choice, Float, Int, Plan, When
+from sadcl.study.checkpoint_quota import CheckpointQuota
+from sadcl.study.placement import Placement
 
-NUMBERS = {"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.3, 0.7), "stage2.epochs": Int(2, 30)}
-BANK = {"bank.policy": Choice("slot", "fifo"), "bank.size": When("bank.policy", "fifo", Int(4, 64)), **NUMBERS}
+NUMBERS = {
+    "loss.tau": Float(0.05, 0.5, log=True),
+    "bank.epsilon": Float(0.3, 0.7),
+    "stage2.epochs": Int(2, 30),
+}
+BANK = {
+    "bank.policy": Choice("slot", "fifo"),
+    "bank.size": When("bank.policy", "fifo", Int(4, 64)),
+    **NUMBERS,
+}
 
 
 class Bench:
     """A search on a store, whose trials end as they are told to."""
 
     def __init__(self, root, space=NUMBERS, total=12, limit=None, **options):
-        value = Search(name="s", question="?", base=recipes.coco14(), demo=recipes.demo(), space=space, **options)
+        value = Search(
+            name="s",
+            question="?",
+            base=recipes.coco14(),
+            demo=recipes.demo(),
+            space=space,
+            **options,
+        )
         self.plan = Plan(value, "demo", value.demo, total, "d1", "d2")
-        self.where = Where(str(root), None, "demo")
+        self.where = Placement(str(root), None, "demo")
         self.journal = root / "optuna" / "s.journal"
-        self.disk = Disk(str(root), limit, 1000, 300)
+        self.disk = CheckpointQuota(str(root), limit, 1000, 300)
         self.number = 0
         self.start()
 
@@ -37,8 +52,10 @@ class Bench:
 
     def start(self):
         """As a driver starts."""
-        self.study = tuner._rebuild(self.plan, self.rows(), self.where, self.journal)
-        self.searcher = tuner._Search(self.plan, self.rows(), self.where, self.study, self.disk, 1)
+        self.study = optuna_study.rebuild(self.plan, self.rows(), self.where, self.journal)
+        self.searcher = tuner._AskAndTell(
+            self.plan, self.rows(), self.where, self.study, self.disk, 1
+        )
 
     def begin(self):
         self.number += 1
@@ -46,7 +63,12 @@ class Bench:
         if setting == "FINISHED":
             return None
         trial = self.plan.try_out(setting)
-        about = {"study": self.plan.study, "phase": "search", "arm": "tuned", "params": json.dumps(setting)}
+        about = {
+            "study": self.plan.study,
+            "phase": "search",
+            "arm": "tuned",
+            "params": json.dumps(setting),
+        }
         self.writer = RunWriter(self.where.storage, trial.key, about)
         return str(self.number), setting
 
@@ -55,7 +77,11 @@ class Bench:
         for epoch, value in enumerate(curve, 1):
             self.writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value, "seconds": 60.0})
         seconds = 60.0 * len(curve)
-        figures = {"val_mAP": max(curve, default=None), "seconds": seconds, "memory_mb": 1.0} if status != "failed" else {}
+        figures = (
+            {"val_mAP": max(curve, default=None), "seconds": seconds, "memory_mb": 1.0}
+            if status != "failed"
+            else {}
+        )
         self.writer.finish(status, metrics=figures)
         names = ("status", "epochs_done", "seconds", *self.plan.search.objectives)
         self.searcher.on_trial_complete(name, {n: self.writer.row.get(n) for n in names})
@@ -85,7 +111,9 @@ def test_every_sampler_asks_tells_and_goes_on(tmp_path, space, options):
     for i in range(12):
         begun = bench.begin()
         setting = begun[1]
-        assert ("bank.size" in setting) == (setting.get("bank.policy") == "fifo" and "bank.size" in space)
+        assert ("bank.size" in setting) == (
+            setting.get("bank.policy") == "fifo" and "bank.size" in space
+        )
         assert 0.05 <= setting["loss.tau"] <= 0.5
         seen.append(setting)
         bench.end(begun, curve=(40.0 + i, 50.0 - setting["loss.tau"]))
@@ -97,7 +125,9 @@ def test_every_sampler_asks_tells_and_goes_on(tmp_path, space, options):
     assert len(told(bench.study)) == 12
     keys = {row["key"] for row in bench.rows()}
     assert told(bench.study).keys() == keys
-    values = {row["key"]: [row[name] for name in bench.plan.search.objectives] for row in bench.rows()}
+    values = {
+        row["key"]: [row[name] for name in bench.plan.search.objectives] for row in bench.rows()
+    }
     assert {key: found[2] for key, found in told(bench.study).items()} == values
 
 
@@ -131,7 +161,9 @@ def test_what_was_interrupted_comes_first_then_what_is_to_be_tried_first(tmp_pat
     assert {json.dumps(s, sort_keys=True) for s in again[:2]} == {
         json.dumps(s, sort_keys=True) for s in (first[1], second[1])
     }
-    assert again[2]["loss.tau"] != 0.11  # what was to be tried first was tried, though it left other fields open
+    assert (
+        again[2]["loss.tau"] != 0.11
+    )  # what was to be tried first was tried, though it left other fields open
 
 
 def test_no_trial_starts_once_the_budget_is_used_up(tmp_path):
@@ -166,11 +198,16 @@ def test_a_space_that_is_exhausted_ends_and_settings_are_never_tried_twice(tmp_p
             bench.start()
     assert len(seen) == len(set(seen)) == (1 + 5) * 4
     assert bench.plan.left_to_try(bench.rows()) == 0
-    assert any("24 trials, which is all that the space holds" in line for line in bench.plan.lines())
+    assert any(
+        "24 trials, which is all that the space holds" in line for line in bench.plan.lines()
+    )
 
 
 def test_values_that_are_tuples_come_back_as_they_were(tmp_path):
-    frozen = {"model.frozen": Choice((), ("stem",), ("stem", "stage1")), "loss.tau": Float(0.05, 0.5)}
+    frozen = {
+        "model.frozen": Choice((), ("stem",), ("stem", "stage1")),
+        "loss.tau": Float(0.05, 0.5),
+    }
     bench = Bench(tmp_path, frozen, total=6)
     for _ in range(3):
         begun = bench.begin()
@@ -195,7 +232,9 @@ def test_a_study_may_be_named_like_a_pattern_and_takes_no_other_study_s_journal(
 
 
 def test_generations_go_on_where_they_were(tmp_path):
-    bench = Bench(tmp_path, total=20, sampler="nsga2", objectives=("val_mAP", "seconds"), recipe_first=False)
+    bench = Bench(
+        tmp_path, total=20, sampler="nsga2", objectives=("val_mAP", "seconds"), recipe_first=False
+    )
 
     def generations():
         complete = [t for t in bench.study.get_trials() if t.state.name == "COMPLETE"]
@@ -223,7 +262,9 @@ def test_settings_that_are_not_possible_together_end_the_search_with_their_reaso
 def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
     bench = Bench(tmp_path, limit=None)
     rest = bench.plan.left([])[0] - bench.plan.left_to_try([])
-    bench.disk = Disk(str(tmp_path), 3800 + rest * 1000, 1000, 300)  # the best, another, and one that runs
+    bench.disk = CheckpointQuota(
+        str(tmp_path), 3800 + rest * 1000, 1000, 300
+    )  # the best, another, and one that runs
     bench.start()
     values = (50.0, 40.0, 60.0)
     keys = []
@@ -241,11 +282,15 @@ def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
     assert rows[keys[1]]["val_mAP"] == 40.0
     bench.end(bench.begin(), (), "failed")
     storage.write(f"{tmp_path}/checkpoints/{bench.writer.key}/state.pt", b"x" * 4000)
-    assert bench.disk.make_room(bench.plan, 1)  # what a failed run left goes before anything of one that is complete
+    assert bench.disk.make_room(
+        bench.plan, 1
+    )  # what a failed run left goes before anything of one that is complete
     assert {p.parent.name for p in tmp_path.rglob("*.pt")} == {keys[0], keys[2]}
-    full = Disk(str(tmp_path), 500, 1000, 300)
+    full = CheckpointQuota(str(tmp_path), 500, 1000, 300)
     assert not full.make_room(bench.plan, 1)
-    assert {p.parent.name for p in tmp_path.rglob("best.pt")} == {keys[2]}  # the best is never given up
+    assert {p.parent.name for p in tmp_path.rglob("best.pt")} == {
+        keys[2]
+    }  # the best is never given up
     assert "Raise --max-disk" in str(full.explain())
     assert "1 kB of the 500 bytes" in str(full.explain())
 
@@ -266,14 +311,14 @@ def test_a_journal_on_a_disk_that_fails_has_each_line_once(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", failing)
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
-    study = optuna.create_study(storage=JournalStorage(tuner._Journal(path)), study_name="a")
+    study = optuna.create_study(storage=JournalStorage(optuna_study._Journal(path)), study_name="a")
     for _ in range(3):
         failures.extend([30, 5])
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
         study.tell(trial, 1.0)
     assert not failures
-    again = optuna.load_study(storage=JournalStorage(tuner._Journal(path)), study_name="a")
+    again = optuna.load_study(storage=JournalStorage(optuna_study._Journal(path)), study_name="a")
     assert [trial.state.name for trial in again.trials] == ["COMPLETE"] * 3
     lines = path.read_text().splitlines()
     assert len(lines) == len(set(lines)) == 1 + 3 * 3

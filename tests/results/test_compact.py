@@ -21,14 +21,21 @@ def trial(root, key, *, status="complete", epochs=3, value=50.0, **row):
     for epoch in range(1, epochs + 1):
         writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value})
     if status != "running":
-        writer.finish(status, metrics={"val_mAP": value}, labels=[{"split": "val", "label": "cat", "AP": value}])
+        writer.finish(
+            status,
+            metrics={"val_mAP": value},
+            labels=[{"split": "val", "label": "cat", "AP": value}],
+        )
     return writer
 
 
 def content(root):
     """All rows of all tables, in an order that does not depend on the files."""
     return {
-        table: sorted(json.dumps(row, default=str, sort_keys=True) for row in results.read(root, table).to_pylist())
+        table: sorted(
+            json.dumps(row, default=str, sort_keys=True)
+            for row in results.read(root, table).to_pylist()
+        )
         for table in ("trials", "epochs", "labels")
     }
 
@@ -40,7 +47,12 @@ def names(root, table="trials"):
 
 def test_merged_rows_are_the_rows_and_what_runs_keeps_its_files(tmp_path):
     for i in range(5):
-        trial(tmp_path, f"k/{i} ä", x_choice="a" if i else 3, status="failed" if i == 1 else "complete")
+        trial(
+            tmp_path,
+            f"k/{i} ä",
+            x_choice="a" if i else 3,
+            status="failed" if i == 1 else "complete",
+        )
     going = trial(tmp_path, "going", status="running")
     before = content(tmp_path)
     done = {d.table: (d.before, d.after) for d in compact.compact(str(tmp_path))}
@@ -52,9 +64,9 @@ def test_merged_rows_are_the_rows_and_what_runs_keeps_its_files(tmp_path):
     assert len(results.read(tmp_path, "epochs")) == 6 * 3 + 1
     compact.compact(str(tmp_path))
     assert names(tmp_path) == (0, 1)
-    assert results.sql(tmp_path, "select count(*) as n, max(val_mAP) as best from trials").to_pylist() == [
-        {"n": 6, "best": 51.0}
-    ]
+    assert results.sql(
+        tmp_path, "select count(*) as n, max(val_mAP) as best from trials"
+    ).to_pylist() == [{"n": 6, "best": 51.0}]
     compact.compact(str(tmp_path))  # again changes nothing
     assert names(tmp_path) == (0, 1)
 
@@ -71,7 +83,9 @@ def test_what_changes_after_merging_wins(tmp_path):
         rows = {r["key"]: r for r in results.read(tmp_path, "trials").to_pylist()}
         assert set(rows) == {"a", "b", "d"}
         assert rows["a"]["checkpoint"] == "x"
-        assert len(results.read(tmp_path, "epochs")) == len(results.sql(tmp_path, "from epochs")) == 9
+        assert (
+            len(results.read(tmp_path, "epochs")) == len(results.sql(tmp_path, "from epochs")) == 9
+        )
         assert {r["key"] for r in results.read(tmp_path, "labels").to_pylist()} == {"a", "b", "d"}
         assert store.row_of(str(tmp_path), "c") is None
         assert store.row_of(str(tmp_path), "a")["checkpoint"] == "x"
@@ -117,7 +131,9 @@ def test_a_crash_after_any_step_harms_nothing(tmp_path, monkeypatch):
     trial(made, "c", epochs=1)
     old = (made / "tables" / "trials" / "a~1.parquet").read_bytes()
     store.amend(str(made), "a", checkpoint="y")
-    (made / "tables" / "trials" / "a~1.parquet").write_bytes(old)  # as if its removal had not come to be
+    (made / "tables" / "trials" / "a~1.parquet").write_bytes(
+        old
+    )  # as if its removal had not come to be
     while True:
         root = shutil.copytree(made, tmp_path / str(at))
         before, left = content(root), at
@@ -185,14 +201,25 @@ def _ledger(paths):
 def test_readers_while_others_write_remove_merge_and_are_killed(tmp_path, seconds):
     root, ledgers = tmp_path / "runs", [tmp_path / f"ledger{n}" for n in range(2)]
     RunWriter(str(root), "first", {"study": "s"})
-    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(root), str(n), str(ledgers[n])]) for n in range(2)]
-    merger, rng = subprocess.Popen([sys.executable, "-c", MERGER, str(root)], stdout=subprocess.PIPE), random.Random(1)
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(root), str(n), str(ledgers[n])])
+        for n in range(2)
+    ]
+    merger, rng = (
+        subprocess.Popen([sys.executable, "-c", MERGER, str(root)], stdout=subprocess.PIPE),
+        random.Random(1),
+    )
     merger.stdout.readline()
     end, kills, looks, next_kill = time.monotonic() + seconds, 0, 0, time.monotonic() + 0.3
     try:
-        while time.monotonic() < end or (min(looks - 3, kills - 1) <= 0 and time.monotonic() < end + 90):
+        while time.monotonic() < end or (
+            min(looks - 3, kills - 1) <= 0 and time.monotonic() < end + 90
+        ):
             promised, _, gone = _ledger(ledgers)
-            for ask in (lambda t: results.read(root, t).to_pylist(), lambda t: results.sql(root, f"from {t}").to_pylist()):
+            for ask in (
+                lambda t: results.read(root, t).to_pylist(),
+                lambda t: results.sql(root, f"from {t}").to_pylist(),
+            ):
                 rows = ask("trials")
                 keys = [row["key"] for row in rows]
                 assert len(keys) == len(set(keys)), "a row twice"
@@ -213,7 +240,9 @@ def test_readers_while_others_write_remove_merge_and_are_killed(tmp_path, second
                 os.kill(merger.pid, signal.SIGKILL)
                 merger.wait()
                 kills += 1
-                merger = subprocess.Popen([sys.executable, "-c", MERGER, str(root)], stdout=subprocess.PIPE)
+                merger = subprocess.Popen(
+                    [sys.executable, "-c", MERGER, str(root)], stdout=subprocess.PIPE
+                )
                 merger.stdout.readline()
                 next_kill = time.monotonic() + rng.uniform(0.05, 0.6)
             assert all(process.poll() is None for process in [*running, merger])
@@ -244,7 +273,9 @@ def test_many_small_files_are_copied_to_the_cache_once(tmp_path, monkeypatch):
 
     reads = []
     read = files.read
-    monkeypatch.setattr(files, "read", lambda uri, columns=None: (reads.append(uri), read(uri, columns))[1])
+    monkeypatch.setattr(
+        files, "read", lambda uri, columns=None: (reads.append(uri), read(uri, columns))[1]
+    )
     for batch in range(4):
         for i in range(6):
             trial(root, f"k{batch}-{i}", epochs=1)
@@ -255,10 +286,14 @@ def test_many_small_files_are_copied_to_the_cache_once(tmp_path, monkeypatch):
         assert not [uri for uri in reads if "/runs/" in uri]
     store.amend(str(root), "k0-0", checkpoint="x")
     store.delete(str(root), "k0-1")
-    (root / "tables" / "trials" / "k0-2.parquet").write_bytes((root / "tables" / "trials" / "k0-3.parquet").read_bytes())
+    (root / "tables" / "trials" / "k0-2.parquet").write_bytes(
+        (root / "tables" / "trials" / "k0-3.parquet").read_bytes()
+    )
     rows = results.read(root, "trials")
     assert rows["checkpoint"].drop_null().to_pylist() == ["x"]
-    assert sorted(rows["key"].to_pylist()) == sorted(results.sql(root, "from trials")["key"].to_pylist())
+    assert sorted(rows["key"].to_pylist()) == sorted(
+        results.sql(root, "from trials")["key"].to_pylist()
+    )
     assert len(rows) == 23
     assert rows["key"].to_pylist().count("k0-2") == 0  # its file holds another row now
     for path in (tmp_path / "cache").rglob("index.parquet"):

@@ -13,13 +13,22 @@ from sadcl import results, storage
 from sadcl.errors import UserError
 from sadcl.results import RunWriter, compact, query, read, schema, sql, store
 
-ROW = {"study": "s", "phase": "search", "arm": "tuned", "seed": 0, "scale": "demo", "params": '{"loss.tau": 0.1}'}
+ROW = {
+    "study": "s",
+    "phase": "search",
+    "arm": "tuned",
+    "seed": 0,
+    "scale": "demo",
+    "params": '{"loss.tau": 0.1}',
+}
 
 
 def trial(root, key="s-tuned-s0-a", *, mAP=50.0, epochs=2, status="complete", **row):
     writer = RunWriter(str(root), key, {**ROW, **row})
     for epoch in range(1, epochs + 1):
-        writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": mAP - epochs + epoch, "loss": 1.0 / epoch})
+        writer.epoch(
+            {"stage": 2, "epoch": epoch, "val_mAP": mAP - epochs + epoch, "loss": 1.0 / epoch}
+        )
     labels = [{"split": "val", "label": name, "AP": mAP, "support": 3.0} for name in ("cat", "dog")]
     writer.finish(status, metrics={"val_mAP": mAP, "epoch": epochs}, labels=labels)
     return writer
@@ -28,16 +37,31 @@ def trial(root, key="s-tuned-s0-a", *, mAP=50.0, epochs=2, status="complete", **
 def test_what_is_written_is_read(tmp_path):
     trial(tmp_path, loss_tau=0.1, bank_policy="slot", loss_normalize=True, model_weights=None)
     (row,) = results.read(tmp_path, "trials").to_pylist()
-    assert (row["key"], row["status"], row["val_mAP"], row["epochs_done"]) == ("s-tuned-s0-a", "complete", 50.0, 2)
-    assert (row["loss_tau"], row["bank_policy"], row["loss_normalize"], row["model_weights"]) == (0.1, "slot", True, None)
+    assert (row["key"], row["status"], row["val_mAP"], row["epochs_done"]) == (
+        "s-tuned-s0-a",
+        "complete",
+        50.0,
+        2,
+    )
+    assert (row["loss_tau"], row["bank_policy"], row["loss_normalize"], row["model_weights"]) == (
+        0.1,
+        "slot",
+        True,
+        None,
+    )
     ask = "select count(*) as n from trials where loss_normalize and model_weights is null"
     assert results.sql(tmp_path, ask).to_pylist() == [{"n": 1}]
     assert row["started"] <= row["ended"] <= datetime.now(UTC)
-    assert [(e["epoch"], e["val_mAP"], e["study"]) for e in results.read(tmp_path, "epochs").to_pylist()] == [
+    assert [
+        (e["epoch"], e["val_mAP"], e["study"]) for e in results.read(tmp_path, "epochs").to_pylist()
+    ] == [
         (1, 49.0, "s"),
         (2, 50.0, "s"),
     ]
-    assert {r["label"]: r["AP"] for r in results.read(tmp_path, "labels").to_pylist()} == {"cat": 50.0, "dog": 50.0}
+    assert {r["label"]: r["AP"] for r in results.read(tmp_path, "labels").to_pylist()} == {
+        "cat": 50.0,
+        "dog": 50.0,
+    }
 
 
 def test_columns_are_documented_and_typed_as_the_schema_says(tmp_path):
@@ -61,7 +85,11 @@ def test_an_interrupted_trial_goes_on_with_its_rows_and_a_repeated_report_is_one
     again.epoch({"stage": 2, "epoch": 1, "val_mAP": 3.0})
     again.finish("failed", cause="NaN")
     epochs = results.read(tmp_path, "epochs").to_pylist()
-    assert [(e["stage"], e["epoch"], e["val_mAP"]) for e in epochs] == [(1, 1, 1.0), (1, 2, 2.5), (2, 1, 3.0)]
+    assert [(e["stage"], e["epoch"], e["val_mAP"]) for e in epochs] == [
+        (1, 1, 1.0),
+        (1, 2, 2.5),
+        (2, 1, 3.0),
+    ]
     (row,) = results.read(tmp_path, "trials").to_pylist()
     assert (row["status"], row["cause"], row["started"]) == ("failed", "NaN", before["started"])
 
@@ -76,7 +104,9 @@ def test_readers_see_whole_files_while_many_write(tmp_path):
         "    w.finish('complete')\n"
     )
     RunWriter(str(tmp_path), "first", ROW)
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)]) for n in range(3)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)]) for n in range(3)
+    ]
     seen = 0
     while any(w.poll() is None for w in writers):
         keys = results.read(tmp_path, "trials")["key"].to_pylist()
@@ -113,7 +143,9 @@ def test_a_damaged_a_foreign_and_a_newer_file_are_named(tmp_path):
 
 def test_a_file_with_fewer_or_other_columns_is_read(tmp_path):
     trial(tmp_path, data_note="x", bank_size=3)
-    old = pa.table({"key": ["old"], "val_mAP": [1.0], "bank_size": ["many"]}).replace_schema_metadata({"sadcl": "1"})
+    old = pa.table(
+        {"key": ["old"], "val_mAP": [1.0], "bank_size": ["many"]}
+    ).replace_schema_metadata({"sadcl": "1"})
     trial(tmp_path, "other", bank_size=None)
     pq.write_table(old.drop_columns(["bank_size"]), tmp_path / "tables" / "trials" / "old.parquet")
     rows = {r["key"]: r for r in results.read(tmp_path, "trials").to_pylist()}
@@ -125,7 +157,10 @@ def test_a_column_of_numbers_here_and_words_there_is_words(tmp_path):
     """A search over a choice of both gives rows of both."""
     trial(tmp_path, "a", x_choice=3)
     trial(tmp_path, "b", x_choice="many")
-    assert {r["key"]: r["x_choice"] for r in results.read(tmp_path, "trials").to_pylist()} == {"a": "3", "b": "many"}
+    assert {r["key"]: r["x_choice"] for r in results.read(tmp_path, "trials").to_pylist()} == {
+        "a": "3",
+        "b": "many",
+    }
     trial(tmp_path, "c", x_choice=None)
     assert len(results.sql(tmp_path, "select * from trials where x_choice is null")) == 1
 
@@ -145,7 +180,12 @@ def test_a_reopened_trial_keeps_its_epochs(tmp_path):
     store.reopen(str(tmp_path), "a")
     store.reopen(str(tmp_path), "none")
     (row,) = results.read(tmp_path, "trials").to_pylist()
-    assert (row["status"], row["cause"], row["ended"], row["arm"]) == ("running", None, None, "tuned")
+    assert (row["status"], row["cause"], row["ended"], row["arm"]) == (
+        "running",
+        None,
+        None,
+        "tuned",
+    )
     assert len(results.read(tmp_path, "epochs")) == 2
 
 
@@ -157,14 +197,20 @@ def test_questions(tmp_path):
     assert [r["key"] for r in query.top(str(tmp_path), "s")] == ["t1", "t2", "t0"]
     assert [r["key"] for r in query.top(str(tmp_path), n=1)] == ["other"]
     answer = results.sql(
-        tmp_path, "select arm, count(*) as n, max(val_mAP) as best from trials where study = 'o' group by arm"
+        tmp_path,
+        "select arm, count(*) as n, max(val_mAP) as best from trials where study = 'o' group by arm",
     )
     assert answer.to_pylist() == [{"arm": "tuned", "n": 1, "best": 99.0}]
-    joined = results.sql(tmp_path, "select count(*) as n from trials join epochs using (key) join labels using (key)")
+    joined = results.sql(
+        tmp_path, "select count(*) as n from trials join epochs using (key) join labels using (key)"
+    )
     assert joined.to_pylist() == [{"n": 5 * 2 * 2}]
     shown = query.show(str(tmp_path), "t0")
     assert (len(shown["epochs"]), len(shown["labels"])) == (2, 2)
-    assert {s["study"]: (s["trials"], s["failed"]) for s in query.studies(str(tmp_path))} == {"s": (4, 1), "o": (1, 0)}
+    assert {s["study"]: (s["trials"], s["failed"]) for s in query.studies(str(tmp_path))} == {
+        "s": (4, 1),
+        "o": (1, 0),
+    }
 
 
 @pytest.mark.parametrize(
@@ -217,7 +263,10 @@ def test_two_threads_ask_at_once(tmp_path):
     trial(tmp_path)
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(results.sql(tmp_path, "select 1 as x").to_pylist())) for _ in "ab"
+        threading.Thread(
+            target=lambda: found.append(results.sql(tmp_path, "select 1 as x").to_pylist())
+        )
+        for _ in "ab"
     ]
     for thread in threads:
         thread.start()
@@ -247,7 +296,9 @@ def test_copies_in_the_cache_never_bring_back_what_was_changed_or_removed(tmp_pa
     for i in range(1, 4):
         store.amend(root, f"k{i}", status="failed")
     write(range(100, 180))  # so many that they are copied too
-    assert there() == {f"k{i}": "failed" if i < 4 else "complete" for i in (*range(1, 80), *range(100, 180))}
+    assert there() == {
+        f"k{i}": "failed" if i < 4 else "complete" for i in (*range(1, 80), *range(100, 180))
+    }
 
 
 def test_a_removal_that_is_cut_off_can_begin_again(tmp_path, monkeypatch):
@@ -258,7 +309,11 @@ def test_a_removal_that_is_cut_off_can_begin_again(tmp_path, monkeypatch):
     compact.compact(root)
     with monkeypatch.context() as patch:
         patch.setattr(
-            store, "_put", lambda root, table, *rest: (_ for _ in ()).throw(KeyboardInterrupt) if table == "trials" else None
+            store,
+            "_put",
+            lambda root, table, *rest: (
+                (_ for _ in ()).throw(KeyboardInterrupt) if table == "trials" else None
+            ),
         )
         with pytest.raises(KeyboardInterrupt):
             store.delete(root, "k")
@@ -298,5 +353,8 @@ def test_some_trials_of_a_table(tmp_path):
         writer.finish("complete")
     compact.compact(str(tmp_path))
     RunWriter(str(tmp_path), "d", {"study": "s"}).epoch({"stage": 1, "epoch": 1, "loss": 2.0})
-    assert read(tmp_path, "epochs", ["loss"], keys=["d", "a", "none"]).to_pylist() == [{"loss": 2.0}, {"loss": 1.0}]
+    assert read(tmp_path, "epochs", ["loss"], keys=["d", "a", "none"]).to_pylist() == [
+        {"loss": 2.0},
+        {"loss": 1.0},
+    ]
     assert len(read(tmp_path, "epochs", keys=[])) == 0

@@ -24,13 +24,19 @@ def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
     before = {table: results.read(root, table) for table in ("trials", "epochs", "labels")}
     compact.compact(root)
     for table, rows in before.items():
-        columns = [(name, "ascending") for name in rows.column_names if name in ("key", "stage", "epoch", "label")]
+        columns = [
+            (name, "ascending")
+            for name in rows.column_names
+            if name in ("key", "stage", "epoch", "label")
+        ]
         assert results.read(root, table).sort_by(columns).equals(rows.sort_by(columns))
     store.amend(root, "a", checkpoint="x")
     store.delete(root, "b")
     compact.compact(root)
     store.delete(root, "none")
-    (first, second, _) = results.sql(root, "select key, checkpoint from trials order by key").to_pylist()
+    (first, second, _) = results.sql(
+        root, "select key, checkpoint from trials order by key"
+    ).to_pylist()
     assert first == {"key": "a", "checkpoint": "x"}
     assert second["key"] == "c/ä"
     assert len(results.sql(root, "from epochs")) == 9

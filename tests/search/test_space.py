@@ -17,7 +17,13 @@ BANK = {
 
 
 def search(**changes):
-    options = {"name": "s", "question": "?", "base": recipes.coco14(), "demo": recipes.demo(), "space": BANK}
+    options = {
+        "name": "s",
+        "question": "?",
+        "base": recipes.coco14(),
+        "demo": recipes.demo(),
+        "space": BANK,
+    }
     return Search(**options | changes)
 
 
@@ -34,7 +40,11 @@ def test_a_conditional_field_is_drawn_only_where_its_condition_holds():
     assert draw(BANK, suggest("fifo")) == {"bank.policy": "fifo", "loss.tau": 0.05, "bank.size": 4}
     assert asked[-1] == "bank.size"
     assert draw(BANK, suggest("slot")) == {"bank.policy": "slot", "loss.tau": 0.05}
-    nested = {"a": Choice(1, 2), "b": When("a", (1, 2), Choice(3, 4)), "c": When("b", 4, Choice(5, 6))}
+    nested = {
+        "a": Choice(1, 2),
+        "b": When("a", (1, 2), Choice(3, 4)),
+        "c": When("b", 4, Choice(5, 6)),
+    }
     assert draw(nested, lambda field, d: d.values[-1]) == {"a": 2, "b": 4, "c": 6}
     assert draw(nested, lambda field, d: d.values[0]) == {"a": 1, "b": 3}
 
@@ -42,12 +52,27 @@ def test_a_conditional_field_is_drawn_only_where_its_condition_holds():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"bank.size": When("bank.policy", "fifo", Int(4, 8))}, r"bank.size is searched where bank.policy is .*no Choice"),
-        ({**BANK, "bank.size": When("bank.policy", "lifo", Int(4, 8))}, r"is 'lifo', which the space never takes"),
-        ({**BANK, "bank.size": When("loss.tau", 0.1, Int(4, 8))}, r"that is no Choice of the space"),
+        (
+            {"bank.size": When("bank.policy", "fifo", Int(4, 8))},
+            r"bank.size is searched where bank.policy is .*no Choice",
+        ),
+        (
+            {**BANK, "bank.size": When("bank.policy", "lifo", Int(4, 8))},
+            r"is 'lifo', which the space never takes",
+        ),
+        (
+            {**BANK, "bank.size": When("loss.tau", 0.1, Int(4, 8))},
+            r"that is no Choice of the space",
+        ),
         ({"bank.size": When("bank.size", 4, Choice(4, 5))}, r"that is no Choice"),
-        ({**BANK, "bank.size": When("bank.policy", "fifo", Int(0, 8))}, r"bank.size = 0 is not possible"),
-        ({"loss.tau": (0.1, 0.5)}, r"The space of loss.tau must be a Float, Int, Choice or When, but got \(0.1, 0.5\)"),
+        (
+            {**BANK, "bank.size": When("bank.policy", "fifo", Int(0, 8))},
+            r"bank.size = 0 is not possible",
+        ),
+        (
+            {"loss.tau": (0.1, 0.5)},
+            r"The space of loss.tau must be a Float, Int, Choice or When, but got \(0.1, 0.5\)",
+        ),
     ],
 )
 def test_conditions_that_cannot_hold_are_refused(space, message):
@@ -78,7 +103,9 @@ def test_a_setting_keeps_its_place_between_the_bounds():
     ints = transfer({"n": 10, "policy": "a", "gone": 1.0}, {"n": Int(0, 10), "policy": Choice("a", "b"), "gone": Float(0, 1)},
                     {"n": Int(0, 100), "policy": Choice("a", "c")})  # fmt: skip
     assert ints == {"n": 100, "policy": "a"}
-    assert transfer({"policy": "b"}, {"policy": Choice("a", "b")}, {"policy": Choice("a", "c")}) == {}
+    assert (
+        transfer({"policy": "b"}, {"policy": Choice("a", "b")}, {"policy": Choice("a", "c")}) == {}
+    )
     assert transfer({"x": 0.5}, {"x": Float(0, 1)}, {"x": Choice(1, 2)}) == {}
 
 
@@ -87,7 +114,9 @@ def test_settings_to_try_first():
     value = search(space=contrasts(recipes.coco14()), demo_space=space)
     plan = Plan(value, "demo", value.demo, 8, "d1", "d2")
     (recipe,) = plan.first_settings([])
-    assert recipe["prototypes.epsilon"] == recipe["bank.epsilon"] == 0.5  # the recipe has one threshold for both
+    assert (
+        recipe["prototypes.epsilon"] == recipe["bank.epsilon"] == 0.5
+    )  # the recipe has one threshold for both
     assert plan.first_settings([{"phase": "search", "params": json.dumps(recipe)}]) == []
     alone = search(recipe_first=False, start_with=({"loss.tau": 0.1},))
     assert Plan(alone, "full", alone.base, 8, "d1", "d2").first_settings([]) == [{"loss.tau": 0.1}]
@@ -114,7 +143,10 @@ def test_a_setting_outside_the_space_is_refused(setting, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "tpee"}, r"sampler must be one of tpe, random, cmaes, gp, nsga2, but got 'tpee'"),
+        (
+            {"sampler": "tpee"},
+            r"sampler must be one of tpe, random, cmaes, gp, nsga2, but got 'tpee'",
+        ),
         ({"sampler": "cmaes"}, r"numbers only, but the space has a Choice or a When"),
         ({"sampler": "gp"}, r"no conditional fields"),
         ({"objectives": ("seconds",)}, r"val_mAP first"),
@@ -138,7 +170,13 @@ def test_stopping_rules_check_themselves():
 
 def test_a_budget_of_epochs_or_hours_ends_the_search():
     def trial(status, epochs=4, seconds=1800.0):
-        return {"key": f"{status}{epochs}", "phase": "search", "status": status, "epochs_done": epochs, "seconds": seconds}
+        return {
+            "key": f"{status}{epochs}",
+            "phase": "search",
+            "status": status,
+            "epochs_done": epochs,
+            "seconds": seconds,
+        }
 
     def plan(**budget):
         value = search(**budget)
@@ -150,20 +188,26 @@ def test_a_budget_of_epochs_or_hours_ends_the_search():
     assert plan(max_epochs=13).left_to_try(ended) == 7
     assert plan(max_hours=1.5).left_to_try(ended) == 0
     assert plan(max_hours=1.6).left_to_try(ended) == 7
-    assert plan(max_epochs=12).left_to_try([*ended, trial("running", None, None)]) == 1  # what was begun ends
+    assert (
+        plan(max_epochs=12).left_to_try([*ended, trial("running", None, None)]) == 1
+    )  # what was begun ends
 
 
 def test_what_another_study_has_found_is_tried_after_the_recipe_in_a_demo_space_too():
     value = search(space=contrasts(recipes.coco14()), demo_space={"loss.tau": Float(0.05, 0.5)})
     plan = Plan(value, "demo", value.demo, 8, "d1", "d2", warm=({"loss.tau": 0.07},))
     assert plan.first_settings([]) == [{"loss.tau": 0.2}, {"loss.tau": 0.07}]
-    assert plan.first_settings([{"phase": "search", "params": '{"bank.epsilon": 0.4, "loss.tau": 0.07}'}]) == [
-        {"loss.tau": 0.2}
-    ]
+    assert plan.first_settings(
+        [{"phase": "search", "params": '{"bank.epsilon": 0.4, "loss.tau": 0.07}'}]
+    ) == [{"loss.tau": 0.2}]
 
 
 def test_a_space_of_whole_numbers_and_choices_is_counted_and_listed():
-    space = {"bank.size": When("bank.policy", "fifo", Int(4, 6)), "bank.policy": Choice("slot", "fifo"), "seed": Choice(1, 2)}
+    space = {
+        "bank.size": When("bank.policy", "fifo", Int(4, 6)),
+        "bank.policy": Choice("slot", "fifo"),
+        "seed": Choice(1, 2),
+    }
     settings = list(every(space))
     assert len(settings) == len({json.dumps(s, sort_keys=True) for s in settings}) == (1 + 3) * 2
     assert {"bank.policy": "slot", "seed": 2} in settings

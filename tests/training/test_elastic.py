@@ -5,9 +5,9 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from sadcl.data import load
-from sadcl.training import Left, fit, loop, meeting
-from sadcl.training.meeting import Meetings
+from sadcl.data.load import load
+from sadcl.training import Rescheduled, fit, loop, sync_points
+from sadcl.training.sync_points import SyncPoints
 from tests.training.test_workers import BASE, Record, assert_equal
 
 PARTS = [(2, (1, 11)), (3, (2, 9)), (2, None)]
@@ -17,11 +17,13 @@ PARTS = [(2, (1, 11)), (3, (2, 9)), (2, None)]
 def worker(rank, folder, root):
     torch.set_num_threads(1)
     data = load(BASE.data, root)
-    loop.MEETING = 1
+    loop.MAX_STEPS_BETWEEN_SYNCS = 1
     for number, (world, stop) in enumerate([(2, None), *PARTS]):
         if rank >= world:
             continue
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{number}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet{number}", rank=rank, world_size=world
+        )
         record = Record.__new__(Record)
 
         def ask(record=record, stop=stop):
@@ -30,9 +32,11 @@ def worker(rank, folder, root):
         try:
             record.__init__(BASE, data, f"{folder}/{'whole' if not number else 'parts'}", ask=ask)
             reason = None
-        except Left as left:
+        except Rescheduled as left:
             reason = str(left)
-        assert reason == (None if stop is None else "as the first worker was told" if rank else "more room")
+        assert reason == (
+            None if stop is None else "as the first worker was told" if rank else "more room"
+        )
         torch.save(record.content(), f"{folder}/{number}-{rank}.pt")
         dist.destroy_process_group()
 
@@ -42,7 +46,10 @@ def found(tmp_path_factory):
     folder, root = tmp_path_factory.mktemp("elastic"), tmp_path_factory.mktemp("scenes")
     load(BASE.data, root)
     mp.spawn(worker, args=(str(folder), str(root)), nprocs=3)
-    return [torch.load(f"{folder}/{number}-0.pt", weights_only=False) for number in range(1 + len(PARTS))]
+    return [
+        torch.load(f"{folder}/{number}-0.pt", weights_only=False)
+        for number in range(1 + len(PARTS))
+    ]
 
 
 @pytest.mark.soak
@@ -56,8 +63,8 @@ def test_two_then_three_then_two_workers_train_what_two_train(found):
 
 def test_meetings_come_every_few_seconds_and_at_least_every_so_many_steps(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(meeting.time, "monotonic", lambda: now[0])
-    meetings = Meetings(7, 50)
+    monkeypatch.setattr(sync_points.time, "monotonic", lambda: now[0])
+    meetings = SyncPoints(7, 50)
     assert meetings.next == 8
     cpu = torch.device("cpu")
     for seconds, wait in ((30.0, 1), (1.0, 5), (0.5, 50), (25.0, 10), (0.0, 50)):
@@ -72,9 +79,23 @@ def test_who_is_asked_to_leave_has_saved_and_goes_on_to_the_same_end(tmp_path):
     data = load(BASE.data, str(tmp_path / "data"))
     asked = iter([None, "a node is to be taken away"])
     seen = []
-    with pytest.raises(Left, match="taken away"):
-        fit(BASE, data, str(tmp_path / "run"), device="cpu", heartbeat=lambda *at: seen.append(at), ask=lambda: next(asked))
+    with pytest.raises(Rescheduled, match="taken away"):
+        fit(
+            BASE,
+            data,
+            str(tmp_path / "run"),
+            device="cpu",
+            heartbeat=lambda *at: seen.append(at),
+            ask=lambda: next(asked),
+        )
     assert len(seen) <= 7  # at its last step an epoch asks in any case
-    fit(BASE, data, str(tmp_path / "run"), device="cpu", heartbeat=lambda *at: seen.append(at), ask=lambda: None)
+    fit(
+        BASE,
+        data,
+        str(tmp_path / "run"),
+        device="cpu",
+        heartbeat=lambda *at: seen.append(at),
+        ask=lambda: None,
+    )
     assert seen == sorted(set(seen))  # no step was done again
     assert len(seen) == 42

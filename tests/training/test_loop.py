@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sadcl import inference, recipes
-from sadcl.data import load
+from sadcl.data.load import load
 from sadcl.errors import UserError
 from sadcl.training import Diverged, checkpoint, engine, fit, loop
 
@@ -70,7 +70,9 @@ def test_both_stages_report_and_the_contrasts_are_active(config, data, tmp_path)
     assert outcome.stage == 2
     assert outcome.metrics["val_mAP"] == max(m["val_mAP"] for s, _, m in seen if s == 2)
     assert 0 < outcome.metrics["test_mAP"] < 100
-    assert {(r["split"], r["label"]) for r in outcome.labels} == {(s, name) for s in ("val", "test") for name in data.labels}
+    assert {(r["split"], r["label"]) for r in outcome.labels} == {
+        (s, name) for s in ("val", "test") for name in data.labels
+    }
 
 
 POLICIES = {
@@ -89,7 +91,7 @@ def uninterrupted(config, data, tmp_path_factory):
         changed = config.override({"prototypes.policy": policy, **POLICIES[policy]})
         folder = tmp_path_factory.mktemp(policy)
         outcome, seen = trace(changed, data, folder)
-        return changed, outcome, seen, checkpoint.load(str(folder / "state.pt"))
+        return changed, outcome, seen, checkpoint.load_checkpoint(str(folder / "state.pt"))
 
     return train
 
@@ -110,7 +112,7 @@ def assert_same(resumed, seen, folder, known):
     figures = {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in seen}
     assert same(figures, {(s, e): {n: m[n] for n in m if n not in WATCH} for s, e, m in losses})
     assert same(resumed.metrics, whole.metrics)
-    state = checkpoint.load(str(folder / "state.pt"))
+    state = checkpoint.load_checkpoint(str(folder / "state.pt"))
     for content in (state, last):
         content["progress"] |= {"seconds": 0, "before": 0}
     assert same(state, last)
@@ -121,9 +123,12 @@ WATCH = ("seconds", "images_per_second", "memory_mb")
 
 @pytest.mark.parametrize(
     ("policy", "stop"),
-    [("mean", step) for step in range(15)] + [(p, step) for p in ("ema", "learned") for step in (4, 7, 10)],
+    [("mean", step) for step in range(15)]
+    + [(p, step) for p in ("ema", "learned") for step in (4, 7, 10)],
 )
-def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(uninterrupted, data, tmp_path, monkeypatch, policy, stop):
+def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(
+    uninterrupted, data, tmp_path, monkeypatch, policy, stop
+):
     """Both stages have 3 steps an epoch, the last of them incomplete; the state is saved after every step."""
     monkeypatch.setattr(loop, "MEETING", 1)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
@@ -138,7 +143,9 @@ def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(uninterrupte
     monkeypatch.setattr(loop, "train_step", step)
     _, first = trace(config, data, tmp_path)
     before = list(done)
-    monkeypatch.setattr(loop, "train_step", lambda *given: done.append(given[0].step) or engine.train_step(*given))
+    monkeypatch.setattr(
+        loop, "train_step", lambda *given: done.append(given[0].step) or engine.train_step(*given)
+    )
     resumed, second = trace(config, data, tmp_path)
     assert len(before) == stop
     assert len(done) == 15  # no step was lost and none was done twice
@@ -182,7 +189,9 @@ def test_pooled_baseline_trains_in_stage_1_alone(config, data, tmp_path):
 
 
 def test_all_training_images_and_a_fixed_number_of_epochs(config, data, tmp_path):
-    final = config.override({"data.holdout": 0.0, "optim.report": "raw", "stage2.epochs": 2, "stage2.planned_epochs": 3})
+    final = config.override(
+        {"data.holdout": 0.0, "optim.report": "raw", "stage2.epochs": 2, "stage2.planned_epochs": 3}
+    )
     everything = load(final.data, data.train.path(0).rsplit("/scenes-", 1)[0])
     assert len(everything.train) == 60
     outcome, _ = trace(final, everything, tmp_path, test=True)
@@ -192,7 +201,9 @@ def test_all_training_images_and_a_fixed_number_of_epochs(config, data, tmp_path
 
 
 def test_patience_stops(config, data, tmp_path):
-    stuck = config.override({"stage1.lr": 1e-12, "stage1.epochs": 6, "stage1.patience": 2, "stage2.epochs": 0})
+    stuck = config.override(
+        {"stage1.lr": 1e-12, "stage1.epochs": 6, "stage1.patience": 2, "stage2.epochs": 0}
+    )
     stuck = stuck.override({"optim.ema_decay": 0.0, "model.freeze_batchnorm": True})
     outcome, seen = trace(stuck, data, tmp_path)
     assert len(seen) < 6
@@ -219,7 +230,7 @@ def test_what_is_not_finite_is_not_saved_over_what_was_good(config, data, tmp_pa
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(Diverged, match="stage 1, epoch 2"):
         fit(config, data, str(tmp_path), device="cpu")
-    state = checkpoint.load(str(tmp_path / "stage1" / "state.pt"))
+    state = checkpoint.load_checkpoint(str(tmp_path / "stage1" / "state.pt"))
     assert state["step"] == 4
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
 
@@ -239,15 +250,15 @@ def test_the_checkpoint_reproduces_its_figures(config, data, tmp_path):
 
 def test_checkpoints_that_are_none(tmp_path):
     with pytest.raises(UserError, match="no checkpoint at"):
-        checkpoint.load(str(tmp_path / "none.pt"))
+        checkpoint.load_checkpoint(str(tmp_path / "none.pt"))
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(b"PK\x03\x04 half")
     with pytest.raises(UserError, match="not a checkpoint, or it is damaged"):
-        checkpoint.load(str(damaged))
+        checkpoint.load_checkpoint(str(damaged))
     foreign = tmp_path / "foreign.pt"
     torch.save({"weights": torch.zeros(1)}, foreign)
     with pytest.raises(UserError, match="format 1 is read"):
-        checkpoint.load(str(foreign))
+        checkpoint.load_checkpoint(str(foreign))
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):
@@ -258,7 +269,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     path = tmp_path / "trap.pt"
     torch.save({"format": 1, "model": Trap()}, path)
     with pytest.raises(UserError):
-        checkpoint.load(str(path))
+        checkpoint.load_checkpoint(str(path))
     assert not (tmp_path / "executed").exists()
 
 
@@ -278,4 +289,6 @@ def test_evaluation_orders_images_and_counts_each_once(config, data):
     assert scores.dtype == np.float64
     images = torch.cat([batch.images for batch in loader.batches(0)])
     with torch.no_grad():
-        np.testing.assert_allclose(scores, torch.sigmoid(network(images).logits_BL.double()).numpy(), rtol=1e-12)
+        np.testing.assert_allclose(
+            scores, torch.sigmoid(network(images).logits_BL.double()).numpy(), rtol=1e-12
+        )

@@ -16,9 +16,24 @@ from sadcl.training import engine, loop, optim
 from tests.conftest import TINY
 
 B, L = 16, 20
-WAITING = ("nonzero", "_local_scalar_dense", "is_nonzero", "equal", "masked_select", "bincount", "_unique2", "item")
+WAITING = (
+    "nonzero",
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "masked_select",
+    "bincount",
+    "_unique2",
+    "item",
+)
 BASE = recipes.demo().override(
-    {**TINY, "bank.epsilon": 0.5, "prototypes.epsilon": 0.45, "model.encoder_layers": 1, "bank.size": 3}
+    {
+        **TINY,
+        "bank.epsilon": 0.5,
+        "prototypes.epsilon": 0.45,
+        "model.encoder_layers": 1,
+        "bank.size": 3,
+    }
 )
 
 
@@ -40,7 +55,9 @@ class Waits(TorchDispatchMode):
 
 
 def prepared(changes=None):
-    training = loop.prepare(2, BASE.override(changes or {}), tuple(map(str, range(L))), torch.device("cpu"), steps=99)
+    training = loop.prepare(
+        2, BASE.override(changes or {}), tuple(map(str, range(L))), torch.device("cpu"), steps=99
+    )
     training.network.train()
     return training
 
@@ -48,8 +65,10 @@ def prepared(changes=None):
 def batch(step, looked=True):
     generator = torch.Generator().manual_seed(step)
     targets = (torch.rand(B, L, generator=generator) < 0.05 + 0.1 * (step % 3)).to(torch.int8)
-    share = Batch(torch.randn(B, 3, 32, 32, generator=generator), targets, torch.ones(B), torch.arange(B), 0)
-    return share._replace(place=engine.places(share)) if looked else share
+    share = Batch(
+        torch.randn(B, 3, 32, 32, generator=generator), targets, torch.ones(B), torch.arange(B), 0
+    )
+    return share._replace(place=engine.batch_positives(share)) if looked else share
 
 
 SETTINGS = [
@@ -59,7 +78,12 @@ SETTINGS = [
     ),
     {"loss.anchor_mask": "released", "loss.class_loss": "asymmetric"},
     {"loss.sample_weight": 0.0},
-    {"optim.precision": "bf16", "model.freeze_batchnorm": True, "model.checkpointing": True, "optim.clip_norm": 1.0},
+    {
+        "optim.precision": "bf16",
+        "model.freeze_batchnorm": True,
+        "model.checkpointing": True,
+        "optim.clip_norm": 1.0,
+    },
 ]
 
 
@@ -70,7 +94,9 @@ def name_of(settings):
 @pytest.mark.parametrize("settings", SETTINGS, ids=name_of)
 def test_a_step_waits_for_nothing(settings, monkeypatch):
     monkeypatch.setattr(engine.Training, "padded", True)  # as on a GPU
-    monkeypatch.setattr(engine, "check_finite", lambda *_: None)  # on a GPU it looks at every tenth step
+    monkeypatch.setattr(
+        engine, "check_finite", lambda *_: None
+    )  # on a GPU it looks at every tenth step
     training, (first, *others) = prepared(settings), map(batch, range(4))
     engine.train_step(training, first)
     with Waits() as waits:
@@ -85,7 +111,9 @@ def test_what_waits_is_found(monkeypatch):
     training, looked, unlooked = prepared(), batch(0), batch(1, looked=False)
     with Waits() as waits:
         engine.train_step(training, looked)
-    assert waits.found == ["_local_scalar_dense"] * 2  # whether the loss is finite, and how many rows the bank has
+    assert (
+        waits.found == ["_local_scalar_dense"] * 2
+    )  # whether the loss is finite, and how many rows the bank has
     with Waits() as waits:
         engine.train_step(training, unlooked)
     assert sorted(waits.found) == ["_local_scalar_dense", "_local_scalar_dense", "nonzero"]
@@ -117,7 +145,9 @@ def test_padded_rows_change_nothing(settings, monkeypatch):
         for step in range(6):
             share = batch(step)
             if step == 4:
-                share = share._replace(targets=torch.zeros_like(share.targets), place=torch.zeros(0, dtype=torch.int64))
+                share = share._replace(
+                    targets=torch.zeros_like(share.targets), place=torch.zeros(0, dtype=torch.int64)
+                )
             values = engine.train_step(training, share._replace(images=share.images.double()))
             terms.append({name: value.tolist() for name, value in values.items()})
         runs.append((terms, training))
@@ -134,7 +164,8 @@ def test_padded_rows_change_nothing(settings, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"optim.precision": "bf16", "model.checkpointing": True, "model.freeze_batchnorm": True}]
+    "more",
+    [{}, {"optim.precision": "bf16", "model.checkpointing": True, "model.freeze_batchnorm": True}],
 )
 def test_the_network_compiles_whole_and_not_anew_for_other_numbers_of_rows(more, monkeypatch):
     torch._dynamo.reset()
@@ -174,11 +205,15 @@ def test_the_average_is_torchs(warmup):
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double()
 
     def by_torch(mean, value, count):
-        return mean.lerp(value, 1 - (min(0.9, (1 + int(count)) / (10 + int(count))) if warmup else 0.9))
+        return mean.lerp(
+            value, 1 - (min(0.9, (1 + int(count)) / (10 + int(count))) if warmup else 0.9)
+        )
 
     ours = optim.averaged(network, spec)
     theirs = AveragedModel(
-        network, avg_fn=lambda m, v, n: by_torch(m, v, n) if m.is_floating_point() else v, use_buffers=True
+        network,
+        avg_fn=lambda m, v, n: by_torch(m, v, n) if m.is_floating_point() else v,
+        use_buffers=True,
     )
     for step in range(12):
         network(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
@@ -187,7 +222,9 @@ def test_the_average_is_torchs(warmup):
         optim.average(ours, network, spec, step)
         theirs.update_parameters(network)
         if not step:
-            assert all(map(torch.equal, ours.module.state_dict().values(), network.state_dict().values()))
+            assert all(
+                map(torch.equal, ours.module.state_dict().values(), network.state_dict().values())
+            )
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-12, atol=1e-12, msg=name)
 
@@ -205,6 +242,8 @@ def test_a_loaded_bank_is_looked_at_once(monkeypatch):
             rows, labels, positions = training.bank.read(padded=True)
     assert waits.found == ["_local_scalar_dense"]
     valid = training.bank.read()
-    assert all(torch.equal(a[: len(b)], b) for a, b in zip((rows, labels, positions), valid, strict=True))
+    assert all(
+        torch.equal(a[: len(b)], b) for a, b in zip((rows, labels, positions), valid, strict=True)
+    )
     assert bool((labels[len(valid[1]) :] == -1).all())
     assert len(labels) > len(valid[1])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sadcl import build, recipes
-from sadcl.data import ImageSet, MultiLabelData, load
+from sadcl.data.base import ImageSet, MultiLabelData
+from sadcl.data.load import load
 from sadcl.errors import UserError
 from sadcl.training import checkpoint, fit, loop
 from tests.conftest import TINY
@@ -83,7 +84,9 @@ def relabelled(data, labels, columns) -> MultiLabelData:
 
     def change(images):
         nothing = np.zeros((len(images), 1), np.int8)
-        targets = np.concatenate([nothing if c is None else images.targets[:, [c]] for c in columns], axis=1)
+        targets = np.concatenate(
+            [nothing if c is None else images.targets[:, [c]] for c in columns], axis=1
+        )
         return ImageSet(images.name, images.folder, images.files, targets, tuple(labels))
 
     parts = {name: change(getattr(data, name)) for name in ("train", "val", "test")}
@@ -98,16 +101,22 @@ def test_stage2_alone_is_what_follows_a_stage1(config, data, trained, tmp_path, 
         whole = fit(config, data, str(tmp_path / "whole"), device="cpu", stage1=stage1)
     alone = config.override({"stage1.epochs": 0, "model.start": stage1})
     seen = []
-    outcome = fit(alone, data, str(tmp_path / "alone"), device="cpu", report=lambda e: seen.append((e.stage, e.epoch)))
+    outcome = fit(
+        alone,
+        data,
+        str(tmp_path / "alone"),
+        device="cpu",
+        report=lambda e: seen.append((e.stage, e.epoch)),
+    )
     assert seen == [(2, 1), (2, 2), (2, 3)]
     assert outcome.metrics == whole.metrics
-    one, other = (checkpoint.load(run.checkpoint)["model"] for run in (outcome, whole))
+    one, other = (checkpoint.load_checkpoint(run.checkpoint)["model"] for run in (outcome, whole))
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
     """A permuted data set: each label's scores, prototype and flag stay its own; a new label keeps its beginning."""
-    content = checkpoint.load(trained[0].checkpoint)
+    content = checkpoint.load_checkpoint(trained[0].checkpoint)
     assert bool(content["model"]["prototypes.valid_L"].any())
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
     labels = ("something new", *(data.labels[i] for i in order))
@@ -143,23 +152,37 @@ def test_coco_to_voc_by_name_whatever_the_spelling(config):
 def test_a_label_takes_the_row_of_its_own_name_first(config):
     there = ["couch", "sofa", "C++", "C#", "motorcycle"]
     here = ("sofa", "couch", "C#", "C++", "motorbike", "c")
-    assert checkpoint._pairs(here, there) == [(0, 1), (1, 0), (2, 3), (3, 2), (4, 4)]  # what "c" means is in doubt
+    assert checkpoint._pairs(here, there) == [
+        (0, 1),
+        (1, 0),
+        (2, 3),
+        (3, 2),
+        (4, 4),
+    ]  # what "c" means is in doubt
 
 
 def test_training_goes_on_with_other_labels_from_a_finished_model(config, data, trained, tmp_path):
     """Stage 1 and 2, and stage 2 alone, whose prototypes of labels that nothing is admitted for stay the former ones."""
     labels = ("something new", *data.labels[:5])
     other = relabelled(data, labels, [None, *range(5)])
-    both = config.override({"model.start": trained[0].checkpoint, "stage1.epochs": 1, "stage2.epochs": 1})
+    both = config.override(
+        {"model.start": trained[0].checkpoint, "stage1.epochs": 1, "stage2.epochs": 1}
+    )
     assert fit(both, other, str(tmp_path / "both"), device="cpu").stage == 2
     strict = both.override({"stage1.epochs": 0, "prototypes.epsilon": 1.0})
     outcome = fit(strict, other, str(tmp_path / "alone"), device="cpu")
-    content, former = checkpoint.load(outcome.checkpoint), checkpoint.load(trained[0].checkpoint)
-    assert content["model"]["prototypes.valid_L"].tolist() == [False, *former["model"]["prototypes.valid_L"][:5].tolist()]
+    content, former = (
+        checkpoint.load_checkpoint(outcome.checkpoint),
+        checkpoint.load_checkpoint(trained[0].checkpoint),
+    )
+    assert content["model"]["prototypes.valid_L"].tolist() == [
+        False,
+        *former["model"]["prototypes.valid_L"][:5].tolist(),
+    ]
 
 
 def test_the_pooled_baseline_takes_the_backbone_alone(config, data, trained):
-    content = checkpoint.load(trained[0].checkpoint)
+    content = checkpoint.load_checkpoint(trained[0].checkpoint)
     pooled = build.model(config.override({"model.arch": "pooled"}), 20)
     assert "backbone alone" in checkpoint.load_network(pooled, content, "best.pt", data.labels)
     name, weight = next(iter(pooled.backbone.state_dict(prefix="backbone.").items()))
@@ -168,42 +191,89 @@ def test_the_pooled_baseline_takes_the_backbone_alone(config, data, trained):
 
 def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
     start = {"model.start": trained[0].checkpoint}
-    with pytest.raises(UserError, match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'"):
-        fit(config.override({**start, "model.hidden": 32}), data, str(tmp_path / "wide"), device="cpu")
+    with pytest.raises(
+        UserError,
+        match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'",
+    ):
+        fit(
+            config.override({**start, "model.hidden": 32}),
+            data,
+            str(tmp_path / "wide"),
+            device="cpu",
+        )
     state = trained[0].checkpoint.replace("best.pt", "state.pt")
     with pytest.raises(UserError, match="state.pt' is a run's training state"):
         fit(config.override({"model.start": state}), data, str(tmp_path / "state"), device="cpu")
     alone = {**start, "stage1.epochs": 0}
     with pytest.raises(UserError, match="knows none of the 2 labels: stage 2 cannot start from it"):
-        fit(config.override(alone), relabelled(data, ["a", "b"], [0, 1]), str(tmp_path / "strange"), device="cpu")
-    pooled = fit(config.override({"model.arch": "pooled", "stage2.epochs": 0}), data, str(tmp_path / "pooled"), device="cpu")
+        fit(
+            config.override(alone),
+            relabelled(data, ["a", "b"], [0, 1]),
+            str(tmp_path / "strange"),
+            device="cpu",
+        )
+    pooled = fit(
+        config.override({"model.arch": "pooled", "stage2.epochs": 0}),
+        data,
+        str(tmp_path / "pooled"),
+        device="cpu",
+    )
     with pytest.raises(UserError, match="another architecture: stage 2 cannot start"):
-        fit(config.override({**alone, "model.start": pooled.checkpoint}), data, str(tmp_path / "bare"), device="cpu")
+        fit(
+            config.override({**alone, "model.start": pooled.checkpoint}),
+            data,
+            str(tmp_path / "bare"),
+            device="cpu",
+        )
     with pytest.raises(UserError, match="There is no checkpoint at 'nowhere.pt'"):
-        fit(config.override({"model.start": "nowhere.pt"}), data, str(tmp_path / "none"), device="cpu")
+        fit(
+            config.override({"model.start": "nowhere.pt"}),
+            data,
+            str(tmp_path / "none"),
+            device="cpu",
+        )
 
 
-def test_where_a_start_is_given_no_weights_are_downloaded(config, data, trained, tmp_path, monkeypatch):
+def test_where_a_start_is_given_no_weights_are_downloaded(
+    config, data, trained, tmp_path, monkeypatch
+):
     asked = []
     real = build.model
     monkeypatch.setattr(
-        loop.build, "model", lambda c, n, pretrained=True: asked.append(pretrained) or real(c, n, pretrained=False)
+        loop.build,
+        "model",
+        lambda c, n, pretrained=True: asked.append(pretrained) or real(c, n, pretrained=False),
     )
-    fit(config.override({"model.start": trained[0].checkpoint, "stage2.epochs": 0}), data, str(tmp_path), device="cpu")
+    fit(
+        config.override({"model.start": trained[0].checkpoint, "stage2.epochs": 0}),
+        data,
+        str(tmp_path),
+        device="cpu",
+    )
     assert asked == [False]
 
 
 def test_a_start_is_read_once_in_a_process_until_its_file_changes(trained, config, data, tmp_path):
     uri = str(tmp_path / "best.pt")
-    content = checkpoint.load(trained[0].checkpoint if isinstance(trained, tuple) else trained.checkpoint)
-    checkpoint.save(uri, {name: value for name, value in content.items() if name != "format"})
+    content = checkpoint.load_checkpoint(
+        trained[0].checkpoint if isinstance(trained, tuple) else trained.checkpoint
+    )
+    checkpoint.save_checkpoint(
+        uri, {name: value for name, value in content.items() if name != "format"}
+    )
     kept = checkpoint.load_kept(uri)
     assert checkpoint.load_kept(uri) is kept
     before = {name: tensor.clone() for name, tensor in kept["model"].items()}
-    fit(config.override({"stage2.epochs": 1}), data, str(tmp_path / "run"), stage1=uri, device="cpu")
+    fit(
+        config.override({"stage2.epochs": 1}), data, str(tmp_path / "run"), stage1=uri, device="cpu"
+    )
     assert checkpoint.load_kept(uri) is kept
-    assert all(torch.equal(kept["model"][name], tensor) for name, tensor in before.items())  # training leaves it as it was
-    checkpoint.save(uri, {**{name: value for name, value in content.items() if name != "format"}, "epoch": 99})
+    assert all(
+        torch.equal(kept["model"][name], tensor) for name, tensor in before.items()
+    )  # training leaves it as it was
+    checkpoint.save_checkpoint(
+        uri, {**{name: value for name, value in content.items() if name != "format"}, "epoch": 99}
+    )
     assert checkpoint.load_kept(uri)["epoch"] == 99
     with pytest.raises(UserError, match="no checkpoint at"):
         checkpoint.load_kept(str(tmp_path / "nowhere.pt"))

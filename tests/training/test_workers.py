@@ -15,13 +15,15 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from sadcl import build, distributed, recipes
-from sadcl.data import load
+from sadcl.data.load import load
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import Disagreement, engine, fit, loop
-from sadcl.training.localise import Localiser
+from sadcl.training.localiser import Localiser
 
 WORLDS = (1, 2, 3, 4)
-COMBINATIONS = list(itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned")))
+COMBINATIONS = list(
+    itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned"))
+)
 BASE = recipes.demo().override(
     {
         "data.scene_train": 50,
@@ -81,7 +83,9 @@ class Record:
         values = engine.train_step(training, batch)
         if self.spoil is not None:
             self.spoil(training)
-        self.trace.append((training.stage, training.step, {n: v.tolist() for n, v in values.items()}))
+        self.trace.append(
+            (training.stage, training.step, {n: v.tolist() for n, v in values.items()})
+        )
         self.rows.append(int(((batch.targets == 1) & (batch.weight > 0)[:, None]).sum()))
         grads = [p.grad for p in training.network.parameters() if p.requires_grad]
         assert all(g is not None for g in grads)  # no parameter goes unused on any worker
@@ -102,9 +106,15 @@ def name_of(combination):
 def settings(combination):
     policy, anchors, prototypes = combination
     more = {"prototypes.epsilon": 0.15} if prototypes == "ema" else {}
-    if combination == ("slot", "batch+bank", "ema"):  # as strict a test, and the other two of this kind have none
+    if combination == (
+        "slot",
+        "batch+bank",
+        "ema",
+    ):  # as strict a test, and the other two of this kind have none
         more["loss.anchor_mask"] = "released"
-    return BASE.override({"bank.policy": policy, "loss.anchors": anchors, "prototypes.policy": prototypes, **more})
+    return BASE.override(
+        {"bank.policy": policy, "loss.anchors": anchors, "prototypes.policy": prototypes, **more}
+    )
 
 
 def worker(rank, folder, root):
@@ -114,7 +124,9 @@ def worker(rank, folder, root):
         if rank >= world:
             return
         if world > 1:
-            dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+            dist.init_process_group(
+                "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
+            )
         for name, content in everything(world, data, Path(folder)):
             torch.save(content, f"{folder}/{name}-{world}-{rank}.pt")
         if world > 1:
@@ -127,13 +139,18 @@ def everything(world, data, folder):
     start = Record(BASE.override({"stage2.epochs": 0}), data, runs / "stage1")
     yield "stage1", start.content()
     for combination in COMBINATIONS:
-        found = Record(settings(combination), data, runs / name_of(combination), stage1=start.outcome.checkpoint)
+        found = Record(
+            settings(combination),
+            data,
+            runs / name_of(combination),
+            stage1=start.outcome.checkpoint,
+        )
         yield name_of(combination), found.content()
     yield "evaluation", evaluation(data)
     if world == 3:  # the fewest whose order of summing matters
         yield from resumed(data, runs)
         yield "disagreement", disagreements(data, runs)
-        loop.MEETING = 50
+        loop.MAX_STEPS_BETWEEN_SYNCS = 50
     # from what three workers wrote before they were killed; worlds come in descending order, so 1 follows 3
     if world == 1:
         moved = Record(BASE, data, folder / "runs3" / "moved")
@@ -146,26 +163,31 @@ def evaluation(data):
     loader = build.loader(EXACT, data.test, rank=distributed.rank(), world=distributed.world_size())
     look = Localiser(data.boxes(data.test))
     scores, targets = engine.evaluate(network, loader, torch.device("cpu"), look)
-    metrics = multilabel_metrics(scores, targets) | look.means(len(data.labels), torch.device("cpu"))
+    metrics = multilabel_metrics(scores, targets) | look.means(
+        len(data.labels), torch.device("cpu")
+    )
     return {"scores": scores, "metrics": metrics, "own": len(list(loader.batches(0)))}
 
 
 def resumed(data, runs):
     """Uninterrupted, and stopped before a step of either stage and gone on from what was saved."""
-    loop.MEETING, loop.SAVE_SECONDS = 1, 0.0
+    loop.MAX_STEPS_BETWEEN_SYNCS, loop.SAVE_SECONDS = 1, 0.0
     yield "whole", Record(EXACT, data, runs / "whole").content()
     for stop in ((1, 4), (2, 0), (2, 3), (2, 7), (2, 9)):
         folder = runs / f"stopped{stop[0]}{stop[1]}"
         first = Record(EXACT, data, folder, stop=stop)
         second = Record(EXACT, data, folder)
-        yield f"stopped{stop[0]}{stop[1]}", {**second.content(), "trace": first.trace + second.trace}
+        yield (
+            f"stopped{stop[0]}{stop[1]}",
+            {**second.content(), "trace": first.trace + second.trace},
+        )
     Record(BASE, data, runs / "moved", stop=(2, 10))
     loop.SAVE_SECONDS = 600.0
 
 
 def disagreements(data, runs):
     """What each worker says where one bit of the second worker's state changes."""
-    loop.MEETING = 1
+    loop.MAX_STEPS_BETWEEN_SYNCS = 1
     said = []
     for target in ("bank.rows_KLD", "prototypes.rows_LD", "prototypes.count_L"):
 
@@ -188,7 +210,11 @@ def results(tmp_path_factory):
     folder, root = tmp_path_factory.mktemp("workers"), tmp_path_factory.mktemp("scenes")
     load(BASE.data, root)
     mp.spawn(worker, args=(str(folder), str(root)), nprocs=max(WORLDS))
-    return cache(lambda name, world, rank=0: torch.load(f"{folder}/{name}-{world}-{rank}.pt", weights_only=False))
+    return cache(
+        lambda name, world, rank=0: torch.load(
+            f"{folder}/{name}-{world}-{rank}.pt", weights_only=False
+        )
+    )
 
 
 def assert_equal(mine, theirs):
@@ -230,7 +256,9 @@ def test_all_workers_hold_the_same_bits(results, run, world):
 def test_the_comparison_has_something_to_compare(results):
     """Workers without an activated row, unequal ones, rows admitted and refused, a bank and prototypes that fill."""
     for world in WORLDS[1:]:
-        rows = np.array([results("slot-batch+bank-mean", world, rank)["rows"] for rank in range(world)])
+        rows = np.array(
+            [results("slot-batch+bank-mean", world, rank)["rows"] for rank in range(world)]
+        )
         assert (rows.max(0) > rows.min(0)).any()
         assert world == 2 or (rows.min(0) == 0).any()
     for run in map(name_of, COMBINATIONS):
@@ -240,15 +268,17 @@ def test_the_comparison_has_something_to_compare(results):
         assert content["trace"][-1][2]["anchors"] > 0
         assert bool(content["state"]["bank.valid_KL"].any())
         assert bool(content["state"]["prototypes.valid_L"].any())
-        assert not torch.equal(content["gradient"][2], results("slot-batch+bank-mean", 1)["gradient"][2]) or (
-            run == "slot-batch+bank-mean"
-        )
+        assert not torch.equal(
+            content["gradient"][2], results("slot-batch+bank-mean", 1)["gradient"][2]
+        ) or (run == "slot-batch+bank-mean")
 
 
 @pytest.mark.parametrize("world", WORLDS[1:])
 def test_evaluation_over_workers_is_that_of_one_process_to_the_bit(results, world):
     one = results("evaluation", 1)
-    assert sum(results("evaluation", world, rank)["own"] for rank in range(world)) == one["own"] == 3
+    assert (
+        sum(results("evaluation", world, rank)["own"] for rank in range(world)) == one["own"] == 3
+    )
     for rank in range(world):
         many = results("evaluation", world, rank)
         np.testing.assert_array_equal(many["scores"], one["scores"])
@@ -257,7 +287,9 @@ def test_evaluation_over_workers_is_that_of_one_process_to_the_bit(results, worl
 
 
 @pytest.mark.parametrize("stop", ["14", "20", "23", "27", "29"])
-def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_the_bit(results, stop):
+def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_the_bit(
+    results, stop
+):
     for rank in range(3):
         assert_same_bits(results(f"stopped{stop}", 3, rank), results("whole", 3, rank))
 
@@ -265,7 +297,11 @@ def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_t
 def test_stopped_on_three_workers_and_resumed_on_one_is_what_one_trains(results):
     moved, one = results("moved", 1), results(name_of(("slot", "batch+bank", "mean")), 1)
     assert moved["trace"][0][:2] == (2, 11)
-    moved = {**moved, "trace": one["trace"][:10] + moved["trace"], "gradient": {2: moved["gradient"][2]}}
+    moved = {
+        **moved,
+        "trace": one["trace"][:10] + moved["trace"],
+        "gradient": {2: moved["gradient"][2]},
+    }
     assert_equal(moved, {**one, "gradient": {2: one["gradient"][2]}})
 
 
@@ -273,5 +309,7 @@ def test_a_worker_whose_state_differs_in_one_bit_stops_all_and_is_named(results)
     for rank in range(3):
         said = results("disagreement", 3, rank)["said"]
         assert len(said) == 3
-        for text, tensor in zip(said, ("bank.rows_KLD", "prototypes.rows_LD", "prototypes.count_L"), strict=True):
+        for text, tensor in zip(
+            said, ("bank.rows_KLD", "prototypes.rows_LD", "prototypes.count_L"), strict=True
+        ):
             assert f"worker 1 holds another {tensor!r} than worker 0" in text

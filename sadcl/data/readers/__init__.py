@@ -1,0 +1,1 @@
+"""One published layout of files a module."""

@@ -1,0 +1,47 @@
+"""The superclasses of labels whose publisher has some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sadcl.data.readers import scenes
+
+_COCO = {
+    "person": "person",
+    "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
+    "outdoor": "traffic light, fire hydrant, stop sign, parking meter, bench",
+    "animal": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
+    "accessory": "backpack, umbrella, handbag, tie, suitcase",
+    "sports": "frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+    "tennis racket",
+    "kitchen": "bottle, wine glass, cup, fork, knife, spoon, bowl",
+    "food": "banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake",
+    "furniture": "chair, couch, potted plant, bed, dining table, toilet",
+    "electronic": "tv, laptop, mouse, remote, keyboard, cell phone",
+    "appliance": "microwave, oven, toaster, sink, refrigerator",
+    "indoor": "book, clock, vase, scissors, teddy bear, hair drier, toothbrush",
+}
+_VOC = {
+    "person": "person",
+    "animal": "bird, cat, cow, dog, horse, sheep",
+    "vehicle": "aeroplane, bicycle, boat, bus, car, motorbike, train",
+    "indoor": "bottle, chair, diningtable, pottedplant, sofa, tvmonitor",
+}
+_TABLES = (
+    {label.name: label.group for label in scenes.LABELS},
+    *(
+        {label: group for group, labels in table.items() for label in labels.split(", ")}
+        for table in (_COCO, _VOC)
+    ),
+)
+
+
+def groups_of(labels: Sequence[str]) -> dict[str, str] | None:
+    """The superclass of each label: COCO's and VOC's own, and of the embedded scenes what occurs together.
+
+    None where a label is of none of these three.
+    """
+    for table in _TABLES:
+        if set(labels) <= table.keys():
+            return {label: table[label] for label in labels}
+    return None

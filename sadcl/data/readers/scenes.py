@@ -1,0 +1,356 @@
+"""Embedded scenes: small drawn photographs with known labels and boxes, for machines without any data set.
+
+Real JPEG files and instances JSON in the layout of COCO 2017, so that the COCO reader reads them. The 20 labels differ
+in shape, texture and scale; colours are mostly shared, so that a histogram of colours does not give them away. They
+come in groups that occur together and with long-tailed frequencies, behind each other and among clutter.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from sadcl.data.base import Progress
+from sadcl.errors import UserError
+
+VERSION = 2
+"""Raise it with every change to what is drawn: it names the folder and goes into the data digest."""
+SIDE = 96
+"""Width and height of an image in pixels."""
+SPLITS = ("train2017", "val2017")
+
+Points = NDArray[np.float64]
+
+
+class Label(NamedTuple):
+    """How one label looks: polygons in the unit square (-1 to 1, y down), each with the number of its ink."""
+
+    name: str
+    group: str
+    hue: float
+    """Its favourite hue, shared with the labels of other groups."""
+    radius: tuple[float, float]
+    """Half the object's size in pixels, from and to."""
+    parts: tuple[tuple[Points, int], ...]
+
+
+def _arc(
+    x: float, y: float, radius: float, start: float = 0.0, stop: float = 360.0, n: int = 20
+) -> Points:
+    angle = np.radians(np.linspace(start, stop, n))
+    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+
+
+def _box(x0: float, y0: float, x1: float, y1: float) -> Points:
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+
+
+def _poly(*points: tuple[float, float]) -> Points:
+    return np.array(points, dtype=float)
+
+
+def _star(n: int, inner: float) -> Points:
+    angle = np.radians(np.arange(2 * n) * 180 / n - 90)
+    radius = np.where(np.arange(2 * n) % 2, inner, 1.0)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def _hollow(outer: Points, inner: Points) -> Points:
+    """One outline with a hole, by the even-odd rule."""
+    return np.concatenate([outer, outer[:1], inner, inner[:1]])
+
+
+def _petals(n: int) -> Iterator[tuple[Points, int]]:
+    for angle in np.radians(np.arange(n) * 360 / n - 90):
+        yield _arc(0.62 * math.cos(angle), 0.62 * math.sin(angle), 0.4, n=10), 0
+
+
+def _stripe(y0: float, y1: float) -> tuple[Points, int]:
+    """A band across the unit disc."""
+    x0, x1 = math.sqrt(1 - y0 * y0), math.sqrt(1 - y1 * y1)
+    return _poly((-x0, y0), (x0, y0), (x1, y1), (-x1, y1)), 1
+
+
+_CHECKS = tuple(
+    (_box(x, y, x + 0.5, y + 0.5), 1) for x, y in ((-1, -1), (0, -1), (-0.5, -0.5), (0.5, -0.5))
+)
+_CHECKS += tuple((points + np.array([0.0, 1.0]), ink) for points, ink in _CHECKS)
+
+# The most frequent label first: position decides frequency.
+LABELS: tuple[Label, ...] = (
+    Label("house", "street", 0.02, (12, 19), (
+        (_box(-0.75, -0.1, 0.75, 1), 0), (_poly((-1, -0.1), (0, -1), (1, -0.1)), 1), (_box(-0.2, 0.4, 0.2, 1), 1))),
+    Label("disc", "garden", 0.10, (13, 20), ((_arc(0, 0, 1), 0),)),
+    Label("star", "sky", 0.14, (11, 18), ((_star(5, 0.42), 0),)),
+    Label("fish", "sea", 0.55, (12, 19), (
+        (_arc(-0.2, 0, 0.62) * np.array([1.25, 0.8]), 0), (_poly((0.3, 0), (1, -0.55), (1, 0.55)), 0),
+        (_arc(-0.6, -0.1, 0.13, n=8), 1))),
+    Label("board", "play", 0.02, (10, 17), ((_box(-1, -1, 1, 1), 0), *_CHECKS)),
+    Label("car", "street", 0.55, (13, 20), (
+        (_poly((-0.55, -0.1), (-0.3, -0.6), (0.4, -0.6), (0.6, -0.1)), 0), (_box(-1, -0.1, 1, 0.4), 0),
+        (_arc(-0.5, 0.42, 0.25, n=12), 1), (_arc(0.5, 0.42, 0.25, n=12), 1))),
+    Label("moon", "sky", 0.14, (11, 18), (
+        (np.concatenate([_arc(0, 0, 1, 50, 310), _arc(0.42, 0, 0.8, 290, 70)]), 0),)),
+    Label("ring", "sea", 0.02, (11, 18), ((_hollow(_arc(0, 0, 1), _arc(0, 0, 0.58)), 0),)),
+    Label("flower", "garden", 0.88, (11, 18), (*_petals(5), (_arc(0, 0, 0.36, n=12), 1))),
+    Label("ball", "play", 0.55, (11, 18), (
+        (_arc(0, 0, 1), 0), _stripe(-0.75, -0.35), _stripe(0.0, 0.4), _stripe(0.7, 0.95))),
+    Label("tree", "street", 0.35, (13, 20), (
+        (_box(-0.16, 0.3, 0.16, 1), 1), (_poly((-0.8, 0.45), (0, -0.5), (0.8, 0.45)), 0),
+        (_poly((-0.6, -0.1), (0, -1), (0.6, -0.1)), 0))),
+    Label("kite", "sky", 0.88, (11, 18), (
+        (_poly((-0.7, -0.3), (0, -1), (0.7, -0.3), (0, 1)), 0), (_poly((0, -1), (0.7, -0.3), (0, -0.3)), 1),
+        (_poly((-0.7, -0.3), (0, -0.3), (0, 1)), 1))),
+    Label("boat", "sea", 0.10, (13, 19), (
+        (_poly((-1, 0.35), (1, 0.35), (0.6, 0.9), (-0.6, 0.9)), 0),
+        (_poly((-0.05, -1), (-0.05, 0.25), (-0.8, 0.25)), 1),
+        (_poly((0.08, -0.7), (0.08, 0.25), (0.7, 0.25)), 1))),
+    Label("mushroom", "garden", 0.02, (11, 18), (
+        (_box(-0.28, 0, 0.28, 1), 1), (_arc(0, 0.05, 1, 180, 360), 0), (_arc(-0.4, -0.4, 0.17, n=8), 1),
+        (_arc(0.35, -0.35, 0.2, n=8), 1))),
+    Label("die", "play", 0.14, (10, 16), (
+        (_box(-1, -1, 1, 1), 0),
+        *((_arc(x, y, 0.22, n=10), 1) for x, y in ((-0.5, -0.5), (0.5, 0.5), (0, 0), (-0.5, 0.5), (0.5, -0.5))))),
+    Label("arrow", "street", 0.35, (12, 19), (
+        (_poly((-1, -0.22), (0.1, -0.22), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.22), (-1, 0.22)), 0),)),
+    Label("bolt", "sky", 0.10, (12, 19), (
+        (_poly((0.25, -1), (-0.55, 0.15), (-0.05, 0.15), (-0.25, 1), (0.55, -0.2), (0.05, -0.2)), 0),)),
+    Label("bead", "sea", 0.88, (5, 8), ((_arc(0, 0, 1), 0),)),
+    Label("ladder", "garden", 0.10, (12, 19), (
+        (_box(-0.55, -1, -0.35, 1), 0), (_box(0.35, -1, 0.55, 1), 0),
+        *((_box(-0.5, y, 0.5, y + 0.2), 0) for y in (-0.8, -0.35, 0.1, 0.55)))),
+    Label("target", "play", 0.35, (12, 19), ((_arc(0, 0, 1), 0), (_arc(0, 0, 0.7), 1), (_arc(0, 0, 0.38, n=12), 0))),
+)  # fmt: skip
+_GROUPS = tuple(dict.fromkeys(label.group for label in LABELS))
+_WEIGHTS = 0.91 ** np.arange(len(LABELS))
+_IN_GROUP = np.array(
+    [[4.0 if label.group == group else 0.6 for label in LABELS] for group in _GROUPS]
+)
+_CARDINALITY = np.array([0.02, 0.1, 0.23, 0.29, 0.22, 0.1, 0.04])
+"""Probability of 0, 1, 2, ... labels in an image; 3.0 on average."""
+
+
+class _Object(NamedTuple):
+    label: int
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels, inside the image."""
+
+
+def ensure(
+    root: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
+) -> Path:
+    """The folder with these scenes below ``root``, made now unless it is there; several processes may ask at once.
+
+    Returns:
+        A folder in COCO 2017's layout: ``annotations``, ``train2017`` and, as the test split, ``val2017``.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
+    folder = root / f"scenes-v{VERSION}-{seed}-{train}-{test}"
+    if (folder / "complete").exists():
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=root))
+        try:
+            write(part, seed=seed, train=train, test=test, progress=progress)
+            (part / "complete").touch()
+            part.chmod(0o755)
+            _publish(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"The embedded scenes cannot be written below {str(root)!r} ({error.strerror or error}). Make room or give "
+            "another folder: the data root, or the environment variable XDG_CACHE_HOME."
+        ) from None
+    return folder
+
+
+def write(
+    folder: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
+) -> None:
+    """Draw all images and write both splits; every image is a function of (seed, split, index) alone."""
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    for split, (name, count) in enumerate(zip(SPLITS, (train, test), strict=True)):
+        (folder / name).mkdir(exist_ok=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(count):
+            image, objects = draw(seed, split, index)
+            identity = split * 500_000 + index + 1
+            file = f"{identity:012d}.jpg"
+            (folder / name / file).write_bytes(jpeg(image))
+            images.append({"id": identity, "file_name": file, "width": SIDE, "height": SIDE})
+            for thing in objects:
+                annotations.append(_annotation(len(annotations) + 1, identity, thing))
+            if progress is not None:
+                progress(split * train + index + 1, train + test)
+        content = {
+            "info": {"description": "sadcl embedded scenes", "version": str(VERSION), "seed": seed},
+            "images": images,
+            "annotations": annotations,
+            "categories": [
+                {"id": i + 1, "name": k.name, "supercategory": k.group}
+                for i, k in enumerate(LABELS)
+            ],
+        }
+        (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
+
+
+def draw(seed: int, split: int, index: int) -> tuple[Image.Image, list[_Object]]:
+    """One image and what is in it, the farthest object first."""
+    rng = np.random.default_rng([VERSION, seed, split, index])
+    objects: list[_Object] = []
+    drawings: list[list[tuple[Points, int]]] = []
+    for label in _choose(
+        rng
+    ):  # all before the first pixel: labels and boxes depend on no imaging library
+        placed = _place(LABELS[label], objects, rng)
+        if placed is not None:  # None where no room is left: the image goes without
+            drawings.append(placed[0])
+            objects.append(_Object(label, placed[1]))
+    image = _background(rng)
+    ground = np.asarray(image.resize((1, 1), Image.Resampling.BOX), dtype=float)[0, 0]
+    pen = ImageDraw.Draw(image)
+    for _ in range(rng.integers(2, 6)):
+        _clutter(pen, rng)
+    for thing, parts in zip(objects, drawings, strict=True):
+        inks = _inks(LABELS[thing.label], ground, rng)
+        for points, ink in parts:
+            pen.polygon([(2 * x, 2 * y) for x, y in points.tolist()], fill=inks[ink])
+    for _ in range(rng.integers(0, 3)):
+        _scratch(pen, rng)
+    small = np.asarray(image.reduce(2), dtype=np.int16)
+    noise = rng.integers(-10, 11, small.shape, dtype=np.int16)
+    return Image.fromarray((small + noise).clip(0, 255).astype(np.uint8)), objects
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _choose(rng: np.random.Generator) -> list[int]:
+    """Labels of the objects: a few different ones that belong together, some of them twice."""
+    group = rng.integers(len(_GROUPS))
+    weights = _WEIGHTS * _IN_GROUP[group]
+    count = rng.choice(len(_CARDINALITY), p=_CARDINALITY)
+    labels = rng.choice(len(LABELS), count, replace=False, p=weights / weights.sum())
+    again = labels[rng.random(count) < 0.2]
+    return [int(label) for label in rng.permutation(np.concatenate([labels, again]))]
+
+
+def _place(
+    label: Label, objects: list[_Object], rng: np.random.Generator
+) -> tuple[list[tuple[Points, int]], tuple[float, float, float, float]] | None:
+    """The label's polygons somewhere in the image, hiding less than half of anything; None where that is impossible."""
+    radius = rng.uniform(*label.radius)
+    angle = math.radians(rng.uniform(-15, 15))
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    stretch = radius * np.array([rng.choice([-1.0, 1.0]), 1.0]) * rng.uniform(0.85, 1.15, 2)
+    parts = [((points * stretch) @ turn, ink) for points, ink in label.parts]
+    every = np.concatenate([points for points, _ in parts])
+    low, high = every.min(axis=0), every.max(axis=0)
+    for _ in range(12):
+        centre = rng.uniform(
+            np.minimum(-0.8 * low, SIDE / 2), np.maximum(SIDE - 0.8 * high, SIDE / 2)
+        )
+        left, top = np.maximum(centre + low, 0).tolist()
+        right, bottom = np.minimum(centre + high, SIDE).tolist()
+        box = (left, top, right, bottom)
+        if all(_hidden(box, other.box) < 0.4 for other in objects):
+            return [(points + centre, ink) for points, ink in parts], box
+    return None
+
+
+def _hidden(
+    front: tuple[float, float, float, float], back: tuple[float, float, float, float]
+) -> float:
+    """Intersection as a share of the smaller box."""
+    width = min(front[2], back[2]) - max(front[0], back[0])
+    height = min(front[3], back[3]) - max(front[1], back[1])
+    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (front, back))
+    return max(width, 0.0) * max(height, 0.0) / smaller
+
+
+def _inks(label: Label, ground: Points, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """A light colour that stands out from the ground, its hue only now and then the label's own, and a dark one."""
+    for _ in range(6):
+        hue = rng.normal(label.hue, 0.05) if rng.random() < 0.4 else rng.random()
+        red, green, blue = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.3, 1), rng.uniform(0.7, 1))
+        first = 255 * np.array([red, green, blue])
+        if np.abs(first - ground).max() > 90:
+            break
+    second = rng.uniform(0, 45, 3)
+    return [(int(r), int(g), int(b)) for r, g, b in (first, second)]
+
+
+def _background(rng: np.random.Generator) -> Image.Image:
+    """Soft patches of dull colour, at twice the size."""
+    base = rng.uniform(70, 130) + rng.uniform(-20, 20, 3)
+    patches = (base + rng.normal(0, 14, (5, 5, 3))).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(patches).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+
+
+def _clutter(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
+    """A ragged blob or a stroke that is no object."""
+    if rng.random() < 0.4:
+        _scratch(pen, rng)
+        return
+    n = int(rng.integers(4, 8))
+    angle = np.sort(rng.uniform(0, 2 * np.pi, n))
+    radius = rng.uniform(6, 26, n)
+    points = rng.uniform(0, 2 * SIDE, 2) + np.stack(
+        [radius * np.cos(angle), radius * np.sin(angle)], axis=1
+    )
+    pen.polygon([(x, y) for x, y in points.tolist()], fill=_any_colour(rng))
+
+
+def _scratch(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
+    x, y = rng.uniform(0, 2 * SIDE, 2)
+    dx, dy = rng.normal(0, 40, 2)
+    pen.line([(x, y), (x + dx, y + dy)], fill=_any_colour(rng), width=int(rng.integers(2, 6)))
+
+
+def _any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
+    red, green, blue = rng.integers(30, 170, 3).tolist()
+    return red, green, blue
+
+
+def _annotation(identity: int, image: int, thing: _Object) -> dict[str, Any]:
+    left, top, right, bottom = (round(v, 2) for v in thing.box)
+    width, height = round(right - left, 2), round(bottom - top, 2)
+    return {
+        "id": identity,
+        "image_id": image,
+        "category_id": thing.label + 1,
+        "bbox": [left, top, width, height],
+        "area": round(width * height, 2),
+        "iscrowd": 0,
+    }
+
+
+def _publish(part: Path, folder: Path) -> None:
+    """Move the finished folder to its place, unless another process was faster."""
+    if folder.exists() and not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.rename(part, folder)
+    except OSError:
+        if not (folder / "complete").exists():
+            raise

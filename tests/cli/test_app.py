@@ -1,0 +1,189 @@
+"""The command as it is typed: answers on standard output, mistakes in one paragraph with exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from sadcl import recipes, results, train
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, cache):
+    """A storage with one trained run."""
+    root = tmp_path_factory.mktemp("storage") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        row = train(recipes.demo().override(TINY), storage=str(root), name="cli")
+    return root, row
+
+
+def test_the_best_trials(command, runs):
+    root, row = runs
+    lines = command(
+        "sadcl", "results", "top", "--storage", root, "--metric", "test_mAP"
+    ).stdout.splitlines()
+    assert lines[0].split("\t")[:4] == ["key", "study", "phase", "arm"]
+    cells = dict(zip(lines[0].split("\t"), lines[1].split("\t"), strict=True))
+    assert cells["key"] == row["key"]
+    assert float(cells["test_mAP"]) == row["test_mAP"]
+
+
+def test_sql_as_a_table_and_as_csv(command, runs):
+    root, row = runs
+    query = "select study, test_mAP from trials"
+    assert (
+        command("sadcl", "results", "sql", query, "--storage", root).stdout
+        == f"study\ttest_mAP\ncli\t{row['test_mAP']!r}\n"
+    )
+    text = command("sadcl", "results", "sql", query, "--storage", root, "--csv").stdout
+    assert list(csv.DictReader(io.StringIO(text))) == [
+        {"study": "cli", "test_mAP": repr(row["test_mAP"])}
+    ]
+
+
+def test_show_studies_and_schema(command, runs):
+    root, row = runs
+    shown = command("sadcl", "results", "show", row["key"], "--storage", root).stdout
+    for word in (
+        "# epochs",
+        "# labels",
+        "config_digest",
+        f"val_mAP\t{row['val_mAP']!r}",
+        "mushroom",
+    ):
+        assert word in shown
+    assert (
+        "cli\tscenes\tdemo\t1\t1"
+        in command("sadcl", "results", "studies", "--storage", root).stdout
+    )
+    schema = command("sadcl", "results", "schema").stdout
+    assert "# trials (key: key)" in schema
+    assert "val_mAP\tdouble\tpercent, on the held-out training images that select" in schema
+
+
+def test_evaluate_reproduces_every_recorded_figure_to_the_last_digit(command, runs):
+    root, row = runs
+    for split in ("val", "test"):
+        lines = command(
+            "sadcl", "evaluate", "--checkpoint", row["key"], "--storage", root, "--split", split
+        ).stdout.splitlines()
+        figures = [line.split("\t") for line in lines[2:]]
+        assert len(figures) > 15
+        assert all(now == recorded != "" for _, now, recorded in figures)
+
+
+def test_predict_names_labels_with_scores_of_several_photographs(command, runs, tmp_path):
+    _root, row = runs
+    for name in ("a.jpg", "b c.png"):
+        Image.effect_noise((60, 30), 80).save(tmp_path / name)
+    out = command(
+        "sadcl", "predict", "a.jpg", "b c.png", "--checkpoint", row["checkpoint"], "--top", "3"
+    ).stdout.splitlines()
+    assert [line.split(": ")[0] for line in out] == ["a.jpg", "b c.png"]
+    (tmp_path / "text.jpg").write_text("hello")
+    mixed = command(
+        "sadcl", "predict", "text.jpg", "b c.png", "--checkpoint", row["checkpoint"], check=False
+    )
+    assert mixed.returncode == 2
+    assert mixed.stdout.startswith("b c.png: ")
+    assert "'text.jpg' (5 bytes) cannot be decoded" in mixed.stderr
+    folder = row["checkpoint"].removesuffix("/best.pt")
+    assert (
+        command(
+            "sadcl", "predict", "a.jpg", "--checkpoint", folder, "--top", "3"
+        ).stdout.splitlines()
+        == out[:1]
+    )
+    scores = [float(part.split()[-1]) for part in out[0].split(": ")[1].split(", ")]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("results", "top", "--storage", "nowhere"), "'nowhere' holds no results"),
+        (
+            ("results", "top", "--study", "clj", "--storage", "{root}"),
+            "no study 'clj' here; did you mean 'cli'",
+        ),
+        (
+            ("results", "top", "--metric", "val_map", "--storage", "{root}"),
+            "did you mean 'val_mAP'",
+        ),
+        (
+            ("results", "sql", "select val_mpa from trials", "--storage", "{root}"),
+            "The query cannot be answered",
+        ),
+        (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
+        (("results", "tpo"), "No such command 'tpo'"),
+        (("evaluate", "--checkpoint", "nowhere.pt"), "no checkpoint at 'nowhere.pt'"),
+        (
+            ("evaluate", "--checkpoint", "cli-s0", "--storage", "{root}"),
+            "There is no trial 'cli-s0'",
+        ),
+        (
+            ("evaluate", "--checkpoint", "{key}", "--storage", "{root}", "--split", "train"),
+            "split = 'train' is not possible",
+        ),
+        (("evaluate", "--checkpoint", "{last}"), "its best.pt is the one to load"),
+        (
+            ("evaluate", "--checkpoint", "{key}", "--storage", "{root}", "--device", "cuda:77"),
+            "cuda:77",
+        ),
+        (
+            ("predict", "none.jpg", "--checkpoint", "{best}"),
+            "The image 'none.jpg' cannot be read: No such file",
+        ),
+        (
+            ("predict", "text.jpg", "--checkpoint", "{best}"),
+            "'text.jpg' (5 bytes) cannot be decoded",
+        ),
+        (
+            ("predict", "text.jpg", "--checkpoint", "text.jpg"),
+            "is not a checkpoint, or it is damaged",
+        ),
+        (("predict", "--checkpoint", "{best}"), "Give image files, or --voc2012-submission"),
+    ],
+)
+def test_mistakes_are_one_paragraph(command, runs, tmp_path, words, message):
+    root, row = runs
+    (tmp_path / "text.jpg").write_text("hello")
+    torch.save({"format": 1, "step": 3, "model": {}}, tmp_path / "state.pt")
+    names = {
+        "root": root,
+        "key": row["key"],
+        "best": row["checkpoint"],
+        "last": tmp_path / "state.pt",
+    }
+    done = command("sadcl", *(w.format(**names) for w in words), check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_checkpoint_of_other_data_is_refused(command, runs, tmp_path):
+    _root, row = runs
+    content = torch.load(row["checkpoint"], weights_only=True)
+    torch.save({**content, "data_digest": "0" * 12}, tmp_path / "other.pt")
+    done = command("sadcl", "evaluate", "--checkpoint", "other.pt", check=False)
+    assert done.returncode == 2
+    assert "digest" in done.stderr
+    assert row["data_digest"] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [("complete", "it gave it up for the limit of the disk"), ("failed", "its status is failed")],
+)
+def test_a_trial_without_a_checkpoint_says_why(command, tmp_path, status, why):
+    results.RunWriter(str(tmp_path), "k", {"study": "s"}).finish(status)
+    done = command("sadcl", "evaluate", "--checkpoint", "k", "--storage", tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"The trial 'k' has no checkpoint: {why}" in done.stderr.replace("\n", " ")

@@ -1,0 +1,172 @@
+"""Eq. 9: weights, divisors, padding, and what is left out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sadcl.losses import class_loss, prototype_to_sample_loss, sample_to_sample_loss
+from sadcl.losses.criterion import Criterion
+
+B, L, P, M = 6, 4, 5, 7
+
+
+def make(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "logits_BL": (B, L),
+        "embeddings_BLP": (B, L, P),
+        "bank_MP": (M, P),
+        "prototypes_LP": (L, P),
+    }
+    tensors = {
+        name: torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+        for name, shape in shapes.items()
+    }
+    output = SimpleNamespace(**tensors, prototype_valid_L=torch.tensor([True, True, True, False]))
+    targets = (torch.rand(B, L, generator=generator) < 0.5).to(torch.int8)
+    return output, targets, torch.ones(B), torch.randint(L, (M,), generator=generator)
+
+
+def gradients(loss, output):
+    leaves = (output.logits_BL, output.embeddings_BLP, output.bank_MP, output.prototypes_LP)
+    return torch.autograd.grad(loss, leaves, allow_unused=True)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("contrast", ["mean", "sum"])
+@pytest.mark.parametrize("by_class", ["image", "sum"])
+def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
+    output, targets, weight, bank_labels = make()
+    targets[0, 0] = -1
+    criterion = Criterion(
+        class_weight=0.5,
+        sample_weight=8,
+        prototype_weight=4,
+        tau=0.3,
+        prototype_tau=0.7,
+        class_reduction=by_class,
+        contrast_reduction=contrast,
+        normalize=normalize,
+    )
+    terms = criterion(output, targets, weight, bank_labels)
+    by_label = class_loss(output.logits_BL, targets)[0] / (B if by_class == "image" else 1)
+    options = {"normalize": normalize, "reduction": contrast}
+    sample = sample_to_sample_loss(
+        output.embeddings_BLP, targets, output.bank_MP, bank_labels, temperature=0.3, **options
+    )
+    prototype = prototype_to_sample_loss(
+        output.embeddings_BLP,
+        targets,
+        output.prototypes_LP,
+        temperature=0.7,
+        valid=output.prototype_valid_L,
+        **options,
+    )
+    expected = 0.5 * by_label + 8 * sample + 4 * prototype
+    torch.testing.assert_close(terms.loss, expected, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(
+        gradients(terms.loss, output), gradients(expected, output), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    values = {
+        "loss": expected,
+        "loss_class": by_label,
+        "loss_sample": sample,
+        "loss_prototype": prototype,
+    }
+    for name, value in values.items():
+        torch.testing.assert_close(terms.values[name], value.detach(), rtol=1e-12, atol=1e-12)
+        assert not terms.values[name].requires_grad
+    assert terms.values["counted_labels"] == 3
+    assert 0 < terms.values["anchors"] <= (targets == 1).sum() + M
+
+
+@pytest.mark.parametrize("mask", ["activated", "targets", "released"])
+def test_padding_images_take_part_in_nothing(mask):
+    output, targets, weight, bank_labels = make()
+    slots, criterion = torch.arange(M) % B, Criterion(anchor_mask=mask)
+    weight[2] = 0
+    kept = weight > 0
+    less = SimpleNamespace(**vars(output))
+    less.logits_BL, less.embeddings_BLP = output.logits_BL[kept], output.embeddings_BLP[kept]
+    with_padding, without = (
+        criterion(output, targets, weight, bank_labels, slots),
+        criterion(less, targets[kept], weight[kept], bank_labels, slots),
+    )
+    torch.testing.assert_close(with_padding.loss, without.loss, rtol=1e-12, atol=1e-12)
+    assert with_padding.values["anchors"] == without.values["anchors"]
+    to_logits, to_embeddings, *_ = gradients(with_padding.loss, output)
+    assert bool((to_logits[2] == 0).all())
+    assert bool((to_embeddings[2] == 0).all())
+
+
+def test_a_contrast_of_weight_zero_is_not_computed():
+    output, targets, weight, bank_labels = make()
+    plain = SimpleNamespace(
+        logits_BL=output.logits_BL,
+        embeddings_BLP=None,
+        bank_MP=None,
+        prototypes_LP=None,
+        prototype_valid_L=None,
+    )
+    terms = Criterion(sample_weight=0, prototype_weight=0)(plain, targets, weight)
+    assert set(terms.values) == {"loss", "loss_class"}
+    assert terms.loss == terms.values["loss"] == terms.values["loss_class"] > 0
+    without = SimpleNamespace(**{**vars(output), "prototypes_LP": None, "prototype_valid_L": None})
+    sample = Criterion(prototype_weight=0)(without, targets, weight, bank_labels)
+    assert set(sample.values) == {"loss", "loss_class", "loss_sample", "anchors"}
+    prototype = Criterion(sample_weight=0)(output, targets, weight)
+    assert set(prototype.values) == {"loss", "loss_class", "loss_prototype", "counted_labels"}
+
+
+def test_nothing_to_contrast_is_zero_and_still_reaches_every_input():
+    output, targets, weight, bank_labels = make()
+    output.bank_MP = output.bank_MP[:0].detach().requires_grad_()
+    terms = Criterion()(output, targets * 0, weight, bank_labels[:0])
+    assert terms.values["anchors"] == terms.values["counted_labels"] == 0
+    assert terms.values["loss_sample"] == terms.values["loss_prototype"] == 0
+    assert all(gradient is not None for gradient in gradients(terms.loss, output))
+
+
+def test_anchors_of_the_batch_alone_are_fewer_but_see_the_bank():
+    output, targets, weight, bank_labels = make()
+    every, batch = (
+        Criterion(anchors=a)(output, targets, weight, bank_labels) for a in ("batch+bank", "batch")
+    )
+    assert every.values["anchors"] - batch.values["anchors"] == M
+    assert float(gradients(batch.loss, output)[2].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.2])
+def test_bfloat16_outputs_are_compared_in_float32(tau):
+    output, targets, weight, bank_labels = make(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = Criterion(tau=tau, prototype_tau=tau)(output, targets, weight, bank_labels)
+    exact = SimpleNamespace(
+        **{n: t.detach().double() if t.is_floating_point() else t for n, t in vars(output).items()}
+    )
+    reference = Criterion(tau=tau, prototype_tau=tau)(exact, targets, weight, bank_labels)
+    torch.testing.assert_close(terms.loss.double(), reference.loss, rtol=1e-5, atol=1e-5)
+    assert all(bool(g.isfinite().all()) for g in gradients(terms.loss, output))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_loss": "focal"}, "class_loss must be 'bce' or 'asymmetric', but got 'focal'"),
+        ({"anchors": "bank"}, "but got 'bank'"),
+        (
+            {"anchor_mask": "wrong"},
+            "anchor_mask must be 'activated' or 'targets' or 'released', but got 'wrong'",
+        ),
+        ({"class_reduction": "mean"}, "class_reduction must be 'image' or 'sum', but got 'mean'"),
+        ({"prototype_tau": 0.0}, r"tau = 0\.2, prototype_tau = 0\.0"),
+        ({"sample_weight": -1.0}, r"sample_weight = -1\.0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_values(change, message):
+    with pytest.raises(ValueError, match=message):
+        Criterion(**change)

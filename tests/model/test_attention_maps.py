@@ -1,0 +1,59 @@
+"""Maps against the formulas they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sadcl import build, recipes
+from sadcl.model import with_maps
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    return (
+        build.model(recipes.demo().override({"data.image_size": 64, **changes}), 5).eval().double()
+    )
+
+
+@torch.no_grad()
+def test_class_activation_is_the_closed_form_and_its_mean_with_the_bias_the_score():
+    pooled, images = network(**{"model.arch": "pooled"}), torch.randn(2, 3, 64, 96).double()
+    output, maps = with_maps(pooled, images)
+    features = pooled.backbone(images)
+    assert maps.shape == (2, 5, *features.shape[2:])
+    for label, weight in enumerate(pooled.classifier.weight):
+        expected = sum(w * features[:, channel] for channel, w in enumerate(weight))
+        torch.testing.assert_close(maps[:, label], expected)
+    torch.testing.assert_close(maps.mean((2, 3)) + pooled.classifier.bias, output.logits_BL)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_attention_is_that_of_the_last_decoder_layer_averaged_over_the_heads(layers):
+    sadcl, images = network(**{"model.decoder_layers": layers}), torch.randn(2, 3, 64, 96).double()
+    _, maps = with_maps(sadcl, images)
+    given = []
+    last = sadcl.transformer.decoder[-1]
+    hook = last.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
+    sadcl(images)
+    hook.remove()
+    target, query, key, _ = given
+    weights, biases = last.attention.in_proj_weight.chunk(3), last.attention.in_proj_bias.chunk(3)
+    q = (target + query) @ weights[0].T + biases[0]
+    k = key @ weights[1].T + biases[1]
+    heads, size = last.attention.num_heads, q.shape[-1] // last.attention.num_heads
+    parts = [slice(h * size, (h + 1) * size) for h in range(heads)]
+    each = [torch.softmax(q[..., p] @ k[..., p].transpose(1, 2) / size**0.5, -1) for p in parts]
+    height, width = sadcl.backbone(images).shape[2:]
+    assert width > height
+    torch.testing.assert_close(maps, torch.stack(each).mean(0).unflatten(2, (height, width)))
+    torch.testing.assert_close(maps.sum((2, 3)), torch.ones(2, 5).double())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["sadcl", "pooled"])
+def test_looking_changes_no_score_and_leaves_nothing_behind(arch):
+    one, images = network(**{"model.arch": arch}).float(), torch.randn(2, 3, 64, 64)
+    assert torch.equal(with_maps(one, images)[0].logits_BL, one(images).logits_BL)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in one.modules())

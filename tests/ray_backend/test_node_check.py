@@ -1,0 +1,323 @@
+"""What is wrong on a node is said before anything is placed there: on a real cluster whose nodes see different disks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from types import SimpleNamespace
+
+import pytest
+
+from sadcl.errors import UserError
+from sadcl.ray_backend import node_check, node_report
+from sadcl.ray_backend.node_report import NodeReport
+from sadcl.study.placement import Placement
+
+CLUSTER = '''
+import contextlib, ctypes, json, os, signal, subprocess, sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+
+from ray.cluster_utils import Cluster
+
+import sadcl
+from sadcl.errors import UserError
+from sadcl.ray_backend import cluster, nodes
+
+LEAST = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+NEWNS, FS = 0x00020000, 0x00000200
+base, views = Path(sys.argv[1]), sys.argv[2] == "views"
+libc = ctypes.CDLL(None, use_errno=True)
+own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+for name in ("shared", "local", "fixed", "empty", "data"):
+    (base / name).mkdir()
+(base / "data" / "labels.json").write_text("12345")
+(base / "data" / "photo.jpg").write_bytes(b"1234")
+(base / "cut.json").write_text("123")
+(base / "other.py").write_text("changed = True")
+
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments):
+        raise OSError(ctypes.get_errno(), name)
+
+
+@contextlib.contextmanager
+def alone():
+    """What is mounted from here on is seen by this process, and by those that it starts, until the block ends."""
+    call("unshare", NEWNS)
+    yield
+    call("unshare", FS)  # threads that were started meanwhile share it, and then the way back is closed
+    call("setns", own, NEWNS)
+
+
+def add(address, cpus):
+    with alone() if views else contextlib.nullcontext():
+        node = ray.add_node(num_cpus=cpus, node_ip_address=address, **LEAST)
+    return node.all_processes["raylet"][0].process.pid
+
+
+def hide(raylet, what, there):
+    """A node sees another file or folder in its place."""
+    view = os.open(f"/proc/{raylet}/ns/mnt", os.O_RDONLY)
+    with alone():
+        call("setns", view, NEWNS)
+        subprocess.run(["mount", "--bind", str(there), str(what)], check=True)
+        if what == there:
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(what)], check=True)
+
+
+def ask(label, storage="shared", names=(), **options):
+    where = SimpleNamespace(storage=str(base / storage), data_root=str(base / "data"), scale="demo", gpus=0)
+    said[label] = ""
+    try:
+        nodes.check(where, names, **options)
+    except UserError as error:
+        said[label] = str(error)
+
+
+said = {}
+ray = Cluster()
+head, same, other = add("127.0.0.2", 0), add("127.0.0.3", 2), add("127.0.0.4", 2)
+names = ["labels.json", "photo.jpg"]
+with cluster.connected(ray.address):
+    ask("agree", names=names)
+    said["left"] = sorted(os.listdir(base / "shared"))
+    if views:
+        hide(head, base / "data", base / "empty")
+        ask("served", names=names)
+        hide(other, base / "local", base / "empty")
+        ask("local", "local")
+        said["strayed"] = sorted(os.listdir(base / "empty"))
+        hide(other, base / "fixed", base / "fixed")
+        ask("fixed", "fixed")
+        hide(other, base / "data" / "labels.json", base / "cut.json")
+        ask("cut", names=names)
+        hide(other, base / "data", base / "empty")
+        ask("both", "local", names=names)
+        ask("unneeded")
+        hide(other, sadcl.__file__, base / "other.py")
+with cluster.connected(ray.address):
+    if views:
+        ask("sources")
+    os.kill(other, signal.SIGSTOP)
+    ask("hangs", deadline=5)
+    threading.Timer(0.5, os.kill, (other, signal.SIGKILL)).start()
+    ask("dies")
+    ask("gone")
+ray.shutdown()
+print(json.dumps(said))
+'''
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What each check of the cluster said."""
+    own_view = ["unshare", "--user", "--map-root-user", "--mount"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*own_view, "mount", "--bind", "/tmp", "/tmp"], check=False).returncode
+    ):
+        own_view = []
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    with tempfile.TemporaryDirectory(
+        prefix="r"
+    ) as short:  # the names of sockets below it may have 107 characters
+        environment |= {"RAY_TMPDIR": short, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        # a raylet that is killed is noticed in three seconds, not in fifteen; one that is only slow has as long as ever
+        environment |= {
+            "RAY_health_check_period_ms": "500",
+            "RAY_health_check_initial_delay_ms": "0",
+        }
+        words = [
+            sys.executable,
+            "-c",
+            CLUSTER,
+            str(tmp_path_factory.mktemp("cluster")),
+            "views" if own_view else "",
+        ]
+        done = subprocess.run(
+            [*own_view, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stderr + done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+ONE = "1 of the 3 nodes of the cluster cannot take trials. Node 127.0.0.4: "
+
+
+def test_nodes_that_agree_pass_and_nothing_is_left(said):
+    assert said["agree"] == ""
+    assert said["left"] == []
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("served", ""),  # a node without a CPU trains nothing
+        (
+            "local",
+            ONE + "does not see what the driver wrote in '{base}/local': give --storage s3://",
+        ),
+        (
+            "fixed",
+            ONE + "The storage '{base}/fixed' cannot be written: [Errno 30] Read-only file system",
+        ),
+        (
+            "cut",
+            ONE
+            + "'{base}/data/labels.json' is 3 bytes there, and 5 bytes here: give a --data-root",
+        ),
+        ("both", ONE + "does not see what the driver wrote in '{base}/local'"),
+        (
+            "both",
+            "all nodes share. Node 127.0.0.4: '{base}/data/labels.json' is not there (and 1 more): give a --data-root",
+        ),
+        ("unneeded", ""),
+        ("sources", ONE + "sadcl's sources "),
+    ],
+)
+def test_a_node_that_sees_something_else(said, tmp_path_factory, label, message):
+    if label not in said:
+        pytest.skip("this machine lets nobody mount anything")
+    base = tmp_path_factory.getbasetemp() / "cluster0"
+    error = said[label]
+    assert message.format(base=base) in error if message else error == ""
+
+
+def test_nothing_is_written_to_a_storage_that_is_another(said):
+    assert said.get("strayed", []) == []
+
+
+def test_a_node_that_hangs_and_one_that_dies(said):
+    assert said["hangs"].startswith(ONE + "no answer within 5 s (a disk that hangs")
+    assert said["dies"].startswith(ONE + "was lost during the check (")
+    assert said["gone"] == ""
+
+
+VERSIONS = {"code": "ab12", "python": "3.11.7", "torch": "2.14.1", "timm": "1.0.31"}
+HERE = NodeReport(VERSIONS, "", {"": "a folder", "a": "5 bytes"})
+
+
+def problems(scale="full", trains=True, **there):
+    return node_check.problems(
+        HERE._replace(**there), HERE, Placement("/runs", "/data", scale), trains
+    )
+
+
+def test_a_node_like_the_driver_has_no_problem():
+    assert problems() == []
+
+
+def test_versions_are_said_with_both_values():
+    (text,) = problems(versions=dict(VERSIONS, torch="2.9.1", code="cd34", timm=None))
+    assert text.startswith(
+        "sadcl's sources cd34, here ab12; torch 2.9.1, here 2.14.1; timm missing, here 1.0.31: install"
+    )
+
+
+def test_builds_for_other_hardware_are_one_version(monkeypatch):
+    for build, version in (("2.14.1+cpu", "2.14.1"), ("2.14.1", "2.14.1"), (None, None)):
+        monkeypatch.setattr(
+            node_report,
+            "provenance",
+            lambda build=build: {"torch": build, "host": "h", "revision": None},
+        )
+        assert node_report.versions() == {"torch": version}
+
+
+@pytest.mark.parametrize(
+    ("there", "text"),
+    [
+        ({"": "nothing", "a": "nothing"}, "'/data' is not there: give"),
+        (
+            {"": "not readable (why)"},
+            "'/data' is not readable (why) there, and a folder here: give",
+        ),
+        ({"": "a folder", "a": "6 bytes"}, "'/data/a' is 6 bytes there, and 5 bytes here: give"),
+        ({"": "a folder", "a": "a folder"}, "'/data/a' is a folder there, and 5 bytes here: give"),
+    ],
+)
+def test_another_copy_of_the_data(there, text):
+    assert problems(data=there)[0].startswith(text)
+    assert problems(data=there, trains=False) == []
+
+
+def test_many_nodes_make_one_paragraph():
+    found = (
+        {f"10.0.0.{i}": ["alike"] for i in range(9)}
+        | {f"10.0.1.{i}": [f"p{i}"] for i in range(7)}
+        | {"10.0.2.0": []}
+    )
+    text = node_check.refusal(found)
+    assert text.startswith(
+        "16 of the 17 nodes of the cluster cannot take trials. Nodes 10.0.0.0, 10.0.0.1, 10.0.0.2, "
+    )
+    assert "10.0.0.5 and 3 more: alike. Node 10.0.1.0: p0. " in text
+    assert text.endswith("Node 10.0.1.4: p4. And 2 more problems.")
+
+
+def test_what_lies_at_a_root(tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "file").write_bytes(bytes(1234))
+    (tmp_path / "a b" / "lost").symlink_to("nowhere")
+    names = ["file", "lost", "file/x"]
+    found = {"": "a folder", "file": "1,234 bytes", "lost": "nothing", "file/x": "nothing"}
+    assert node_report.data_sizes(str(tmp_path / "a b"), names) == found
+    assert node_report.data_sizes(f"file://{tmp_path}/a b/", names) == {"": "a folder"}
+    assert node_report.data_sizes(f"file://{tmp_path}/b", names) == {"": "nothing"}
+    assert node_report.data_sizes("nowhere://x", names)[""].startswith("not readable (")
+    assert node_report.data_sizes(None, names) == {}
+
+
+def test_a_storage_elsewhere_that_is_another(monkeypatch):
+    monkeypatch.setattr(node_report.storage, "read", lambda uri: b"of somebody else")
+    report = node_report.node_report("s3://lab/runs", "s3://lab/runs/.probe-1", None, [])
+    assert report.storage.startswith(
+        "does not see what the driver wrote in 's3://lab/runs': give its environment the "
+    )
+
+
+def test_a_node_needs_no_torch_to_look():
+    code = "import sadcl.ray_backend.node_report, sys; sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"), [("10.0.0.1:6379", "asked for a"), (None, "room for 0")]
+)
+@pytest.mark.parametrize("phase", ["search", "compare", "train"])
+def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
+    monkeypatch, tmp_path, address, message, phase
+):
+    from sadcl.ray_backend import driver
+    from sadcl.study.checkpoint_quota import CheckpointQuota
+
+    def check(where, names):
+        raise UserError(f"asked for {names[0]}")
+
+    monkeypatch.setattr(node_check, "check", check)
+    monkeypatch.setattr(
+        driver.cluster, "connected", lambda address: contextlib.nullcontext([{"CPU": 0.0}])
+    )
+    monkeypatch.setattr(driver.study, "rows", lambda root, plan: [])
+    plan = SimpleNamespace(study="s", key="k", answered=lambda rows: False)
+    where = Placement(str(tmp_path), "/data")
+    arguments = {
+        "search": (plan, where, address, ["a"], None, CheckpointQuota(str(tmp_path), None)),
+        "compare": (plan, {"coco": where}, address, {"coco": ["a"]}, None),
+        "train": (plan, where, address, ["a"]),
+    }
+    with pytest.raises(UserError, match=message):
+        getattr(driver, phase)(*arguments[phase])
