@@ -284,7 +284,12 @@ def test_the_maths_and_the_loop_need_no_ray():
 
 @pytest.mark.parametrize(
     "code",
-    ["import sadcl", "import sadcl.results, sadcl.results.query", "import sadcl.cli.app", "sadcl.read"],
+    [
+        "import sadcl",
+        "import sadcl.results, sadcl.results.query",
+        "import sadcl.cli.app",
+        "sadcl.read",
+    ],
 )
 def test_asking_the_tables_loads_neither_torch_nor_ray(code):
     heavy = {"torch", "ray", "optuna", "scipy", "matplotlib"}

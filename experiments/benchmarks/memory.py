@@ -314,20 +314,20 @@ def beside(peaks: dict[str, float], name: str, peak: float) -> dict[str, float]:
 def checked(repeats: int) -> list[dict[str, Any]]:
     """The computed peak beside that of a process at the small size, and what checkpointing costs in time there."""
     rows, took = [], []
-    where = "{model.backbone}, {data.image_size} px, {optim.batch_size} images, L=80, hidden {model.hidden}"
+    setting = "{model.backbone}, {data.image_size} px, {optim.batch_size} images, L=80, hidden {model.hidden}"
     for key, value in CHECK.items():
-        where = where.replace(f"{{{key}}}", str(value))
+        setting = setting.replace(f"{{{key}}}", str(value))
     names = ("fp32", "fp32, checkpointing")
     figures = computed([("coco14", {**CHECK, **SETTINGS[name]}) for name in names])
     for name, (peak, state) in zip(names, figures, strict=True):
         found = [fresh(SETTINGS[name]) for _ in range(repeats)]
         real = statistics.median(peak for peak, _ in found)
         took.append([seconds for _, seconds in found])
-        rows.append(row(f"check: {where}, {name}", "GB", peak / 1e9, reference=real / 1e9,
+        rows.append(row(f"check: {setting}, {name}", "GB", peak / 1e9, reference=real / 1e9,
                         state=state / 1e9, how=f"computed; measured is {real / peak:.2f} of it"))  # fmt: skip
     ratios = [plain / again for plain, again in zip(*took, strict=True)]
     plain, again = (1e3 * statistics.median(each) for each in took)
-    rows.append(row(f"time of a step with checkpointing, {where}", "ms", again, reference=plain,
+    rows.append(row(f"time of a step with checkpointing, {setting}", "ms", again, reference=plain,
                     ratio=statistics.median(ratios), low=min(ratios), high=max(ratios), how="measured"))  # fmt: skip
     return rows
 

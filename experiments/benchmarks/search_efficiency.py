@@ -64,7 +64,7 @@ Curve = list[float]
 
 
 def searched(
-    name: str, base: Config, trials: int, where: Placement, **options: Any
+    name: str, base: Config, trials: int, placement: Placement, **options: Any
 ) -> list[dict[str, Any]]:
     """Rows of a search's trials, run as far as they are not there."""
     from sadcl.ray_backend import event_channel, tuner
@@ -86,39 +86,39 @@ def searched(
     plan = Plan(search, "demo", base, 20 * trials, images.digest, images.digest)
     stage1 = plan.stage1(base)
     assert stage1 is not None
-    execute.execute(stage1, where)
+    execute.execute(stage1, placement)
 
     def rows() -> list[dict[str, Any]]:
         mine = [
             r
-            for r in record.all_rows(where.storage)
+            for r in record.all_rows(placement.storage)
             if (r["study"], r["phase"]) == (plan.study, "search")
         ]
         return sorted(mine, key=lambda row: row["started"])
 
     history = [
-        (row["key"], row["status"], store.curve(where.storage, row["key"])) for row in rows()
+        (row["key"], row["status"], store.curve(placement.storage, row["key"])) for row in rows()
     ]
-    folder = Path(where.storage)
-    with record.locked(where.storage, plan.study):
+    folder = Path(placement.storage)
+    with record.locked(placement.storage, plan.study):
         tuner.run_trials(
             plan,
             rows(),
-            where,
+            placement,
             journal=folder / "optuna" / f"{plan.study}.journal",
             scratch=str(folder / ".ray" / name),
             concurrent=1,
-            board=event_channel.open_channel(search.stopping, history),
-            disk=CheckpointQuota(where.storage, None),
+            channel=event_channel.open_channel(search.stopping, history),
+            disk=CheckpointQuota(placement.storage, None),
         )
-    storage.delete(storage.join(where.storage, ".ray", name))
+    storage.delete(storage.join(placement.storage, ".ray", name))
     return rows()
 
 
-def curve_of(rows: Sequence[Mapping[str, Any]], where: Placement) -> Curve:
+def curve_of(rows: Sequence[Mapping[str, Any]], placement: Placement) -> Curve:
     reached: Curve = []
     for row in rows:
-        for value in store.curve(where.storage, row["key"]).values():
+        for value in store.curve(placement.storage, row["key"]).values():
             reached.append(max([value, *reached[-1:]]))
     return reached
 
@@ -131,7 +131,7 @@ def measure(seeds: int, trials: int, root: str) -> dict[str, list[Curve]]:
     from sadcl.ray_backend import cluster
 
     found: dict[str, list[Curve]] = {name: [] for name in METHODS}
-    where = Placement(storage.absolute(root), None, scale="demo")
+    placement = Placement(storage.absolute(root), None, scale="demo")
     with cluster.connected(None), progress_bar("searching") as progress:
         show = progress("searches")
         for seed in range(seeds):
@@ -140,14 +140,15 @@ def measure(seeds: int, trials: int, root: str) -> dict[str, list[Curve]]:
                 {"data.scene_seed": 1, "seed": seed + 100}
             )  # other scenes, and other draws
             donor = best_trials(
-                searched(f"donor-s{seed}", elsewhere, trials, where, stopping=HALVING), 1
+                searched(f"donor-s{seed}", elsewhere, trials, placement, stopping=HALVING), 1
             )[0]["settings"]
             for number, (name, options) in enumerate(METHODS.items()):
                 start = {"start_with": (donor,)} if "warm" in name else {}
                 slug = name.replace(" ", "").replace("+", "-")
                 found[name].append(
                     curve_of(
-                        searched(f"{slug}-s{seed}", base, trials, where, **options, **start), where
+                        searched(f"{slug}-s{seed}", base, trials, placement, **options, **start),
+                        placement,
                     )
                 )
                 show(seed * len(METHODS) + number + 1, seeds * len(METHODS))

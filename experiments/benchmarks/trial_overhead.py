@@ -50,7 +50,7 @@ SPACE = {"loss.tau": Float(0.1, 0.3)}
 GOAL = 20
 
 
-def ours(name: str, trials: int, where: Placement, folder: str) -> list[float]:
+def ours(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
     """Overhead of each trial of a search."""
     from sadcl.ray_backend import event_channel, tuner
     from sadcl.study.checkpoint_quota import CheckpointQuota
@@ -71,24 +71,26 @@ def ours(name: str, trials: int, where: Placement, folder: str) -> list[float]:
     plan = Plan(search, "demo", BASE, trials, images.digest, images.digest)
     stage1 = plan.stage1(BASE)
     assert stage1 is not None
-    execute.execute(stage1, where)
+    execute.execute(stage1, placement)
     options: dict[str, Any] = {
         "journal": Path(folder) / f"{name}.journal",
         "scratch": f"{folder}/ray",
         "concurrent": 1,
     }
     began = time.time()
-    with record.locked(where.storage, plan.study):
+    with record.locked(placement.storage, plan.study):
         tuner.run_trials(
             plan,
             [],
-            where,
+            placement,
             **options,
-            board=event_channel.open_channel(stopping),
-            disk=CheckpointQuota(where.storage, None),
+            channel=event_channel.open_channel(stopping),
+            disk=CheckpointQuota(placement.storage, None),
         )
     rows = [
-        row for row in store.read(where.storage, "trials").to_pylist() if row["study"] == plan.study
+        row
+        for row in store.read(placement.storage, "trials").to_pylist()
+        if row["study"] == plan.study
     ]
     assert [row["status"] for row in rows if row["phase"] == "search"] == ["complete"] * trials
     return between(
@@ -97,7 +99,7 @@ def ours(name: str, trials: int, where: Placement, folder: str) -> list[float]:
     )
 
 
-def stock(name: str, trials: int, where: Placement, folder: str) -> list[float]:
+def stock(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
     """Overhead of each nested trial."""
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
@@ -109,7 +111,7 @@ def stock(name: str, trials: int, where: Placement, folder: str) -> list[float]:
     search = Search(name=name, question="", base=BASE, demo=BASE, space=SPACE)
     stage1 = Plan(search, "demo", BASE, trials, images.digest, images.digest).stage1(alone)
     assert stage1 is not None
-    start = execute.execute(stage1, where)["checkpoint"]
+    start = execute.execute(stage1, placement)["checkpoint"]
 
     def work(settings: dict[str, Any]) -> None:
         import ray.train
@@ -117,7 +119,7 @@ def stock(name: str, trials: int, where: Placement, folder: str) -> list[float]:
 
         from sadcl.training import fit
 
-        torch.set_num_threads(where.threads)
+        torch.set_num_threads(placement.threads)
         config = BASE.override({"loss.tau": settings["tau"]})
 
         def report(epoch: Any) -> None:
@@ -177,10 +179,10 @@ def measure(rounds: int = 3, trials: int = 4) -> dict[str, list[list[float]]]:
 
     found: dict[str, list[list[float]]] = {"ours": [], "stock": []}
     with tempfile.TemporaryDirectory() as folder, cluster.connected(None):
-        where = Placement(f"{folder}/runs", None, scale="demo")
+        placement = Placement(f"{folder}/runs", None, scale="demo")
         for turn in range(rounds):
             for kind, run in (("ours", ours), ("stock", stock)):
-                found[kind].append(run(f"{kind}{turn}", trials, where, folder))
+                found[kind].append(run(f"{kind}{turn}", trials, placement, folder))
                 console.print(f"round {turn + 1} of {rounds}: {kind} done", highlight=False)
     return found
 

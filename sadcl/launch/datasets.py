@@ -26,8 +26,8 @@ from sadcl.training import checkpoint
 class PreparedData:
     """A data set that was read and looked at, and what runs on it."""
 
-    ground: DataContext
-    where: Placement
+    context: DataContext
+    placement: Placement
     images: data.MultiLabelData
     witnesses: Sequence[str]
     """Files that every node must have below the data root."""
@@ -35,7 +35,7 @@ class PreparedData:
     @functools.cached_property
     def checkpoint_bytes(self) -> tuple[int, int]:
         """Of :func:`sadcl.launch.estimate.checkpoint_bytes`, which builds a network for it."""
-        return estimate.checkpoint_bytes(self.ground.base, len(self.images.labels))
+        return estimate.checkpoint_bytes(self.context.base, len(self.images.labels))
 
 
 def prepare_data(
@@ -45,15 +45,15 @@ def prepare_data(
     if root is not None:
         concrete = data.resolve(base.data.model_copy(update={"name": known}), root).name
         base = base.override({"data.name": concrete})
-    where = resources.make_placement(
+    placement = resources.make_placement(
         options.storage, root, scale, options.workers, options.gpus_per_trial, options.address
     )
     images = read_data(base, root)
     whole = execute.cached_data(base.data.model_copy(update={"holdout": 0.0}), root)
     build.check_model(base)
     base, start = started_from(base, images.labels)
-    ground = DataContext(name, base, images.digest, whole.digest, start)
-    return PreparedData(ground, where, images, data.witness_files(images, base.data, root))
+    context = DataContext(name, base, images.digest, whole.digest, start)
+    return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
 
 
 def scale_of(scale: str | None, data_root: Any) -> str:

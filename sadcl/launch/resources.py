@@ -8,8 +8,7 @@ import torch
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.study import placement
-from sadcl.study.placement import Placement
+from sadcl.study.placement import Placement, fit_to_cluster
 
 TIMEOUT = "SADCL_TIMEOUT_SECONDS"
 """Environment variable: seconds that a worker may keep the others waiting, in place of 600."""
@@ -54,7 +53,7 @@ def make_placement(
             "the driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 for the CPU, or join a cluster with --address."
         )
     if not remote:
-        placement.fit_to_cluster(Placement(root, None, scale, workers, 1, gpus), _this_machine())
+        fit_to_cluster(Placement(root, None, scale, workers, 1, gpus), _this_machine())
     cpus = 1
     if scale == "full":  # on a cluster as many as its nodes have room for beside each other
         at_once = max(int(here / gpus), workers) if gpus and here else workers
@@ -67,7 +66,7 @@ def trials_at_once(of: Placement, address: str | None) -> int | None:
     """Trials that a private cluster runs at once; None where the cluster is another."""
     if address or os.environ.get("RAY_ADDRESS"):
         return None
-    return placement.fit_to_cluster(of, _this_machine())[1]
+    return fit_to_cluster(of, _this_machine())[1]
 
 
 def _this_machine() -> list[dict[str, float]]:

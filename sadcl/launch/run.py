@@ -93,10 +93,10 @@ def run(
     if isinstance(study, Ablation):
         return _run_ablation(study, data_root, scale, options)
     name: str = study.base.data.name
-    plan, laid = _prepared_search(study, roots_of([name], data_root).get(name), scale, options)
+    plan, prepared = _prepared_search(study, roots_of([name], data_root).get(name), scale, options)
     if options.dry_run:
         return None
-    table, sentences = _run_search(plan, laid, options)
+    table, sentences = _run_search(plan, prepared, options)
     return _print_result(table, sentences, plan.study, options)
 
 
@@ -132,7 +132,7 @@ def _run_searches(
         return None
     done: list[Search] = []
     failures = []
-    for plan, laid in ready:
+    for plan, prepared in ready:
         search = plan.search
         found = [_transferable(earlier, search, scale, options.storage) for earlier in done]
         settings = {str(setting): setting for setting in found if setting}
@@ -142,7 +142,7 @@ def _run_searches(
                 highlight=False,
             )
         try:
-            _run_search(dataclasses.replace(plan, warm=tuple(settings.values())), laid, options)
+            _run_search(dataclasses.replace(plan, warm=tuple(settings.values())), prepared, options)
         except UserError as error:  # the others do not depend on it
             failures.append(f"{plan.study}: {error}")
             banner(str(error), f"{plan.study} IS NOT DONE")
@@ -190,7 +190,7 @@ def _prepared_search(
 ) -> tuple[Plan, PreparedData]:
     """What a search comes to here, shown."""
     search = _budgeted(search, scale, options)
-    laid = prepare_data(
+    prepared = prepare_data(
         record.study_name(search.name, scale),
         search.config(scale),
         search.base.data.name,
@@ -199,27 +199,31 @@ def _prepared_search(
         options,
     )
     total = options.trials or (search.trials if scale == "full" else search.demo_trials)
-    ground = laid.ground
-    plan = Plan(search, scale, ground.base, total, ground.digest, ground.whole_digest, ground.start)
-    show_plan(search.question, plan, {laid.images.name: laid}, options)
-    return plan, laid
+    context = prepared.context
+    plan = Plan(
+        search, scale, context.base, total, context.digest, context.whole_digest, context.start
+    )
+    show_plan(search.question, plan, {prepared.images.name: prepared}, options)
+    return plan, prepared
 
 
-def _run_search(plan: Plan, laid: PreparedData, options: Options) -> tuple[Any, list[str]]:
+def _run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Any, list[str]]:
     """Run what a search lacks; gives what it comes to, as a table and as sentences."""
     search = plan.search
-    with claimed(plan, {laid.images.name: laid}, options, plan.about()):
+    with claimed(plan, {prepared.images.name: prepared}, options, plan.about()):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import (
             driver,  # imports Ray, which reads the environment as it is now
         )
 
         disk = CheckpointQuota(
-            laid.where.storage,
+            prepared.placement.storage,
             disk_limit(options.storage, options.max_disk),
-            *laid.checkpoint_bytes,
+            *prepared.checkpoint_bytes,
         )
-        driver.run_search(plan, laid.where, address, laid.witnesses, options.max_concurrent, disk)
+        driver.run_search(
+            plan, prepared.placement, address, prepared.witnesses, options.max_concurrent, disk
+        )
     return search_summary.summary(record.rows_with_admitted(options.storage, plan), search)
 
 
@@ -248,25 +252,25 @@ def _run_ablation(
         prepare_data(name, base, known, roots[known], scale, options)
         for known, base in bases.items()
     ]
-    laid = {part.images.name: part for part in parts}
-    if len(laid) < len(parts):
+    prepared = {part.images.name: part for part in parts}
+    if len(prepared) < len(parts):
         raise UserError(
-            f"The data sets {', '.join(bases)} of {ablation.name!r} are {len(laid)} only: {', '.join(laid)}. Scenes "
+            f"The data sets {', '.join(bases)} of {ablation.name!r} are {len(prepared)} only: {', '.join(prepared)}. Scenes "
             "differ by data.scene_seed, which is in their name."
         )
-    plan = AblationPlan(ablation, scale, {known: part.ground for known, part in laid.items()})
-    show_plan(ablation.question, plan, laid, options)
+    plan = AblationPlan(ablation, scale, {known: part.context for known, part in prepared.items()})
+    show_plan(ablation.question, plan, prepared, options)
     if options.dry_run:
         return None
-    with claimed(plan, laid, options, plan.about()):
+    with claimed(plan, prepared, options, plan.about()):
         address = environment.prepare(options.address)
         from sadcl.ray_backend import (
             driver,  # imports Ray, which reads the environment as it is now
         )
 
-        wheres = {known: part.where for known, part in laid.items()}
-        witnesses = {known: part.witnesses for known, part in laid.items()}
-        driver.run_ablation(plan, wheres, address, witnesses, options.max_concurrent)
+        placements = {known: part.placement for known, part in prepared.items()}
+        witnesses = {known: part.witnesses for known, part in prepared.items()}
+        driver.run_ablation(plan, placements, address, witnesses, options.max_concurrent)
     found = ablations.ablation_report(options.storage, plan.study)
     for dataset in found.datasets:
         lines = ablation_text.ablation_table(found, dataset)

@@ -21,20 +21,20 @@ from sadcl.study import execute, record
 
 
 def show_plan(
-    question: str, plan: Plan | AblationPlan, laid: Mapping[str, PreparedData], options: Options
+    question: str, plan: Plan | AblationPlan, prepared: Mapping[str, PreparedData], options: Options
 ) -> None:
     """The plan in words, what of it is left, and what that takes; asks before hours on a CPU, refuses what has no room."""
     console.print(f"[bold]{question or plan.study}[/bold]", highlight=False)
-    for part in laid.values():
+    for part in prepared.values():
         images = part.images
         counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
         text = f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels{missing_note(images)})"
         console.print(text, highlight=False)
     for text in plan.lines():
         console.print(text, highlight=False)
-    where = next(iter(laid.values())).where
+    placement = next(iter(prepared.values())).placement
     console.print(
-        f"  each run: {where.workers} worker(s) of {where.cpus} CPU(s) and {where.gpus:g} GPU(s); results in {where.storage}",
+        f"  each run: {placement.workers} worker(s) of {placement.cpus} CPU(s) and {placement.gpus:g} GPU(s); results in {placement.storage}",
         highlight=False,
     )
     rows = record.study_rows(options.storage, plan)
@@ -55,13 +55,13 @@ def show_plan(
     if runs:
         searched = plan.left_to_try(rows) if isinstance(plan, Plan) else 0
         freed = sum(record.freeable_bytes(options.storage, plan.study)) if options.fresh else 0
-        _show_estimate(runs, epochs, searched, freed, list(laid.values()), options)
+        _show_estimate(runs, epochs, searched, freed, list(prepared.values()), options)
 
 
 @contextlib.contextmanager
 def claimed(
     plan: Plan | AblationPlan,
-    laid: Mapping[str, PreparedData],
+    prepared: Mapping[str, PreparedData],
     options: Options,
     about: Mapping[str, Any],
 ) -> Iterator[None]:
@@ -120,16 +120,21 @@ def ask_to_continue(question: str, yes: bool) -> None:
 
 
 def _show_estimate(
-    runs: int, epochs: int, searched: int, freed: int, laid: list[PreparedData], options: Options
+    runs: int,
+    epochs: int,
+    searched: int,
+    freed: int,
+    prepared: list[PreparedData],
+    options: Options,
 ) -> None:
     """Say what so many runs, some of them trials of a search, take; ``freed`` bytes are removed before."""
     part = max(
-        laid, key=lambda p: len(p.images.train) * p.ground.base.data.image_size**2
+        prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2
     )  # the dearest speaks for all
-    where, base, labels = part.where, part.ground.base, len(part.images.labels)
-    hours, on = training_hours(base, labels, epochs * len(part.images.train), where)
-    hours /= where.workers
-    at_once = resources.trials_at_once(where, options.address)
+    placement, base, labels = part.placement, part.context.base, len(part.images.labels)
+    hours, on = training_hours(base, labels, epochs * len(part.images.train), placement)
+    hours /= placement.workers
+    at_once = resources.trials_at_once(placement, options.address)
     at_once = min(at_once or options.max_concurrent or 1, options.max_concurrent or at_once or 1)
     kept, state = part.checkpoint_bytes
     total = runs * kept + at_once * state
@@ -137,7 +142,7 @@ def _show_estimate(
         searched - at_once, 0
     )  # of a search's trials those under way keep theirs, and the best may be among them
     least = total - spare * kept
-    gpus = where.gpus * where.workers * at_once
+    gpus = placement.gpus * placement.workers * at_once
     text = f"  to run: {runs} runs, {epochs} epochs, on {f'{gpus:g} GPU(s)' if gpus else 'CPUs'}"
     hint = "; none of its GPUs is here to time" if gpus and "CPU" in on else ""
     console.print(
@@ -150,7 +155,7 @@ def _show_estimate(
         room = limit - record.checkpoint_bytes(options.storage)["."] + freed
         if room < least:
             raise UserError(
-                f"There is room for {bytes_text(max(room, 0))} of checkpoints in {where.storage!r}, but {bytes_text(least)} are "
+                f"There is room for {bytes_text(max(room, 0))} of checkpoints in {placement.storage!r}, but {bytes_text(least)} are "
                 f"needed: {at_once} runs at once take {bytes_text(at_once * state)} while they run, and each of {runs} leaves "
                 f"{bytes_text(kept)}{f', which the {spare} worst trials give up' * bool(spare)}. Free some, raise --max-disk, "
                 "lower --max-concurrent, or give another --storage."
@@ -160,7 +165,7 @@ def _show_estimate(
                 f"  only {bytes_text(room)} of checkpoints fit: those of a search's worst trials are removed on the way",
                 highlight=False,
             )
-    if not gpus and where.scale == "full" and not options.dry_run:
+    if not gpus and placement.scale == "full" and not options.dry_run:
         ask_to_continue(
             f"There is no GPU: this would take about {in_hours(hours / at_once)} on this machine's CPUs.",
             options.yes,

@@ -61,7 +61,7 @@ def train(
     scale = scale_of(scale or ("demo" if config.data.name == "scenes" else None), data_root)
     environment.check_storage(storage)
     config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    where = resources.make_placement(
+    placement = resources.make_placement(
         storage, data_root, scale, least, gpus_per_trial, address, most
     )
     images = read_data(config, data_root)
@@ -71,17 +71,19 @@ def train(
     trial = Trial(
         name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}"
     )
-    if (row := execute.ended_row(trial, where)) is not None:
+    if (row := execute.ended_row(trial, placement)) is not None:
         if row["status"] == "complete":
             console.print(
                 f"{trial.key} is complete already; nothing is trained again.", highlight=False
             )
             return row
-        store.reopen(where.storage, trial.key)
-    check_room(config, len(images.labels), where.storage, execute.checkpoint_folder(trial, where))
-    if scale == "full" and not where.gpus:
+        store.reopen(placement.storage, trial.key)
+    check_room(
+        config, len(images.labels), placement.storage, execute.checkpoint_folder(trial, placement)
+    )
+    if scale == "full" and not placement.gpus:
         hours, _ = estimate.training_hours(
-            config, len(images.labels), trial.epochs * len(images.train), where
+            config, len(images.labels), trial.epochs * len(images.train), placement
         )
         ask_to_continue(
             f"There is no GPU: this would take about {in_hours(hours)} on this machine's CPUs.", yes
@@ -96,11 +98,11 @@ def train(
         if (least, most) == (1, 0) and address is None:
             events: list[dict[str, Any]] = []
             with LiveTable(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
-                return execute.execute(trial, where, events.append)
+                return execute.execute(trial, placement, events.append)
         from sadcl.ray_backend import (
             driver,  # imports Ray, which reads the environment as it is now
         )
 
         return driver.run_train(
-            trial, where, address, data.witness_files(images, config.data, data_root)
+            trial, placement, address, data.witness_files(images, config.data, data_root)
         )

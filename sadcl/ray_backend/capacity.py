@@ -20,8 +20,7 @@ from ray.util.placement_group import (
 
 from sadcl.errors import TrialFailed
 from sadcl.ray_backend import membership
-from sadcl.study import placement
-from sadcl.study.placement import Placement
+from sadcl.study.placement import Placement, workers_on
 
 WAIT_SECONDS = 1800.0
 """Seconds that a run waits for nodes that have the room that it needs at least, however much of it others use."""
@@ -32,9 +31,12 @@ GROW_SECONDS = 60.0
 POLL_SECONDS = 2.0
 
 
-def resources(where: Placement) -> dict[str, float]:
+def resources(placement: Placement) -> dict[str, float]:
     """What each worker reserves."""
-    return {"CPU": float(where.cpus), **({"GPU": float(where.gpus)} if where.gpus else {})}
+    return {
+        "CPU": float(placement.cpus),
+        **({"GPU": float(placement.gpus)} if placement.gpus else {}),
+    }
 
 
 class Reservations:
@@ -48,9 +50,9 @@ class Reservations:
         size: workers of each.
     """
 
-    def __init__(self, where: Placement, count: int, size: int = 1) -> None:
+    def __init__(self, placement: Placement, count: int, size: int = 1) -> None:
         self.groups: list[PlacementGroup] = [
-            placement_group([resources(where)] * size) for _ in range(count)
+            placement_group([resources(placement)] * size) for _ in range(count)
         ]
 
     def __enter__(self) -> Reservations:
@@ -66,53 +68,55 @@ class Reservations:
         return states.count("CREATED")
 
 
-def wait_for_workers(where: Placement, say: Callable[[str], None]) -> int:
+def wait_for_workers(placement: Placement, say: Callable[[str], None]) -> int:
     """The number of workers to start with; waits for the least.
 
     Raises:
         TrialFailed: where no nodes for them come within :data:`WAIT` seconds.
     """
-    if not where.up_to:
-        if _room(where) < where.workers:
-            with Reservations(where, 1, where.workers):
-                _wait_until(lambda: _room(where) >= where.workers, where, say)
-        return where.workers
-    with Reservations(where, 1, where.workers) as least:
-        _wait_until(lambda: least.ready() == 1, where, say)
+    if not placement.up_to:
+        if _room(placement) < placement.workers:
+            with Reservations(placement, 1, placement.workers):
+                _wait_until(lambda: _room(placement) >= placement.workers, placement, say)
+        return placement.workers
+    with Reservations(placement, 1, placement.workers) as least:
+        _wait_until(lambda: least.ready() == 1, placement, say)
         with Reservations(
-            where, where.up_to - where.workers
+            placement, placement.up_to - placement.workers
         ) as more:  # not before, or two runs might wait for each other
             since, ready = time.monotonic(), 0
             while ready < len(more.groups) and time.monotonic() - since < SETTLE_SECONDS:
                 if (now := more.ready()) != ready:
                     since, ready = time.monotonic(), now
                 time.sleep(0.2)
-            return where.workers + ready
+            return placement.workers + ready
 
 
-def _room(where: Placement) -> int:
+def _room(placement: Placement) -> int:
     """Workers that the nodes take, empty; what others use of them comes free, and Ray waits for that."""
     return sum(
-        placement.workers_on(where, node["Resources"], where.cpus)
+        workers_on(placement, node["Resources"], placement.cpus)
         for node in ray.nodes()
         if node["Alive"]
     )
 
 
-def _wait_until(enough: Callable[[], bool], where: Placement, say: Callable[[str], None]) -> None:
+def _wait_until(
+    enough: Callable[[], bool], placement: Placement, say: Callable[[str], None]
+) -> None:
     began, said = time.monotonic(), False
     lacks = began
     while not enough():
         waited = time.monotonic() - began
-        if _room(where) >= where.workers:
+        if _room(placement) >= placement.workers:
             lacks = time.monotonic()
         elif time.monotonic() - lacks > WAIT_SECONDS:
             raise TrialFailed(
-                f"The cluster has had no room for {where.workers} worker(s) for {WAIT_SECONDS / 60:.0f} minutes. Start nodes, or "
+                f"The cluster has had no room for {placement.workers} worker(s) for {WAIT_SECONDS / 60:.0f} minutes. Start nodes, or "
                 "lower --workers, and give the same command again; it goes on from the last checkpoint."
             )
         if not said and waited > 2 * SETTLE_SECONDS:
-            say(f"waits for the room that {where.workers} worker(s) need")
+            say(f"waits for the room that {placement.workers} worker(s) need")
             said = True
         time.sleep(0.2)
 
@@ -134,9 +138,9 @@ class NodeWatch(threading.Thread):
         actor: from :func:`sadcl.ray_backend.membership.open_membership`.
     """
 
-    def __init__(self, where: Placement, actor: Any) -> None:
+    def __init__(self, placement: Placement, actor: Any) -> None:
         super().__init__(daemon=True)
-        self.where, self.actor, self.over = where, actor, threading.Event()
+        self.placement, self.actor, self.over = placement, actor, threading.Event()
 
     def __enter__(self) -> NodeWatch:
         self.start()
@@ -148,10 +152,12 @@ class NodeWatch(threading.Thread):
 
     def run(self) -> None:
         try:
-            while len(membership.members(self.actor)[0]) < self.where.workers:
+            while len(membership.members(self.actor)[0]) < self.placement.workers:
                 if self.over.wait(POLL_SECONDS):
                     return
-            with Reservations(self.where, max(self.where.up_to - self.where.workers, 0)) as more:
+            with Reservations(
+                self.placement, max(self.placement.up_to - self.placement.workers, 0)
+            ) as more:
                 if (reason := self._reason(more)) is not None:
                     ray.get(self.actor.leave.remote(reason))
         except RayError:  # the cluster is gone, and the run with it

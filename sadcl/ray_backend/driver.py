@@ -12,17 +12,16 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.ray_backend import cluster, node_check, tasks, trainer, tuner
-from sadcl.ray_backend import event_channel as boards
+from sadcl.ray_backend import cluster, event_channel, node_check, tasks, trainer, tuner
 from sadcl.results import store
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.ranking import best_trials
 from sadcl.search.trial import Trial
-from sadcl.study import execute, placement, record
+from sadcl.study import execute, record
 from sadcl.study.checkpoint_quota import CheckpointQuota
 from sadcl.study.live_table import LiveTable
-from sadcl.study.placement import Placement
+from sadcl.study.placement import Placement, fit_to_cluster
 from sadcl.study.tensorboard import TensorBoardCurves
 
 RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
@@ -30,7 +29,7 @@ RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with
 
 def run_search(
     plan: Plan,
-    where: Placement,
+    placement: Placement,
     address: str | None,
     data: Sequence[str],
     max_concurrent: int | None,
@@ -48,23 +47,23 @@ def run_search(
         UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
             fail, or where the disk's limit is reached all the same.
     """
-    rows = record.study_rows(where.storage, plan)
+    rows = record.study_rows(placement.storage, plan)
     if plan.answered(rows):
-        _finish_rows(where, plan)
+        _finish_rows(placement, plan)
         return
     searched = [row for row in rows if row["phase"] == "search"]
-    with _scratch(where, plan.study) as scratch, cluster.connected(address) as resources:
+    with _scratch(placement, plan.study) as scratch, cluster.connected(address) as resources:
         if address is not None:
-            node_check.check_nodes(where, data)
-        where, fit_at_once = placement.fit_to_cluster(where, resources)
+            node_check.check_nodes(placement, data)
+        placement, fit_at_once = fit_to_cluster(placement, resources)
         history = [
-            (row["key"], row["status"], store.curve(where.storage, row["key"]))
+            (row["key"], row["status"], store.curve(placement.storage, row["key"]))
             for row in _in_order(searched)
         ]
-        board = boards.open_channel(plan.search.stopping, history)
+        channel = event_channel.open_channel(plan.search.stopping, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
-        with _watched(plan, where, board, rows, max(scores, default=None)):
-            pool = tasks.TaskPool(where, scratch, board)
+        with _watched(plan, placement, channel, rows, max(scores, default=None)):
+            pool = tasks.TaskPool(placement, scratch, channel)
             stage1 = plan.stage1(plan.base)
             if stage1 is not None:
                 pool.start(stage1)
@@ -78,19 +77,19 @@ def run_search(
                 )
             if (early := plan.early_stage1(shared)) is not None:
                 pool.start(early)
-            journal = _journal(where.storage, plan.study)
+            journal = _journal(placement.storage, plan.study)
             at_once = max_concurrent or fit_at_once
             tuner.run_trials(
                 plan,
                 searched,
-                where,
+                placement,
                 journal=journal,
                 concurrent=at_once,
                 scratch=scratch,
-                board=board,
+                channel=channel,
                 disk=disk,
             )
-            rows = record.study_rows(where.storage, plan)
+            rows = record.study_rows(placement.storage, plan)
             candidates = best_trials(rows, plan.search.confirm_top)
             if not candidates:
                 cause = next(
@@ -110,16 +109,16 @@ def run_search(
                 pool.start(trial)
             for trial in again:
                 pool.result(trial)
-            final = plan.final_of(record.study_rows(where.storage, plan))
+            final = plan.final_of(record.study_rows(placement.storage, plan))
             assert final is not None
             for trial in (final, *beside):
                 pool.result(trial)
-            _finish_rows(where, plan)
+            _finish_rows(placement, plan)
 
 
 def run_ablation(
     plan: AblationPlan,
-    wheres: Mapping[str, Placement],
+    placements: Mapping[str, Placement],
     address: str | None,
     data: Mapping[str, Sequence[str]],
     max_concurrent: int | None,
@@ -133,25 +132,26 @@ def run_ablation(
     Raises:
         UserError: for a run that the cluster can never place.
     """
-    anywhere = next(iter(wheres.values()))
+    anywhere = next(iter(placements.values()))
     rows = record.study_rows(anywhere.storage, plan)
     if plan.answered(rows):
         _finish_rows(anywhere, plan)
         return
     with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
-        for name, where in wheres.items() if address is not None else ():
-            node_check.check_nodes(where, data[name])
+        for name, placement in placements.items() if address is not None else ():
+            node_check.check_nodes(placement, data[name])
         placed = {
-            name: placement.fit_to_cluster(where, resources) for name, where in wheres.items()
+            name: fit_to_cluster(placement, resources) for name, placement in placements.items()
         }
-        board = boards.open_channel()
-        with _watched(plan, anywhere, board, rows):
+        channel = event_channel.open_channel()
+        with _watched(plan, anywhere, channel, rows):
             pools = {
-                name: tasks.TaskPool(where, scratch, board) for name, (where, _) in placed.items()
+                name: tasks.TaskPool(placement, scratch, channel)
+                for name, (placement, _) in placed.items()
             }
             waiting: list[Any] = []
-            for name, (where, fit_at_once) in placed.items():
-                at_once = max_concurrent or (fit_at_once if where.workers > 1 else None)
+            for name, (placement, fit_at_once) in placed.items():
+                at_once = max_concurrent or (fit_at_once if placement.workers > 1 else None)
                 pools[name].begin(plan.trials(name), at_once, waiting)
             for name, pool in pools.items():
                 for trial in plan.trials(name):
@@ -162,7 +162,7 @@ def run_ablation(
 
 
 def run_train(
-    trial: Trial, where: Placement, address: str | None, data: Sequence[str]
+    trial: Trial, placement: Placement, address: str | None, data: Sequence[str]
 ) -> dict[str, Any]:
     """One trial on a cluster, or on two workers or more; gives its row. Arguments are those of :func:`search`.
 
@@ -170,47 +170,47 @@ def run_train(
         UserError: for a trial that the cluster can never place.
         TrialFailed: where it fails; the row has the cause.
     """
-    with _scratch(where, trial.key) as scratch, cluster.connected(address) as resources:
+    with _scratch(placement, trial.key) as scratch, cluster.connected(address) as resources:
         if address is not None:
-            node_check.check_nodes(where, data)
-        where, _ = placement.fit_to_cluster(where, resources)
-        board = boards.open_channel()
+            node_check.check_nodes(placement, data)
+        placement, _ = fit_to_cluster(placement, resources)
+        channel = event_channel.open_channel()
         try:
-            with LiveTable(trial.key, lambda: boards.drain(board), trial.epochs):
-                return trainer.train(trial, where, scratch, board)
+            with LiveTable(trial.key, lambda: event_channel.drain(channel), trial.epochs):
+                return trainer.train(trial, placement, scratch, channel)
         finally:
-            boards.close(board)
+            event_channel.close(channel)
 
 
 @contextlib.contextmanager
 def _watched(
     plan: Plan | AblationPlan,
-    where: Placement,
-    board: boards.EventChannel,
+    placement: Placement,
+    channel: event_channel.EventChannel,
     rows: list[dict[str, Any]],
     best: float | None = None,
 ) -> Iterator[None]:
     """What people see, on the terminal and in TensorBoard."""
-    curves = TensorBoardCurves(where.storage, plan.study, rows)
+    curves = TensorBoardCurves(placement.storage, plan.study, rows)
     try:
         with LiveTable(
-            plan.study, lambda: curves.seen(boards.drain(board)), plan.left(rows)[1], best
+            plan.study, lambda: curves.seen(event_channel.drain(channel)), plan.left(rows)[1], best
         ):
             yield
     finally:
-        boards.close(board)
+        event_channel.close(channel)
         curves.close()
 
 
-def _finish_rows(where: Placement, plan: Plan | AblationPlan) -> None:
+def _finish_rows(placement: Placement, plan: Plan | AblationPlan) -> None:
     """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
-    rows = record.study_rows(where.storage, plan)
-    execute.remove_stale_states(rows, where)
+    rows = record.study_rows(placement.storage, plan)
+    execute.remove_stale_states(rows, placement)
     wanted = {trial.key for trial in plan.decided(rows)}
     for row in rows:
         if row["study"] == plan.study and row["status"] == "running" and row["key"] not in wanted:
             execute.record_abandoned(
-                row, where, "it was interrupted, and the study needs it no more"
+                row, placement, "it was interrupted, and the study needs it no more"
             )
 
 
@@ -219,9 +219,9 @@ def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _scratch(where: Placement, name: str) -> Iterator[str]:
+def _scratch(placement: Placement, name: str) -> Iterator[str]:
     """A place for what Ray writes itself, which every node has to see; nothing of it is needed afterwards."""
-    place = storage.join(where.storage, ".ray", name)
+    place = storage.join(placement.storage, ".ray", name)
     storage.delete(place)  # of a driver that was killed
     try:
         yield place

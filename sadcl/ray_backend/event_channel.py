@@ -30,7 +30,7 @@ class EventChannel:
     """
 
     actor: Any
-    judges: bool
+    prunes: bool
 
 
 class _Channel:
@@ -41,26 +41,26 @@ class _Channel:
         hang_seconds: float,
     ) -> None:
         self.events: list[dict[str, Any]] = []
-        self.attendance = HangDetector(hang_seconds)
-        self.judge: Any = None
+        self.hangs = HangDetector(hang_seconds)
+        self.pruner: Any = None
         if stopping is not None:
             from sadcl.ray_backend.pruner import Pruner
 
-            self.judge = Pruner(stopping, history)
+            self.pruner = Pruner(stopping, history)
 
     def add(self, event: dict[str, Any]) -> str | None:
-        self.attendance.note(event)
+        self.hangs.note(event)
         beat = "moved" in event or "left" in event
         if not beat or (
             "part" in event and not event["rank"]
         ):  # the driver shows how far the first worker is
             self.events.append(event)
-        if self.judge is None:
+        if self.pruner is None:
             return None
         if event.get("status") in ("complete", "pruned", "failed"):
-            self.judge.ended(event["key"], event["status"])
+            self.pruner.ended(event["key"], event["status"])
         if event.get("judged"):
-            verdict: str | None = self.judge.stops(
+            verdict: str | None = self.pruner.stops(
                 event["key"], event["epoch"], event["metrics"]["val_mAP"]
             )
             return verdict
@@ -68,7 +68,7 @@ class _Channel:
 
     def drain(self) -> list[dict[str, Any]]:
         events, self.events = self.events, []
-        return events + self.attendance.changes()
+        return events + self.hangs.changes()
 
 
 def open_channel(
@@ -89,34 +89,34 @@ def open_channel(
     )
 
 
-def close(board: EventChannel) -> None:
+def close(channel: EventChannel) -> None:
     """End the board's process."""
-    kill_actor(board.actor)
+    kill_actor(channel.actor)
 
 
-def drain(board: EventChannel) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = ray.get(board.actor.drain.remote())
+def drain(channel: EventChannel) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = ray.get(channel.actor.drain.remote())
     return events
 
 
-def emit(board: EventChannel | None, event: dict[str, Any]) -> None:
+def emit(channel: EventChannel | None, event: dict[str, Any]) -> None:
     """An event of a trial that cannot tell of it any more."""
-    if board is not None:
-        board.actor.add.remote(event)
+    if channel is not None:
+        channel.actor.add.remote(event)
 
 
-def emitter(board: EventChannel | None, trial: Trial) -> Emit | None:
+def emitter(channel: EventChannel | None, trial: Trial) -> Emit | None:
     """What a trial calls with its events; it waits for an answer only where it may have to stop."""
-    if board is None:
+    if channel is None:
         return None
 
     def emit(event: dict[str, Any]) -> str | None:
         prometheus.record(trial, event)
-        if not (board.judges and trial.phase == "search" and "metrics" in event):
-            board.actor.add.remote(event)
+        if not (channel.prunes and trial.phase == "search" and "metrics" in event):
+            channel.actor.add.remote(event)
             return None
         with contextlib.suppress(RayError):  # a board that is lost stops nobody
-            verdict: str | None = ray.get(board.actor.add.remote({**event, "judged": True}))
+            verdict: str | None = ray.get(channel.actor.add.remote({**event, "judged": True}))
             return verdict
         return None
 

@@ -85,17 +85,17 @@ def _words(workers: Mapping[int, _Worker], silent: set[int], now: float) -> str:
         late = {rank for rank, worker in workers.items() if worker.place < front}
     if not late:
         late = {rank for rank, worker in workers.items() if not worker.beat["meets"]}
-    where = _place(max(workers.values(), key=lambda worker: worker.place).beat)
+    position = _place(max(workers.values(), key=lambda worker: worker.place).beat)
     if late == set(range(ranks)) or not late:
         told = [
             f"{_name(rank, worker)} {_state(worker, rank in silent, now)}"
             for rank, worker in sorted(workers.items())
         ]
-        return f"no worker has arrived at {where}: " + "; ".join(told)
+        return f"no worker has arrived at {position}: " + "; ".join(told)
     told = [
-        f"{_name(rank, workers[rank])} has not arrived at {where}: it {_state(workers[rank], rank in silent, now)}"
+        f"{_name(rank, workers[rank])} has not arrived at {position}: it {_state(workers[rank], rank in silent, now)}"
         if rank in workers
-        else f"rank {rank} has not arrived at {where}: it has left, or has not begun"
+        else f"rank {rank} has not arrived at {position}: it has left, or has not begun"
         for rank in sorted(late)
     ]
     told += [

@@ -58,15 +58,15 @@ def open_membership() -> Iterator[Any]:
         kill_actor(actor)
 
 
-def leave_reason(roll: Any) -> str | None:
+def leave_reason(membership: Any) -> str | None:
     """Why the run is to leave, or None; a roll that is lost asks nobody to."""
     with contextlib.suppress(RayError):
-        reason: str = ray.get(roll.asked.remote())
+        reason: str = ray.get(membership.asked.remote())
         return reason or None
     return None
 
 
-def members(roll: Any) -> tuple[dict[int, str], set[int], str]:
+def members(membership: Any) -> tuple[dict[int, str], set[int], str]:
     """The node's id of each worker that came, the workers that failed, and why they were to leave."""
-    found: tuple[dict[int, str], set[int], str] = ray.get(roll.look.remote())
+    found: tuple[dict[int, str], set[int], str] = ray.get(membership.look.remote())
     return found

@@ -15,7 +15,7 @@ from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend import node_report
 from sadcl.ray_backend.node_report import COMPARED, NodeReport
-from sadcl.study import placement
+from sadcl.study.placement import workers_on
 
 if TYPE_CHECKING:  # nodes answer in a second because they need no torch for it
     from sadcl.study.placement import Placement
@@ -27,7 +27,9 @@ MOST_NAMED = 6
 """Nodes, and problems, that a message names."""
 
 
-def check_nodes(where: Placement, names: Sequence[str], deadline: float = DEADLINE_SECONDS) -> None:
+def check_nodes(
+    placement: Placement, names: Sequence[str], deadline: float = DEADLINE_SECONDS
+) -> None:
     """Ask every node of the cluster at once; nodes that are added later are not asked.
 
     Args:
@@ -41,11 +43,11 @@ def check_nodes(where: Placement, names: Sequence[str], deadline: float = DEADLI
     nodes = sorted(
         (n for n in ray.nodes() if n["Alive"]), key=lambda n: (n["NodeManagerAddress"], n["NodeID"])
     )
-    root = where.data_root if names else None
-    marker = storage.join(where.storage, f".probe-{uuid.uuid4().hex[:8]}")
+    root = placement.data_root if names else None
+    marker = storage.join(placement.storage, f".probe-{uuid.uuid4().hex[:8]}")
     storage.write(marker, marker.encode())
     try:
-        answers = _ask(nodes, deadline, where.storage, marker, root, names)
+        answers = _ask(nodes, deadline, placement.storage, marker, root, names)
     finally:
         storage.delete(marker)
     here = NodeReport(node_report.versions(), "", node_report.data_sizes(root, names))
@@ -55,15 +57,17 @@ def check_nodes(where: Placement, names: Sequence[str], deadline: float = DEADLI
         name = node["NodeManagerAddress"]
         if addresses[name] > 1:
             name += f" ({node['NodeID'][:6]})"
-        trains = placement.workers_on(where, node["Resources"]) > 0
+        trains = workers_on(placement, node["Resources"]) > 0
         found[name] = (
-            problems(answer, here, where, trains) if isinstance(answer, NodeReport) else [answer]
+            problems(answer, here, placement, trains)
+            if isinstance(answer, NodeReport)
+            else [answer]
         )
     if any(found.values()):
         raise UserError(refusal(found))
 
 
-def problems(there: NodeReport, here: NodeReport, where: Placement, trains: bool) -> list[str]:
+def problems(there: NodeReport, here: NodeReport, placement: Placement, trains: bool) -> list[str]:
     """What is wrong on a node, in words.
 
     Args:
@@ -83,7 +87,7 @@ def problems(there: NodeReport, here: NodeReport, where: Placement, trains: bool
     )
     if other:
         name = other[0]
-        place = storage.join(str(where.data_root), name).rstrip("/")
+        place = storage.join(str(placement.data_root), name).rstrip("/")
         at = there.data.get(name, "nothing")
         differs = (
             "is not there" if at == "nothing" else f"is {at} there, and {here.data[name]} here"

@@ -106,7 +106,7 @@ def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> Ba
 
 
 def rebuild(
-    plan: Plan, rows: Sequence[dict[str, Any]], where: Placement, journal: Path
+    plan: Plan, rows: Sequence[dict[str, Any]], placement: Placement, journal: Path
 ) -> optuna.Study:
     """Optuna's study as the tables have it: one trial for each row that ended; those interrupted come first."""
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def rebuild(
         field: _distribution(plain(d)) for field, d in plan.search.space_at(plan.scale).items()
     }
     ended = [
-        _frozen_trial(row, known, objectives, where)
+        _frozen_trial(row, known, objectives, placement)
         for row in sorted(rows, key=lambda r: r["started"])
         if row["status"] in STATES
     ]
@@ -148,10 +148,10 @@ def _frozen_trial(
     row: dict[str, Any],
     known: dict[str, BaseDistribution],
     objectives: tuple[str, ...],
-    where: Placement,
+    placement: Placement,
 ) -> FrozenTrial:
     settings = _params_of(row)
-    curve = store.curve(where.storage, row["key"]) if len(objectives) == 1 else {}
+    curve = store.curve(placement.storage, row["key"]) if len(objectives) == 1 else {}
     values = [row[name] for name in objectives]
     state = STATES[row["status"]]
     if state == TrialState.PRUNED:

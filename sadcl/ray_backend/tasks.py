@@ -30,7 +30,11 @@ def lost_cause(reason: str) -> str:
 
 @storage.away_from_start_folder()
 def run_trial(
-    trial: Trial, where: Placement, scratch: str, board: EventChannel | None, after: Any = None
+    trial: Trial,
+    placement: Placement,
+    scratch: str,
+    channel: EventChannel | None,
+    after: Any = None,
 ) -> dict[str, Any]:
     """A trial, and before it the stage 1 that it starts from where nobody has trained that; gives the trial's row.
 
@@ -42,23 +46,23 @@ def run_trial(
     Raises:
         TrialFailed: the row has the cause.
     """
-    storage.settled(where.storage)
-    if trial.stage1 is not None and execute.ended_row(trial.stage1, where) is None:
+    storage.settled(placement.storage)
+    if trial.stage1 is not None and execute.ended_row(trial.stage1, placement) is None:
         with contextlib.suppress(TrialFailed):  # the trial itself says so, in its own row
-            run_trial(trial.stage1, where, scratch, board)
-    with execute.exclusive_stage1(trial, where):
-        if where.workers == 1:
-            return execute.execute(trial, where, emitter(board, trial), capacity.drain_reason)
+            run_trial(trial.stage1, placement, scratch, channel)
+    with execute.exclusive_stage1(trial, placement):
+        if placement.workers == 1:
+            return execute.execute(trial, placement, emitter(channel, trial), capacity.drain_reason)
         from sadcl.ray_backend import trainer
 
-        return trainer.train(trial, where, scratch, board)
+        return trainer.train(trial, placement, scratch, channel)
 
 
-def resources(where: Placement) -> dict[str, float]:
+def resources(placement: Placement) -> dict[str, float]:
     """What the process of a trial reserves itself; the workers of a larger one reserve their own."""
-    if where.workers > 1:
+    if placement.workers > 1:
         return {"num_cpus": 0, "num_gpus": 0}
-    return {"num_cpus": where.cpus, "num_gpus": where.gpus}
+    return {"num_cpus": placement.cpus, "num_gpus": placement.gpus}
 
 
 class TaskPool:
@@ -67,27 +71,27 @@ class TaskPool:
     A task that is killed is started again, as often as ``LOST`` says, and goes on from its last checkpoint.
     """
 
-    def __init__(self, where: Placement, scratch: str, board: EventChannel | None) -> None:
-        self.where, self.scratch, self.board = where, scratch, board
+    def __init__(self, placement: Placement, scratch: str, channel: EventChannel | None) -> None:
+        self.placement, self.scratch, self.channel = placement, scratch, channel
         self._running: dict[str, Any] = {}
 
     def start(self, trial: Trial) -> Any:
         """Start a trial unless it was, or has ended. Gives a reference."""
         if trial.key in self._running:
             return self._running[trial.key]
-        row = execute.ended_row(trial, self.where)
+        row = execute.ended_row(trial, self.placement)
         if row is not None:
             self._running[trial.key] = ray.put(row)
         else:
             after = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {
-                **resources(self.where),
+                **resources(self.placement),
                 "max_retries": MAX_LOSSES,
                 "retry_exceptions": [Rescheduled],
             }
             task: Any = ray.remote(**options)(run_trial)
             self._running[trial.key] = task.remote(
-                trial, self.where, self.scratch, self.board, after
+                trial, self.placement, self.scratch, self.channel, after
             )
         return self._running[trial.key]
 
@@ -97,11 +101,11 @@ class TaskPool:
             row: dict[str, Any] = ray.get(self.start(trial))
             return row
         except RayError as error:
-            if (known := execute.ended_row(trial, self.where)) is not None:
+            if (known := execute.ended_row(trial, self.placement)) is not None:
                 return known
             if isinstance(error, RayTaskError):
                 failed = (
-                    execute.ended_row(trial.stage1, self.where)
+                    execute.ended_row(trial.stage1, self.placement)
                     if trial.stage1 is not None
                     else None
                 )
@@ -111,11 +115,11 @@ class TaskPool:
                     else ""
                 )
                 return execute.record_failure(
-                    trial, self.where, upstream or execute.cause_of(error.cause)
+                    trial, self.placement, upstream or execute.cause_of(error.cause)
                 )
             cause = lost_cause(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-            emit(self.board, {"key": trial.key, "status": "failed", "cause": cause})
-            return execute.record_failure(trial, self.where, cause)
+            emit(self.channel, {"key": trial.key, "status": "failed", "cause": cause})
+            return execute.record_failure(trial, self.placement, cause)
 
     def begin(self, trials: Sequence[Trial], at_once: int | None, waiting: list[Any]) -> None:
         """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it.

@@ -36,15 +36,15 @@ TOGETHER = 3.0
 @storage.away_from_start_folder()
 def _worker(settings: dict[str, Any]) -> None:
     """On each worker: the loop. To leave is no failure; a failure that would only come again has its row by now."""
-    trial, where, actor = settings["trial"], settings["where"], settings["roll"]
+    trial, placement, actor = settings["trial"], settings["where"], settings["roll"]
     number = ray.train.get_context().get_world_rank()
     ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
     try:
-        storage.settled(where.storage)
-        if execute.ended_row(trial, where) is None:
+        storage.settled(placement.storage)
+        if execute.ended_row(trial, placement) is None:
             execute.execute(
                 trial,
-                where,
+                placement,
                 emitter(settings["board"], trial),
                 partial(membership.leave_reason, actor),
             )
@@ -61,7 +61,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
 
 def train(
-    trial: Trial, where: Placement, scratch: str, board: EventChannel | None = None
+    trial: Trial, placement: Placement, scratch: str, channel: EventChannel | None = None
 ) -> dict[str, Any]:
     """Run a trial under TorchTrainer and give its row.
 
@@ -74,34 +74,36 @@ def train(
     """
 
     def say(text: str) -> None:
-        emit(board, {"key": trial.key, "late": text})
+        emit(channel, {"key": trial.key, "late": text})
 
     os.environ.setdefault(
         "RAY_TRAIN_ENABLE_STATE_TRACKING", "1"
     )  # the Train tab of Ray's dashboard shows the run
-    failures, saved, waits = 0, _saved(trial, where), False
-    while (row := execute.ended_row(trial, where)) is None:
+    failures, saved, waits = 0, _saved(trial, placement), False
+    while (row := execute.ended_row(trial, placement)) is None:
         try:
-            size = capacity.wait_for_workers(where, say)
+            size = capacity.wait_for_workers(placement, say)
             with membership.open_membership() as actor:
-                cause, final = _attempt(trial, replace(where, workers=size), scratch, board, actor)
+                cause, final = _attempt(
+                    trial, replace(placement, workers=size), scratch, channel, actor
+                )
         except TrialFailed as error:
             cause, final = str(error), True
-        before, saved = saved, _saved(trial, where)
+        before, saved = saved, _saved(trial, placement)
         if cause == ROOM and not waits:
             say(ROOM)
         waits = cause == ROOM
         if waits or not cause:
             continue
         failures = 1 if saved != before else failures + 1
-        if execute.ended_row(trial, where) is not None:
+        if execute.ended_row(trial, placement) is not None:
             continue
         if final or failures > RESTARTS:
-            _record(trial, where, cause)
-            emit(board, {"key": trial.key, "status": "failed", "cause": cause})
+            _record(trial, placement, cause)
+            emit(channel, {"key": trial.key, "status": "failed", "cause": cause})
             raise TrialFailed(cause)
         emit(
-            board,
+            channel,
             {
                 "key": trial.key,
                 "late": f"{cause}; starts again from its last checkpoint",
@@ -114,23 +116,25 @@ def train(
 
 
 def _attempt(
-    trial: Trial, where: Placement, scratch: str, board: EventChannel | None, actor: Any
+    trial: Trial, placement: Placement, scratch: str, channel: EventChannel | None, actor: Any
 ) -> tuple[str, bool]:
     """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
     # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(
-        ELASTIC_QUEUE if where.up_to else QUEUE
+        ELASTIC_QUEUE if placement.up_to else QUEUE
     )
     limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"trial": trial, "where": where, "board": board, "roll": actor},
+        train_loop_config={"trial": trial, "where": placement, "board": channel, "roll": actor},
         scaling_config=ScalingConfig(
-            num_workers=where.workers,
-            use_gpu=where.gpus > 0,
-            resources_per_worker=capacity.resources(where),
+            num_workers=placement.workers,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker=capacity.resources(placement),
         ),
-        torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo", timeout_s=where.timeout),
+        torch_config=TorchConfig(
+            backend="nccl" if placement.gpus else "gloo", timeout_s=placement.timeout
+        ),
         run_config=RunConfig(
             name=f"{trial.key}-{uuid.uuid4().hex[:8]}",  # Ray would go on with its own state under a name that it knows
             storage_path=scratch,
@@ -138,7 +142,7 @@ def _attempt(
         ),
     )
     failure: Exception | None = None
-    with capacity.NodeWatch(where, actor):
+    with capacity.NodeWatch(placement, actor):
         try:
             trainer.fit()
         except Exception as error:  # what Train raises differs by what was lost
@@ -152,7 +156,7 @@ def _attempt(
         return str(own), True
     if reason:  # it was to leave, and has, or was lost on the way
         emit(
-            board,
+            channel,
             {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True},
         )
         return "", False
@@ -163,23 +167,25 @@ def _attempt(
         return ROOM, False
     if failure is None:
         return (
-            "" if execute.ended_row(trial, where) else "the workers ended without a result"
+            "" if execute.ended_row(trial, placement) else "the workers ended without a result"
         ), False
     return _who(failure, own, came, failed) or _cause(failure), False
 
 
-def _record(trial: Trial, where: Placement, cause: str) -> None:
+def _record(trial: Trial, placement: Placement, cause: str) -> None:
     try:
-        execute.record_failure(trial, where, cause)
+        execute.record_failure(trial, placement, cause)
     except OSError:  # of a disk that is full: the row says `running`, and the run goes on when it is started again
         return
 
 
-def _saved(trial: Trial, where: Placement) -> list[Any]:
+def _saved(trial: Trial, placement: Placement) -> list[Any]:
     """What there is to go on from."""
     try:
         return [
-            storage.mark(storage.join(execute.checkpoint_folder(trial, where), *state.split("/")))
+            storage.mark(
+                storage.join(execute.checkpoint_folder(trial, placement), *state.split("/"))
+            )
             for state in execute.STATES
         ]
     except OSError:

@@ -35,12 +35,12 @@ _REPEATS = 5
 def run_trials(
     plan: Plan,
     rows: Sequence[dict[str, Any]],
-    where: Placement,
+    placement: Placement,
     *,
     journal: Path,
     concurrent: int,
     scratch: str,
-    board: EventChannel,
+    channel: EventChannel,
     disk: CheckpointQuota,
 ) -> None:
     """Run what is left of a study's trials; what they gave is in the tables.
@@ -57,30 +57,30 @@ def run_trials(
     """
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = rebuild(plan, rows, where, journal)
+    study = rebuild(plan, rows, placement, journal)
     left = plan.left_to_try(rows)
     if not left:
         return
-    searcher = _AskAndTell(plan, rows, where, study, disk, concurrent)
+    searcher = _AskAndTell(plan, rows, placement, study, disk, concurrent)
 
     def objective(params: dict[str, Any]) -> None:
         trial = plan.try_out(params)
         try:
-            row: Mapping[str, Any] | None = tasks.run_trial(trial, where, scratch, board)
+            row: Mapping[str, Any] | None = tasks.run_trial(trial, placement, scratch, channel)
         except (
             UserError,
             TrialFailed,
         ) as error:  # a failure is a row, and no reason for Tune to try again
-            row = execute.ended_row(trial, where) or execute.record_failure(
-                trial, where, execute.cause_of(error)
+            row = execute.ended_row(trial, placement) or execute.record_failure(
+                trial, placement, execute.cause_of(error)
             )
         names = ("status", "epochs_done", "seconds", *plan.search.objectives)
         tune.report({name: (row or {"status": "failed"}).get(name) for name in names})
 
-    reserved = tasks.resources(where)
+    reserved = tasks.resources(placement)
     per_trial = {"CPU": reserved["num_cpus"], "GPU": reserved["num_gpus"]}
     if (
-        where.workers > 1
+        placement.workers > 1
     ):  # its workers need the CPUs; a trial that reserves nothing at all is refused
         per_trial = {"CPU": 0, "node:__internal_head__": 0.001}
     tuner = tune.Tuner(
@@ -89,7 +89,7 @@ def run_trials(
             search_alg=searcher,
             num_samples=left,
             max_concurrent_trials=concurrent,
-            reuse_actors=where.gpus > 0
+            reuse_actors=placement.gpus > 0
             or "memory_mb" not in plan.search.objectives,  # on CPUs that is the process's peak
             trial_dirname_creator=lambda t: t.trial_id,
         ),
@@ -107,14 +107,14 @@ def run_trials(
         )
     for params in searcher.settings:
         trial = plan.try_out(params)
-        if execute.ended_row(trial, where) is None:
+        if execute.ended_row(trial, placement) is None:
             reasons = "it was killed, its node was taken away or lost its storage, or the machine ran out of memory"
-            execute.record_failure(trial, where, tasks.lost_cause(reasons))
+            execute.record_failure(trial, placement, tasks.lost_cause(reasons))
     if (
         searcher.repeated
     ):  # Optuna has failed trials for settings that were proposed twice; the tables have not
-        there = store.read(where.storage, "trials").to_pylist()
-        rebuild(plan, [row for row in there if row["key"] in searcher.tried], where, journal)
+        there = store.read(placement.storage, "trials").to_pylist()
+        rebuild(plan, [row for row in there if row["key"] in searcher.tried], placement, journal)
     if searcher.full:
         raise disk.explain()
 
@@ -130,15 +130,15 @@ class _AskAndTell(Searcher):
         self,
         plan: Plan,
         rows: Sequence[dict[str, Any]],
-        where: Placement,
+        placement: Placement,
         study: optuna.Study,
         disk: CheckpointQuota,
         at_once: int,
     ) -> None:
         super().__init__()
-        self.plan, self.where, self.study, self.disk, self.at_once = (
+        self.plan, self.placement, self.study, self.disk, self.at_once = (
             plan,
-            where,
+            placement,
             study,
             disk,
             at_once,
@@ -211,7 +211,7 @@ class _AskAndTell(Searcher):
             self.spent[1] + (found.get("seconds") or 0.0),
         )
         if len(self.plan.search.objectives) == 1:
-            for epoch, value in store.curve(self.where.storage, key).items():
+            for epoch, value in store.curve(self.placement.storage, key).items():
                 trial.report(value, epoch)
         state = STATES.get(found.get("status", "failed"), TrialState.FAIL)
         values = [found.get(name) for name in self.plan.search.objectives]
@@ -228,7 +228,7 @@ class _AskAndTell(Searcher):
             return False
         epochs, seconds = self.spent
         for _, key in self.asked.values():
-            done = store.epochs_of(self.where.storage, key)
+            done = store.epochs_of(self.placement.storage, key)
             epochs, seconds = (
                 epochs + len(done),
                 seconds + sum(row["seconds"] or 0.0 for row in done),

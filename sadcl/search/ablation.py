@@ -103,7 +103,7 @@ class AblationPlan:
 
     ablation: Ablation
     scale: str
-    grounds: Mapping[str, DataContext]
+    contexts: Mapping[str, DataContext]
 
     @property
     def study(self) -> str:
@@ -114,7 +114,7 @@ class AblationPlan:
         return {
             "name": self.study,
             "scale": self.scale,
-            "datasets": {name: ground.identity() for name, ground in self.grounds.items()},
+            "datasets": {name: context.identity() for name, context in self.contexts.items()},
             "arms": {arm: dict(changes) for arm, changes in self.ablation.arms.items()},
         }
 
@@ -133,16 +133,16 @@ class AblationPlan:
 
     def trials(self, dataset: str) -> list[Trial]:
         """The runs on a data set, seed by seed, so that pairs are complete as early as they can be."""
-        ground = self.grounds[dataset]
+        context = self.contexts[dataset]
         return [
-            ground.trial("arm", arm, arm_config(ground.base, changes).override({"seed": seed}))
+            context.trial("arm", arm, arm_config(context.base, changes).override({"seed": seed}))
             for seed in self.ablation.seeds
             for arm, changes in self.ablation.arms.items()
         ]
 
     def decided(self, rows: Sequence[Mapping[str, Any]] = ()) -> list[Trial]:
         """All runs, each stage 1 before those that start from it."""
-        trials = [trial for dataset in self.grounds for trial in self.trials(dataset)]
+        trials = [trial for dataset in self.contexts for trial in self.trials(dataset)]
         stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
         return list({trial.key: trial for trial in (*stages, *trials)}.values())
 
@@ -166,5 +166,5 @@ class AblationPlan:
         seeds = ", ".join(map(str, self.ablation.seeds))
         runs = self.decided()
         shared = len({trial.stage1.key for trial in runs if trial.stage1 is not None})
-        where = ", ".join(self.grounds)
-        yield f"  {len(self.ablation.arms)} arms over seeds {seeds} on {where}: {len(runs)} runs, {shared} of them a stage 1"
+        datasets = ", ".join(self.contexts)
+        yield f"  {len(self.ablation.arms)} arms over seeds {seeds} on {datasets}: {len(runs)} runs, {shared} of them a stage 1"

@@ -202,13 +202,13 @@ class Plan:
         return self.search.name if self.scale == "full" else f"{self.search.name}-demo"
 
     @property
-    def ground(self) -> DataContext:
+    def context(self) -> DataContext:
         return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
     def identity(self) -> dict[str, Any]:
         """What makes two studies of one name the same study."""
         space = describe(self.search.space_at(self.scale))
-        return {"name": self.study, "scale": self.scale, **self.ground.identity(), "space": space}
+        return {"name": self.study, "scale": self.scale, **self.context.identity(), "space": space}
 
     def about(self) -> dict[str, Any]:
         """What a reader of the tables has to know besides; it may change."""
@@ -226,7 +226,7 @@ class Plan:
         }
 
     def stage1(self, config: Config) -> Trial | None:
-        return self.ground.stage1(config)
+        return self.context.stage1(config)
 
     def baselines(self) -> list[Trial]:
         return [
@@ -406,7 +406,7 @@ class Plan:
     def _trial(
         self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None
     ) -> Trial:
-        return self.ground.trial(phase, arm, config, params)
+        return self.context.trial(phase, arm, config, params)
 
 
 def spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:

@@ -33,14 +33,14 @@ Emit = Callable[[dict[str, Any]], Any]
 ``error`` is; answers an epoch with why the trial is to stop, or None."""
 
 
-def ended_row(trial: Trial, where: Placement) -> dict[str, Any] | None:
+def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
     """The trial's row where it has ended, in whatever status."""
-    row = row_of(where.storage, trial.key)
+    row = row_of(placement.storage, trial.key)
     return row if row is not None and row["status"] in FINISHED else None
 
 
 def execute(
-    trial: Trial, where: Placement, emit: Emit | None = None, ask: LeaveReason | None = None
+    trial: Trial, placement: Placement, emit: Emit | None = None, ask: LeaveReason | None = None
 ) -> dict[str, Any]:
     """Train a trial, or what an interruption left of it, and give its row of the trials table.
 
@@ -54,23 +54,25 @@ def execute(
         TrialFailed: where it fails, whatever the cause; the row has it. In a process group a lost worker or connection
             leaves the row ``running``, because the group may be started again.
     """
-    if (row := ended_row(trial, where)) is not None:
+    if (row := ended_row(trial, placement)) is not None:
         if row["status"] == "failed":
             raise TrialFailed(row["cause"])
         return row
     first = distributed.rank() == 0
     tell: Emit = emit if emit is not None else lambda event: None
     send: Emit = tell if first else lambda event: None
-    pulse = Heartbeat(lambda beat: tell({"key": trial.key, **beat}))
+    heartbeat = Heartbeat(lambda beat: tell({"key": trial.key, **beat}))
     writer: RunWriter | None = None
     try:
-        pulse.start()
-        start = stage1_checkpoint(trial, where)
-        images = cached_data(trial.config.data, where.data_root)
+        heartbeat.start()
+        start = stage1_checkpoint(trial, placement)
+        images = cached_data(trial.config.data, placement.data_root)
         if first:
             for part in ("", "stage1"):
-                storage.sweep(storage.join(checkpoint_folder(trial, where), part))
-            writer = RunWriter(where.storage, trial.key, trial_columns(trial, where, images))
+                storage.sweep(storage.join(checkpoint_folder(trial, placement), part))
+            writer = RunWriter(
+                placement.storage, trial.key, trial_columns(trial, placement, images)
+            )
         send(
             {
                 "key": trial.key,
@@ -79,19 +81,19 @@ def execute(
                 "params": dict(trial.params),
             }
         )
-        if not where.gpus:
-            torch.set_num_threads(where.threads)
+        if not placement.gpus:
+            torch.set_num_threads(placement.threads)
         outcome = fit(
             trial.config,
             images,
-            checkpoint_folder(trial, where),
+            checkpoint_folder(trial, placement),
             stage1=start,
             test=trial.phase in TESTED and images.evaluable,
             report=functools.partial(_report, writer, send, trial.key),
-            heartbeat=pulse.step,
+            heartbeat=heartbeat.step,
             ask=ask,
-            device="cuda" if where.gpus else "cpu",
-            loader_workers=where.loader_workers,
+            device="cuda" if placement.gpus else "cpu",
+            loader_workers=placement.loader_workers,
         )
     except Rescheduled:
         raise
@@ -106,11 +108,11 @@ def execute(
             with contextlib.suppress(
                 OSError
             ):  # of a disk that is full: then the row says `running`, and it goes on
-                record_failure(trial, where, cause)
+                record_failure(trial, placement, cause)
             send({"key": trial.key, "status": "failed", "cause": cause})
         raise failed from error
     finally:
-        pulse.stop()
+        heartbeat.stop()
     figures = {
         **outcome.metrics,
         "weights": outcome.weights,
@@ -120,7 +122,7 @@ def execute(
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "memory_mb": outcome.memory_mb,
-        "gpu_hours": outcome.seconds / 3600 * where.workers * where.gpus,
+        "gpu_hours": outcome.seconds / 3600 * placement.workers * placement.gpus,
     }
     if writer is None:
         return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
@@ -141,7 +143,7 @@ def execute(
         predictions=said,
     )
     for state in STATES:
-        storage.delete(storage.join(checkpoint_folder(trial, where), *state.split("/")))
+        storage.delete(storage.join(checkpoint_folder(trial, placement), *state.split("/")))
     ending = {"cause": outcome.stopped} if outcome.stopped else {}
     send(
         {
@@ -169,34 +171,36 @@ def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> str
     return stop
 
 
-def exclusive_stage1(trial: Trial, where: Placement) -> contextlib.AbstractContextManager[bool]:
+def exclusive_stage1(trial: Trial, placement: Placement) -> contextlib.AbstractContextManager[bool]:
     """Held while a stage 1 is trained, which trials and studies share: the second waits, and finds it done."""
     if trial.phase != "stage1":
         return contextlib.nullcontext(True)
-    return storage.exclusive(storage.join(where.storage, "stage1", f".{trial.key}.lock"), wait=True)
+    return storage.exclusive(
+        storage.join(placement.storage, "stage1", f".{trial.key}.lock"), wait=True
+    )
 
 
-def record_failure(trial: Trial, where: Placement, cause: str) -> dict[str, Any]:
+def record_failure(trial: Trial, placement: Placement, cause: str) -> dict[str, Any]:
     """Record that a trial has failed, and give its row."""
-    row = row_of(where.storage, trial.key) or trial_columns(trial, where, None)
-    writer = RunWriter(where.storage, trial.key, row, ends=True)
+    row = row_of(placement.storage, trial.key) or trial_columns(trial, placement, None)
+    writer = RunWriter(placement.storage, trial.key, row, ends=True)
     writer.finish("failed", cause=cause)
     return writer.row
 
 
-def record_abandoned(row: dict[str, Any], where: Placement, cause: str) -> None:
+def record_abandoned(row: dict[str, Any], placement: Placement, cause: str) -> None:
     """Record that a trial that was interrupted will not go on."""
-    RunWriter(where.storage, row["key"], row, ends=True).finish("failed", cause=cause)
+    RunWriter(placement.storage, row["key"], row, ends=True).finish("failed", cause=cause)
 
 
-def remove_stale_states(rows: Iterable[Mapping[str, Any]], where: Placement) -> None:
+def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement) -> None:
     """Remove the states of runs that are complete, or were stopped early: a process may be lost right before it does."""
     ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
     for kind in ("checkpoints", "stage1"):
-        for path in storage.sizes(storage.join(where.storage, kind)):
+        for path in storage.sizes(storage.join(placement.storage, kind)):
             key, _, file = path.partition("/")
             if key in ended and file in STATES:
-                storage.delete(storage.join(where.storage, kind, path))
+                storage.delete(storage.join(placement.storage, kind, path))
 
 
 def cached_data(spec: Data, root: str | None) -> data.MultiLabelData:
@@ -211,13 +215,13 @@ def cached_data(spec: Data, root: str | None) -> data.MultiLabelData:
 _CACHED: dict[tuple[str, str | None], data.MultiLabelData] = {}
 
 
-def checkpoint_folder(trial: Trial, where: Placement) -> str:
+def checkpoint_folder(trial: Trial, placement: Placement) -> str:
     """Where a trial's checkpoints lie."""
     kind = "stage1" if trial.phase == "stage1" else "checkpoints"
-    return storage.join(where.storage, kind, trial.key)
+    return storage.join(placement.storage, kind, trial.key)
 
 
-def stage1_checkpoint(trial: Trial, where: Placement) -> str | None:
+def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
     """The checkpoint that the trial starts from; None trains stage 1 in the trial, where it has one.
 
     Raises:
@@ -225,7 +229,7 @@ def stage1_checkpoint(trial: Trial, where: Placement) -> str | None:
     """
     if trial.stage1 is None:
         return None
-    row = ended_row(trial.stage1, where)
+    row = ended_row(trial.stage1, placement)
     if row is None or row["status"] != "complete":
         cause = "it was not trained" if row is None else row["cause"]
         raise TrialFailed(
@@ -236,11 +240,11 @@ def stage1_checkpoint(trial: Trial, where: Placement) -> str | None:
 
 
 def trial_columns(
-    trial: Trial, where: Placement, images: data.MultiLabelData | None
+    trial: Trial, placement: Placement, images: data.MultiLabelData | None
 ) -> dict[str, Any]:
     """The columns of the trials table that are known before training."""
     config = trial.config
-    gpu = bool(where.gpus) and torch.cuda.is_available()
+    gpu = bool(placement.gpus) and torch.cuda.is_available()
     return {
         **{name.replace(".", "_"): _plain(value) for name, value in config.flat().items()},
         "study": trial.study,
@@ -248,16 +252,16 @@ def trial_columns(
         "arm": trial.arm,
         "seed": config.seed,
         "dataset": images.name if images is not None else config.data.name,
-        "scale": where.scale,
+        "scale": placement.scale,
         "params": json.dumps(dict(trial.params), sort_keys=True),
         "config": config.json_text(),
         "config_digest": config.digest(),
         "data_digest": images.digest if images is not None else None,
         "start_digest": _digest(config.model.start),
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,
-        "workers": where.workers,
-        "gpus": float(where.gpus),
-        "cpus": where.cpus,
+        "workers": placement.workers,
+        "gpus": float(placement.gpus),
+        "cpus": placement.cpus,
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()) if gpu else None,

@@ -45,18 +45,23 @@ class Placement:
         return max(1, self.cpus - self.loader_workers)
 
 
-def workers_on(where: Placement, node: Mapping[str, float], cpus: int = 1) -> int:
+def workers_on(placement: Placement, node: Mapping[str, float], cpus: int = 1) -> int:
     """Workers of so many CPUs that a node takes, each whole; a part of a GPU is a part of one and the same."""
     fit = int(node.get("CPU", 0) // cpus)
-    if not where.gpus:
+    if not placement.gpus:
         return fit
     gpus = int(node.get("GPU", 0))
     return min(
-        fit, gpus * int(1 / where.gpus + 1e-9) if where.gpus < 1 else int(gpus // where.gpus)
+        fit,
+        gpus * int(1 / placement.gpus + 1e-9)
+        if placement.gpus < 1
+        else int(gpus // placement.gpus),
     )
 
 
-def fit_to_cluster(where: Placement, nodes: Sequence[Mapping[str, float]]) -> tuple[Placement, int]:
+def fit_to_cluster(
+    placement: Placement, nodes: Sequence[Mapping[str, float]]
+) -> tuple[Placement, int]:
     """Fit the size of a trial to the cluster: beside a GPU it takes as many CPUs as cost no other trial its place.
 
     Args:
@@ -72,26 +77,26 @@ def fit_to_cluster(where: Placement, nodes: Sequence[Mapping[str, float]]) -> tu
 
     def trials(cpus: int) -> int:
         """At once; a trial may lie on several nodes, a worker may not."""
-        return sum(workers_on(where, node, cpus) for node in nodes) // where.workers
+        return sum(workers_on(placement, node, cpus) for node in nodes) // placement.workers
 
     most = trials(1)
     if not most:
-        raise UserError(_no_room(where, nodes))
-    enough = most if where.gpus else 1
-    cpus = next(c for c in range(max(where.cpus, 1), 0, -1) if trials(c) >= enough)
-    return replace(where, cpus=cpus), trials(cpus)
+        raise UserError(_no_room(placement, nodes))
+    enough = most if placement.gpus else 1
+    cpus = next(c for c in range(max(placement.cpus, 1), 0, -1) if trials(c) >= enough)
+    return replace(placement, cpus=cpus), trials(cpus)
 
 
-def _no_room(where: Placement, nodes: Sequence[Mapping[str, float]]) -> str:
+def _no_room(placement: Placement, nodes: Sequence[Mapping[str, float]]) -> str:
     kinds = Counter(
         f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
     ).most_common()
     have = [f"{count} nodes of {kind}" if count > 1 else kind for kind, count in kinds]
     more = [f"{len(have) - 4} other kinds of node"] if len(have) > 4 else []
-    gpus = f" and {where.gpus:g} GPUs" if where.gpus else ""
+    gpus = f" and {placement.gpus:g} GPUs" if placement.gpus else ""
     whole = ", whole on one node" if len(nodes) > 1 else ""
     return (
-        f"A trial needs {where.workers} workers with 1 CPU{gpus} each{whole}, but the cluster has room for "
-        f"{sum(workers_on(where, node) for node in nodes)} ({'; '.join(have[:4] + more)}). Lower --workers or --gpus-per-trial "
+        f"A trial needs {placement.workers} workers with 1 CPU{gpus} each{whole}, but the cluster has room for "
+        f"{sum(workers_on(placement, node) for node in nodes)} ({'; '.join(have[:4] + more)}). Lower --workers or --gpus-per-trial "
         "(0 trains on the CPU), or join a larger cluster with --address."
     )

@@ -4,8 +4,7 @@ import pytest
 
 from sadcl.errors import UserError
 from sadcl.ray_backend import cluster
-from sadcl.study import placement
-from sadcl.study.placement import Placement
+from sadcl.study.placement import Placement, fit_to_cluster
 
 HEAD, GPU = {"CPU": 0.0, "memory": 1e9}, {"CPU": 8.0, "GPU": 1.0, "node:10.0.0.2": 1.0}
 SAID = '[{"nodes": 3, "CPU": 8, "GPU": 1}]'
@@ -14,7 +13,7 @@ SAID = '[{"nodes": 3, "CPU": 8, "GPU": 1}]'
 @pytest.mark.parametrize("there", [0, 1, 3, 4])
 def test_a_trial_has_room_before_its_node_is_there(there):
     nodes = cluster.with_joining([HEAD, *[GPU] * there], SAID)
-    placed, at_once = placement.fit_to_cluster(Placement("/r", None, gpus=1, cpus=4), nodes)
+    placed, at_once = fit_to_cluster(Placement("/r", None, gpus=1, cpus=4), nodes)
     assert (placed.cpus, at_once) == (4, max(there, 3))
 
 
@@ -23,9 +22,7 @@ def test_what_can_never_come_is_refused_with_what_can():
         UserError,
         match=r"needs 4 workers .* has room for 3 \(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)",
     ):
-        placement.fit_to_cluster(
-            Placement("/r", None, gpus=1, workers=4), cluster.with_joining([HEAD], SAID)
-        )
+        fit_to_cluster(Placement("/r", None, gpus=1, workers=4), cluster.with_joining([HEAD], SAID))
 
 
 def test_a_cluster_that_does_not_grow_is_what_it_is():

@@ -304,7 +304,7 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
     from sadcl.ray_backend import driver
     from sadcl.study.checkpoint_quota import CheckpointQuota
 
-    def check(where, names):
+    def check(placement, names):
         raise UserError(f"asked for {names[0]}")
 
     monkeypatch.setattr(node_check, "check", check)
@@ -313,11 +313,11 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
     )
     monkeypatch.setattr(driver.study, "rows", lambda root, plan: [])
     plan = SimpleNamespace(study="s", key="k", answered=lambda rows: False)
-    where = Placement(str(tmp_path), "/data")
+    placement = Placement(str(tmp_path), "/data")
     arguments = {
-        "search": (plan, where, address, ["a"], None, CheckpointQuota(str(tmp_path), None)),
-        "compare": (plan, {"coco": where}, address, {"coco": ["a"]}, None),
-        "train": (plan, where, address, ["a"]),
+        "search": (plan, placement, address, ["a"], None, CheckpointQuota(str(tmp_path), None)),
+        "compare": (plan, {"coco": placement}, address, {"coco": ["a"]}, None),
+        "train": (plan, placement, address, ["a"]),
     }
     with pytest.raises(UserError, match=message):
         getattr(driver, phase)(*arguments[phase])

@@ -188,15 +188,15 @@ def beat(rank, moved, step=3, *, at="sadcl.training.engine:60 in train_step", me
 def told(*beats, seconds=130, silent=()):
     """What is said of beats that come again and again, but for those of silent ranks."""
     clock = Clock()
-    attendance = HangDetector(120, clock)
+    hangs = HangDetector(120, clock)
     for each in beats:
-        attendance.note(each)
+        hangs.note(each)
     for clock.now in range(10, seconds + 1, 10):
         for each in beats:
             if each["rank"] not in silent:
-                attendance.note(each)
-        if found := attendance.changes():
-            return found[0]["late"], attendance, clock
+                hangs.note(each)
+        if found := hangs.changes():
+            return found[0]["late"], hangs, clock
     return None
 
 
@@ -226,22 +226,22 @@ def test_who_has_not_arrived():
 
 
 def test_a_trial_hangs_once_until_it_goes_on_or_ends():
-    _, attendance, clock = told(beat(0, 5), beat(1, 5), silent=(1,))
+    _, hangs, clock = told(beat(0, 5), beat(1, 5), silent=(1,))
     clock.now += 10
-    assert attendance.changes() == []
-    attendance.note(beat(1, 6))
-    assert attendance.changes() == [{"key": "k", "late": "goes on after 140 s"}]
-    attendance.note(beat(0, 6))
-    attendance.note(
+    assert hangs.changes() == []
+    hangs.note(beat(1, 6))
+    assert hangs.changes() == [{"key": "k", "late": "goes on after 140 s"}]
+    hangs.note(beat(0, 6))
+    hangs.note(
         {"key": "k", "status": "running"}
     )  # a group that was started again has other workers
     clock.now += 500
-    assert attendance.changes() == []
-    attendance.note(beat(0, 7))
-    attendance.note({**beat(1, 7), "left": True})
-    attendance.note({**beat(0, 7), "left": True})
+    assert hangs.changes() == []
+    hangs.note(beat(0, 7))
+    hangs.note({**beat(1, 7), "left": True})
+    hangs.note({**beat(0, 7), "left": True})
     clock.now += 500
-    assert attendance.changes() == []
+    assert hangs.changes() == []
 
 
 def test_a_pulse_beats_while_its_thread_stands_still(monkeypatch):
@@ -257,12 +257,12 @@ def test_a_pulse_beats_while_its_thread_stands_still(monkeypatch):
         if sum("part" in b for b in beats) and len(beats) > 3:
             enough.set()
 
-    pulse = Heartbeat(say)
+    heartbeat = Heartbeat(say)
     for clock.now, epoch, step in ((1, 1, 1), (2, 1, 2), (4, 1, 3), (100, 2, 1), (106, 2, 2)):
-        pulse.step(2, epoch, step, 3, 0.5)
-    pulse.start()
+        heartbeat.step(2, epoch, step, 3, 0.5)
+    heartbeat.start()
     assert enough.wait(30)
-    pulse.stop()
+    heartbeat.stop()
     first, second, *_, last = beats
     assert (first["stage"], first["epoch"], first["step"], first["part"]) == (2, 2, 2, 2 / 3)
     assert first["step_seconds"] == pytest.approx((1 + 2 + 6) / 3)

@@ -29,30 +29,30 @@ def asha(values, rungs, reduction):
 def test_asha_keeps_the_best_part_of_each_rung(reduction):
     random.seed(1)
     values = {f"t{i}": [random.random() for _ in range(9)] for i in range(30)}
-    judge, stopped = Pruner(ASHA(1, reduction), []), {}
+    pruner, stopped = Pruner(ASHA(1, reduction), []), {}
     for name, curve in values.items():
         for epoch, value in enumerate(curve, 1):
-            if judge.stops(name, epoch, value):
+            if pruner.stops(name, epoch, value):
                 stopped[name] = epoch
-                judge.ended(name, "pruned")
+                pruner.ended(name, "pruned")
                 break
         else:
-            judge.ended(name, "complete")
+            pruner.ended(name, "complete")
     rungs = [reduction**k for k in range(4) if reduction**k <= 9]
     assert stopped == asha(values, rungs, reduction)
     assert 10 < len(stopped) < 30
 
 
 def test_the_median_of_complete_trials_stops_what_is_below_it():
-    judge = Pruner(
+    pruner = Pruner(
         Median(min_epochs=2, min_trials=3),
         [(f"t{i}", "complete", {1: 10.0, 2: 20.0 + i}) for i in range(3)],
     )
-    assert judge.stops("low", 1, 0.0) is None  # before min_epochs
-    assert judge.stops("low", 2, 20.5) == "stopped after epoch 2 at 20.50 held-out mAP: " + str(
+    assert pruner.stops("low", 1, 0.0) is None  # before min_epochs
+    assert pruner.stops("low", 2, 20.5) == "stopped after epoch 2 at 20.50 held-out mAP: " + str(
         Median(2, 3)
     )
-    assert judge.stops("high", 2, 21.5) is None
+    assert pruner.stops("high", 2, 21.5) is None
     few = Pruner(
         Median(min_trials=3),
         [("t0", "complete", {1: 50.0}), ("t1", "pruned", {1: 50.0}), ("t2", "failed", {})],
@@ -62,12 +62,12 @@ def test_the_median_of_complete_trials_stops_what_is_below_it():
 
 def test_what_went_before_is_judged_by_too_and_an_epoch_told_twice_counts_once():
     history = [("a", "complete", {1: 50.0, 2: 60.0}), ("b", "running", {1: 40.0})]
-    judge = Pruner(ASHA(1, 2), history)
-    assert judge.stops("c", 1, 30.0)
-    again = judge.stops("b", 1, 40.0)
+    pruner = Pruner(ASHA(1, 2), history)
+    assert pruner.stops("c", 1, 30.0)
+    again = pruner.stops("b", 1, 40.0)
     assert again
-    assert len(judge.study.trials) == 3
-    judge.ended("b", "pruned")
-    judge.ended("b", "pruned")
-    judge.ended("unknown", "complete")
-    assert judge.stops("d", 1, 55.0) is None
+    assert len(pruner.study.trials) == 3
+    pruner.ended("b", "pruned")
+    pruner.ended("b", "pruned")
+    pruner.ended("unknown", "complete")
+    assert pruner.stops("d", 1, 55.0) is None

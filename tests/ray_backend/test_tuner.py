@@ -39,7 +39,7 @@ class Bench:
             **options,
         )
         self.plan = Plan(value, "demo", value.demo, total, "d1", "d2")
-        self.where = Placement(str(root), None, "demo")
+        self.placement = Placement(str(root), None, "demo")
         self.journal = root / "optuna" / "s.journal"
         self.disk = CheckpointQuota(str(root), limit, 1000, 300)
         self.number = 0
@@ -48,13 +48,13 @@ class Bench:
     def rows(self):
         if not storage.exists(f"{self.where.storage}/tables"):
             return []
-        return results.read(self.where.storage, "trials").to_pylist()
+        return results.read(self.placement.storage, "trials").to_pylist()
 
     def start(self):
         """As a driver starts."""
-        self.study = optuna_study.rebuild(self.plan, self.rows(), self.where, self.journal)
+        self.study = optuna_study.rebuild(self.plan, self.rows(), self.placement, self.journal)
         self.searcher = tuner._AskAndTell(
-            self.plan, self.rows(), self.where, self.study, self.disk, 1
+            self.plan, self.rows(), self.placement, self.study, self.disk, 1
         )
 
     def begin(self):
@@ -69,7 +69,7 @@ class Bench:
             "arm": "tuned",
             "params": json.dumps(setting),
         }
-        self.writer = RunWriter(self.where.storage, trial.key, about)
+        self.writer = RunWriter(self.placement.storage, trial.key, about)
         return str(self.number), setting
 
     def end(self, begun, curve=(50.0,), status="complete"):

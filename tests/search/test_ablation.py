@@ -33,10 +33,10 @@ def ablation(**changes):
 
 def comparison(value=None, **changes):
     value = value or ablation(**changes)
-    grounds = {
+    contexts = {
         name: DataContext("a", base, f"d-{name}") for name, base in value.bases("full").items()
     }
-    return AblationPlan(value, "full", grounds)
+    return AblationPlan(value, "full", contexts)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_is_left_is_what_has_not_ended():
 def test_several_data_sets_each_with_a_base_of_its_own():
     both = ablation(base={"coco": recipes.coco14(), "nuswide": recipes.nuswide()}, seeds=(5,))
     plan = comparison(both)
-    keys = {name: {t.key for t in plan.trials(name)} for name in plan.grounds}
+    keys = {name: {t.key for t in plan.trials(name)} for name in plan.contexts}
     assert not keys["coco"] & keys["nuswide"]
     assert plan.identity()["datasets"].keys() == {"coco", "nuswide"}
     text = " ".join(plan.lines())

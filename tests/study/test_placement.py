@@ -9,11 +9,10 @@ import pytest
 
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
-from sadcl.study import placement
-from sadcl.study.placement import Placement
+from sadcl.study.placement import Placement, fit_to_cluster
 
 
-def where(**changes):
+def placement(**changes):
     return Placement(storage="runs", data_root="/data", **{"scale": "full", **changes})
 
 
@@ -24,36 +23,36 @@ def node(cpus, gpus=0):
 @pytest.mark.parametrize(
     ("wanted", "nodes", "cpus", "at_once"),
     [
-        (where(cpus=1), [node(2)], 1, 2),
-        (where(cpus=2), [node(2)], 2, 1),
-        (where(cpus=8), [node(2)], 2, 1),
-        (where(cpus=1, workers=2), [node(2)], 1, 1),
-        (where(cpus=1, workers=3), [node(2), node(2)], 1, 1),
+        (placement(cpus=1), [node(2)], 1, 2),
+        (placement(cpus=2), [node(2)], 2, 1),
+        (placement(cpus=8), [node(2)], 2, 1),
+        (placement(cpus=1, workers=2), [node(2)], 1, 1),
+        (placement(cpus=1, workers=3), [node(2), node(2)], 1, 1),
         # beside a GPU: as many CPUs as leave every GPU its trial
-        (where(cpus=8, gpus=1), [node(16, 8)], 2, 8),
-        (where(cpus=8, gpus=1), [node(64, 0), node(4, 1), node(4, 1)], 4, 2),
-        (where(cpus=8, gpus=0.1), [node(20, 1)], 2, 10),
-        (where(cpus=8, gpus=2, workers=2), [node(32, 8)], 8, 2),
-        (where(cpus=8, gpus=1, workers=8), [node(16, 8)], 2, 1),
+        (placement(cpus=8, gpus=1), [node(16, 8)], 2, 8),
+        (placement(cpus=8, gpus=1), [node(64, 0), node(4, 1), node(4, 1)], 4, 2),
+        (placement(cpus=8, gpus=0.1), [node(20, 1)], 2, 10),
+        (placement(cpus=8, gpus=2, workers=2), [node(32, 8)], 8, 2),
+        (placement(cpus=8, gpus=1, workers=8), [node(16, 8)], 2, 1),
         # nodes that differ: the smallest of what still fits
-        (where(cpus=4, workers=3), [node(2), node(2), node(8)], 2, 2),
-        (where(cpus=3), [node(0), node(3)], 3, 1),
-        (where(cpus=8, gpus=1), [node(16, 8), node(64, 2)], 2, 10),
+        (placement(cpus=4, workers=3), [node(2), node(2), node(8)], 2, 2),
+        (placement(cpus=3), [node(0), node(3)], 3, 1),
+        (placement(cpus=8, gpus=1), [node(16, 8), node(64, 2)], 2, 10),
         (
-            where(cpus=8, gpus=1, workers=2),
+            placement(cpus=8, gpus=1, workers=2),
             [node(9, 3)],
             4,
             1,
         ),  # the third GPU serves no second trial
         # a part of a GPU is a part of one: two of 0.4 to a GPU, not five to two
-        (where(gpus=0.4), [node(16, 2)], 1, 4),
-        (where(gpus=0.6), [node(16, 3)], 1, 3),
-        (where(cpus=4, gpus=0.34), [node(16, 2), node(1, 1)], 1, 5),
-        (where(gpus=2), [node(16, 3), node(16, 1), node(16, 2)], 1, 2),
+        (placement(gpus=0.4), [node(16, 2)], 1, 4),
+        (placement(gpus=0.6), [node(16, 3)], 1, 3),
+        (placement(cpus=4, gpus=0.34), [node(16, 2), node(1, 1)], 1, 5),
+        (placement(gpus=2), [node(16, 3), node(16, 1), node(16, 2)], 1, 2),
     ],
 )
 def test_size_and_number(wanted, nodes, cpus, at_once):
-    placed, number = placement.fit_to_cluster(wanted, nodes)
+    placed, number = fit_to_cluster(wanted, nodes)
     assert (placed.cpus, number) == (cpus, at_once)
 
 
@@ -83,18 +82,18 @@ def test_odd_clusters_against_placing_one_by_one():
             for _ in range(draw.randrange(1, 5))
         ]
         gpus = draw.choice((0, 0.1, 0.25, 0.3, 0.34, 0.4, 0.6, 1, 2, 3))
-        wanted = where(cpus=draw.randrange(1, 9), gpus=gpus, workers=draw.randrange(1, 5))
+        wanted = placement(cpus=draw.randrange(1, 9), gpus=gpus, workers=draw.randrange(1, 5))
         most = placed_one_by_one(wanted, nodes, 1)
         if not most:
             refused += 1
             with pytest.raises(UserError, match="but the cluster has room for"):
-                placement.fit_to_cluster(wanted, nodes)
+                fit_to_cluster(wanted, nodes)
             continue
         enough = most if gpus else 1
         cpus = max(
             c for c in range(1, wanted.cpus + 1) if placed_one_by_one(wanted, nodes, c) >= enough
         )
-        placed, number = placement.fit_to_cluster(wanted, nodes)
+        placed, number = fit_to_cluster(wanted, nodes)
         assert (placed.cpus, number) == (cpus, placed_one_by_one(wanted, nodes, cpus)), (
             wanted,
             nodes,
@@ -106,43 +105,43 @@ def test_odd_clusters_against_placing_one_by_one():
     ("wanted", "nodes", "message"),
     [
         (
-            where(workers=3),
+            placement(workers=3),
             [node(2)],
             r"needs 3 workers with 1 CPU each, but the cluster has room for 2 \(2 CPUs and 0 GPUs\)",
         ),
         (
-            where(gpus=1),
+            placement(gpus=1),
             [node(64), node(8)],
             r"1 CPU and 1 GPUs each, whole on one node, but the cluster has room for 0",
         ),
         (
-            where(gpus=1, workers=3),
+            placement(gpus=1, workers=3),
             [node(64), node(8, 2)],
             r"3 workers .* for 2 \(64 CPUs and 0 GPUs; 8 CPUs and 2 GPUs\)",
         ),
         (
-            where(gpus=2),
+            placement(gpus=2),
             [node(8, 1), node(8, 1), node(64)],
             r"2 GPUs each, whole on one node, but .* room for 0 \(2 nodes of 8 CPUs and 1 GPUs; 64 CPUs and 0 GPUs\)",
         ),
         (
-            where(workers=99),
+            placement(workers=99),
             [node(i) for i in range(8)],
             r"room for 28 \(.*3 CPUs and 0 GPUs; 4 other kinds of node\)",
         ),
-        (where(), [node(0)], r"room for 0"),
+        (placement(), [node(0)], r"room for 0"),
     ],
 )
 def test_what_can_never_be_placed_is_refused(wanted, nodes, message):
     with pytest.raises(UserError, match=message):
-        placement.fit_to_cluster(wanted, nodes)
+        fit_to_cluster(wanted, nodes)
 
 
 def test_threads_and_decoders():
-    assert (where(cpus=8, gpus=1).loader_workers, where(cpus=8, gpus=1).threads) == (7, 1)
-    assert (where(cpus=8).loader_workers, where(cpus=8).threads) == (1, 7)
-    assert (where(cpus=1).loader_workers, where(cpus=1).threads) == (0, 1)
-    assert where(cpus=2, scale="demo").loader_workers == 0
+    assert (placement(cpus=8, gpus=1).loader_workers, placement(cpus=8, gpus=1).threads) == (7, 1)
+    assert (placement(cpus=8).loader_workers, placement(cpus=8).threads) == (1, 7)
+    assert (placement(cpus=1).loader_workers, placement(cpus=1).threads) == (0, 1)
+    assert placement(cpus=2, scale="demo").loader_workers == 0
 
 
 def test_storage_is_probed_and_left_clean(tmp_path):
