@@ -1,152 +1,308 @@
-"""What a search comes to, as tables and sentences that say no more than they show."""
+"""The result of a search as values, and from these as a table and as sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 from sadcl.reports.statistics import interval
-from sadcl.search.plan import Search, front
-from sadcl.search.ranking import best_trials, winning_trial
-from sadcl.study.record import all_rows
+from sadcl.results.schema import Status
+from sadcl.search.ranking import best_trials, pareto_front, winning_trial
+from sadcl.search.search import Search
+from sadcl.search.trial import Phase
+
+Row = Mapping[str, Any]
+"""A row of the trials table, with ``admitted`` where it is known
+(:meth:`StudyRecord.rows_with_admitted`).
+"""
 
 
-def summary(found: list[dict[str, Any]], search: Search) -> tuple[Table, list[str]]:
-    """What a search comes to, as a table and as sentences that say no more than it shows."""
+class Verdict(StrEnum):
+    """What an interval says about a difference."""
+
+    GAIN = "a gain"
+    LOSS = "a loss"
+    NOT_SIGNIFICANT = "no significant difference"
+
+
+class Spread(NamedTuple):
+    """A mean over runs, and half of its 95 % interval; nan for a single run."""
+
+    mean: float
+    half: float
+    count: int
+
+    def __str__(self) -> str:
+        text = f"{self.mean:.2f}"
+        return text if math.isnan(self.half) else f"{text} +- {self.half:.2f}"
+
+
+class ResultLine(NamedTuple):
+    """One line of the table: runs of one kind.
+
+    Attributes:
+        name: the name of the line.
+        meaning: what the runs are.
+        rows: the complete runs.
+    """
+
+    name: str
+    meaning: str
+    rows: Sequence[Row]
+
+    def spread(self, column: str) -> Spread | None:
+        """Return the spread of a column over the runs that have it; None if none has."""
+        return spread_of(row[column] for row in self.rows)
+
+    @property
+    def admitted(self) -> float | None:
+        """The mean number of bank rows per label; None where it is not known."""
+        counts = [row["admitted"] for row in self.rows if row.get("admitted") is not None]
+        return float(np.mean(counts)) if counts else None
+
+
+class Gain(NamedTuple):
+    """The difference in mAP between the tuned setting and the control, over shared seeds.
+
+    Attributes:
+        split: ``val`` or ``test``.
+        difference: the mean difference, and half of its interval.
+    """
+
+    split: str
+    difference: Spread
+
+    @property
+    def verdict(self) -> Verdict:
+        mean, half, _ = self.difference
+        if not abs(mean) > half:  # also for a single seed, whose half is nan
+            return Verdict.NOT_SIGNIFICANT
+        return Verdict.GAIN if mean > 0 else Verdict.LOSS
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has found.
+
+    Attributes:
+        lines: the lines of the table.
+        settings: the values of the best setting; None if no trial is complete.
+        confirmed: the test mAP of the best setting over the fresh seeds; None if nothing is
+            confirmed.
+        gains: the differences to the control on the held-out and on the test images, as far as
+            there are pairs.
+        final: the row of the final run; None if it is not complete.
+        published: the paper's figure; None where the result is not comparable with it.
+        nothing_admitted: whether the bank of the best setting stayed empty over all fresh seeds.
+        num_pruned: the number of trials that were stopped early.
+        failed: the rows of the runs that failed.
+    """
+
+    lines: tuple[ResultLine, ...]
+    settings: Mapping[str, Any] | None = None
+    confirmed: Spread | None = None
+    gains: tuple[Gain, ...] = ()
+    final: Row | None = None
+    published: float | None = None
+    nothing_admitted: bool = False
+    num_pruned: int = 0
+    failed: tuple[Row, ...] = ()
+
+
+def summary(rows: Sequence[Row], search: Search) -> tuple[Table, list[str]]:
+    """Return the result of a search as a table and as sentences.
+
+    Args:
+        rows: the study's rows of the trials table.
+        search: the search.
+    """
+    result = search_result(rows, search)
+    return result_table(result), list(result_sentences(result))
+
+
+def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
+    """Return what a search has found, from the study's rows of the trials table."""
+    complete = [row for row in rows if row["status"] == Status.COMPLETE]
+    num_pruned = sum(row["status"] == Status.PRUNED for row in rows)
+    failed = tuple(row for row in rows if row["status"] == Status.FAILED)
+    winner = winning_trial(complete, search.confirm_top, search.confirm_seeds)
+    control = _rows(complete, Phase.CONFIRM, "stage2")
+    lines = [
+        *_search_lines(complete, search),
+        ResultLine("control, confirmed", "fresh seeds, own stage 1 each", control),
+    ]
+    if winner is None:
+        return SearchResult(_nonempty(lines), num_pruned=num_pruned, failed=failed)
+    params = winner["params"]
+    tuned = _rows(complete, Phase.CONFIRM, "tuned", params=params)
+    final = _rows(complete, Phase.FINAL, "tuned", params=params)
+    lines.append(ResultLine("tuned, confirmed", "the best setting, same fresh seeds", tuned))
+    lines.append(ResultLine("tuned, final", "all training images, once", final))
+    gains = (_gain(split, tuned, control) for split in ("val", "test"))
+    return SearchResult(
+        lines=_nonempty(lines),
+        settings=winner["settings"],
+        confirmed=spread_of(row["test_mAP"] for row in tuned),
+        gains=tuple(gain for gain in gains if gain is not None),
+        final=final[0] if final else None,
+        published=search.published if winner["scale"] == "full" else None,
+        nothing_admitted=bool(tuned) and all(row.get("admitted") == 0 for row in tuned),
+        num_pruned=num_pruned,
+        failed=failed,
+    )
+
+
+def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLine]:
+    """Yield the lines of the runs before the confirmation."""
+    best = next(iter(best_trials(complete, 1)), None)
+    key = best["key"] if best is not None else None
+    stage1_key = best["stage1_key"] if best is not None else None
+    baseline = _rows(complete, Phase.BASELINE, "baseline")
+    yield ResultLine("baseline", "pooled network, epochs of both stages", baseline)
+    stage1 = _rows(complete, Phase.STAGE1, "stage1", key=stage1_key)
+    yield ResultLine("stage 1", "SARL alone; the trials start from it", stage1)
+    control = _rows(complete, Phase.BASELINE, "stage2")
+    yield ResultLine("control", "stage 2 without contrasts", control)
+    trials = _rows(complete, Phase.SEARCH, "tuned", key=key)
+    yield ResultLine("best of search", "chosen on these images: optimistic", trials)
+    if len(search.objectives) > 1:
+        for row in pareto_front(complete, search.objectives)[1:]:
+            costs = ", ".join(f"{name} {row[name]:.4g}" for name in search.objectives[1:])
+            meaning = f"no trial beats it in every objective: {costs}"
+            yield ResultLine("on the Pareto front", meaning, [row])
+
+
+def _rows(complete: Sequence[Row], phase: Phase, arm: str, **columns: Any) -> list[Row]:
+    return [
+        row
+        for row in complete
+        if (row["phase"], row["arm"]) == (phase, arm)
+        and all(row[name] == value for name, value in columns.items())
+    ]
+
+
+def _nonempty(lines: Iterable[ResultLine]) -> tuple[ResultLine, ...]:
+    return tuple(line for line in lines if line.rows)
+
+
+def _gain(split: str, tuned: Sequence[Row], control: Sequence[Row]) -> Gain | None:
+    """Return the difference over paired seeds; None without a pair."""
+    column = f"{split}_mAP"
+    pairs = [(t[column], c[column]) for t in tuned for c in control if t["seed"] == c["seed"]]
+    difference = spread_of(t - c for t, c in pairs if t is not None and c is not None)
+    return None if difference is None else Gain(split, difference)
+
+
+def spread_of(values: Iterable[float | None]) -> Spread | None:
+    """Return the spread of the values that are not None; None without any."""
+    figures = [value for value in values if value is not None]
+    return Spread(*interval(figures), len(figures)) if figures else None
+
+
+def result_table(result: SearchResult) -> Table:
+    """Return the lines of a result as a table for the terminal."""
     table = Table(
         title="Result (mAP in percent, +- half of the 95 % interval over seeds)",
         title_justify="left",
     )
     for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
-        table.add_column(
-            column, justify="left" if column in ("run", "what it is") else "right", overflow="fold"
+        justify = "left" if column in ("run", "what it is") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    for line in result.lines:
+        table.add_row(
+            line.name,
+            line.meaning,
+            str(len(line.rows)),
+            str(line.spread("val_mAP") or ""),
+            str(line.spread("test_mAP") or ""),
+            "" if line.admitted is None else f"{line.admitted:.1f}",
         )
-    complete = [row for row in found if row["status"] == "complete"]
-    chosen = winning_trial(complete, search.confirm_top, search.confirm_seeds)
-    best_key = best_trials(complete, 1)[0]["key"] if chosen is not None else None
-
-    def line(name: str, what: str, phase: str, arm: str, **only: Any) -> list[dict[str, Any]]:
-        rows = [
-            r
-            for r in complete
-            if (r["phase"], r["arm"]) == (phase, arm) and all(r[k] == v for k, v in only.items())
-        ]
-        if rows:
-            admitted = [r["admitted"] for r in rows if r.get("admitted") is not None]
-            table.add_row(
-                name,
-                what,
-                str(len(rows)),
-                _spread([r["val_mAP"] for r in rows if r["val_mAP"] is not None]),
-                _spread([r["test_mAP"] for r in rows if r["test_mAP"] is not None]),
-                f"{np.mean(admitted):.1f}" if admitted else "",
-            )
-        return rows
-
-    base = next((row["stage1_key"] for row in complete if row["key"] == best_key), None)
-    line("baseline", "pooled network, epochs of both stages", "baseline", "baseline")
-    line("stage 1", "SARL alone; the trials start from it", "stage1", "stage1", key=base)
-    line("control", "stage 2 without contrasts", "baseline", "stage2")
-    line("best of search", "chosen on these images: optimistic", "search", "tuned", key=best_key)
-    if len(search.objectives) > 1:
-        for row in front(complete, search.objectives)[1:]:
-            rest = ", ".join(f"{name} {row[name]:.4g}" for name in search.objectives[1:])
-            line(
-                "on the front",
-                f"no trial beats it in all: {rest}",
-                "search",
-                "tuned",
-                key=row["key"],
-            )
-    control = line("control, confirmed", "fresh seeds, own stage 1 each", "confirm", "stage2")
-    sentences = []
-    if chosen is not None:
-        mine = {"params": chosen["params"]}
-        tuned = line(
-            "tuned, confirmed", "the best setting, same fresh seeds", "confirm", "tuned", **mine
-        )
-        final = line("tuned, final", "all training images, once", "final", "tuned", **mine)
-        full = search.published is not None and chosen["scale"] == "full"
-        beside = f"; the paper reports {search.published:.1f}" if full else ""
-        if tested := [row["test_mAP"] for row in tuned if row["test_mAP"] is not None]:
-            over = f"{len(tested)} fresh seeds" if len(tested) > 1 else "one fresh seed"
-            sentences.append(f"Answer: test mAP {_spread(tested)} over {over}, confirmed{beside}.")
-        for split, name in (("val_mAP", "held-out"), ("test_mAP", "test")):
-            both = [(t[split], c[split]) for t in tuned for c in control if t["seed"] == c["seed"]]
-            pairs = [t - c for t, c in both if t is not None and c is not None]
-            if not pairs:
-                continue
-            gain, half = interval(pairs)
-            verdict = (
-                "no gain is shown" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
-            )
-            band = f" +- {half:.2f} (95 %)" if half == half else ""
-            over = f"{len(pairs)} paired seeds" if len(pairs) > 1 else "one seed"
-            sentences.append(
-                f"Contrasts against stage 2 without them: {gain:+.2f}{band} {name} mAP over {over}: {verdict}."
-            )
-        if final and final[0]["test_mAP"] is not None:
-            sentences.append(
-                f"Test mAP of the final run: {final[0]['test_mAP']:.2f} (one run, seed {final[0]['seed']}){beside}."
-            )
-            sentences.append(f"Its checkpoint: {final[0]['checkpoint']}")
-        if tuned and all(row.get("admitted") == 0 for row in tuned):
-            sentences.append(
-                "WARNING: the bank of the best setting admitted nothing: its bank.epsilon is above the scores."
-            )
-        params = ", ".join(
-            f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}"
-            for k, v in chosen["settings"].items()
-        )
-        sentences.append(f"Best setting: {params}.")
-    if stopped := sum(row["status"] == "pruned" for row in found):
-        sentences.append(f"{stopped} trials were stopped early.")
-    if failed := [row for row in found if row["status"] == "failed"]:
-        sentences.append(
-            f"{len(failed)} runs failed; the first: {failed[0]['key']}: {failed[0]['cause']}"
-        )
-        sentences.append("--retry-failed runs them again, with the same settings.")
-    return table, sentences
+    return table
 
 
-def overview(root: str, studies: Mapping[str, Search]) -> Table:
-    """Several searches at a glance: what each has confirmed, beside the paper's figure."""
+def result_sentences(result: SearchResult) -> Iterator[str]:
+    """Yield a result in sentences."""
+    paper = "" if result.published is None else f"; the paper reports {result.published:.1f}"
+    if result.confirmed is not None:
+        count = result.confirmed.count
+        seeds = f"{count} fresh seeds" if count > 1 else "one fresh seed"
+        yield f"Answer: test mAP {result.confirmed} over {seeds}, confirmed{paper}."
+    for gain in result.gains:
+        yield _gain_sentence(gain)
+    if result.final is not None and result.final["test_mAP"] is not None:
+        yield (
+            f"Test mAP of the final run: {result.final['test_mAP']:.2f} "
+            f"(one run, seed {result.final['seed']}){paper}."
+        )
+        yield f"Its checkpoint: {result.final['checkpoint']}"
+    if result.nothing_admitted:
+        yield (
+            "WARNING: the bank of the best setting admitted nothing: its bank.epsilon is above "
+            "the scores."
+        )
+    if result.settings is not None:
+        yield f"Best setting: {', '.join(_setting_text(result.settings))}."
+    if result.num_pruned:
+        yield f"{result.num_pruned} trials were stopped early."
+    if result.failed:
+        first = result.failed[0]
+        yield f"{len(result.failed)} runs failed; the first: {first['key']}: {first['cause']}"
+        yield "--retry-failed runs them again, with the same settings."
+
+
+def _gain_sentence(gain: Gain) -> str:
+    mean, half, count = gain.difference
+    band = "" if math.isnan(half) else f" +- {half:.2f} (95 %)"
+    split = "held-out" if gain.split == "val" else "test"
+    seeds = f"{count} paired seeds" if count > 1 else "one seed"
+    return (
+        f"Contrasts compared with stage 2 without them: {mean:+.2f}{band} {split} mAP over "
+        f"{seeds}: {gain.verdict}."
+    )
+
+
+def _setting_text(settings: Mapping[str, Any]) -> Iterator[str]:
+    for field, value in settings.items():
+        yield f"{field} = {value:.4g}" if isinstance(value, float) else f"{field} = {value}"
+
+
+def overview(rows: Iterable[Row], studies: Mapping[str, Search]) -> Table:
+    """Return a table of several searches: what each has confirmed, and the paper's figure.
+
+    Args:
+        rows: rows of the trials table, of any study.
+        studies: the searches by the names of their studies.
+    """
     table = Table(
         title="Searches (test mAP in percent, +- half of the 95 % interval over seeds)",
         title_justify="left",
     )
     for column in ("study", "data set", "trials", "confirmed", "final run", "paper"):
-        table.add_column(
-            column, justify="left" if column in ("study", "data set") else "right", overflow="fold"
-        )
-    there = all_rows(root)
+        justify = "left" if column in ("study", "data set") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    by_study: dict[str, list[Row]] = {name: [] for name in studies}
+    for row in rows:
+        if row["study"] in by_study:
+            by_study[row["study"]].append(row)
     for name, search in studies.items():
-        mine = [row for row in there if row["study"] == name]
-        complete = [row for row in mine if row["status"] == "complete"]
-        chosen = winning_trial(complete, search.confirm_top, search.confirm_seeds)
-        by_phase: dict[str, list[float]] = {"confirm": [], "final": []}
-        for row in complete:
-            ours = (
-                chosen is not None and row["arm"] == "tuned" and row["params"] == chosen["params"]
-            )
-            if ours and row["phase"] in by_phase and row["test_mAP"] is not None:
-                by_phase[row["phase"]].append(row["test_mAP"])
-        full = chosen is not None and chosen["scale"] == "full" and search.published is not None
-        table.add_row(
-            name,
-            mine[0]["dataset"] if mine else "",
-            str(sum(row["phase"] == "search" for row in mine)),
-            *(_spread(values) for values in by_phase.values()),
-            f"{search.published:.1f}" if full else "",
-        )
+        table.add_row(name, *_overview_cells(by_study[name], search))
     return table
 
 
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    mean, half = interval(values)
-    return f"{mean:.2f}" if half != half else f"{mean:.2f} +- {half:.2f}"
+def _overview_cells(rows: Sequence[Row], search: Search) -> Iterator[str]:
+    """Yield the cells of one search after its name."""
+    yield rows[0]["dataset"] if rows else ""
+    yield str(sum(row["phase"] == Phase.SEARCH for row in rows))
+    complete = [row for row in rows if row["status"] == Status.COMPLETE]
+    winner = winning_trial(complete, search.confirm_top, search.confirm_seeds)
+    for phase in (Phase.CONFIRM, Phase.FINAL):
+        tuned = _rows(complete, phase, "tuned", params=winner["params"]) if winner else []
+        yield str(spread_of(row["test_mAP"] for row in tuned) or "")
+    comparable = winner is not None and winner["scale"] == "full" and search.published is not None
+    yield f"{search.published:.1f}" if comparable else ""

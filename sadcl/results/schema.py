@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import pyarrow as pa
+
+
+class Status(StrEnum):
+    """The state of a run, as the column ``status`` of the trials table stores it."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
 
 VERSION = 2
 """Written in every file; a newer file is refused, an older one stays readable."""

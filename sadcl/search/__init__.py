@@ -1,10 +1,16 @@
-"""Studies as plain values: what to search, what to compare, how often. No Ray here."""
+"""Studies as plain values: what is searched, what is compared, and how often. Nothing here needs
+Ray.
+"""
+
+import warnings
+from typing import Any
 
 from sadcl.search.ablation import Ablation, AblationPlan
-from sadcl.search.plan import Plan, Search
-from sadcl.search.space import Choice, Float, Int, When, contrasts
+from sadcl.search.plan import Plan
+from sadcl.search.search import Search
+from sadcl.search.space import Choice, Float, Int, When, contrast_space
 from sadcl.search.stopping import ASHA, Median
-from sadcl.search.trial import Trial
+from sadcl.search.trial import Phase, Trial
 
 __all__ = [
     "ASHA",
@@ -14,9 +20,19 @@ __all__ = [
     "Float",
     "Int",
     "Median",
+    "Phase",
     "Plan",
     "Search",
     "Trial",
     "When",
+    "contrast_space",
     "contrasts",
 ]
+
+
+def contrasts(*args: Any, **options: Any) -> Any:
+    """Return :func:`contrast_space`, of which this is the name of the version before."""
+    warnings.warn(
+        "sadcl.search.contrasts(base) is now contrast_space(base)", DeprecationWarning, stacklevel=2
+    )
+    return contrast_space(*args, **options)

@@ -1,40 +1,51 @@
-"""An ablation as one value: arms x seeds x data sets, and the runs that it comes to. No Ray here."""
+"""An ablation as one value: arms x seeds x data sets, and the plan of its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
-from sadcl.search.trial import DataContext, Trial, arm_config, check_arguments, check_name
+from sadcl.search.plan import Rows, Work, ended_keys
+from sadcl.search.trial import (
+    DataContext,
+    Phase,
+    Trial,
+    arm_config,
+    check_arguments,
+    check_name,
+    study_name,
+)
 
-OF_THE_STUDY = {"seed": "seeds", "data.name": "base", "model.start": "base"}
-"""Fields that no arm may change, and where they belong."""
+STUDY_FIELDS = {"seed": "seeds", "data.name": "base", "model.start": "base"}
+"""The fields that no arm may change, each with the argument of ``Ablation`` that it belongs to."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A comparison: every arm over the same seeds on the same data.
+    """A comparison of arms, each over the same seeds on the same data.
 
-    Arms share one stage 1 for each seed wherever it does not depend on what they change; an arm whose ``stage2.epochs`` is
-    0 *is* that stage 1. The held-out images choose each run's epoch; its test images are looked at once and choose nothing.
+    The arms share one stage 1 for each seed wherever it does not depend on what they change. An arm
+    whose ``stage2.epochs`` is 0 *is* that stage 1. The held-out images choose the epoch of each
+    run; its test images are looked at once and choose nothing.
 
     Args:
-        name: of the study; at demo scale ``-demo`` is added.
+        name: the name of the study; at demo scale ``-demo`` is added.
         base: the full-scale configuration, or one for each data set, by ``data.name``.
-        arms: name -> what it changes in the base, by field; at least two, the first line of the table first.
+        arms: what each arm changes in the base, by the arm's name and by field. There are at least
+            two, in the order of the table.
         baseline: the arm that the others are compared with.
-        seeds: of the runs, each of which is one pair in a comparison.
+        seeds: the seeds of the runs. Two runs over one seed are a pair of the comparison.
         demo: the demo-scale configuration, or one for each demo data set, by any name.
-        question: what it is to answer, in a sentence.
-        marks: arm -> the components that it has, for the ticks of the table.
-        published: arm -> data set -> the paper's figure.
+        question: the question that it answers, in a sentence.
+        marks: the components that each arm has, for the ticks of the table.
+        published: the paper's figure of each arm, by data set.
 
     Raises:
-        UserError: for an arm that changes an unknown field, two arms that are the same setting, no seed, or a baseline that
-            is no arm.
+        UserError: for an arm that changes an unknown field, two arms with the same setting, no
+            seed, or a baseline that is no arm.
     """
 
     name: str
@@ -47,58 +58,65 @@ class Ablation:
     marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def __new__(cls, *args: Any, **given: Any) -> Ablation:
-        """A mistyped argument is a user's mistake like a mistyped field."""
-        check_arguments(cls, given, cls.__dataclass_fields__)
+    def __new__(cls, *args: Any, **options: Any) -> Ablation:
+        """Refuse a mistyped argument before ``__init__`` raises its TypeError."""
+        check_arguments(cls, options, cls.__dataclass_fields__)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        arms = ", ".join(self.arms)
         if len(self.arms) < 2 or self.baseline not in self.arms:
             raise UserError(
-                f"An ablation compares arms with its baseline {self.baseline!r}, but has {', '.join(self.arms) or 'none'}."
+                f"An ablation compares arms with its baseline {self.baseline!r}, "
+                f"but has {arms or 'none'}."
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds must be at least one, and differ, but got {self.seeds}.")
-        for what in ("marks", "published"):
-            if unknown := [arm for arm in getattr(self, what) if arm not in self.arms]:
-                raise UserError(
-                    f"{what} names the arm {unknown[0]!r}, but there are {', '.join(self.arms)}."
-                )
+            raise UserError(
+                f"seeds must hold at least one seed, and each once, but got {self.seeds}."
+            )
+        for argument in ("marks", "published"):
+            if unknown := [arm for arm in getattr(self, argument) if arm not in self.arms]:
+                raise UserError(f"{argument} names the arm {unknown[0]!r}, but there are {arms}.")
         for scale in ("full", "demo"):
             for name, base in self.bases(scale).items():
-                self._check(name, base)
+                self._check_arms(name, base)
 
-    def _check(self, name: str, base: Config) -> None:
-        known: dict[str, str] = {}
+    def _check_arms(self, dataset: str, base: Config) -> None:
+        """Check that every arm is a configuration of its own on a data set."""
+        arm_by_digest: dict[str, str] = {}
         for arm, changes in self.arms.items():
-            if misplaced := [f for f in changes if f in OF_THE_STUDY]:
+            if misplaced := [f for f in changes if f in STUDY_FIELDS]:
                 raise UserError(
-                    f"The arm {arm!r} sets {misplaced[0]}, which belongs to the {OF_THE_STUDY[misplaced[0]]}."
+                    f"The arm {arm!r} sets {misplaced[0]}, which belongs to the "
+                    f"{STUDY_FIELDS[misplaced[0]]}."
                 )
             digest = arm_config(base, changes).digest()
-            if digest in known:
+            if digest in arm_by_digest:
                 raise UserError(
-                    f"The arms {known[digest]!r} and {arm!r} are the same setting on {name}: {dict(changes)}."
+                    f"The arms {arm_by_digest[digest]!r} and {arm!r} are the same setting on "
+                    f"{dataset}: {dict(changes)}."
                 )
-            known[digest] = arm
+            arm_by_digest[digest] = arm
         for seed in self.seeds:
             base.override({"seed": seed})
 
     def bases(self, scale: str) -> dict[str, Config]:
-        """The configurations by data set; at demo scale none where there is no demo."""
-        of = self.base if scale == "full" else self.demo
-        if of is None:
+        """Return the configurations at a scale by data set; none if there is no demo."""
+        base = self.base if scale == "full" else self.demo
+        if base is None:
             return {}
-        return {of.data.name: of} if isinstance(of, Config) else dict(of)
+        return {base.data.name: base} if isinstance(base, Config) else dict(base)
 
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """The runs of an ablation at one scale, on the data sets that are there.
+    """The runs of an ablation at one scale, on the data sets that are present.
 
     Attributes:
-        grounds: by concrete data set.
+        ablation: the ablation.
+        scale: ``demo`` or ``full``.
+        contexts: what the runs share, by concrete data set.
     """
 
     ablation: Ablation
@@ -107,10 +125,14 @@ class AblationPlan:
 
     @property
     def study(self) -> str:
-        return self.ablation.name if self.scale == "full" else f"{self.ablation.name}-demo"
+        """The name of the study."""
+        return study_name(self.ablation.name, self.scale)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two studies of one name the same; arms and data sets may be added, seeds are counted in pairs."""
+        """Return what makes two studies of one name the same study, as plain JSON.
+
+        Arms and data sets may be added later, and seeds are compared in pairs.
+        """
         return {
             "name": self.study,
             "scale": self.scale,
@@ -118,53 +140,45 @@ class AblationPlan:
             "arms": {arm: dict(changes) for arm, changes in self.ablation.arms.items()},
         }
 
-    def about(self) -> dict[str, Any]:
-        """What a reader of the tables has to know besides."""
-        value = self.ablation
+    def description(self) -> dict[str, Any]:
+        """Return what else a reader of the tables has to know, as plain JSON.
+
+        It may change from one run of the study to the next.
+        """
+        ablation = self.ablation
         return {
             "kind": "ablation",
-            "question": value.question,
-            "baseline": value.baseline,
-            "order": list(value.arms),
-            "seeds": list(value.seeds),
-            "marks": {arm: list(marks) for arm, marks in value.marks.items()},
-            "published": {arm: dict(figures) for arm, figures in value.published.items()},
+            "question": ablation.question,
+            "baseline": ablation.baseline,
+            "order": list(ablation.arms),
+            "seeds": list(ablation.seeds),
+            "marks": {arm: list(marks) for arm, marks in ablation.marks.items()},
+            "published": {arm: dict(figures) for arm, figures in ablation.published.items()},
         }
 
     def trials(self, dataset: str) -> list[Trial]:
-        """The runs on a data set, seed by seed, so that pairs are complete as early as they can be."""
+        """Return the runs on a data set, seed by seed: so pairs are complete early."""
         context = self.contexts[dataset]
         return [
-            context.trial("arm", arm, arm_config(context.base, changes).override({"seed": seed}))
+            context.trial(
+                Phase.ARM, arm, arm_config(context.base, changes).override({"seed": seed})
+            )
             for seed in self.ablation.seeds
             for arm, changes in self.ablation.arms.items()
         ]
 
-    def decided(self, rows: Sequence[Mapping[str, Any]] = ()) -> list[Trial]:
-        """All runs, each stage 1 before those that start from it."""
+    def planned_trials(self, rows: Rows = ()) -> list[Trial]:
+        """Return all runs, each stage 1 before those that start from it, whatever the rows."""
         trials = [trial for dataset in self.contexts for trial in self.trials(dataset)]
         stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
         return list({trial.key: trial for trial in (*stages, *trials)}.values())
 
-    def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether nothing is left to run."""
-        return {row["key"] for row in rows if row["status"] != "running"} >= {
-            trial.key for trial in self.decided()
-        }
+    def is_complete(self, rows: Rows) -> bool:
+        """Return whether nothing is left to run."""
+        return ended_keys(rows) >= {trial.key for trial in self.planned_trials()}
 
-    def left(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-        """Runs and epochs that are still to come."""
-        ended = {row["key"] for row in rows if row["status"] != "running"}
-        epochs = [trial.epochs for trial in self.decided() if trial.key not in ended]
-        return len(epochs), sum(epochs)
-
-    def lines(self) -> Iterator[str]:
-        """The plan in words."""
-        for arm, changes in self.ablation.arms.items():
-            beside = " (the others are compared with it)" if arm == self.ablation.baseline else ""
-            yield f"  {arm}{beside}: {', '.join(f'{k} = {v}' for k, v in changes.items()) or 'the base as it is'}"
-        seeds = ", ".join(map(str, self.ablation.seeds))
-        runs = self.decided()
-        shared = len({trial.stage1.key for trial in runs if trial.stage1 is not None})
-        datasets = ", ".join(self.contexts)
-        yield f"  {len(self.ablation.arms)} arms over seeds {seeds} on {datasets}: {len(runs)} runs, {shared} of them a stage 1"
+    def remaining_work(self, rows: Rows) -> Work:
+        """Return the runs and epochs that are still to come."""
+        ended = ended_keys(rows)
+        epochs = [trial.epochs for trial in self.planned_trials() if trial.key not in ended]
+        return Work(len(epochs), sum(epochs))

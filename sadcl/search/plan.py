@@ -1,176 +1,32 @@
-"""A search as one value: its question, its base, its space, its budget; and the trials that it comes to. No Ray here."""
+"""The plan of a search at one scale, on one data set: its trials, and which are still to run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sadcl.config import Config
-from sadcl.errors import UserError
+from sadcl.results.schema import Status
 from sadcl.search.ranking import best_trials, winning_trial
-from sadcl.search.space import (
-    Choice,
-    Space,
-    When,
-    bounds,
-    check,
-    check_setting,
-    describe,
-    every,
-    setting_of,
-)
-from sadcl.search.stopping import Stopping
-from sadcl.search.trial import DataContext, Trial, arm_config, check_arguments, check_name
+from sadcl.search.search import Search
+from sadcl.search.settings import MAX_COUNTED, all_settings
+from sadcl.search.space import boundary_configs, space_to_json
+from sadcl.search.stopping import stopping_to_json
+from sadcl.search.trial import DataContext, Phase, Trial, arm_config, study_name
 
-SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
-OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
-"""Columns of the trials table that a search can go by, and which way."""
-MOST = 10_000
-"""Settings up to which a space without a ``Float`` is counted."""
-BASELINES: dict[str, dict[str, Any]] = {
-    "baseline": {"model.arch": "pooled"},
-    "stage2": {"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0},
-}
-"""The pooled network trained as long as both stages, and the control: stage 2 without contrasts."""
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of the trials table: those of the study, with each stage 1 that its trials start from."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """A study: a shared stage 1, baselines, trials, a confirmation over fresh seeds, and one final run.
+class Work(NamedTuple):
+    """The runs that are still to come, and the epochs that they train."""
 
-    Args:
-        name: of the study; at demo scale ``-demo`` is added.
-        question: what it is to answer, in a sentence.
-        base: the full-scale configuration.
-        demo: the demo-scale configuration.
-        space: fields that the search sets, at full scale.
-        demo_space: the same at demo scale; None takes ``space``.
-        trials, demo_trials: settings to try, whatever becomes of them.
-        max_epochs: once the search's trials have trained so many epochs, no further one starts.
-        max_hours: the same for the hours that they have trained, summed over trials.
-        sampler: ``tpe``, ``random``, ``cmaes`` (numbers only), ``gp`` or ``nsga2``.
-        stopping: ``ASHA`` or ``Median``; None trains every trial to its end.
-        objectives: ``val_mAP`` first; with ``seconds`` or ``memory_mb`` beside it the search looks for the front of both.
-        recipe_first: the first trial is the base as it is, where the space holds it.
-        start_with: settings that are tried next.
-        baselines: arm -> overrides, to stand beside the tuned setting; the arm ``stage2`` is the control, which is
-            trained over ``confirm_seeds`` too.
-        confirm_top: settings that are trained again over ``confirm_seeds``, best first.
-        confirm_seeds: seeds that the search does not use.
-        published: the paper's figure on the test images, for the summary.
-
-    Raises:
-        UserError: for a field, value, bound, budget or seed that is not possible, naming it.
-    """
-
-    name: str
-    question: str
-    base: Config
-    demo: Config
-    space: Space
-    demo_space: Space | None = None
-    trials: int = 40
-    demo_trials: int = 8
-    max_epochs: int | None = None
-    max_hours: float | None = None
-    sampler: str = "tpe"
-    stopping: Stopping | None = None
-    objectives: tuple[str, ...] = ("val_mAP",)
-    recipe_first: bool = True
-    start_with: tuple[Mapping[str, Any], ...] = ()
-    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BASELINES)
-    confirm_top: int = 1
-    confirm_seeds: tuple[int, ...] = (1001, 1002)
-    published: float | None = None
-
-    def __new__(cls, *args: Any, **given: Any) -> Search:
-        """A mistyped argument is a user's mistake like a mistyped field."""
-        check_arguments(cls, given, cls.__dataclass_fields__)
-        return super().__new__(cls)
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
-        self._check_method()
-        for scale in ("full", "demo"):
-            base = self.config(scale)
-            if any(
-                "model.start" in fields
-                for fields in (self.space_at(scale), *self.baselines.values())
-            ):
-                raise UserError(
-                    "model.start belongs to the base of a study, whose runs all start from one checkpoint."
-                )
-            check(self.space_at(scale), base)
-            for setting in self.start_at(scale):
-                check_setting(self.space_at(scale), setting, base)
-            for changes in self.baselines.values():
-                arm_config(base, changes)
-            if base.data.holdout == 0:
-                raise UserError(
-                    "A search needs held-out images to choose by: data.holdout must be above 0."
-                )
-            if base.seed in self.confirm_seeds:
-                raise UserError(
-                    f"confirm_seeds {self.confirm_seeds} must not hold the search's own seed {base.seed}."
-                )
-        if min(self.trials, self.demo_trials) < 1 or not 1 <= self.confirm_top <= self.demo_trials:
-            raise UserError(
-                f"trials >= 1 and 1 <= confirm_top <= trials must hold, but got trials={self.trials}, "
-                f"demo_trials={self.demo_trials}, confirm_top={self.confirm_top}."
-            )
-        if len(set(self.confirm_seeds)) < len(self.confirm_seeds) or not self.confirm_seeds:
-            raise UserError(
-                f"confirm_seeds must be at least one, and differ, but got {self.confirm_seeds}."
-            )
-
-        if self.max_epochs is not None and self.max_epochs < 1:
-            raise UserError(f"max_epochs >= 1 must hold, but got {self.max_epochs}.")
-        if self.max_hours is not None and not self.max_hours > 0:
-            raise UserError(f"max_hours > 0 must hold, but got {self.max_hours}.")
-
-    def _check_method(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise UserError(
-                f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}."
-            )
-        kinds = {type(d) for space in (self.space, self.demo_space or {}) for d in space.values()}
-        if self.sampler == "cmaes" and kinds & {Choice, When}:
-            raise UserError(
-                "sampler = 'cmaes' searches numbers only, but the space has a Choice or a When: take 'tpe'."
-            )
-        if self.sampler == "gp" and When in kinds:
-            raise UserError(
-                "sampler = 'gp' knows no conditional fields, but the space has a When: take 'tpe'."
-            )
-        unknown = [name for name in self.objectives if name not in OBJECTIVES]
-        if (
-            unknown
-            or self.objectives[:1] != ("val_mAP",)
-            or len(set(self.objectives)) < len(self.objectives)
-        ):
-            raise UserError(
-                f"objectives must be val_mAP first, then any of {', '.join(OBJECTIVES)}, but got {self.objectives}."
-            )
-        if len(self.objectives) > 1 and (self.stopping is not None or self.sampler == "cmaes"):
-            raise UserError(
-                f"{self.stopping or 'cmaes'} goes by one objective, but there are {self.objectives}."
-            )
-
-    def config(self, scale: str) -> Config:
-        return self.base if scale == "full" else self.demo
-
-    def start_at(self, scale: str) -> tuple[Mapping[str, Any], ...]:
-        """Settings to try first."""
-        own = setting_of(self.config(scale), self.space_at(scale)) if self.recipe_first else {}
-        given = self.start_with if scale == "full" or self.demo_space is None else ()
-        return tuple(setting for setting in (own, *given) if setting)
-
-    def space_at(self, scale: str) -> Space:
-        return self.space if scale == "full" or self.demo_space is None else self.demo_space
+    runs: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -178,176 +34,192 @@ class Plan:
     """The trials of a search at one scale, on one data set.
 
     Attributes:
-        search: what to find out.
+        search: the search.
         scale: ``demo`` or ``full``.
         base: the configuration at that scale, with the concrete data set.
-        total: settings that the whole study tries.
-        digest: of the data, part held out.
-        whole_digest: of the data with nothing held out, which the final run trains on.
-        start: digest of the checkpoint ``model.start``, where there is one.
-        warm: settings that other studies have found, tried after those that the search starts with.
+        n_trials: the number of settings that the whole study tries.
+        digest: the digest of the data, with a part held out.
+        whole_digest: the digest of the data with nothing held out, on which the final run trains.
+        start: the digest of the checkpoint ``model.start``; empty without one.
+        warm_start: the best settings of other studies, which are tried after those that the search
+            starts with.
     """
 
     search: Search
     scale: str
     base: Config
-    total: int
+    n_trials: int
     digest: str
     whole_digest: str
     start: str = ""
-    warm: tuple[Mapping[str, Any], ...] = ()
+    warm_start: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def study(self) -> str:
-        return self.search.name if self.scale == "full" else f"{self.search.name}-demo"
+        """The name of the study."""
+        return study_name(self.search.name, self.scale)
 
     @property
     def context(self) -> DataContext:
         return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two studies of one name the same study."""
-        space = describe(self.search.space_at(self.scale))
+        """Return what makes two studies of one name the same study, as plain JSON."""
+        space = space_to_json(self.search.space_at(self.scale))
         return {"name": self.study, "scale": self.scale, **self.context.identity(), "space": space}
 
-    def about(self) -> dict[str, Any]:
-        """What a reader of the tables has to know besides; it may change."""
-        value = self.search
+    def description(self) -> dict[str, Any]:
+        """Return what else a reader of the tables has to know, as plain JSON.
+
+        It may change from one run of the study to the next.
+        """
+        search = self.search
         return {
             "kind": "search",
-            "question": value.question,
-            "trials": min(self.total, self.settings or self.total),
-            "sampler": value.sampler,
-            "stopping": str(value.stopping) if value.stopping is not None else None,
-            "objectives": list(value.objectives),
-            "confirm_top": value.confirm_top,
-            "confirm_seeds": list(value.confirm_seeds),
-            "published": value.published,
+            "question": search.question,
+            "trials": min(self.n_trials, self.num_settings or self.n_trials),
+            "sampler": search.sampler,
+            "stopping": stopping_to_json(search.pruner),
+            "objectives": list(search.objectives),
+            "confirm_top": search.confirm_top,
+            "confirm_seeds": list(search.confirm_seeds),
+            "published": search.published,
         }
 
     def stage1(self, config: Config) -> Trial | None:
+        """Return the stage 1 that a configuration starts from; None if it trains no stage 1."""
         return self.context.stage1(config)
 
     def baselines(self) -> list[Trial]:
+        """Return the runs that the tuned setting is compared with, over the search's own seed."""
         return [
-            self._trial("baseline", arm, arm_config(self.base, changes))
+            self._trial(Phase.BASELINE, arm, arm_config(self.base, changes))
             for arm, changes in self.search.baselines.items()
         ]
 
-    def try_out(self, params: Mapping[str, Any]) -> Trial:
-        """A trial of the search."""
-        return self._trial("search", "tuned", self.base.override(params), params)
+    def search_trial(self, params: Mapping[str, Any]) -> Trial:
+        """Return the trial of a setting."""
+        return self._trial(Phase.SEARCH, "tuned", self.base.override(params), params)
 
     def controls(self) -> list[Trial]:
-        """The control over the fresh seeds."""
+        """Return the control over the fresh seeds."""
         if "stage2" not in self.search.baselines:
             return []
         control = arm_config(self.base, self.search.baselines["stage2"])
         return [
-            self._trial("confirm", "stage2", control.override({"seed": seed}))
+            self._trial(Phase.CONFIRM, "stage2", control.override({"seed": seed}))
             for seed in self.search.confirm_seeds
         ]
 
-    def confirm(self, params: Mapping[str, Any]) -> list[Trial]:
-        """A setting over the fresh seeds."""
-        seeds = self.search.confirm_seeds
-        return [
-            self._trial("confirm", "tuned", self.base.override({**params, "seed": seed}), params)
-            for seed in seeds
+    def confirmations(self, params: Mapping[str, Any]) -> list[Trial]:
+        """Return the runs of a setting over the fresh seeds."""
+        configs = [
+            self.base.override({**params, "seed": seed}) for seed in self.search.confirm_seeds
         ]
+        return [self._trial(Phase.CONFIRM, "tuned", config, params) for config in configs]
 
     def final(
         self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]
     ) -> Trial:
-        """A setting on all training images, for the epochs and the weights that the held-out images chose.
+        """Return the run of a setting on all training images.
+
+        It trains for the epochs and reports the weights that the held-out images chose.
 
         Args:
-            stage1, stage2: rows of the trials table with ``epoch`` and ``weights`` of the runs that chose them; None
-                where there is no stage 1.
+            params: the values that the search chose.
+            stage1: the row of the stage 1 that the setting started from, with ``epoch`` and
+                ``weights``; None if there is no stage 1.
+            stage2: the row of the setting's trial, likewise.
         """
         setting = self.base.override(params)
-        fixed: dict[str, Any] = {"data.holdout": 0.0}
+        changes: dict[str, Any] = {"data.holdout": 0.0}
         for name, stage, row in (
             ("stage1", setting.stage1, stage1),
             ("stage2", setting.stage2, stage2),
         ):
-            if row is None:
-                continue
-            fixed[f"{name}.epochs"] = row["epoch"]
-            fixed[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
-            fixed[f"{name}.patience"] = None
-        config = setting.override(fixed)
-        first = (
-            self.stage1(config.override({"optim.report": stage1["weights"]}))
-            if stage1 is not None
-            else None
-        )
-        chosen = config.override({"optim.report": stage2["weights"]})
-        return Trial(self.study, "final", "tuned", chosen, dict(params), stage1=first)
+            if row is not None:
+                changes[f"{name}.epochs"] = row["epoch"]
+                changes[f"{name}.planned_epochs"] = stage.planned_epochs or stage.epochs
+                changes[f"{name}.patience"] = None
+        config = setting.override(changes)
+        first = None
+        if stage1 is not None:
+            first = self.stage1(config.override({"optim.report": stage1["weights"]}))
+        config = config.override({"optim.report": stage2["weights"]})
+        return Trial(self.study, Phase.FINAL, "tuned", config, dict(params), stage1=first)
 
-    def final_of(self, rows: Sequence[Mapping[str, Any]]) -> Trial | None:
-        """The final run of the setting that is the best by now; ``rows`` as for :meth:`decided`."""
-        chosen = winning_trial(rows, self.search.confirm_top, self.search.confirm_seeds)
-        stage1 = next(
-            (row for row in rows if chosen is not None and row["key"] == chosen["stage1_key"]), None
-        )
-        if chosen is None or (stage1 is None and chosen["stage1_key"] is not None):
+    def final_of(self, rows: Rows) -> Trial | None:
+        """Return the final run of the setting that is the best so far; None until one and its stage
+        1 are complete.
+        """
+        winner = winning_trial(rows, self.search.confirm_top, self.search.confirm_seeds)
+        if winner is None:
             return None
-        return self.final(chosen["settings"], stage1, chosen)
+        stage1 = next((row for row in rows if row["key"] == winner["stage1_key"]), None)
+        if stage1 is None and winner["stage1_key"] is not None:
+            return None
+        return self.final(winner["settings"], stage1, winner)
 
     def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
-        """The stage 1 of the final run, where it does not depend on what the search finds; ``stage1`` as for ``final``."""
-        space = self.search.space_at(self.scale)
-        if any(
-            config.stage1_digest() != self.base.stage1_digest()
-            for config in bounds(space, self.base)
-        ):
+        """Return the stage 1 of the final run if no setting of the space changes it; else None.
+
+        Args:
+            stage1: as for :meth:`final`.
+        """
+        configs = boundary_configs(self.search.space_at(self.scale), self.base)
+        if any(config.stage1_digest() != self.base.stage1_digest() for config in configs):
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 
     @cached_property
-    def settings(self) -> int:
-        """How many the space holds; 0 where they are not counted."""
-        count = sum(1 for _ in islice(every(self.search.space_at(self.scale)), MOST + 1))
-        return count if count <= MOST else 0
+    def num_settings(self) -> int:
+        """The number of settings in the space; 0 if there are more than ``MAX_COUNTED``."""
+        settings = all_settings(self.search.space_at(self.scale))
+        count = sum(1 for _ in islice(settings, MAX_COUNTED + 1))
+        return count if count <= MAX_COUNTED else 0
 
     def used_up(self, epochs: int, seconds: float) -> bool:
-        """Whether the search's trials have trained for so long that no further one starts."""
+        """Return whether the trials have trained for so long that no further one starts."""
         most, hours = self.search.max_epochs, self.search.max_hours
         return (most is not None and epochs >= most) or (
             hours is not None and seconds >= 3600 * hours
         )
 
-    def left_to_try(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Trials of the search that are still to come: those that were interrupted, and new ones while the budget lasts."""
-        trials = [row for row in rows if row["phase"] == "search"]
-        interrupted = sum(row["status"] == "running" for row in trials)
-        if self.used_up(*spent(trials)):
+    def remaining_trials(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Return the number of search trials still to come.
+
+        These are the interrupted ones, and new ones while the budget lasts.
+        """
+        trials = [row for row in rows if row["phase"] == Phase.SEARCH]
+        interrupted = sum(row["status"] == Status.RUNNING for row in trials)
+        if self.used_up(*training_spent(trials)):
             return interrupted
-        return max(min(self.total, self.settings or self.total) - len(trials), 0) + interrupted
+        total = min(self.n_trials, self.num_settings or self.n_trials)
+        return max(total - len(trials), 0) + interrupted
 
     def first_settings(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Of the settings to try first those that were not tried yet; one that leaves fields open counts as soon as it was
-        tried with anything in them."""
-        tried = [json.loads(row["params"]).items() for row in rows if row["phase"] == "search"]
+        """Return the settings to try first that have not been tried yet.
+
+        A setting that leaves fields open counts as tried as soon as a trial has its values,
+        whatever the other fields.
+        """
+        tried = [json.loads(row["params"]).items() for row in rows if row["phase"] == Phase.SEARCH]
+        # Through JSON, so that a tuple compares equal to the list that the tables hold.
         settings = [
-            json.loads(json.dumps(dict(s))) for s in (*self.search.start_at(self.scale), *self.warm)
+            json.loads(json.dumps(dict(setting)))
+            for setting in (*self.search.start_at(self.scale), *self.warm_start)
         ]
         return [s for s in settings if not any(all(item in t for item in s.items()) for t in tried)]
 
-    def decided(self, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
-        """The runs that are known by now, besides the search's own trials: confirmation and final run once it is over.
+    def planned_trials(self, rows: Rows) -> list[Trial]:
+        """Return the runs that are certain by now, without the search's own trials.
 
-        Args:
-            rows: of the study, with the stage 1 that its trials start from.
+        Confirmations and the final run are among them once the search is over.
         """
         trials = [*self.baselines(), *self.controls()]
-        if not self.left_to_try(rows):
-            trials += [
-                t
-                for row in best_trials(rows, self.search.confirm_top)
-                for t in self.confirm(row["settings"])
-            ]
+        if not self.remaining_trials(rows):
+            for row in best_trials(rows, self.search.confirm_top):
+                trials += self.confirmations(row["settings"])
             final = self.final_of(rows)
             trials += [final] if final is not None else []
         stages = [self.stage1(self.base), *(trial.stage1 for trial in trials)]
@@ -355,81 +227,38 @@ class Plan:
             {trial.key: trial for trial in (*stages, *trials) if trial is not None}.values()
         )
 
-    def answered(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether nothing is left to run; ``rows`` as for :meth:`decided`."""
-        ended = {row["key"] for row in rows if row["status"] != "running"}
-        decided = self.decided(rows)
-        return any(trial.phase == "final" for trial in decided) and ended >= {
-            trial.key for trial in decided
-        }
+    def is_complete(self, rows: Rows) -> bool:
+        """Return whether nothing is left to run."""
+        ended = ended_keys(rows)
+        trials = self.planned_trials(rows)
+        has_final = any(trial.phase == Phase.FINAL for trial in trials)
+        return has_final and ended >= {trial.key for trial in trials}
 
-    def left(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-        """Runs and epochs that are still to come; ``rows`` as for :meth:`decided`."""
-        ended = {row["key"] for row in rows if row["status"] != "running"}
-        decided = self.decided(rows)
-        epochs = [trial.epochs for trial in decided if trial.key not in ended]
+    def remaining_work(self, rows: Rows) -> Work:
+        """Return the runs and epochs that are still to come."""
+        ended = ended_keys(rows)
+        trials = self.planned_trials(rows)
+        epochs = [trial.epochs for trial in trials if trial.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
-        if not any(trial.phase == "final" for trial in decided):
-            again = self.search.confirm_top * len(self.search.confirm_seeds)
-            epochs += [stage2] * (self.left_to_try(rows) + again + 1) + [stage1] * bool(stage1)
-        return len(epochs), sum(epochs)
-
-    def lines(self) -> Iterator[str]:
-        """The plan in words."""
-        for name, text in describe(self.search.space_at(self.scale)).items():
-            yield f"  {name}: {text}"
-        seeds = ", ".join(map(str, self.search.confirm_seeds))
-        start = "one shared stage 1" if self.base.stage1.epochs else "stage 2 from model.start"
-        trials = f"{self.total} trials"
-        if self.settings and self.settings < self.total:
-            trials = f"{self.settings} trials, which is all that the space holds"
-        top = "the best" if self.search.confirm_top == 1 else f"the best {self.search.confirm_top}"
-        yield (
-            f"  {start}, {' and '.join(self.search.baselines)}, {trials}, {top} again over seeds "
-            f"{seeds}, one final run; {self.base.stage1.epochs} + {self.base.stage2.epochs} epochs each"
-        )
-        limits = [
-            f"at most {limit:g} {unit}"
-            for limit, unit in (
-                (self.search.max_epochs, "epochs"),
-                (self.search.max_hours, "hours of training"),
-            )
-            if limit is not None
-        ]
-        stopping = (
-            "no early stopping"
-            if self.search.stopping is None
-            else f"stopped early by {self.search.stopping}"
-        )
-        yield f"  {', '.join([f'sampler {self.search.sampler}', stopping, *limits])}"
+        if not any(trial.phase == Phase.FINAL for trial in trials):
+            confirmations = self.search.confirm_top * len(self.search.confirm_seeds)
+            epochs += [stage2] * (self.remaining_trials(rows) + confirmations + 1)
+            epochs += [stage1] * bool(stage1)
+        return Work(len(epochs), sum(epochs))
 
     def _trial(
-        self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None
+        self, phase: Phase, arm: str, config: Config, params: Mapping[str, Any] | None = None
     ) -> Trial:
         return self.context.trial(phase, arm, config, params)
 
 
-def spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:
-    """Epochs and seconds that trials have trained."""
+def ended_keys(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the keys of the runs that have ended, in whatever status."""
+    return {row["key"] for row in rows if row["status"] != Status.RUNNING}
+
+
+def training_spent(rows: Iterable[Mapping[str, Any]]) -> tuple[int, float]:
+    """Return the epochs and the seconds that trials have trained."""
     rows = list(rows)
-    return sum(row.get("epochs_done") or 0 for row in rows), sum(
-        row.get("seconds") or 0.0 for row in rows
-    )
-
-
-def front(rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """The complete trials that no other one beats in every objective, best held-out mAP first."""
-
-    def at(row: Mapping[str, Any]) -> list[float]:
-        return [row[name] if OBJECTIVES[name] == "min" else -row[name] for name in objectives]
-
-    rows = list(rows)
-    ranked = best_trials(rows, len(rows))
-    beaten = [
-        any(
-            at(o) != at(r) and all(x <= y for x, y in zip(at(o), at(r), strict=True))
-            for o in ranked
-        )
-        for r in ranked
-    ]
-    return [row for row, is_beaten in zip(ranked, beaten, strict=True) if not is_beaten]
+    epochs = sum(row.get("epochs_done") or 0 for row in rows)
+    return epochs, sum(row.get("seconds") or 0.0 for row in rows)

@@ -1,4 +1,4 @@
-"""Which trials of a search are the best, by the tables alone: the held-out images choose, and no test image."""
+"""The best trials of a search, by the tables alone: held-out images choose, never a test image."""
 
 from __future__ import annotations
 
@@ -7,41 +7,71 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sadcl.results.schema import Status
+from sadcl.search.trial import Phase
+
+OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
+"""The columns of the trials table that a search can optimise, and their directions."""
+
 
 def best_trials(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The best complete trials of a search by the held-out images, best first; ``settings`` is what the search set."""
-    found = ranked_trials(row for row in rows if row["phase"] == "search")[:count]
-    return [{**row, "settings": json.loads(row["params"] or "{}")} for row in found]
+    """Return the best complete trials of a search by the held-out images, best first.
+
+    Args:
+        rows: rows of the trials table.
+        count: the largest number of trials to return.
+
+    Returns:
+        The rows, each with the values that the search chose under ``settings``.
+    """
+    ranked = ranked_trials(row for row in rows if row["phase"] == Phase.SEARCH)[:count]
+    return [{**row, "settings": json.loads(row["params"] or "{}")} for row in ranked]
 
 
 def ranked_trials(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that are complete and have a held-out figure, best first."""
-    complete = [row for row in rows if row["status"] == "complete" and is_finite(row["val_mAP"])]
+    """Return the complete rows that have a held-out figure, best first, ties by key."""
+    complete = [
+        row for row in rows if row["status"] == Status.COMPLETE and is_finite(row["val_mAP"])
+    ]
     return sorted(complete, key=lambda row: (-row["val_mAP"], row["key"]))
 
 
 def winning_trial(
     rows: Iterable[Mapping[str, Any]], count: int, seeds: Sequence[int]
 ) -> dict[str, Any] | None:
-    """Of the ``count`` best trials the one with the best mean over the fresh seeds; the best where nothing is confirmed.
+    """Return, of the best trials, the one with the best mean over the fresh seeds.
 
-    Seeds differ by more than settings, so that means are over the seeds that all of them have; one that has none of the
-    seeds is none of them.
+    Seeds differ by more than settings do, so the means are over the seeds that all confirmed
+    candidates have. A candidate without any of the seeds is out. If nothing is confirmed yet, the
+    best trial wins.
+
+    Args:
+        rows: rows of the trials table.
+        count: the number of best trials to compare.
+        seeds: the fresh seeds.
+
+    Returns:
+        The row as :func:`best_trials` gives it, or None if no trial is complete.
     """
     rows = list(rows)
     candidates = best_trials(rows, count)
     figures: list[dict[int, float]] = []
-    for row in candidates:
-        same = ("confirm", "tuned", "complete", row["params"])
-        mine = [
-            r
-            for r in rows
-            if (r["phase"], r["arm"], r["status"], r["params"]) == same and r["seed"] in seeds
+    for candidate in candidates:
+        same = (Phase.CONFIRM, "tuned", Status.COMPLETE, candidate["params"])
+        confirmations = [
+            row
+            for row in rows
+            if (row["phase"], row["arm"], row["status"], row["params"]) == same
+            and row["seed"] in seeds
         ]
-        figures.append({r["seed"]: r["val_mAP"] for r in mine if is_finite(r["val_mAP"])})
+        figures.append(
+            {row["seed"]: row["val_mAP"] for row in confirmations if is_finite(row["val_mAP"])}
+        )
     shared = set(seeds).intersection(*filter(None, figures))
     confirmed = [
-        (sum(f[s] for s in shared), row) for f, row in zip(figures, candidates, strict=True) if f
+        (sum(by_seed[seed] for seed in shared), candidate)
+        for by_seed, candidate in zip(figures, candidates, strict=True)
+        if by_seed
     ]
     if not shared or not confirmed:
         return candidates[0] if candidates else None
@@ -49,16 +79,41 @@ def winning_trial(
 
 
 def chosen_trial(
-    rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]
+    rows: Iterable[Mapping[str, Any]], description: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The trial whose setting a search ended with; ``about`` is what is written down of the study."""
+    """Return the trial whose setting a search ended with; None without a complete trial.
+
+    Args:
+        rows: rows of the trials table.
+        description: the content of the study's file.
+    """
     rows = list(rows)
-    seeds = about.get("confirm_seeds") or sorted(
-        {row["seed"] for row in rows if row["phase"] == "confirm"}
+    seeds = description.get("confirm_seeds") or sorted(
+        {row["seed"] for row in rows if row["phase"] == Phase.CONFIRM}
     )
-    return winning_trial(rows, about.get("confirm_top") or 1, seeds)
+    return winning_trial(rows, description.get("confirm_top") or 1, seeds)
+
+
+def pareto_front(
+    rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the complete trials on the Pareto front, best held-out mAP first.
+
+    A trial is on it if no other one is at least as good in every objective and better in one.
+    """
+
+    def costs(row: Mapping[str, Any]) -> list[float]:
+        return [row[name] if OBJECTIVES[name] == "min" else -row[name] for name in objectives]
+
+    def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        pairs = list(zip(costs(one), costs(other), strict=True))
+        return costs(one) != costs(other) and all(x <= y for x, y in pairs)
+
+    rows = list(rows)
+    ranked = best_trials(rows, len(rows))
+    return [row for row in ranked if not any(dominates(other, row) for other in ranked)]
 
 
 def is_finite(value: float | None) -> bool:
-    """Whether there is a figure."""
+    """Return whether a figure is present: neither null, nan nor infinite."""
     return value is not None and math.isfinite(value)

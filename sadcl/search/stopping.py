@@ -1,16 +1,23 @@
-"""When a trial of a search is stopped early: plain values; the resource is the epoch of the stage that is searched."""
+"""Rules that stop a trial of a search early, as values. They count epochs of stage 2."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sadcl.errors import UserError
 
 
 @dataclass(frozen=True)
 class ASHA:
-    """Asynchronous successive halving (Li et al., MLSys 2020): at epochs ``min_epochs * reduction^k`` a trial goes on only
-    where it is among the best 1 / ``reduction`` of those that have come so far."""
+    """Asynchronous successive halving.
+
+    At the epochs ``min_epochs * reduction^k`` a trial continues only if it is among the best 1 /
+    ``reduction`` of the trials that have reached this epoch so far.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    """
 
     min_epochs: int = 1
     reduction: int = 3
@@ -18,7 +25,8 @@ class ASHA:
     def __post_init__(self) -> None:
         if self.min_epochs < 1 or self.reduction < 2:
             raise UserError(
-                f"min_epochs >= 1 and reduction >= 2 must hold, but got {self.min_epochs}, {self.reduction}."
+                "min_epochs >= 1 and reduction >= 2 must hold, but got "
+                f"{self.min_epochs}, {self.reduction}."
             )
 
     def __str__(self) -> str:
@@ -27,16 +35,23 @@ class ASHA:
 
 @dataclass(frozen=True)
 class Median:
-    """Stops a trial whose best epoch so far is below the median of complete trials at that epoch (Golovin et al., 2017)."""
+    """The median rule.
+
+    It stops a trial whose best epoch so far is below the median of the complete trials at that
+    epoch.
+
+    Source: Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017.
+    """
 
     min_epochs: int = 1
     min_trials: int = 4
-    """Complete trials before anything is stopped."""
+    """The number of complete trials before anything is stopped."""
 
     def __post_init__(self) -> None:
         if self.min_epochs < 1 or self.min_trials < 1:
             raise UserError(
-                f"min_epochs >= 1 and min_trials >= 1 must hold, but got {self.min_epochs}, {self.min_trials}."
+                "min_epochs >= 1 and min_trials >= 1 must hold, but got "
+                f"{self.min_epochs}, {self.min_trials}."
             )
 
     def __str__(self) -> str:
@@ -44,3 +59,26 @@ class Median:
 
 
 Stopping = ASHA | Median
+RULES: tuple[type[ASHA] | type[Median], ...] = (ASHA, Median)
+
+
+def stopping_to_json(rule: Stopping | None) -> dict[str, Any] | None:
+    """Return a rule as plain JSON: its name and its parameters; None for no rule."""
+    return None if rule is None else {"name": type(rule).__name__, "attributes": asdict(rule)}
+
+
+def stopping_from_json(stored: Mapping[str, Any] | None) -> Stopping | None:
+    """Return the rule that :func:`stopping_to_json` has stored.
+
+    Raises:
+        UserError: for a rule that this version does not have.
+    """
+    if stored is None:
+        return None
+    for kind in RULES:
+        if stored.get("name") == kind.__name__:
+            return kind(**stored["attributes"])
+    raise UserError(
+        f"This version of sadcl has no stopping rule {stored.get('name')!r}; it has "
+        f"{', '.join(kind.__name__ for kind in RULES)}. A newer version may have written it."
+    )

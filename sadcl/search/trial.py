@@ -1,4 +1,4 @@
-"""A run as a value, and what all runs of a study have in common on one data set. No Ray here."""
+"""One run as a value, its phase, and what all runs of a study share on one data set."""
 
 from __future__ import annotations
 
@@ -6,71 +6,94 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
 
 
+class Phase(StrEnum):
+    """What a run is for. The value is stored in the column ``phase`` of the trials table."""
+
+    STAGE1 = "stage1"
+    """Stage 1 alone, from which other runs start; studies share it."""
+    BASELINE = "baseline"
+    """A fixed setting that the tuned one is compared with."""
+    SEARCH = "search"
+    """A setting that the sampler chose."""
+    CONFIRM = "confirm"
+    """One of the best settings, or the control, over a seed that the search did not use."""
+    FINAL = "final"
+    """The chosen setting, trained on all training images."""
+    ARM = "arm"
+    """A run of an ablation."""
+    TRAIN = "train"
+    """A single run that belongs to no study."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One run: what to train, and what it is for.
+    """One run: what is trained, and what for.
 
     Attributes:
-        phase: ``stage1``, ``baseline``, ``search``, ``confirm``, ``final``, ``arm`` or ``train``.
-        arm: name of the setting.
-        params: what the search set, by field.
-        stage1: the run whose weights stage 2 starts from; None trains stage 1 in this run, where there is one.
-        name: a key of its own, for runs that studies share.
+        study: the name of the study that the row belongs to.
+        phase: what the run is for.
+        arm: the name of the setting.
+        config: the whole configuration.
+        params: the values that the search chose, by field.
+        stage1: the run whose weights stage 2 starts from. With None the run trains its own stage 1
+            if its configuration has one.
+        name: a fixed key, for runs that studies share. Without one the key is made from the fields.
     """
 
     study: str
-    phase: str
+    phase: Phase
     arm: str
     config: Config
     params: Mapping[str, Any] = field(default_factory=dict)
     stage1: Trial | None = None
     name: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phase", Phase(self.phase))
+
     @property
     def key(self) -> str:
-        """Made of what the trial is alone, so that the same trial is the same row whenever and wherever it is run."""
-        arm = re.sub(r"[^\w.+=-]+", "-", self.arm)  # it names a folder too
+        """The key of the run's row.
+
+        It depends on the trial alone, so that the same trial is the same row whenever and wherever
+        it runs.
+        """
+        arm = re.sub(r"[^\w.+=-]+", "-", self.arm)  # the key names a folder too
         return self.name or f"{self.study}-{arm}-s{self.config.seed}-{self.config.digest()}"
 
     @property
     def title(self) -> str:
-        """What people call it."""
-        if self.phase == "search":
+        """A short name for people."""
+        if self.phase == Phase.SEARCH:
             return f"search {self.key[-4:]}"
-        what = (
-            self.arm
-            if self.phase in ("arm", "baseline", "stage1", "train")
-            else f"{self.phase} {self.arm}"
-        )
-        all_images = (
-            " all images" if self.phase == "stage1" and not self.config.data.holdout else ""
-        )
-        return f"{what} s{self.config.seed}{all_images}"
+        prefix = f"{self.phase} " if self.phase in (Phase.CONFIRM, Phase.FINAL) else ""
+        whole = self.phase == Phase.STAGE1 and not self.config.data.holdout
+        return f"{prefix}{self.arm} s{self.config.seed}{' all images' if whole else ''}"
 
     @property
     def epochs(self) -> int:
-        """Epochs that the run trains itself."""
-        own = (
-            self.config.stage1.epochs if self.stage1 is None else 0
-        )  # a stage 1 that is shared costs nothing more
-        return own + self.config.stage2.epochs
+        """The number of epochs that the run trains itself; a shared stage 1 costs it nothing."""
+        stage1 = self.config.stage1.epochs if self.stage1 is None else 0
+        return stage1 + self.config.stage2.epochs
 
 
 @dataclass(frozen=True)
 class DataContext:
-    """What all runs of a study have in common on one data set.
+    """What all runs of a study share on one data set.
 
     Attributes:
+        study: the name of the study.
         base: the configuration, with the concrete data set.
-        digest: of the data, part held out.
-        whole_digest: of the data with nothing held out, which a final run trains on.
-        start: digest of the checkpoint ``model.start``, where there is one.
+        digest: the digest of the data, with the held-out images left out of training.
+        whole_digest: the digest of the data with nothing held out, on which a final run trains.
+        start: the digest of the checkpoint ``model.start``; empty without one.
     """
 
     study: str
@@ -80,6 +103,7 @@ class DataContext:
     start: str = ""
 
     def identity(self) -> dict[str, Any]:
+        """The digests that tell this data set and base from others, as a study's file stores them."""
         return {
             "base": self.base.digest(),
             "data": self.digest,
@@ -87,64 +111,85 @@ class DataContext:
         }
 
     def stage1(self, config: Config) -> Trial | None:
-        """The stage 1 that a configuration starts from; all settings of stage 2 share it, and other studies too."""
+        """Return the stage 1 that a configuration starts from; None if it has none.
+
+        All settings of stage 2 share it, in other studies too.
+        """
         if not config.stage1.epochs:
             return None
         alone = config.override({"stage2.epochs": 0, "stage2.planned_epochs": None})
-        source = "-".join(
-            [self.digest if config.data.holdout else self.whole_digest]
-            + [self.start] * bool(self.start)
-        )
-        return Trial(
-            self.study,
-            "stage1",
-            "stage1",
-            alone,
-            name=f"stage1-s{config.seed}-{config.stage1_digest()}-{source}",
-        )
+        data_digest = self.digest if config.data.holdout else self.whole_digest
+        source = "-".join([data_digest] + [self.start] * bool(self.start))
+        key = f"stage1-s{config.seed}-{config.stage1_digest()}-{source}"
+        return Trial(self.study, Phase.STAGE1, "stage1", alone, name=key)
 
     def trial(
-        self, phase: str, arm: str, config: Config, params: Mapping[str, Any] | None = None
+        self, phase: Phase, arm: str, config: Config, params: Mapping[str, Any] | None = None
     ) -> Trial:
-        """A run with the stage 1 that it shares; a network without a stage 2 of its own trains alone."""
-        shares = config.stage2.epochs > 0 or (phase == "arm" and config.model.arch == "sadcl")
-        return Trial(
-            self.study,
-            phase,
-            arm,
-            config,
-            dict(params or {}),
-            stage1=self.stage1(config) if shares else None,
-        )
+        """Return a run with the stage 1 that it shares.
+
+        A network without a stage 2 trains alone. An arm of an ablation that is stage 1 itself
+        shares it all the same.
+        """
+        shares = config.stage2.epochs > 0 or (phase == Phase.ARM and config.model.arch == "sadcl")
+        stage1 = self.stage1(config) if shares else None
+        return Trial(self.study, phase, arm, config, dict(params or {}), stage1)
 
 
 def arm_config(base: Config, changes: Mapping[str, Any]) -> Config:
-    """An arm; the pooled network has one stage, as long as the two together."""
+    """Return the configuration of an arm.
+
+    The pooled network has one stage only, which trains for as many epochs as both stages of
+    the base together.
+
+    Args:
+        base: the configuration that the arm starts from.
+        changes: the values that the arm changes, by field.
+    """
     config = base.override(changes)
     if config.model.arch != "pooled" or not config.stage2.epochs:
         return config
     one, two = config.stage1, config.stage2
+    planned = (one.planned_epochs or one.epochs) + (two.planned_epochs or two.epochs)
     return config.override(
         {
             "stage1.epochs": one.epochs + two.epochs,
-            "stage1.planned_epochs": (one.planned_epochs or one.epochs)
-            + (two.planned_epochs or two.epochs),
+            "stage1.planned_epochs": planned,
             "stage2.epochs": 0,
             "stage2.planned_epochs": None,
         }
     )
 
 
-def check_arguments(kind: type, given: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    """A mistyped argument is a user's mistake like a mistyped field."""
-    for name in given:
+def study_name(name: str, scale: str) -> str:
+    """Return the name of a study at a scale: at demo scale ``-demo`` is added."""
+    return name if scale == "full" else f"{name}-demo"
+
+
+def check_arguments(kind: type, arguments: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Check the names of keyword arguments, because a mistyped one is the user's mistake.
+
+    Args:
+        kind: the class that is made.
+        arguments: the keyword arguments.
+        fields: the names that the class takes.
+
+    Raises:
+        UserError: for an unknown name, with the nearest one.
+    """
+    for name in arguments:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-            known = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(fields)}."
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(fields)}."
             article = "An" if kind.__name__[0] in "AEIOU" else "A"
-            raise UserError(f"{article} {kind.__name__} has no {name!r}. {known}")
+            raise UserError(f"{article} {kind.__name__} has no {name!r}. {hint}")
 
 
 def check_name(name: str) -> None:
+    """Check that the name of a study can name a file.
+
+    Raises:
+        UserError: if it cannot.
+    """
     if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
         raise UserError(f"A study's name must be a file name, but got {name!r}.")

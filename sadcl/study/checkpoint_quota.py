@@ -1,68 +1,92 @@
-"""A limit for checkpoints, watched while a search runs."""
+"""A limit for the bytes of checkpoints in a storage, kept while a search runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sadcl import storage
 from sadcl.console import bytes_text
 from sadcl.errors import UserError
 from sadcl.results import store
+from sadcl.results.schema import Status
 from sadcl.search.plan import Plan
 from sadcl.search.ranking import best_trials
-from sadcl.study import record
+from sadcl.search.trial import Phase
+from sadcl.study.record import StudyRecord, checkpoint_bytes
 
 
 @dataclass(frozen=True)
 class CheckpointQuota:
-    """Bytes that checkpoints below a storage may take.
+    """The bytes that the checkpoints below a storage may take.
 
     Attributes:
-        limit: None is none.
-        kept, state: bytes that a run leaves, and that it takes besides while it is under way.
+        root: the storage root.
+        limit: the bytes that all checkpoints together may take; None for no limit.
+        final_bytes: the bytes that a run leaves behind.
+        running_bytes: the bytes that a run takes on top of that while it trains.
     """
 
     root: str
     limit: float | None
-    kept: int = 0
-    state: int = 0
+    final_bytes: int = 0
+    running_bytes: int = 0
 
-    def make_room(self, plan: Plan, at_once: int) -> bool:
-        """Remove what failed trials and the worst ones left until another fits, beside those that run and what is still
-        to come after the search; rows stay, and so does what the best have. Says whether it fits.
+    def make_room(self, plan: Plan, concurrent: int) -> bool:
+        """Make room for another trial.
+
+        The checkpoints of failed trials go first, then those of the worst ones, until another trial
+        fits next to the trials that run and the runs that come after the search. The rows stay, and
+        so do the checkpoints of the best trials.
 
         Args:
-            at_once: trials that run at once, the new one among them.
+            plan: the plan of the search.
+            concurrent: the number of trials that run at once, including the new one.
+
+        Returns:
+            Whether another trial fits.
         """
         if self.limit is None:
             return True
-        taken = record.checkpoint_bytes(self.root)
-        most_beside = plan.left([])[0] - plan.left_to_try([])
-        if taken["."] + at_once * (self.kept + self.state) + most_beside * self.kept <= self.limit:
-            return True  # whatever was run: the tables need not be read before each trial
-        rows = record.study_rows(self.root, plan)
-        beside = plan.left(rows)[0] - plan.left_to_try(rows)
-        most = self.limit - at_once * (self.kept + self.state) - beside * self.kept
-        used = taken["."] - sum(taken[row["key"]] for row in rows if row["status"] == "running")
-        kept = {row["key"] for row in best_trials(rows, plan.search.confirm_top)}
-        for row in sorted(
-            (row for row in rows if row["phase"] == "search" and row["key"] not in kept), key=_worth
-        ):
-            if used > most and row["status"] != "running" and taken[row["key"]]:
+        sizes = checkpoint_bytes(self.root)
+        available = self.limit - concurrent * (self.final_bytes + self.running_bytes)
+        # Without rows the number of runs is an upper bound: if it fits, no table need be read.
+        if sizes["."] <= available - _runs_after_search(plan, []) * self.final_bytes:
+            return True
+        rows = StudyRecord(self.root, plan).rows
+        available -= _runs_after_search(plan, rows) * self.final_bytes
+        used = sizes["."] - sum(
+            sizes[row["key"]] for row in rows if row["status"] == Status.RUNNING
+        )
+        best = {row["key"] for row in best_trials(rows, plan.search.confirm_top)}
+        candidates = [
+            row for row in rows if row["phase"] == Phase.SEARCH and row["key"] not in best
+        ]
+        for row in sorted(candidates, key=_worth):
+            if used > available and row["status"] != Status.RUNNING and sizes[row["key"]]:
                 store.amend(self.root, row["key"], checkpoint=None)
                 storage.delete(storage.join(self.root, "checkpoints", row["key"]))
-                used -= taken[row["key"]]
-        return used <= most
+                used -= sizes[row["key"]]
+        return used <= available
 
     def explain(self) -> UserError:
-        """What to say where there is no room."""
+        """Return the error to raise if there is no room."""
+        used = bytes_text(checkpoint_bytes(self.root)["."])
         return UserError(
-            f"Checkpoints take {bytes_text(record.checkpoint_bytes(self.root)['.'])} of the {bytes_text(self.limit or 0)} that "
-            f"they may in {self.root!r}, those of worse trials are removed already, and another trial, with what comes after "
-            "the search, does not fit. Raise --max-disk or free some; the same command goes on from here."
+            f"Checkpoints take {used} of the {bytes_text(self.limit or 0)} that they may take in "
+            f"{self.root!r}. Those of worse trials are removed already, and another trial, with "
+            "the runs after the search, does not fit. Raise --max-disk or free some space; the "
+            "same command then resumes the search."
         )
 
 
-def _worth(row: dict[str, object]) -> tuple[bool, float]:
+def _runs_after_search(plan: Plan, rows: list[dict[str, Any]]) -> int:
+    """Return the number of runs still to come besides the search's own trials."""
+    return plan.remaining_work(rows).runs - plan.remaining_trials(rows)
+
+
+def _worth(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return the key by which rows are sorted, the least useful checkpoints first."""
     value = row["val_mAP"]
-    return row["status"] != "failed", value if isinstance(value, float) else -1.0
+    return row["status"] != Status.FAILED, value if isinstance(value, float) else -1.0

@@ -1,4 +1,4 @@
-"""Where and on how much a trial runs, and whether a cluster has room for it."""
+"""The resources that a trial runs on, and whether a cluster has room for it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from sadcl.errors import UserError
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and on how much a trial runs; nothing of it changes the figures.
+    """Where a trial runs and on how much. None of it changes its figures.
 
     Attributes:
-        storage: root of tables and checkpoints.
-        data_root: where the data lies; None for the embedded scenes.
-        scale: demo or full.
-        workers: training processes.
-        cpus, gpus: of each worker.
-        up_to: workers that it grows to where the cluster has room for more than ``workers``; 0 is a fixed number.
-        timeout: seconds that a worker may keep the others waiting before the run is started again without it.
+        storage: the root of tables and checkpoints.
+        data_root: the folder of the data; None for the embedded scenes.
+        scale: ``demo`` or ``full``.
+        workers: the number of training processes.
+        cpus: the CPUs of each worker.
+        gpus: the GPUs of each worker; a fraction is a part of one GPU.
+        up_to: the number of workers up to which the trial grows while the cluster has room; 0 keeps
+            ``workers`` fixed.
+        timeout: the seconds that a worker may keep the others waiting before the run is started
+            again without it.
     """
 
     storage: str
@@ -34,49 +37,60 @@ class Placement:
 
     @property
     def loader_workers(self) -> int:
-        """Beside a GPU one CPU trains and the others decode; on CPUs one decodes. At demo scale images are kept decoded."""
+        """The processes of each worker that decode images.
+
+        Next to a GPU one CPU trains and the others decode. On CPUs one decodes. At demo scale none
+        does, because images stay decoded in memory.
+        """
         if self.scale != "full":
             return 0
         return self.cpus - 1 if self.gpus else min(1, self.cpus - 1)
 
     @property
     def threads(self) -> int:
-        """That compute on CPUs."""
+        """The threads of each worker that compute on CPUs."""
         return max(1, self.cpus - self.loader_workers)
 
 
 def workers_on(placement: Placement, node: Mapping[str, float], cpus: int = 1) -> int:
-    """Workers of so many CPUs that a node takes, each whole; a part of a GPU is a part of one and the same."""
-    fit = int(node.get("CPU", 0) // cpus)
+    """Return the number of workers that fit on a node, each of them whole.
+
+    A fraction of a GPU is a part of one GPU, never of two.
+
+    Args:
+        placement: the GPUs of each worker.
+        node: the node's resources, ``CPU`` and ``GPU``.
+        cpus: the CPUs of each worker.
+    """
+    by_cpu = int(node.get("CPU", 0) // cpus)
     if not placement.gpus:
-        return fit
+        return by_cpu
     gpus = int(node.get("GPU", 0))
-    return min(
-        fit,
-        gpus * int(1 / placement.gpus + 1e-9)
-        if placement.gpus < 1
-        else int(gpus // placement.gpus),
-    )
+    if placement.gpus < 1:
+        return min(by_cpu, gpus * int(1 / placement.gpus + 1e-9))
+    return min(by_cpu, int(gpus // placement.gpus))
 
 
 def fit_to_cluster(
     placement: Placement, nodes: Sequence[Mapping[str, float]]
 ) -> tuple[Placement, int]:
-    """Fit the size of a trial to the cluster: beside a GPU it takes as many CPUs as cost no other trial its place.
+    """Fit the size of a trial to a cluster.
+
+    On GPUs a worker gets as many CPUs as cost no other trial its place.
 
     Args:
-        where: with the CPUs that are wished for.
-        nodes: resources of each node.
+        placement: the placement, with the CPUs that are asked for.
+        nodes: the resources of each node.
 
     Returns:
-        The same with the CPUs of each worker, and how many trials fit at once.
+        The placement with the CPUs of each worker, and the number of trials that fit at once.
 
     Raises:
-        UserError: where not even one can ever be placed, with the arithmetic.
+        UserError: if not even one trial can ever be placed, with the arithmetic.
     """
 
     def trials(cpus: int) -> int:
-        """At once; a trial may lie on several nodes, a worker may not."""
+        """Return the trials that fit at once; a trial may span several nodes, a worker may not."""
         return sum(workers_on(placement, node, cpus) for node in nodes) // placement.workers
 
     most = trials(1)
@@ -91,12 +105,14 @@ def _no_room(placement: Placement, nodes: Sequence[Mapping[str, float]]) -> str:
     kinds = Counter(
         f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
     ).most_common()
-    have = [f"{count} nodes of {kind}" if count > 1 else kind for kind, count in kinds]
-    more = [f"{len(have) - 4} other kinds of node"] if len(have) > 4 else []
+    parts = [f"{count} nodes of {kind}" if count > 1 else kind for kind, count in kinds]
+    if len(parts) > 4:
+        parts = [*parts[:4], f"{len(parts) - 4} other kinds of node"]
     gpus = f" and {placement.gpus:g} GPUs" if placement.gpus else ""
     whole = ", whole on one node" if len(nodes) > 1 else ""
     return (
-        f"A trial needs {placement.workers} workers with 1 CPU{gpus} each{whole}, but the cluster has room for "
-        f"{sum(workers_on(placement, node) for node in nodes)} ({'; '.join(have[:4] + more)}). Lower --workers or --gpus-per-trial "
-        "(0 trains on the CPU), or join a larger cluster with --address."
+        f"A trial needs {placement.workers} workers with 1 CPU{gpus} each{whole}, but the cluster "
+        f"has room for {sum(workers_on(placement, node) for node in nodes)} ({'; '.join(parts)}). "
+        "Lower --workers or --gpus-per-trial (0 trains on the CPU), or join a larger cluster with "
+        "--address."
     )

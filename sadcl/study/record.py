@@ -1,4 +1,4 @@
-"""A study on disk: what it is, who works on it, what it has reached."""
+"""A study on disk: its identity, its rows, its lock, its checkpoints, and its removal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,188 +15,307 @@ import pyarrow.compute as pc
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
+from sadcl.results.schema import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
+from sadcl.search.study_file import described_space, with_current_space
+from sadcl.search.trial import Phase
+
+GROWING = ("arms", "datasets")
+"""Parts of a study's identity to which entries may be added later."""
 
 
-def study_name(name: str, scale: str) -> str:
-    """A study's name at a scale."""
-    return name if scale == "full" else f"{name}-demo"
+class StudyRecord:
+    """A study in a storage, together with its plan.
+
+    Its rows are read once and kept. Trials change them while they run, so whoever has waited for
+    trials calls :meth:`refresh`.
+
+    Args:
+        root: the storage root.
+        plan: the plan of the study.
+    """
+
+    def __init__(self, root: str, plan: Plan | AblationPlan) -> None:
+        self.root = root
+        self.plan = plan
+        self.name = plan.study
+        self._rows: list[dict[str, Any]] | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The study's rows of the trials table, and each stage 1 that its trials start from.
+
+        Another study may have run that stage 1.
+        """
+        if self._rows is None:
+            self._rows = self._read_rows()
+        return self._rows
+
+    @property
+    def study_rows(self) -> list[dict[str, Any]]:
+        """The rows that belong to the study itself."""
+        return [row for row in self.rows if row["study"] == self.name]
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """Read the rows again, and return them."""
+        self._rows = None
+        return self.rows
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        if not storage.exists(storage.join(self.root, store.FOLDER)):
+            return []
+        trials = store.read(self.root, "trials")
+        in_study = pc.equal(trials["study"], self.name).fill_null(False)
+        rows = trials.filter(in_study).to_pylist()
+        starts = {row["stage1_key"] for row in rows}
+        starts |= {trial.key for trial in self.plan.planned_trials(rows)}
+        is_start = pc.is_in(trials["key"], value_set=pa.array(list(starts), pa.string()))
+        return rows + trials.filter(pc.and_not(is_start, in_study)).to_pylist()
+
+    def rows_with_admitted(self) -> list[dict[str, Any]]:
+        """Return the rows, each with ``admitted``: the bank rows per label in its last epoch."""
+        columns = ["key", "stage", "epoch", "admitted"]
+        epochs = store.read(self.root, "epochs", columns, keys=[row["key"] for row in self.rows])
+        epochs = epochs.sort_by([("stage", "ascending"), ("epoch", "ascending")])
+        last = {epoch["key"]: epoch["admitted"] for epoch in epochs.to_pylist()}
+        return [{**row, "admitted": last.get(row["key"])} for row in self.rows]
+
+    def check_same(self) -> None:
+        """Check that the study on disk is this one; it is if there is none yet.
+
+        Raises:
+            UserError: for another study of the same name, with the differences.
+        """
+        self._identities()
+
+    def claim(self) -> None:
+        """Write the study's file, unless it holds the same already.
+
+        Raises:
+            UserError: for another study of the same name, with the differences.
+        """
+        storage.sweep(storage.join(self.root, "studies"), f"{self.name}.json")
+        stored, identity = self._identities()
+        content = {**identity, **_as_json(self.plan.description())}
+        if content != stored:
+            storage.write(
+                storage.join(self.root, "studies", f"{self.name}.json"),
+                json.dumps(content, indent=1).encode(),
+            )
+
+    def _identities(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the content of the study's file, and the identity to write.
+
+        The identity includes all arms and data sets that the file has already.
+        """
+        identity = _as_json(self.plan.identity())
+        stored = store.describe(self.root, self.name)
+        if stored:
+            comparable = stored
+            if isinstance(self.plan, Plan):
+                space = self.plan.search.space_at(self.plan.scale)
+                comparable = with_current_space(stored, space, identity["space"])
+            if differences := list(_differences(comparable, identity)):
+                raise UserError(
+                    f"The study {self.name!r} in {self.root!r} is another one "
+                    f"({'; '.join(map(str, differences))}). Give this one another name or "
+                    "another --storage, or remove the former with --fresh."
+                )
+            for part in GROWING:
+                if part in identity:
+                    identity[part] = {**stored[part], **identity[part]}
+        return stored, identity
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second driver from the study while the block runs, as :func:`locked` does."""
+        return locked(self.root, self.name)
+
+    def freeable_bytes(self) -> list[int]:
+        """Return the bytes of the checkpoints that are removed with the study, by run."""
+        return StoredStudy(self.root, self.name).freeable_bytes()
+
+    def remove(self) -> None:
+        """Remove the study, as :meth:`StoredStudy.remove` does."""
+        StoredStudy(self.root, self.name).remove()
+        self._rows = None
 
 
-def study_rows(root: str, plan: Plan | AblationPlan) -> list[dict[str, Any]]:
-    """The study's rows of the trials table, and each stage 1 that it starts from whoever trained it."""
-    if not storage.exists(storage.join(root, store.FOLDER)):
-        return []
-    there = store.read(root, "trials")
-    of = pc.equal(there["study"], plan.study).fill_null(False)
-    mine = there.filter(of).to_pylist()
-    starts = {row["stage1_key"] for row in mine} | {trial.key for trial in plan.decided(mine)}
-    others = there.filter(
-        pc.and_not(pc.is_in(there["key"], value_set=pa.array(list(starts), pa.string())), of)
-    )
-    return mine + others.to_pylist()
+ABSENT = "not there"
+"""The value of an entry that an identity lacks."""
+
+
+class Difference(NamedTuple):
+    """One entry in which the identity of a study differs from the one on disk.
+
+    Attributes:
+        path: the names that lead to it, outermost first.
+        stored: the value on disk, or ``ABSENT``.
+        current: the value of the study, or ``ABSENT``.
+    """
+
+    path: tuple[str, ...]
+    stored: Any
+    current: Any
+
+    def __str__(self) -> str:
+        return f"{' of '.join(self.path)}: {self.stored} before, {self.current} now"
+
+
+def _differences(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield where an identity differs from the content of a study's file.
+
+    Entries that were added to a growing part, or that are left out of it this time, are no
+    difference.
+    """
+    for part, current in identity.items():
+        before = stored.get(part, ABSENT)
+        if part in GROWING and isinstance(before, dict):
+            shared = before.keys() & current.keys()
+            before, current = ({name: p[name] for name in shared} for p in (before, current))
+        if part == "space" and before != current and isinstance(before, dict):
+            before, current = (described_space({"space": space}) for space in (before, current))
+        if before != current:
+            yield from _entries((part,), before, current)
+
+
+def _entries(path: tuple[str, ...], stored: Any, current: Any) -> Iterator[Difference]:
+    if not (isinstance(stored, dict) and isinstance(current, dict)):
+        yield Difference(path, stored, current)
+        return
+    for name in sorted({*stored, *current}):
+        before, now = stored.get(name, ABSENT), current.get(name, ABSENT)
+        if before != now:
+            yield from _entries((*path, name), before, now)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it is after it was stored: lists for tuples, text for keys."""
+    return json.loads(json.dumps(value))
+
+
+class StoredStudy:
+    """A study in a storage by its name alone, for commands that have no plan of it.
+
+    Its rows are read once, when they are first needed, and kept.
+
+    Args:
+        root: the storage root.
+        name: the name of the study.
+    """
+
+    def __init__(self, root: str, name: str) -> None:
+        self.root = root
+        self.name = name
+        self._rows: list[dict[str, Any]] | None = None
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """Read the trials table again, and return all of its rows."""
+        self._rows = all_rows(self.root)
+        return self._rows
+
+    def split_rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the study's rows in two parts.
+
+        Returns:
+            The rows that are removed with the study, and each stage 1 that other studies start
+            from, which stays.
+        """
+        rows = self._rows if self._rows is not None else self.refresh()
+        shared = {row["stage1_key"] for row in rows if row["study"] != self.name}
+        study_rows = [row for row in rows if row["study"] == self.name]
+        return (
+            [row for row in study_rows if row["key"] not in shared],
+            [row for row in study_rows if row["key"] in shared],
+        )
+
+    def freeable_bytes(self) -> list[int]:
+        """Return the bytes of the checkpoints that are removed with the study, by run."""
+        sizes = checkpoint_bytes(self.root)
+        return [sizes[row["key"]] for row in self.split_rows()[0] if sizes[row["key"]]]
+
+    def remove(self) -> None:
+        """Remove the study's rows, checkpoints and journal.
+
+        A stage 1 that other studies start from stays.
+        """
+        rows = self.split_rows()[0]
+        for row in rows:
+            kind = "stage1" if row["phase"] == Phase.STAGE1 else "checkpoints"
+            folder = storage.join(self.root, kind, row["key"])
+            if storage.exists(folder):
+                # If the removal is interrupted, no row may point to a checkpoint that is gone.
+                cause = "it was being removed"
+                store.amend(
+                    self.root, row["key"], status=Status.FAILED, cause=cause, checkpoint=None
+                )
+                storage.delete(folder)
+        store.delete(self.root, *(row["key"] for row in rows))
+        for file in (
+            ("studies", f"{self.name}.json"),
+            ("optuna", f"{self.name}.journal"),
+            ("tensorboard", self.name),
+        ):
+            storage.delete(storage.join(self.root, *file))
+        self._rows = None
+
+    @contextlib.contextmanager
+    def locked_with_runs(self) -> Iterator[None]:
+        """Keep drivers from the study, and from each single run of it, while the block runs.
+
+        The rows are read again once all locks are held.
+
+        Raises:
+            UserError: if a driver is at work on one of them.
+        """
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(locked(self.root, self.name))
+            for row in all_rows(self.root):
+                if (row["study"], row["phase"]) == (self.name, Phase.TRAIN):
+                    locks.enter_context(locked(self.root, row["key"]))
+            self.refresh()
+            yield
+
+
+@contextlib.contextmanager
+def locked(root: str, name: str) -> Iterator[None]:
+    """Keep a second driver from a study, or from a single run, while the block runs.
+
+    On an object store this does nothing, because object stores have no locks.
+
+    Args:
+        root: the storage root.
+        name: the name of the study, or the key of the run.
+
+    Raises:
+        UserError: if another driver is at work on it.
+    """
+    with storage.exclusive(storage.join(root, "studies", f".{name}.lock"), wait=False) as alone:
+        if not alone:
+            raise UserError(
+                f"Another process is at work on the study {name!r} in {root!r}. Wait for it, or "
+                "stop it first; two would train the same trials."
+            )
+        yield
 
 
 def all_rows(root: str) -> list[dict[str, Any]]:
-    """The trials table; nothing where there is no store yet."""
-    return (
-        store.read(root, "trials").to_pylist()
-        if storage.exists(storage.join(root, store.FOLDER))
-        else []
-    )
-
-
-GROWS = ("arms", "datasets")
-"""Parts of a study to which something may be added later."""
-
-
-def claim(root: str, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Write down what the study is, or find that it is the same as before.
-
-    Args:
-        about: what readers have to know besides; it may change.
-
-    Raises:
-        UserError: for a study of the same name that is another, with what differs.
-    """
-    storage.sweep(storage.join(root, "studies"), f"{identity['name']}.json")
-    before, here = check_same(root, identity)
-    now = {**here, **json.loads(json.dumps(about or {}))}
-    if now != before:
-        storage.write(
-            storage.join(root, "studies", f"{identity['name']}.json"),
-            json.dumps(now, indent=1).encode(),
-        )
-
-
-def check_same(root: str, identity: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Find that a study is the same as before; what was written down of it, and what it is with that.
-
-    Raises:
-        UserError: for a study of the same name that is another, with what differs.
-    """
-    here = json.loads(json.dumps(identity))
-    before = store.describe(root, identity["name"])
-    if before:
-        for name in GROWS:
-            if name in here:
-                here[name] = {**before.get(name, {}), **here[name]}
-        grown = {
-            name: {k: here[name][k] for k in before.get(name, {})} for name in GROWS if name in here
-        }
-        if different := [name for name in here if grown.get(name, here[name]) != before.get(name)]:
-            changes = "; ".join(
-                _change(name, before.get(name), grown.get(name, here[name])) for name in different
-            )
-            raise UserError(
-                f"The study {identity['name']!r} in {root!r} is another one ({changes}). Give this one another name or "
-                "another --storage, or remove the former with --fresh."
-            )
-    return before, here
-
-
-def _change(name: str, old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [f for f in sorted({*old, *new}) if old.get(f) != new.get(f)]
-        return "; ".join(
-            _change(f"{name} of {f}", old.get(f, "not there"), new.get(f, "not there"))
-            for f in parts
-        )
-    return f"{name}: {old} before, {new} now"
+    """Return the trials table; no rows if there is no store yet."""
+    if not storage.exists(storage.join(root, store.FOLDER)):
+        return []
+    return store.read(root, "trials").to_pylist()
 
 
 def study_names(root: str) -> list[str]:
-    """The studies that have rows or were claimed."""
-    claimed = {
-        name.removesuffix(".json")
-        for name in storage.listing(storage.join(root, "studies"), ".json")
-    }
-    return sorted(claimed | {row["study"] for row in all_rows(root) if row["study"] is not None})
-
-
-def split_rows(root: str, study: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A study's rows: those that go with it, and each stage 1 that other studies start from, which stays."""
-    there = all_rows(root)
-    shared = {row["stage1_key"] for row in there if row["study"] != study}
-    mine = [row for row in there if row["study"] == study]
-    return [row for row in mine if row["key"] not in shared], [
-        row for row in mine if row["key"] in shared
-    ]
-
-
-def remove_study(root: str, study: str) -> None:
-    """Remove a study's rows, checkpoints and journal; a stage 1 that other studies start from stays."""
-    rows = split_rows(root, study)[0]
-    for row in rows:
-        place = storage.join(
-            root, "stage1" if row["phase"] == "stage1" else "checkpoints", row["key"]
-        )
-        if storage.exists(place):
-            # if this is cut off
-            store.amend(
-                root, row["key"], status="failed", cause="it was being removed", checkpoint=None
-            )
-            storage.delete(place)
-    store.delete(root, *(row["key"] for row in rows))
-    for name in (f"studies/{study}.json", f"optuna/{study}.journal", f"tensorboard/{study}"):
-        storage.delete(storage.join(root, *name.split("/")))
-
-
-def freeable_bytes(root: str, study: str) -> list[int]:
-    """Bytes of the checkpoints that go with a study, of each run that has any."""
-    taken = checkpoint_bytes(root)
-    return [taken[row["key"]] for row in split_rows(root, study)[0] if taken[row["key"]]]
+    """Return the names of the studies that have rows or a file."""
+    with_rows = {row["study"] for row in all_rows(root) if row["study"] is not None}
+    return sorted({*store.described(root), *with_rows})
 
 
 def checkpoint_bytes(root: str) -> Counter[str]:
-    """Bytes of checkpoints by the key of the run; those of all are under a dot."""
-    taken: Counter[str] = Counter()
+    """Return the bytes of the checkpoints by the key of the run, and of all under ``"."``."""
+    total: Counter[str] = Counter()
     for kind in ("checkpoints", "stage1"):
         for path, size in storage.sizes(storage.join(root, kind)).items():
-            taken.update({str(folder): size for folder in PurePosixPath(path).parents})
-    return taken
-
-
-@contextlib.contextmanager
-def locked(root: str, study: str) -> Iterator[None]:
-    """Let no second driver work on the study (on local storage; object stores have no locks).
-
-    Raises:
-        UserError: where one does already.
-    """
-    with storage.exclusive(storage.join(root, "studies", f".{study}.lock"), wait=False) as alone:
-        if not alone:
-            raise UserError(
-                f"Another process is at work on the study {study!r} in {root!r}. Wait for it, or stop it first; two would "
-                "train the same trials."
-            )
-        yield
-
-
-@contextlib.contextmanager
-def exclusive_runs(root: str, study: str) -> Iterator[None]:
-    """Let no driver work on the study, nor on a single run of it.
-
-    Raises:
-        UserError: where one does already.
-    """
-    with contextlib.ExitStack() as locks:
-        locks.enter_context(locked(root, study))
-        for key in [
-            row["key"] for row in all_rows(root) if (row["study"], row["phase"]) == (study, "train")
-        ]:
-            locks.enter_context(locked(root, key))
-        yield
-
-
-def rows_with_admitted(root: str, plan: Plan | AblationPlan) -> list[dict[str, Any]]:
-    """The study's rows as :func:`rows` gives them, each with the rows a label that its last epoch admitted."""
-    last: dict[str, Any] = {}
-    found = study_rows(root, plan)
-    wanted = store.read(
-        root, "epochs", ["key", "stage", "epoch", "admitted"], keys=[row["key"] for row in found]
-    )
-    for epoch in wanted.sort_by([("stage", "ascending"), ("epoch", "ascending")]).to_pylist():
-        last[epoch["key"]] = epoch["admitted"]
-    return [{**row, "admitted": last.get(row["key"])} for row in found]
+            total.update({str(folder): size for folder in PurePosixPath(path).parents})
+    return total
