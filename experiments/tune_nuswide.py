@@ -5,7 +5,7 @@ python experiments/tune_nuswide.py --data-root /data/nuswide   # the real thing
 """
 
 from sadcl import Search, main, recipes
-from sadcl.search import ASHA, contrasts
+from sadcl.search import ASHA, contrast_space
 
 base, demo = recipes.nuswide("released"), recipes.demo("nuswide")
 
@@ -14,11 +14,11 @@ search = Search(
     question="Which tau, epsilon and loss weights serve SADCL best on NUS-WIDE?",
     base=base,
     demo=demo,
-    space=contrasts(base),
-    demo_space=contrasts(demo, epsilon=(0.3, 0.7)),
-    trials=40,
-    demo_trials=8,
-    stopping=ASHA(min_epochs=2, reduction=3),
+    space=contrast_space(base),
+    demo_space=contrast_space(demo, epsilon=(0.3, 0.7)),
+    n_trials=40,
+    n_demo_trials=8,
+    pruner=ASHA(min_epochs=2, reduction=3),
     confirm_top=1,
     confirm_seeds=(1001, 1002),
     published=65.9,  # Table 5, 448 px

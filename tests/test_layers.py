@@ -24,7 +24,7 @@ FILES = {
     " __init__",
     "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
     " export __init__",
-    "search": "trial space stopping ranking ablation plan __init__",
+    "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",
     "study": "__init__ placement record live_table tensorboard checkpoint_quota execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
     " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
@@ -76,7 +76,7 @@ MAY = {
     "training": BUILD | {"build"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
-    "search": {"config", "errors"},
+    "search": {"config", "errors", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
     "study/execute": {
         "config",
@@ -88,7 +88,7 @@ MAY = {
         "storage",
         "training",
     },
-    "reports": {"results", "search", "study", "storage", "errors"},
+    "reports": {"results", "search", "storage", "errors"},
     "figures": {"build", "model", "data", "inference", "reports", "storage", "errors"},
     "ray_backend": {"results", "search", "study", "storage", "errors"},
     "ray_backend/tasks": {"search", "study", "storage", "training", "errors"},

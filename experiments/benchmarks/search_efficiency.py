@@ -32,7 +32,7 @@ from sadcl.config import Config
 from sadcl.console import console, progress_bar
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.search import ASHA, Float, Plan, Search, contrasts
+from sadcl.search import ASHA, Float, Plan, Search, contrast_space
 from sadcl.search.ranking import best_trials
 from sadcl.study import execute, record
 from sadcl.study.placement import Placement
@@ -51,13 +51,13 @@ BASE = recipes.demo().override(
         "bank.epsilon": 0.3,
     }
 )
-SPACE = {**contrasts(BASE, epsilon=(0.1, 0.6)), "stage2.lr": Float(1e-6, 1e-2, log=True)}
+SPACE = {**contrast_space(BASE, epsilon=(0.1, 0.6)), "stage2.lr": Float(1e-6, 1e-2, log=True)}
 HALVING = ASHA(min_epochs=1, reduction=3)
 METHODS: dict[str, dict[str, Any]] = {
     "random": {"sampler": "random"},
     "TPE": {},
-    "TPE + ASHA": {"stopping": HALVING},
-    "TPE + ASHA + warm start": {"stopping": HALVING},
+    "TPE + ASHA": {"pruner": HALVING},
+    "TPE + ASHA + warm start": {"pruner": HALVING},
 }
 Curve = list[float]
 """Best held-out mAP after each epoch that was trained, from the first."""
@@ -76,7 +76,7 @@ def searched(
         base=base,
         demo=base,
         space=SPACE,
-        demo_trials=20 * trials,
+        n_demo_trials=20 * trials,
         max_epochs=trials * EPOCHS,
         recipe_first=False,
         confirm_seeds=(9999,),
@@ -108,7 +108,7 @@ def searched(
             journal=folder / "optuna" / f"{plan.study}.journal",
             scratch=str(folder / ".ray" / name),
             concurrent=1,
-            channel=event_channel.open_channel(search.stopping, history),
+            channel=event_channel.open_channel(search.pruner, history),
             disk=CheckpointQuota(placement.storage, None),
         )
     storage.delete(storage.join(placement.storage, ".ray", name))
@@ -140,7 +140,7 @@ def measure(seeds: int, trials: int, root: str) -> dict[str, list[Curve]]:
                 {"data.scene_seed": 1, "seed": seed + 100}
             )  # other scenes, and other draws
             donor = best_trials(
-                searched(f"donor-s{seed}", elsewhere, trials, placement, stopping=HALVING), 1
+                searched(f"donor-s{seed}", elsewhere, trials, placement, pruner=HALVING), 1
             )[0]["settings"]
             for number, (name, options) in enumerate(METHODS.items()):
                 start = {"start_with": (donor,)} if "warm" in name else {}

@@ -64,8 +64,8 @@ def ours(name: str, trials: int, placement: Placement, folder: str) -> list[floa
         base=BASE,
         demo=BASE,
         space=SPACE,
-        demo_trials=trials,
-        stopping=stopping,
+        n_demo_trials=trials,
+        pruner=stopping,
     )
     images = data.load(BASE.data)
     plan = Plan(search, "demo", BASE, trials, images.digest, images.digest)

@@ -45,9 +45,10 @@ def delete(
 
     if name not in (known := record.study_names(storage)):
         raise UserError(f"There is no study {name!r} in {storage!r}{store.nearest(name, known)}")
-    with record.exclusive_runs(storage, name):
-        going, staying = record.split_rows(storage, name)
-        sizes = record.freeable_bytes(storage, name)
+    study = record.StoredStudy(storage, name)
+    with study.locked_with_runs():
+        going, staying = study.split_rows()
+        sizes = study.freeable_bytes()
         running = sum(row["status"] == "running" for row in going)
         what = (
             f"The study {name!r} in {storage!r}: {len(going)} runs{f' ({running} interrupted)' * bool(running)} with all "
@@ -59,5 +60,5 @@ def delete(
         typer.echo(what)
         if not yes and not typer.confirm("Go on?"):
             raise UserError("Nothing was done.")
-        record.remove_study(storage, name)
+        study.remove()
     typer.echo("Removed.")

@@ -21,7 +21,8 @@ from sadcl.reports import ablation_text, search_summary
 from sadcl.results import store
 from sadcl.search import Ablation, AblationPlan, Plan, Search
 from sadcl.search.ranking import winning_trial
-from sadcl.search.space import check_setting, transfer
+from sadcl.search.settings import check_setting, transfer
+from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.checkpoint_quota import CheckpointQuota
 
@@ -142,13 +143,19 @@ def _run_searches(
                 highlight=False,
             )
         try:
-            _run_search(dataclasses.replace(plan, warm=tuple(settings.values())), prepared, options)
+            _run_search(
+                dataclasses.replace(plan, warm_start=tuple(settings.values())), prepared, options
+            )
         except UserError as error:  # the others do not depend on it
             failures.append(f"{plan.study}: {error}")
             banner(str(error), f"{plan.study} IS NOT DONE")
         done.append(search)
-    names = [record.study_name(search.name, scale) for search in done]
-    console.print(search_summary.overview(options.storage, dict(zip(names, done, strict=True))))
+    names = [study_name(search.name, scale) for search in done]
+    console.print(
+        search_summary.overview(
+            record.all_rows(options.storage), dict(zip(names, done, strict=True))
+        )
+    )
     if failures:
         raise UserError("\n".join(failures))
     rows = store.read(options.storage, "trials")
@@ -160,7 +167,7 @@ def _transferable(
 ) -> dict[str, Any] | None:
     """The best setting of an earlier search, in the space of another."""
     rows = record.all_rows(storage)
-    mine = [row for row in rows if row["study"] == record.study_name(earlier.name, scale)]
+    mine = [row for row in rows if row["study"] == study_name(earlier.name, scale)]
     chosen = winning_trial(mine, earlier.confirm_top, earlier.confirm_seeds)
     if chosen is None:
         return None
@@ -177,7 +184,7 @@ def _budgeted(search: Search, scale: str, options: Options) -> Search:
         "max_epochs": options.max_epochs or search.max_epochs,
         "max_hours": options.max_hours or search.max_hours,
     }
-    total = options.trials or (search.trials if scale == "full" else search.demo_trials)
+    total = options.trials or search.trials_at(scale)
     if total < search.confirm_top:
         raise UserError(
             f"trials >= {search.confirm_top} must hold, because so many are confirmed, but got {total}."
@@ -191,14 +198,14 @@ def _prepared_search(
     """What a search comes to here, shown."""
     search = _budgeted(search, scale, options)
     prepared = prepare_data(
-        record.study_name(search.name, scale),
+        study_name(search.name, scale),
         search.config(scale),
         search.base.data.name,
         root,
         scale,
         options,
     )
-    total = options.trials or (search.trials if scale == "full" else search.demo_trials)
+    total = options.trials or search.trials_at(scale)
     context = prepared.context
     plan = Plan(
         search, scale, context.base, total, context.digest, context.whole_digest, context.start
@@ -210,7 +217,7 @@ def _prepared_search(
 def _run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Any, list[str]]:
     """Run what a search lacks; gives what it comes to, as a table and as sentences."""
     search = plan.search
-    with claimed(plan, {prepared.images.name: prepared}, options, plan.about()):
+    with claimed(plan, {prepared.images.name: prepared}, options) as study:
         address = environment.prepare(options.address)
         from sadcl.ray_backend import (
             driver,  # imports Ray, which reads the environment as it is now
@@ -222,9 +229,10 @@ def _run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[A
             *prepared.checkpoint_bytes,
         )
         driver.run_search(
-            plan, prepared.placement, address, prepared.witnesses, options.max_concurrent, disk
+            study, prepared.placement, address, prepared.witnesses, options.max_concurrent, disk
         )
-    return search_summary.summary(record.rows_with_admitted(options.storage, plan), search)
+    study.refresh()
+    return search_summary.summary(study.rows_with_admitted(), search)
 
 
 def _run_ablation(
@@ -247,7 +255,7 @@ def _run_ablation(
         raise UserError(
             f"The ablation {ablation.name!r} has no demo: give --data-root, or a demo configuration."
         )
-    name = record.study_name(ablation.name, scale)
+    name = study_name(ablation.name, scale)
     parts = [
         prepare_data(name, base, known, roots[known], scale, options)
         for known, base in bases.items()
@@ -262,7 +270,7 @@ def _run_ablation(
     show_plan(ablation.question, plan, prepared, options)
     if options.dry_run:
         return None
-    with claimed(plan, prepared, options, plan.about()):
+    with claimed(plan, prepared, options) as study:
         address = environment.prepare(options.address)
         from sadcl.ray_backend import (
             driver,  # imports Ray, which reads the environment as it is now
@@ -270,7 +278,7 @@ def _run_ablation(
 
         placements = {known: part.placement for known, part in prepared.items()}
         witnesses = {known: part.witnesses for known, part in prepared.items()}
-        driver.run_ablation(plan, placements, address, witnesses, options.max_concurrent)
+        driver.run_ablation(study, placements, address, witnesses, options.max_concurrent)
     found = ablations.ablation_report(options.storage, plan.study)
     for dataset in found.datasets:
         lines = ablation_text.ablation_table(found, dataset)

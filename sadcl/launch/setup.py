@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sadcl import storage as storage_of
 from sadcl.config import Config
@@ -17,7 +16,9 @@ from sadcl.launch.estimate import checkpoint_bytes, disk_limit, in_hours, traini
 from sadcl.launch.options import Options
 from sadcl.results import store
 from sadcl.search import AblationPlan, Plan
+from sadcl.search.plan_text import plan_lines
 from sadcl.study import execute, record
+from sadcl.study.record import StudyRecord
 
 
 def show_plan(
@@ -30,31 +31,32 @@ def show_plan(
         counts = f"{len(images.train):,} train, {len(images.val):,} held out to select, {len(images.test):,} test images"
         text = f"study {plan.study}: {images.name} ({counts}, {len(images.labels)} labels{missing_note(images)})"
         console.print(text, highlight=False)
-    for text in plan.lines():
+    for text in plan_lines(plan):
         console.print(text, highlight=False)
     placement = next(iter(prepared.values())).placement
     console.print(
         f"  each run: {placement.workers} worker(s) of {placement.cpus} CPU(s) and {placement.gpus:g} GPU(s); results in {placement.storage}",
         highlight=False,
     )
-    rows = record.study_rows(options.storage, plan)
+    study = StudyRecord(options.storage, plan)
+    rows = study.rows
     if options.retry_failed:
         rows = [{**row, "status": "running"} if row["status"] == "failed" else row for row in rows]
     mine = [row for row in rows if row["study"] == plan.study]
     if not options.fresh:
-        record.check_same(options.storage, plan.identity())
+        study.check_same()
     if options.fresh and mine:
         console.print(f"  --fresh removes the {len(mine)} runs that are there", highlight=False)
         rows = []
     elif (
         isinstance(plan, Plan)
-        and (there := sum(row["phase"] == "search" for row in mine)) > plan.total
+        and (there := sum(row["phase"] == "search" for row in mine)) > plan.n_trials
     ):
         console.print(f"  {there} trials are there already, and stay", highlight=False)
-    runs, epochs = plan.left(rows)
+    runs, epochs = plan.remaining_work(rows)
     if runs:
-        searched = plan.left_to_try(rows) if isinstance(plan, Plan) else 0
-        freed = sum(record.freeable_bytes(options.storage, plan.study)) if options.fresh else 0
+        searched = plan.remaining_trials(rows) if isinstance(plan, Plan) else 0
+        freed = sum(study.freeable_bytes()) if options.fresh else 0
         _show_estimate(runs, epochs, searched, freed, list(prepared.values()), options)
 
 
@@ -63,20 +65,20 @@ def claimed(
     plan: Plan | AblationPlan,
     prepared: Mapping[str, PreparedData],
     options: Options,
-    about: Mapping[str, Any],
-) -> Iterator[None]:
+) -> Iterator[StudyRecord]:
     """The study to itself, and known for what it is, for as long as the block runs."""
     root = options.storage
-    with record.locked(root, plan.study):
+    study = StudyRecord(root, plan)
+    with study.locked():
         if options.fresh:
-            _remove_study(root, plan, options.yes)
-        record.claim(root, plan.identity(), about)
-        rows = record.study_rows(root, plan)
+            _remove_study(study, options.yes)
+        study.claim()
+        mine = study.study_rows
         if options.retry_failed:
-            for row in rows:
+            for row in study.rows:
                 if row["status"] == "failed":
                     store.reopen(root, row["key"])
-        mine = [row for row in rows if row["study"] == plan.study]
+            study.refresh()
         if mine:
             count = {
                 s: len([r for r in mine if r["status"] == s])
@@ -92,22 +94,16 @@ def claimed(
                 f"were interrupted{', ' + str(count['failed']) + ' failed and ' + failed if count['failed'] else ''}.",
                 highlight=False,
             )
-        yield
+        yield study
 
 
-def _remove_study(root: str, plan: Plan | AblationPlan, yes: bool) -> None:
-    count = len(
-        [
-            r
-            for r in record.study_rows(root, plan)
-            if r["status"] in execute.FINISHED and r["study"] == plan.study
-        ]
-    )
+def _remove_study(study: StudyRecord, yes: bool) -> None:
+    count = len([r for r in study.study_rows if r["status"] in execute.FINISHED])
     if count:
         ask_to_continue(
-            f"--fresh removes {count} finished runs of {plan.study!r} from {root!r}.", yes
+            f"--fresh removes {count} finished runs of {study.name!r} from {study.root!r}.", yes
         )
-    record.remove_study(root, plan.study)
+    study.remove()
 
 
 def ask_to_continue(question: str, yes: bool) -> None:

@@ -15,7 +15,7 @@ from sadcl.launch.options import parse_workers
 from sadcl.launch.setup import ask_to_continue, check_room
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.search import Trial
+from sadcl.search import Phase, Trial
 from sadcl.study import execute, record
 from sadcl.study.live_table import LiveTable
 
@@ -69,7 +69,7 @@ def train(
     config, start = started_from(config, images.labels)
     source = "-".join([images.digest] + [start] * bool(start))
     trial = Trial(
-        name, "train", "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}"
+        name, Phase.TRAIN, "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}"
     )
     if (row := execute.ended_row(trial, placement)) is not None:
         if row["status"] == "complete":

@@ -18,17 +18,18 @@ from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.ranking import best_trials
 from sadcl.search.trial import Trial
-from sadcl.study import execute, record
+from sadcl.study import execute
 from sadcl.study.checkpoint_quota import CheckpointQuota
 from sadcl.study.live_table import LiveTable
 from sadcl.study.placement import Placement, fit_to_cluster
+from sadcl.study.record import StudyRecord
 from sadcl.study.tensorboard import TensorBoardCurves
 
 RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
 
 
 def run_search(
-    plan: Plan,
+    study: StudyRecord,
     placement: Placement,
     address: str | None,
     data: Sequence[str],
@@ -47,9 +48,10 @@ def run_search(
         UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
             fail, or where the disk's limit is reached all the same.
     """
-    rows = record.study_rows(placement.storage, plan)
-    if plan.answered(rows):
-        _finish_rows(placement, plan)
+    plan, rows = study.plan, study.rows
+    assert isinstance(plan, Plan)
+    if plan.is_complete(rows):
+        _finish_rows(placement, study)
         return
     searched = [row for row in rows if row["phase"] == "search"]
     with _scratch(placement, plan.study) as scratch, cluster.connected(address) as resources:
@@ -60,9 +62,9 @@ def run_search(
             (row["key"], row["status"], store.curve(placement.storage, row["key"]))
             for row in _in_order(searched)
         ]
-        channel = event_channel.open_channel(plan.search.stopping, history)
+        channel = event_channel.open_channel(plan.search.pruner, history)
         scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
-        with _watched(plan, placement, channel, rows, max(scores, default=None)):
+        with _watched(study, placement, channel, max(scores, default=None)):
             pool = tasks.TaskPool(placement, scratch, channel)
             stage1 = plan.stage1(plan.base)
             if stage1 is not None:
@@ -89,7 +91,7 @@ def run_search(
                 channel=channel,
                 disk=disk,
             )
-            rows = record.study_rows(placement.storage, plan)
+            rows = study.refresh()
             candidates = best_trials(rows, plan.search.confirm_top)
             if not candidates:
                 cause = next(
@@ -99,7 +101,7 @@ def run_search(
                 raise UserError(
                     f"None of the trials of {plan.study!r} succeeded; the first cause: {cause} {RETRY}"
                 )
-            again = [trial for row in candidates for trial in plan.confirm(row["settings"])]
+            again = [trial for row in candidates for trial in plan.confirmations(row["settings"])]
             final = plan.final_of(rows)
             if (
                 len(candidates) == 1 and final is not None
@@ -109,15 +111,15 @@ def run_search(
                 pool.start(trial)
             for trial in again:
                 pool.result(trial)
-            final = plan.final_of(record.study_rows(placement.storage, plan))
+            final = plan.final_of(study.refresh())
             assert final is not None
             for trial in (final, *beside):
                 pool.result(trial)
-            _finish_rows(placement, plan)
+            _finish_rows(placement, study)
 
 
 def run_ablation(
-    plan: AblationPlan,
+    study: StudyRecord,
     placements: Mapping[str, Placement],
     address: str | None,
     data: Mapping[str, Sequence[str]],
@@ -133,9 +135,10 @@ def run_ablation(
         UserError: for a run that the cluster can never place.
     """
     anywhere = next(iter(placements.values()))
-    rows = record.study_rows(anywhere.storage, plan)
-    if plan.answered(rows):
-        _finish_rows(anywhere, plan)
+    plan = study.plan
+    assert isinstance(plan, AblationPlan)
+    if plan.is_complete(study.rows):
+        _finish_rows(anywhere, study)
         return
     with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
         for name, placement in placements.items() if address is not None else ():
@@ -144,7 +147,7 @@ def run_ablation(
             name: fit_to_cluster(placement, resources) for name, placement in placements.items()
         }
         channel = event_channel.open_channel()
-        with _watched(plan, anywhere, channel, rows):
+        with _watched(study, anywhere, channel):
             pools = {
                 name: tasks.TaskPool(placement, scratch, channel)
                 for name, (placement, _) in placed.items()
@@ -158,7 +161,7 @@ def run_ablation(
                     for run in (trial.stage1, trial):
                         if run is not None:
                             pool.result(run)
-            _finish_rows(anywhere, plan)
+            _finish_rows(anywhere, study)
 
 
 def run_train(
@@ -184,31 +187,29 @@ def run_train(
 
 @contextlib.contextmanager
 def _watched(
-    plan: Plan | AblationPlan,
+    study: StudyRecord,
     placement: Placement,
     channel: event_channel.EventChannel,
-    rows: list[dict[str, Any]],
     best: float | None = None,
 ) -> Iterator[None]:
     """What people see, on the terminal and in TensorBoard."""
-    curves = TensorBoardCurves(placement.storage, plan.study, rows)
+    curves = TensorBoardCurves(placement.storage, study.name, study.rows)
+    epochs = study.plan.remaining_work(study.rows).epochs
     try:
-        with LiveTable(
-            plan.study, lambda: curves.seen(event_channel.drain(channel)), plan.left(rows)[1], best
-        ):
+        with LiveTable(study.name, lambda: curves.seen(event_channel.drain(channel)), epochs, best):
             yield
     finally:
         event_channel.close(channel)
         curves.close()
 
 
-def _finish_rows(placement: Placement, plan: Plan | AblationPlan) -> None:
+def _finish_rows(placement: Placement, study: StudyRecord) -> None:
     """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
-    rows = record.study_rows(placement.storage, plan)
+    rows = study.refresh()
     execute.remove_stale_states(rows, placement)
-    wanted = {trial.key for trial in plan.decided(rows)}
+    wanted = {trial.key for trial in study.plan.planned_trials(rows)}
     for row in rows:
-        if row["study"] == plan.study and row["status"] == "running" and row["key"] not in wanted:
+        if row["study"] == study.name and row["status"] == "running" and row["key"] not in wanted:
             execute.record_abandoned(
                 row, placement, "it was interrupted, and the study needs it no more"
             )

@@ -24,7 +24,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sadcl import storage
 from sadcl.results import store
-from sadcl.search.plan import OBJECTIVES, Plan
+from sadcl.search.plan import Plan
+from sadcl.search.ranking import OBJECTIVES
 from sadcl.search.space import Choice, Int, Plain, When, plain
 from sadcl.study.placement import Placement
 
@@ -64,21 +65,29 @@ def suggest(trial: optuna.Trial, field: str, distribution: Plain) -> Any:
         words = [to_optuna(value) for value in distribution.values]
         return distribution.values[words.index(trial.suggest_categorical(field, words))]
     if isinstance(distribution, Int):
-        return trial.suggest_int(field, distribution.low, distribution.high, log=distribution.log)
-    return trial.suggest_float(field, distribution.low, distribution.high, log=distribution.log)
+        return trial.suggest_int(
+            field, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    return trial.suggest_float(
+        field, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
 
 
 def _distribution(distribution: Plain) -> BaseDistribution:
     if isinstance(distribution, Choice):
         return CategoricalDistribution([to_optuna(value) for value in distribution.values])
     if isinstance(distribution, Int):
-        return IntDistribution(distribution.low, distribution.high, log=distribution.log)
-    return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
+        return IntDistribution(
+            distribution.low, distribution.high, log=distribution.log, step=distribution.step
+        )
+    return FloatDistribution(
+        distribution.low, distribution.high, log=distribution.log, step=distribution.step
+    )
 
 
 def _startup_trials(plan: Plan) -> int:
     """Trials at random before a sampler goes by them; the size of a generation."""
-    return min(max(plan.total // 4, 4), 10)
+    return min(max(plan.n_trials // 4, 4), 10)
 
 
 def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> BaseSampler:

@@ -22,8 +22,8 @@ from sadcl.ray_backend import tasks
 from sadcl.ray_backend.event_channel import EventChannel
 from sadcl.ray_backend.optuna_study import STATES, rebuild, suggest, to_optuna
 from sadcl.results import store
-from sadcl.search.plan import MOST, Plan, spent
-from sadcl.search.space import draw, every
+from sadcl.search.plan import Plan, training_spent
+from sadcl.search.settings import MAX_COUNTED, all_settings, draw
 from sadcl.study import execute
 from sadcl.study.checkpoint_quota import CheckpointQuota
 from sadcl.study.placement import Placement
@@ -58,13 +58,13 @@ def run_trials(
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = rebuild(plan, rows, placement, journal)
-    left = plan.left_to_try(rows)
+    left = plan.remaining_trials(rows)
     if not left:
         return
     searcher = _AskAndTell(plan, rows, placement, study, disk, concurrent)
 
     def objective(params: dict[str, Any]) -> None:
-        trial = plan.try_out(params)
+        trial = plan.search_trial(params)
         try:
             row: Mapping[str, Any] | None = tasks.run_trial(trial, placement, scratch, channel)
         except (
@@ -106,7 +106,7 @@ def run_trials(
             f"The space holds settings that are not possible together: {searcher.impossible}"
         )
     for params in searcher.settings:
-        trial = plan.try_out(params)
+        trial = plan.search_trial(params)
         if execute.ended_row(trial, placement) is None:
             reasons = "it was killed, its node was taken away or lost its storage, or the machine ran out of memory"
             execute.record_failure(trial, placement, tasks.lost_cause(reasons))
@@ -145,7 +145,7 @@ class _AskAndTell(Searcher):
         )
         self.space = plan.search.space_at(plan.scale)
         self.tried = {row["key"] for row in rows if row["status"] != "running"}
-        self.spent = spent(row for row in rows if row["status"] != "running")
+        self.spent = training_spent(row for row in rows if row["status"] != "running")
         self.again = sum(row["status"] == "running" for row in rows)
         self.asked: dict[str, tuple[optuna.Trial, str]] = {}
         self.settings: list[dict[str, Any]] = []
@@ -168,7 +168,7 @@ class _AskAndTell(Searcher):
                     )
                 trial = self.study.ask()
                 setting = draw(self.space, lambda field, d: suggest(trial, field, d))  # noqa: B023
-                key = self.plan.try_out(setting).key
+                key = self.plan.search_trial(setting).key
                 if key not in self.tried:
                     break
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -185,8 +185,8 @@ class _AskAndTell(Searcher):
 
     def _untried(self) -> dict[str, Any] | None:
         """A setting at random that was not tried; None where the space holds no other."""
-        if self.plan.settings:
-            candidates = list(itertools.islice(every(self.space), MOST))
+        if self.plan.num_settings:
+            candidates = list(itertools.islice(all_settings(self.space), MAX_COUNTED))
             self.random.shuffle(candidates)
         else:
             sampler = optuna.samplers.RandomSampler(seed=self.random.randrange(2**31))
@@ -196,7 +196,11 @@ class _AskAndTell(Searcher):
                 trial = others.ask()
                 candidates.append(draw(self.space, lambda field, d: suggest(trial, field, d)))  # noqa: B023
         return next(
-            (setting for setting in candidates if self.plan.try_out(setting).key not in self.tried),
+            (
+                setting
+                for setting in candidates
+                if self.plan.search_trial(setting).key not in self.tried
+            ),
             None,
         )
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from numpy.typing import NDArray
 from sadcl.errors import UserError
 from sadcl.reports.statistics import ALPHA, holm
 from sadcl.results import store
+from sadcl.search.space import Choice, Distribution, Float, Int, plain
+from sadcl.search.study_file import read_space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,7 +39,6 @@ TOP = 0.25
 RESAMPLED, SHUFFLED = 100, 300
 """How often the trials are drawn again for the interval, and their figures dealt anew for p; of many fields more often, for p
 cannot be smaller than one in so many, and is multiplied by their number."""
-_SPAN = re.compile(r"(\S+) to ([^\s,]+)(, whole numbers)?(, logarithmic)?(, where .*)?")
 
 
 @dataclass(frozen=True)
@@ -115,21 +115,19 @@ def field_importances(
         raise UserError(
             f"The study {study!r} is an ablation, which searches nothing: `sadcl results ablation` asks it."
         )
-    return importances(
-        study, trials, about.get("space") or {}, evaluator, seed=seed, progress=progress
-    )
+    return importances(study, trials, read_space(about), evaluator, seed=seed, progress=progress)
 
 
 def importances(
     study: str,
     rows: Sequence[Mapping[str, Any]],
-    space: Mapping[str, str],
+    space: Mapping[str, Distribution],
     evaluator: str = "ped-anova",
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Importances:
-    """The same from rows of the trials table, and the space as the study's file describes it.
+    """The same from rows of the trials table, and the space of the study.
 
     A field that the space does not describe goes from its smallest to its largest value.
     """
@@ -144,7 +142,7 @@ def importances(
     settings = [json.loads(row["params"] or "{}") for row in used]
     fields = sorted({field for setting in settings for field in setting})
     told = {
-        field: _distribution([s[field] for s in settings if field in s], space.get(field, ""))
+        field: _distribution([s[field] for s in settings if field in s], space.get(field))
         for field in fields
     }
     several = {field: d for field, d in told.items() if d is not None}
@@ -250,29 +248,29 @@ class _Evaluator:
         return np.array([max(float(found.get(field, 0.0)), 0.0) for field in self.fields])
 
 
-def _distribution(values: Sequence[Any], described: str) -> BaseDistribution | None:
+def _distribution(
+    values: Sequence[Any], distribution: Distribution | None
+) -> BaseDistribution | None:
     """Where a field's values lie; None for fewer than two different ones."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if len({json.dumps(value) for value in values}) < 2:
         return None
-    if described.startswith("one of ") or not all(
+    domain = None if distribution is None else plain(distribution)
+    if isinstance(domain, Choice) or not all(
         isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
     ):
         return CategoricalDistribution(sorted({json.dumps(value) for value in values}))
-    low, high = min(values), max(values)
-    span = _SPAN.fullmatch(described)
-    if span is not None:  # the text has six digits
-        low, high = min(low, float(span[1])), max(high, float(span[2]))
-    whole = all(isinstance(value, int) for value in values) and (
-        span is None or span[3] is not None
-    )
-    log = span is not None and span[4] is not None
-    return (
-        IntDistribution(int(low), int(high), log=log)
-        if whole
-        else FloatDistribution(low, high, log=log)
-    )
+    low, high, log = min(values), max(values), False
+    if domain is not None:  # bounds of an old storage have six digits
+        low, high, log = min(low, domain.low), max(high, domain.high), domain.log
+    steps = domain is not None and all(domain.contains(value) for value in values)
+    whole = all(isinstance(value, int) for value in values) and not isinstance(domain, Float)
+    if whole:
+        step = domain.step if isinstance(domain, Int) and steps else 1
+        return IntDistribution(int(low), int(high), log=log, step=step)
+    step_size = domain.step if isinstance(domain, Float) and steps else None
+    return FloatDistribution(low, high, log=log, step=step_size)
 
 
 def _best(complete: int, all_: int) -> int:

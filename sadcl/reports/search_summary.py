@@ -36,7 +36,7 @@ class Spread(NamedTuple):
 
     mean: float
     half: float
-    count: int
+    num_runs: int
 
     def __str__(self) -> str:
         text = f"{self.mean:.2f}"
@@ -212,8 +212,8 @@ def result_table(result: SearchResult) -> Table:
         title_justify="left",
     )
     for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
-        justify = "left" if column in ("run", "what it is") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        left = column in ("run", "what it is")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     for line in result.lines:
         table.add_row(
             line.name,
@@ -230,7 +230,7 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
     """Yield a result in sentences."""
     paper = "" if result.published is None else f"; the paper reports {result.published:.1f}"
     if result.confirmed is not None:
-        count = result.confirmed.count
+        count = result.confirmed.num_runs
         seeds = f"{count} fresh seeds" if count > 1 else "one fresh seed"
         yield f"Answer: test mAP {result.confirmed} over {seeds}, confirmed{paper}."
     for gain in result.gains:
@@ -284,8 +284,8 @@ def overview(rows: Iterable[Row], studies: Mapping[str, Search]) -> Table:
         title_justify="left",
     )
     for column in ("study", "data set", "trials", "confirmed", "final run", "paper"):
-        justify = "left" if column in ("study", "data set") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        left = column in ("study", "data set")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     by_study: dict[str, list[Row]] = {name: [] for name in studies}
     for row in rows:
         if row["study"] in by_study:

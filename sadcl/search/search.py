@@ -63,7 +63,7 @@ def accept_old_names(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
 
             return property(get)
 
-        kind.__init__ = __init__  # type: ignore[misc]
+        kind.__init__ = __init__  # type: ignore[assignment, method-assign]
         for old in names:
             setattr(kind, old, attribute(old))
         return kind

@@ -103,7 +103,7 @@ class DataContext:
     start: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """The digests that tell this data set and base from others, as a study's file stores them."""
+        """Return the digests of the base and the data, as a study's file stores them."""
         return {
             "base": self.base.digest(),
             "data": self.digest,

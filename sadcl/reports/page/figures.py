@@ -11,6 +11,8 @@ from sadcl.reports.ablation import AblationReport
 from sadcl.reports.page import charts
 from sadcl.reports.page.study import StudyData, ranked_trials, settings, title
 from sadcl.reports.page.tables import Progress, importance, number, short_names
+from sadcl.search.space import Distribution, Float, Int, plain
+from sadcl.search.study_file import read_space
 
 T = TypeVar("T")
 MOST_CURVES, MOST_LINES, MOST_ROWS = 120, 150, 100
@@ -97,9 +99,9 @@ def search(study: StudyData, progress: Progress | None) -> dict[str, Any]:
     fields = sorted({field for trial in drawn for field in trial["settings"]})
     short, parallel = short_names(fields), ""
     if len(drawn) > 1 and fields:
-        space = study.about.get("space") or {}
+        space = read_space(study.about)
         axes = [
-            _axis(short[field], [t["settings"].get(field) for t in drawn], space.get(field, ""))
+            _axis(short[field], [t["settings"].get(field) for t in drawn], space.get(field))
             for field in fields
         ]
         axes.append(_axis("held-out mAP", [t["value"] for t in drawn]))
@@ -155,7 +157,9 @@ def search(study: StudyData, progress: Progress | None) -> dict[str, Any]:
     }
 
 
-def _axis(name: str, values: Sequence[Any], text: str = "") -> charts.Axis:
+def _axis(
+    name: str, values: Sequence[Any], distribution: Distribution | None = None
+) -> charts.Axis:
     """Numbers by their size, on a logarithmic scale where the search's is; anything else in order."""
     numbers = [
         float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan
@@ -170,7 +174,8 @@ def _axis(name: str, values: Sequence[Any], text: str = "") -> charts.Axis:
             [(at, v) for v, at in places.items()],
         )
     known = [x for x in numbers if math.isfinite(x)]
-    log = "logarithmic" in text and min(known) > 0
+    domain = None if distribution is None else plain(distribution)
+    log = isinstance(domain, Float | Int) and domain.log and min(known) > 0
     low, high = (
         (math.log10(min(known)), math.log10(max(known))) if log else (min(known), max(known))
     )

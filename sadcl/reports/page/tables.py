@@ -20,6 +20,7 @@ from sadcl.reports.page.study import Row, StudyData, count_ended, flat, mean, ti
 from sadcl.reports.statistics import interval
 from sadcl.results import published as paper
 from sadcl.search.ranking import is_finite, ranked_trials
+from sadcl.search.study_file import described_space, described_stopping, read_space
 
 Cells = list[dict[str, str]]
 Progress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ def published(study: StudyData) -> Cells:
 def importance(study: StudyData, progress: Progress | None) -> tuple[list[Row], str]:
     """Each field's share in what sets trials apart, the most first, and what has to be said of it."""
     found = importances.importances(
-        study.name, study.phase("search"), study.about.get("space") or {}, progress=progress
+        study.name, study.phase("search"), read_space(study.about), progress=progress
     )
     names = short_names([*(one.field for one in found.fields), *found.constant])
     rows: list[Row] = [
@@ -176,7 +177,7 @@ def asked(study: StudyData) -> dict[str, Any]:
         "budget": study.total
         and f"{study.total:,} {'trials' if study.kind == 'search' else 'runs'}",
         "sampler": about.get("sampler"),
-        "early stopping": about.get("stopping"),
+        "early stopping": described_stopping(about),
         "seeds": ", ".join(map(str, about.get("seeds") or ())),
         "confirmed over": about.get("confirm_seeds")
         and f"seeds {', '.join(map(str, about['confirm_seeds']))}",
@@ -191,9 +192,7 @@ def asked(study: StudyData) -> dict[str, Any]:
         arm: ", ".join(f"{k} = {v}" for k, v in changes.items())
         for arm, changes in (about.get("arms") or {}).items()
     }
-    space = [
-        {"field": field, "searched": text} for field, text in (about.get("space") or {}).items()
-    ]
+    space = [{"field": field, "searched": text} for field, text in described_space(about).items()]
     return {
         "facts": {name: str(value) for name, value in facts.items() if value},
         "table": space
