@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sadcl import storage as storage_of
 from sadcl.config import Config
@@ -18,7 +19,7 @@ from sadcl.results import store
 from sadcl.search import AblationPlan, Plan
 from sadcl.search.plan_text import plan_lines
 from sadcl.study import execute, record
-from sadcl.study.record import StudyRecord
+from sadcl.study.record import PlanT, StudyRecord
 
 
 def show_plan(
@@ -62,10 +63,10 @@ def show_plan(
 
 @contextlib.contextmanager
 def claimed(
-    plan: Plan | AblationPlan,
+    plan: PlanT,
     prepared: Mapping[str, PreparedData],
     options: Options,
-) -> Iterator[StudyRecord]:
+) -> Iterator[StudyRecord[PlanT]]:
     """The study to itself, and known for what it is, for as long as the block runs."""
     root = options.storage
     study = StudyRecord(root, plan)
@@ -97,7 +98,7 @@ def claimed(
         yield study
 
 
-def _remove_study(study: StudyRecord, yes: bool) -> None:
+def _remove_study(study: StudyRecord[Any], yes: bool) -> None:
     count = len([r for r in study.study_rows if r["status"] in execute.FINISHED])
     if count:
         ask_to_continue(

@@ -29,7 +29,7 @@ RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with
 
 
 def run_search(
-    study: StudyRecord,
+    study: StudyRecord[Plan],
     placement: Placement,
     address: str | None,
     data: Sequence[str],
@@ -49,7 +49,6 @@ def run_search(
             fail, or where the disk's limit is reached all the same.
     """
     plan, rows = study.plan, study.rows
-    assert isinstance(plan, Plan)
     if plan.is_complete(rows):
         _finish_rows(placement, study)
         return
@@ -119,7 +118,7 @@ def run_search(
 
 
 def run_ablation(
-    study: StudyRecord,
+    study: StudyRecord[AblationPlan],
     placements: Mapping[str, Placement],
     address: str | None,
     data: Mapping[str, Sequence[str]],
@@ -136,7 +135,6 @@ def run_ablation(
     """
     anywhere = next(iter(placements.values()))
     plan = study.plan
-    assert isinstance(plan, AblationPlan)
     if plan.is_complete(study.rows):
         _finish_rows(anywhere, study)
         return
@@ -187,7 +185,7 @@ def run_train(
 
 @contextlib.contextmanager
 def _watched(
-    study: StudyRecord,
+    study: StudyRecord[Any],
     placement: Placement,
     channel: event_channel.EventChannel,
     best: float | None = None,
@@ -203,7 +201,7 @@ def _watched(
         curves.close()
 
 
-def _finish_rows(placement: Placement, study: StudyRecord) -> None:
+def _finish_rows(placement: Placement, study: StudyRecord[Any]) -> None:
     """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
     rows = study.refresh()
     execute.remove_stale_states(rows, placement)

@@ -276,10 +276,10 @@ def space_to_json(space: Space) -> dict[str, dict[str, Any]]:
 
 def _to_json(distribution: Distribution) -> dict[str, Any]:
     if isinstance(distribution, When):
-        condition = {"field": distribution.field, "values": list(distribution.values)}
+        condition = {"field": distribution.field, "values": _with_lists(distribution.values)}
         return {**_to_json(distribution.then), "when": condition}
     if isinstance(distribution, Choice):
-        attributes: dict[str, Any] = {"choices": list(distribution.values)}
+        attributes: dict[str, Any] = {"choices": _with_lists(distribution.values)}
         return {"name": "CategoricalDistribution", "attributes": attributes}
     kind: type[float] | type[int] = float if isinstance(distribution, Float) else int
     step = None if distribution.step is None else kind(distribution.step)
@@ -321,6 +321,11 @@ def _from_json(stored: Mapping[str, Any]) -> Distribution:
     if (condition := stored.get("when")) is None:
         return then
     return When(condition["field"], _without_lists(condition["values"]), then)
+
+
+def _with_lists(value: Any) -> Any:
+    """Return a value with lists for tuples, as JSON has it."""
+    return list(map(_with_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def _without_lists(value: Any) -> Any:

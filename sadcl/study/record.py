@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,11 +21,12 @@ from sadcl.search.plan import Plan
 from sadcl.search.study_file import described_space, with_current_space
 from sadcl.search.trial import Phase
 
+PlanT = TypeVar("PlanT", bound=Plan | AblationPlan)
 GROWING = ("arms", "datasets")
 """Parts of a study's identity to which entries may be added later."""
 
 
-class StudyRecord:
+class StudyRecord(Generic[PlanT]):
     """A study in a storage, together with its plan.
 
     Its rows are read once and kept. Trials change them while they run, so whoever has waited for
@@ -36,7 +37,7 @@ class StudyRecord:
         plan: the plan of the study.
     """
 
-    def __init__(self, root: str, plan: Plan | AblationPlan) -> None:
+    def __init__(self, root: str, plan: PlanT) -> None:
         self.root = root
         self.plan = plan
         self.name = plan.study

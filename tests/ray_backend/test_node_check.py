@@ -297,7 +297,7 @@ def test_a_node_needs_no_torch_to_look():
 @pytest.mark.parametrize(
     ("address", "message"), [("10.0.0.1:6379", "asked for a"), (None, "room for 0")]
 )
-@pytest.mark.parametrize("phase", ["search", "compare", "train"])
+@pytest.mark.parametrize("phase", ["search", "ablation", "train"])
 def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
     monkeypatch, tmp_path, address, message, phase
 ):
@@ -307,17 +307,17 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
     def check(placement, names):
         raise UserError(f"asked for {names[0]}")
 
-    monkeypatch.setattr(node_check, "check", check)
+    monkeypatch.setattr(node_check, "check_nodes", check)
     monkeypatch.setattr(
         driver.cluster, "connected", lambda address: contextlib.nullcontext([{"CPU": 0.0}])
     )
-    monkeypatch.setattr(driver.study, "rows", lambda root, plan: [])
-    plan = SimpleNamespace(study="s", key="k", answered=lambda rows: False)
+    plan = SimpleNamespace(study="s", key="k", is_complete=lambda rows: False)
+    study = SimpleNamespace(name="s", plan=plan, rows=[])
     placement = Placement(str(tmp_path), "/data")
     arguments = {
-        "search": (plan, placement, address, ["a"], None, CheckpointQuota(str(tmp_path), None)),
-        "compare": (plan, {"coco": placement}, address, {"coco": ["a"]}, None),
+        "search": (study, placement, address, ["a"], None, CheckpointQuota(str(tmp_path), None)),
+        "ablation": (study, {"coco": placement}, address, {"coco": ["a"]}, None),
         "train": (plan, placement, address, ["a"]),
     }
     with pytest.raises(UserError, match=message):
-        getattr(driver, phase)(*arguments[phase])
+        getattr(driver, f"run_{phase}")(*arguments[phase])

@@ -1,4 +1,4 @@
-"""An ablation as a value: what cannot be is refused; which arms share a stage 1; what is left to run."""
+"""An ablation as a value, and its plan: what is refused, shared, and left to run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from sadcl import Ablation, recipes
 from sadcl.errors import UserError
 from sadcl.search import AblationPlan
+from sadcl.search.plan_text import plan_lines
 from sadcl.search.trial import DataContext
 
 ARMS = {
@@ -64,8 +65,8 @@ def comparison(value=None, **changes):
             r"compares arms with its baseline 'one', but has one",
         ),
         ({"baseline": "stage3"}, r"its baseline 'stage3', but has baseline, sarl, stage2, both"),
-        ({"seeds": ()}, r"seeds must be at least one, and differ, but got \(\)"),
-        ({"seeds": (1, 1)}, r"and differ, but got \(1, 1\)"),
+        ({"seeds": ()}, r"seeds must hold at least one seed, and each once, but got \(\)"),
+        ({"seeds": (1, 1)}, r"and each once, but got \(1, 1\)"),
         ({"seeds": (-1,)}, r"seed = -1"),
         ({"marks": {"sarll": ("SARL",)}}, r"marks names the arm 'sarll'"),
         ({"published": {"bth": {}}}, r"published names the arm 'bth'"),
@@ -107,15 +108,15 @@ def test_a_key_is_the_name_of_a_folder_whatever_the_arm_is_called():
 
 def test_what_is_left_is_what_has_not_ended():
     plan = comparison()
-    runs, epochs = plan.left([])
+    runs, epochs = plan.remaining_work([])
     assert (runs, epochs) == (3 + 12, 3 * (20 + 40 + 0 + 20 + 20))
-    keys = [t.key for t in plan.decided()]
+    keys = [t.key for t in plan.planned_trials()]
     assert len(set(keys)) == runs
-    assert not plan.answered([])
+    assert not plan.is_complete([])
     ended = [{"key": key, "status": "failed" if i else "complete"} for i, key in enumerate(keys)]
-    assert plan.answered(ended)
-    assert plan.left(ended) == (0, 0)
-    assert not plan.answered([{**ended[0], "status": "running"}, *ended[1:]])
+    assert plan.is_complete(ended)
+    assert plan.remaining_work(ended) == (0, 0)
+    assert not plan.is_complete([{**ended[0], "status": "running"}, *ended[1:]])
 
 
 def test_several_data_sets_each_with_a_base_of_its_own():
@@ -124,7 +125,7 @@ def test_several_data_sets_each_with_a_base_of_its_own():
     keys = {name: {t.key for t in plan.trials(name)} for name in plan.contexts}
     assert not keys["coco"] & keys["nuswide"]
     assert plan.identity()["datasets"].keys() == {"coco", "nuswide"}
-    text = " ".join(plan.lines())
+    text = " ".join(plan_lines(plan))
     assert "4 arms over seeds 5 on coco, nuswide: 10 runs, 2 of them a stage 1" in text
     assert "stage2 (the others are compared with it)" in text
     assert both.bases("demo").keys() == {"scenes"}

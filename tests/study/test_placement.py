@@ -1,4 +1,4 @@
-"""How large a trial is and how many fit, by node; and what is refused with its arithmetic."""
+"""The size of a trial and how many fit, node by node; what can never fit is refused."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_odd_clusters_against_placing_one_by_one():
         (
             placement(workers=3),
             [node(2)],
-            r"needs 3 workers with 1 CPU each, but the cluster has room for 2 \(2 CPUs and 0 GPUs\)",
+            r"needs 3 workers with 1 CPU each, but the cluster has room for 2 "
+            r"\(2 CPUs and 0 GPUs\)",
         ),
         (
             placement(gpus=1),
@@ -122,7 +123,8 @@ def test_odd_clusters_against_placing_one_by_one():
         (
             placement(gpus=2),
             [node(8, 1), node(8, 1), node(64)],
-            r"2 GPUs each, whole on one node, but .* room for 0 \(2 nodes of 8 CPUs and 1 GPUs; 64 CPUs and 0 GPUs\)",
+            r"2 GPUs each, whole on one node, but .* room for 0 "
+            r"\(2 nodes of 8 CPUs and 1 GPUs; 64 CPUs and 0 GPUs\)",
         ),
         (
             placement(workers=99),

@@ -1,0 +1,171 @@
+"""The result of a search: typed values, and the table and sentences that are made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+from rich.console import Console
+
+from sadcl import Search, recipes
+from sadcl.reports import search_summary
+from sadcl.reports.search_summary import Spread, Verdict
+from sadcl.reports.statistics import interval
+from sadcl.search import Float
+
+SEARCH = Search(
+    name="s",
+    question="?",
+    base=recipes.coco14(),
+    demo=recipes.demo(),
+    space={"loss.tau": Float(0.05, 0.5)},
+    published=85.6,
+)
+
+
+def row(key, phase, arm, val, *, seed=0, params=None, test=None, status="complete", **more):
+    base = {
+        "stage1_key": "st",
+        "scale": "full",
+        "checkpoint": f"{key}.pt",
+        "cause": None,
+        "admitted": None,
+        "study": "s",
+    }
+    row = {"key": key, "phase": phase, "arm": arm, "val_mAP": val, "seed": seed, "test_mAP": test}
+    return {**base, **row, "params": json.dumps(params or {}), "status": status, **more}
+
+
+A, B = {"loss.tau": 0.1}, {"loss.tau": 0.2}
+
+
+def text_of(table):
+    out = io.StringIO()
+    Console(file=out, width=140).print(table)
+    return out.getvalue()
+
+
+def summary_text(rows):
+    table, sentences = search_summary.summary(rows, SEARCH)
+    return text_of(table), " ".join(sentences)
+
+
+def test_summary_says_what_it_shows_and_no_more():
+    rows = [
+        row("st", "stage1", "stage1", 60.0),
+        row("base", "baseline", "baseline", 55.0),
+        row("control", "baseline", "stage2", 62.0),
+        row("a", "search", "tuned", 64.0, params=A, admitted=30.0),
+        row("b", "search", "tuned", 63.0, params=B, status="failed", cause="NaN"),
+        row("c7", "confirm", "stage2", 61.0, seed=7),
+        row("c8", "confirm", "stage2", 60.0, seed=8),
+        row("a7", "confirm", "tuned", 62.1, seed=7, params=A),
+        row("a8", "confirm", "tuned", 61.2, seed=8, params=A),
+        row(
+            "b8", "confirm", "tuned", 99.0, seed=8, params=B
+        ),  # of a setting that was the best once
+        row("f", "final", "tuned", None, params=A, test=65.5),
+    ]
+    table, text = summary_text(rows)
+    gain, half = interval([62.1 - 61.0, 61.2 - 60.0])
+    assert f"{gain:+.2f} +- {half:.2f} (95 %) held-out mAP over 2 paired seeds: a gain." in text
+    assert "Test mAP of the final run: 65.50 (one run, seed 0); the paper reports 85.6." in text
+    assert "Best setting: loss.tau = 0.1." in text
+    assert "1 runs failed; the first: b: NaN" in text
+    assert "99.00" not in table
+    assert "61.65 +-" in table
+    assert "optimistic" in table
+
+
+def test_no_gain_is_shown_where_the_interval_holds_zero():
+    confirm = [row(f"c{s}", "confirm", "stage2", 60.0, seed=s) for s in (7, 8)]
+    tuned = [
+        row(f"a{s}", "confirm", "tuned", v, seed=s, params=A) for s, v in ((7, 65.0), (8, 59.0))
+    ]
+    _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), *confirm, *tuned])
+    assert ": no significant difference." in text
+    losing = [row(f"a{s}", "confirm", "tuned", 58.0 + s / 100, seed=s, params=A) for s in (7, 8)]
+    _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), *confirm, *losing])
+    assert ": a loss." in text
+
+
+def test_summary_of_a_study_without_a_result():
+    table, text = summary_text(
+        [row("b", "search", "tuned", None, params=B, status="failed", cause="NaN")]
+    )
+    assert "failed" in text
+    assert "held-out mAP" in table
+
+
+def test_the_demo_is_not_set_beside_the_paper():
+    _, text = summary_text(
+        [
+            row("a", "search", "tuned", 64.0, params=A, scale="demo"),
+            row("f", "final", "tuned", None, params=A, test=65.5, scale="demo"),
+        ]
+    )
+    assert "the paper reports" not in text
+
+
+def test_the_values_behind_the_sentences():
+    confirm = [row(f"c{s}", "confirm", "stage2", 60.0, seed=s, test=50.0) for s in (7, 8)]
+    tuned = [
+        row(f"a{s}", "confirm", "tuned", 65.0, seed=s, params=A, test=test, admitted=0)
+        for s, test in ((7, 52.0), (8, 58.0), (9, 59.0))
+    ]
+    failed = row("x", "search", "tuned", None, status="failed", cause="NaN")
+    pruned = row("p", "search", "tuned", 10.0, status="pruned")
+    first = row("a", "search", "tuned", 64.0, params=A)
+    result = search_summary.search_result([first, failed, pruned, *confirm, *tuned], SEARCH)
+    assert result.settings == A
+    assert result.confirmed == Spread(*interval([52.0, 58.0, 59.0]), 3)
+    assert [(g.split, g.difference.mean, g.difference.num_runs) for g in result.gains] == [
+        ("val", 5.0, 2),
+        ("test", 5.0, 2),
+    ]
+    assert [g.verdict for g in result.gains] == [Verdict.GAIN, Verdict.NOT_SIGNIFICANT]
+    assert (result.final, result.published, result.nothing_admitted) == (None, 85.6, True)
+    assert (result.num_pruned, result.failed) == (1, (failed,))
+    assert [line.name for line in result.lines] == [
+        "best of search",
+        "control, confirmed",
+        "tuned, confirmed",
+    ]
+    assert result.lines[-1].admitted == 0
+    empty = search_summary.search_result([failed], SEARCH)
+    assert (empty.lines, empty.settings, empty.gains) == ((), None, ())
+
+
+def test_the_front_of_several_objectives_is_in_the_table():
+    several = dataclasses.replace(SEARCH, objectives=("val_mAP", "seconds"))
+    rows = [
+        row(key, "search", "tuned", value, params={"loss.tau": value / 1000}, seconds=seconds)
+        for key, value, seconds in (("a", 64.0, 9.0), ("b", 63.0, 5.0), ("c", 62.0, 6.0))
+    ]
+    table, _ = search_summary.summary(rows, several)
+    assert "no trial beats it in every objective: seconds 5" in text_of(table)
+    assert "seconds 6" not in text_of(table)
+
+
+def test_several_searches_at_a_glance():
+    rows = [
+        row("a", "search", "tuned", 64.0, params=A, dataset="coco14"),
+        row("a7", "confirm", "tuned", 62.1, seed=1001, params=A, test=61.0),
+        row("a8", "confirm", "tuned", 61.2, seed=1002, params=A, test=62.0),
+        row("b8", "confirm", "tuned", 61.2, seed=1002, params=B, test=99.0),
+        row("f", "final", "tuned", None, params=A, test=65.5),
+        row("o", "final", "tuned", None, params=A, test=77.7, study="other"),
+    ]
+    text = text_of(search_summary.overview(rows, {"s": SEARCH, "t": SEARCH}))
+    line = next(line for line in text.splitlines() if "coco14" in line)
+    assert [cell.strip() for cell in line.split("\u2502")[1:-1]] == [
+        "s",
+        "coco14",
+        "1",
+        str(Spread(*interval([61.0, 62.0]), 2)),
+        "65.50",
+        "85.6",
+    ]
+    assert "77.7" not in text
+    assert any(line.startswith("\u2502 t ") for line in text.splitlines())

@@ -1,0 +1,34 @@
+"""The plan of a study in sentences."""
+
+from sadcl import Ablation, recipes
+from sadcl.search import ASHA, AblationPlan, Choice, Plan
+from sadcl.search.plan_text import plan_lines
+from sadcl.search.trial import DataContext
+from tests.search.test_search import search
+
+
+def test_the_lines_of_a_search():
+    value = search(pruner=ASHA(2, 3), max_hours=3, confirm_top=2, confirm_seeds=(7, 8))
+    assert list(plan_lines(Plan(value, "full", value.base, 40, "d1", "d2"))) == [
+        "  bank.epsilon: 0.3 to 0.7",
+        "  loss.tau: 0.05 to 0.5, log scale",
+        "  one shared stage 1, baseline and stage2, 40 trials, the best 2 again over seeds 7, 8, "
+        "one final run; 20 + 20 epochs each",
+        "  sampler tpe, stopped early by ASHA from epoch 2, reduction 3, "
+        "at most 3 hours of training",
+    ]
+    few = search(space={"bank.policy": Choice("slot", "fifo")})
+    lines = list(plan_lines(Plan(few, "full", few.base, 40, "d1", "d2")))
+    assert "2 trials, which is all that the space holds, the best again" in lines[1]
+    assert lines[2] == "  sampler tpe, no early stopping"
+
+
+def test_the_lines_of_an_ablation():
+    arms = {"x": {}, "y": {"loss.tau": 0.3, "bank.size": 8}}
+    value = Ablation("a", recipes.coco14(), arms, "x", seeds=(0, 1))
+    plan = AblationPlan(value, "full", {"coco": DataContext("a", recipes.coco14(), "d")})
+    assert list(plan_lines(plan)) == [
+        "  x (the others are compared with it): the unchanged base",
+        "  y: loss.tau = 0.3, bank.size = 8",
+        "  2 arms over seeds 0, 1 on coco: 6 runs, 2 of them a stage 1",
+    ]

@@ -1,0 +1,49 @@
+"""A run as a value: its phase, its key and its title."""
+
+import pickle
+
+import pytest
+
+from sadcl import recipes
+from sadcl.search import Phase, Trial
+from sadcl.search.trial import study_name
+
+BASE = recipes.demo()
+
+
+def test_a_phase_is_its_text_and_an_unknown_one_is_refused():
+    trial = Trial("s", "confirm", "tuned", BASE)
+    assert trial.phase is Phase.CONFIRM
+    assert trial == Trial("s", Phase.CONFIRM, "tuned", BASE)
+    assert pickle.loads(pickle.dumps(trial)) == trial
+    assert f"{trial.phase}" == "confirm"
+    assert set(Phase) == {"stage1", "baseline", "search", "confirm", "final", "arm", "train"}
+    with pytest.raises(ValueError, match="'confrim' is not a valid Phase"):
+        Trial("s", "confrim", "tuned", BASE)
+
+
+@pytest.mark.parametrize(
+    ("phase", "arm", "title"),
+    [
+        ("arm", "both", "both s3"),
+        ("baseline", "stage2", "stage2 s3"),
+        ("stage1", "stage1", "stage1 s3"),
+        ("train", "train", "train s3"),
+        ("confirm", "tuned", "confirm tuned s3"),
+        ("final", "tuned", "final tuned s3"),
+    ],
+)
+def test_titles(phase, arm, title):
+    assert Trial("s", phase, arm, BASE.override({"seed": 3})).title == title
+
+
+def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
+    trial = Trial("s", "search", "tuned", BASE)
+    assert trial.title == f"search {trial.key[-4:]}"
+    whole = BASE.override({"data.holdout": 0.0})
+    assert Trial("s", "stage1", "stage1", whole).title == "stage1 s0 all images"
+    assert Trial("s", "final", "tuned", whole).title == "final tuned s0"
+
+
+def test_the_name_of_a_study_at_a_scale():
+    assert (study_name("a", "full"), study_name("a", "demo")) == ("a", "a-demo")
