@@ -48,7 +48,7 @@ class HangDetector:
         """When the trials that hang, and were reported, last advanced."""
 
     def add(self, event: TrialEvent) -> None:
-        """Take note of a beat, or of a start, restart or end, after which the workers are others."""
+        """Take note of a beat; a start, restart or end means that former workers are gone."""
         if isinstance(event, TrialStarted | TrialRestarts | TrialEnded):
             self._workers.pop(event.key, None)
             self._since.pop(event.key, None)
