@@ -1,4 +1,4 @@
-"""What happens to a run when parts of its cluster fail: real nodes, real training, real disks; kill -9 and unmounting."""
+"""Runs whose cluster fails in parts: real nodes, real training, real disks, kill -9, unmounting."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ def ended(root):
 
 @pytest.mark.soak
 def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
-    """The short one: a private cluster of this machine, the figures of one worker that nobody disturbs."""
+    """A private cluster of this machine gives the figures of one worker that nothing disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", "optim.batch_size": 4}
     file, root = train_file(tmp_path, **exact), tmp_path / "two"
     command("python", file, "--storage", "one")
@@ -84,8 +84,8 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
     assert len(trains) == 2
     trains[1].kill()
     assert process.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
-    said = (tmp_path / "log").read_text()
-    assert "starts again from its last checkpoint" in said
+    log = (tmp_path / "log").read_text()
+    assert "restarts from its last checkpoint" in log
     one, two = epochs(tmp_path / "one"), epochs(root)
     assert one.keys() == two.keys()
     for at, row in one.items():
@@ -165,19 +165,19 @@ def test_workers_and_nodes_that_are_killed_or_taken_away(tmp_path, cluster, quie
     run.disturbed(
         "worker killed",
         lambda: list(run.trainers().values())[1].kill(),
-        "was lost; starts again from its last",
+        "was lost; restarts from its last",
     )
     run.disturbed(
         "node killed",
         lambda: cluster.kill(list(run.trainers())[1]),
-        "was lost; starts again from its last",
+        "was lost; restarts from its last",
     )
     going = next(iter(run.trainers()))
     node = cluster.ids()[going]
     run.disturbed(
         "node drained",
         lambda: drained(cluster, going),
-        f"node {going} ({node[:6]}) is to be taken away: goes on from its last checkpoint",
+        f"node {going} ({node[:6]}) is to be taken away; resumes from its last checkpoint",
     )
     assert going not in run.trainers()
     check_same(run, quiet, 3)
@@ -281,10 +281,10 @@ print("waiting", sum(group["state"] == "PENDING" for group in placement_group_ta
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_run_waits_for_room_that_another_uses_and_says_so(tmp_path, cluster):
+def test_a_run_waits_for_room_that_another_uses_and_reports_it(tmp_path, cluster):
     for number in (3, 4):
         cluster.start(f"127.0.0.{number}")
-    short = "from sadcl.ray_backend import trainer; trainer.QUEUE = 5.0"
+    short = "from sadcl.ray_backend import trainer; trainer.QUEUE_SECONDS = 5.0"
     first = cluster.run(
         train_file(tmp_path, **LONG | {"stage2.epochs": 20}),
         "--workers",
@@ -347,7 +347,7 @@ def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(
         time.sleep(20)
         cluster.start("127.0.0.5")
 
-    run.disturbed("node killed, another joins 20 s later", late, "was lost; starts again")
+    run.disturbed("node killed, another joins 20 s later", late, "was lost; restarts")
     check_same(run, quiet, 2)
 
 
@@ -385,7 +385,9 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
     """2 workers, then 3, then 2: the figures of one worker that nobody disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", **LONG}
     file = train_file(
-        tmp_path, before="from sadcl.ray_backend import places; places.GROW = 5.0", **exact
+        tmp_path,
+        before="from sadcl.ray_backend import capacity; capacity.GROW_SECONDS = 5.0",
+        **exact,
     )
     quiet, root = tmp_path / "quiet", tmp_path / "runs"
     environment = PLAIN | {
@@ -402,11 +404,11 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
     run.disturbed(
         "more room",
         lambda: cluster.start("127.0.0.5"),
-        "there is room for 1 more worker(s): goes on",
+        "there is room for 1 more worker(s); resumes",
     )
     assert len(cluster.trainers()) == 3
     run.disturbed(
-        "node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; starts again"
+        "node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; restarts"
     )
     assert len(cluster.trainers()) == 2
     assert process.wait(900) == 0, cluster.log[-3000:]
