@@ -20,7 +20,8 @@ def test_a_trial_has_room_before_its_node_has_joined(joined):
 def test_what_can_never_come_is_refused_with_what_can():
     with pytest.raises(
         UserError,
-        match=r"needs 4 workers .* has room for 3 \(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)",
+        match=r"needs 4 workers .* has room for 3 "
+        r"\(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)",
     ):
         fit_to_cluster(
             Placement("/r", None, gpus=1, workers=4), cluster.with_joining([HEAD], JOINING)

@@ -1,10 +1,10 @@
 """Four ways in which Tune with a trainer inside is known to hang, leak or forget; not here.
 
-The stock recipe reports through ``TuneReportCallback`` (a queue of one: a busy driver and a finished
-run block each other for ever), stops early by killing (the placement group stays, and an elastic
-successor waits three minutes for a dead reservation), and keeps its history in Tune's folders
-(which lose what was before a restore). Here a trial asks whether to stop and ends by itself, groups
-are of fixed size, and the tables are the history.
+The stock recipe reports through ``TuneReportCallback`` (a queue of one: a busy driver and a
+finished run block each other for ever), stops early by killing (the placement group stays, and an
+elastic successor waits three minutes for a dead reservation), and keeps its history in Tune's
+folders (which lose what was before a restore). Here a trial asks whether to stop and ends by itself,
+groups are of fixed size, and the tables are the history.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""An ablation from one command to its table; more arms and seeds later train only what is missing."""
+"""An ablation from one command to its table; arms and seeds that are added train alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole search on a real Ray cluster of this machine: run, killed, resumed, queried, evaluated."""
+"""A whole search on a real Ray cluster of this machine: run, killed, resumed and queried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from sadcl import results
 
 PHASES = {"stage1": 3, "baseline": 2, "search": 3, "confirm": 2, "final": 1}
-"""Rows of the tiny study: stage 1 of the search, of the one fresh seed and of the final run, and so on."""
+"""Rows of the tiny study by phase; a stage 1 for the search, the fresh seed and the final run."""
 
 
 def rows(root):

@@ -71,18 +71,22 @@ def test_variables_hold_for_a_block(monkeypatch):
 
 
 def test_signal_handlers_are_put_back():
-    def mine(*_):
+    def handler(*_):
         return
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        signal.signal(signal.SIGTERM, mine)
-        with pytest.raises(ZeroDivisionError), environment.signal_handlers_kept():
+    def fail():
+        with environment.signal_handlers_kept():
             for number in before:
                 signal.signal(number, signal.SIG_IGN)
             _ = 1 / 0
-        assert signal.getsignal(signal.SIGTERM) is mine
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        signal.signal(signal.SIGTERM, handler)
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert signal.getsignal(signal.SIGTERM) is handler
         assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

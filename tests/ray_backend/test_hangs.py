@@ -1,4 +1,4 @@
-"""Which trials hang and who keeps the others waiting, by the workers' beats; and the words for it."""
+"""Which trials hang and who keeps the others waiting, by their beats; and the words for it."""
 
 from dataclasses import replace
 

@@ -52,10 +52,10 @@ def call(name, *arguments):
 
 @contextlib.contextmanager
 def alone():
-    """What is mounted from here on is seen by this process, and by those that it starts, until the block ends."""
+    """Only this process, and those that it starts in the block, see what is mounted in it."""
     call("unshare", NEWNS)
     yield
-    call("unshare", FS)  # threads that were started meanwhile share it, and then the way back is closed
+    call("unshare", FS)  # with threads that share it, setns would fail
     call("setns", own, NEWNS)
 
 
@@ -134,7 +134,7 @@ def answers(tmp_path_factory):
         prefix="r"
     ) as short:  # the names of sockets below it may have 107 characters
         environment |= {"RAY_TMPDIR": short, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-        # a raylet that is killed is noticed in three seconds, not in fifteen; one that is only slow has as long as ever
+        # notices in 3 s instead of 15 s that a raylet is killed; a slow one has as long as ever
         environment |= {
             "RAY_health_check_period_ms": "500",
             "RAY_health_check_initial_delay_ms": "0",

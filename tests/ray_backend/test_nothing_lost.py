@@ -1,4 +1,4 @@
-"""Something of a study is killed twenty times: no row is lost or doubled, nothing is left behind."""
+"""Parts of a study are killed twenty times: no row is lost or doubled, nothing is left behind."""
 
 import json
 import random
@@ -170,7 +170,7 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
 
 
 def optuna_has(root):
-    """Settings, status and value of each trial in the journal of the last start, by its row's key."""
+    """Settings, status and value of each trial in the last start's journal, by its row's key."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(
         study_name="tiny-demo",

@@ -34,7 +34,8 @@ def trial(arm, **changes):
 
 def get(url):
     headers = {"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
-    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20).read().decode()
+    request = urllib.request.Request(url, headers=headers)
+    return urllib.request.urlopen(request, timeout=20).read().decode()
 
 def until(condition, what, seconds=400):
     end = time.monotonic() + seconds
@@ -58,9 +59,8 @@ with cluster.connected(None):
     sizes = {"data.scene_train": 107, "optim.batch_size": 4, "stage2.epochs": 10}
     one, two = (trial(arm, **sizes) for arm in ("one", "two"))
     runs, scratch = os.path.abspath("runs"), os.path.abspath("scratch")
-    pools = [
-        tasks.TaskPool(Placement(runs, None, "demo", workers), scratch, channel) for workers in (1, 2)
-    ]
+    placements = [Placement(runs, None, "demo", workers) for workers in (1, 2)]
+    pools = [tasks.TaskPool(placement, scratch, channel) for placement in placements]
     os.makedirs(os.path.join(runs, "studies"))  # as a driver leaves it
     pools[0].start(one), pools[1].start(two)
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])

@@ -60,7 +60,7 @@ def test_the_median_of_complete_trials_stops_what_is_below_it():
         Median(min_trials=3),
         [("t0", "complete", {1: 50.0}), ("t1", "pruned", {1: 50.0}), ("t2", "failed", {})],
     )
-    assert few.stops("low", 1, 0.0) is None
+    assert few.stop_reason("low", 1, 0.0) is None
 
 
 def test_former_trials_count_and_an_epoch_reported_twice_counts_once():

@@ -1,4 +1,4 @@
-"""Training on two workers under Ray Train: who has failed, and runs on a real cluster of this machine."""
+"""Training on two workers under Ray Train: which one has failed, and real runs of this machine."""
 
 import pickle
 import re
@@ -41,7 +41,8 @@ def train_file(tmp_path):
 def losses(root):
     rows = results.sql(
         root,
-        "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs order by stage, epoch",
+        "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs "
+        "order by stage, epoch",
     ).to_pylist()
     return [tuple(row.values()) for row in rows]
 
@@ -51,7 +52,7 @@ EXACT = {"model.freeze_batchnorm": True, "optim.precision": "fp64"}
 
 
 def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
-    """The same losses, anchors and admitted rows; and the row, the table and the checkpoint of a run of two."""
+    """The same losses, anchors and admitted rows; and the row and the checkpoint of a run of two."""
     file = train_file(**EXACT)
     one = command("python", file, "--storage", "one")
     two = command("python", file, "--storage", "two", "--workers", "2")
@@ -114,7 +115,8 @@ def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_pat
     )
     assert failed.returncode == 1
     assert re.search(
-        rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)",
+        rf"failed: The image '.*jpg' .* cannot be decoded.* "
+        rf"\(rank [01] of 2 on {socket.gethostname()}\)",
         failed.stderr,
     )
     causes = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
@@ -193,7 +195,7 @@ def test_who_is_gone_and_who_keeps_the_others_waiting_is_named(monkeypatch):
 
 @pytest.fixture
 def attempts(monkeypatch, tmp_path):
-    """Runs ``train`` whose attempts end as they are listed; gives its row or error, and its events."""
+    """Run ``train`` with attempts that end as listed; give its row or error, and its events."""
 
     def run(*endings, saves=()):
         trial = Trial("s", "train", "one", recipes.demo())

@@ -1,4 +1,4 @@
-"""The words for the events that need attention; those of a hang are in tests/ray_backend/test_hangs.py."""
+"""The words for the events that need attention; test_hangs.py has those of a hang."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialStarted
 
 
 def scalars(folder):
-    """Values by tag and step of all event files of a run; each record is checked by its checksum."""
+    """Values by tag and step of all event files of a run, with every checksum checked."""
     values = {}
     for file in sorted(folder.glob("events*")):
         content = file.read_bytes()
