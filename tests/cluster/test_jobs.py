@@ -1,4 +1,4 @@
-"""Jobs on a cluster of three nodes that local.sh starts: sent, watched, stopped, resumed, refused."""
+"""Jobs on three nodes that local.sh starts: sent, watched, stopped, resumed, refused."""
 
 import json
 import os
@@ -29,7 +29,8 @@ from sadcl import Ablation, main, recipes
 
 main(Ablation(
     name="parts", question="Does a job hold?", base=recipes.coco14(),
-    demo=recipes.demo().override({changes!r}), baseline="SARL", seeds=(0,), arms={{"SARL": {{"stage2.epochs": 0}}, "both": {{}}}},
+    demo=recipes.demo().override({changes!r}),
+    baseline="SARL", seeds=(0,), arms={{"SARL": {{"stage2.epochs": 0}}, "both": {{}}}},
 ))
 """
 
@@ -170,7 +171,7 @@ class Job:
             time.sleep(0.2)
 
     def stop(self, by_hand=False):
-        """Stop the job by hand or by the request that `ray job stop` sends, and wait for its end."""
+        """Stop the job by hand or by the request of `ray job stop`, and wait for its end."""
         if by_hand:
             env = self.local.env | self.local.said
             done = shell("ray", "job", "stop", "--address", self.local.url, self.name, env=env)

@@ -3,8 +3,8 @@
 The stock recipe reports through ``TuneReportCallback`` (a queue of one: a busy driver and a
 finished run block each other for ever), stops early by killing (the placement group stays, and an
 elastic successor waits three minutes for a dead reservation), and keeps its history in Tune's
-folders (which lose what was before a restore). Here a trial asks whether to stop and ends by itself,
-groups are of fixed size, and the tables are the history.
+folders (which lose what was before a restore). Here a trial asks whether to stop and ends by
+itself, groups are of fixed size, and the tables are the history.
 """
 
 import itertools

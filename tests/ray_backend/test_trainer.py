@@ -52,7 +52,7 @@ EXACT = {"model.freeze_batchnorm": True, "optim.precision": "fp64"}
 
 
 def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
-    """The same losses, anchors and admitted rows; and the row and the checkpoint of a run of two."""
+    """The same losses, anchors and admitted rows; the row and the checkpoint of a run of two."""
     file = train_file(**EXACT)
     one = command("python", file, "--storage", "one")
     two = command("python", file, "--storage", "two", "--workers", "2")
