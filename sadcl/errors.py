@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import sys
 from types import TracebackType
@@ -20,11 +21,32 @@ class UserError(ValueError):
     """
 
 
-class TrialFailed(RuntimeError):
-    """A trial that did not end well; its row of the trials table says why. A script ends with it and exit code 1."""
+class FailureKind(enum.Enum):
+    """What made a trial fail; of several workers' errors it decides which one is the cause."""
 
-    final = True
-    """Whether starting it again would only fail again."""
+    TRAINING = "training"
+    """The configuration, the data, or the training itself."""
+    MEMORY = "memory"
+    CONNECTION = "connection"
+    """The connection to another worker broke, usually as a consequence of that one's error."""
+    STORAGE = "storage"
+    DISK_FULL = "disk full"
+
+
+class TrialFailed(RuntimeError):
+    """A trial failed; its row of the trials table has the message. A script exits with code 1.
+
+    Args:
+        message: The cause in words.
+        kind: What failed.
+        final: Whether another attempt would fail in the same way.
+    """
+
+    def __init__(
+        self, message: str, *, kind: FailureKind = FailureKind.TRAINING, final: bool = True
+    ) -> None:
+        super().__init__(message)  # pickling restores `kind` and `final` from the instance's dict
+        self.kind, self.final = kind, final
 
 
 def print_error(error: UserError | TrialFailed) -> int:

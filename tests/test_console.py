@@ -1,9 +1,8 @@
-"""What people see: plain lines here, because a test has no terminal; and a table where there is one."""
+"""Tables, progress and numbers on the terminal, and how a command ends."""
 
 import errno
 import io
 import signal
-import time
 
 import pytest
 from rich.console import Console
@@ -11,7 +10,6 @@ from rich.console import Console
 from sadcl import console
 from sadcl.console import clock_text, guarded, settings_text
 from sadcl.errors import TrialFailed, UserError
-from sadcl.study.live_table import LiveTable
 
 
 def test_settings_in_a_few_characters():
@@ -27,110 +25,6 @@ def test_settings_in_a_few_characters():
 
 def test_clock():
     assert [clock_text(s) for s in (None, 0, 65.9, 3909)] == ["?", "0:00", "1:05", "1:05:09"]
-
-
-EVENTS = [
-    {"key": "k1", "status": "running", "what": "search 1a2b", "params": {"loss.tau": 0.1}},
-    {
-        "key": "k1",
-        "stage": 2,
-        "epoch": 1,
-        "epochs": 4,
-        "metrics": {"val_mAP": 41.234, "admitted": 12.4, "anchors": 9.0},
-    },
-    {"key": "k2", "status": "running", "what": "baseline s0", "params": {}},
-    {"key": "k2", "stage": 1, "epoch": 1, "epochs": 2, "metrics": {"val_mAP": 99.0}},
-    {
-        "key": "k1",
-        "stage": 2,
-        "epoch": 2,
-        "epochs": 4,
-        "metrics": {"val_mAP": 39.0, "admitted": 0.0, "anchors": 0.0},
-    },
-    {"key": "k1", "status": "complete", "val_mAP": 41.234, "test_mAP": None},
-    {"key": "k2", "status": "failed", "cause": "Diverged: stage 1, step 3"},
-    {"key": "k3", "status": "complete", "val_mAP": None, "test_mAP": 55.5},
-]
-
-
-def watch(monkeypatch, terminal, events=EVENTS, epochs=10, width=120):
-    out = io.StringIO()
-    monkeypatch.setattr(
-        console,
-        "console",
-        Console(file=out, force_terminal=terminal, soft_wrap=not terminal, width=width, height=30),
-    )
-    waiting = list(events)
-    with LiveTable(
-        "study x", lambda: [waiting.pop(0) for _ in range(len(waiting))], epochs
-    ) as shown:
-        time.sleep(0.7)
-    return shown, out.getvalue()
-
-
-def test_plain_lines_say_trial_settings_epoch_figure_best_and_time_left(monkeypatch):
-    shown, text = watch(monkeypatch, terminal=False)
-    lines = [line.split("] ", 1)[1] for line in text.splitlines()]
-    assert lines[0] == "search 1a2b: started with tau=0.1"
-    start = "search 1a2b: stage 2 epoch 1/4, held-out mAP 41.23, 12 rows a label admitted; best of search 41.23, "
-    assert lines[1] == start + "time left not known yet"
-    assert lines[4].endswith(" left")
-    assert "best of search 41.23, about 0:0" in lines[4]
-    assert "best of search 41.23" in lines[3]  # the baseline's 99 is no trial of the search
-    assert "0.0 rows a label admitted (THE BANK ADMITS NOTHING: lower bank.epsilon; " in lines[4]
-    assert "THE SAMPLE CONTRAST SEES NOTHING" in lines[4]
-    assert "best of search 41.23" in lines[4]
-    assert lines[5:] == [
-        "search 1a2b: complete, held-out mAP 41.23",
-        "baseline s0: FAILED: Diverged: stage 1, step 3",
-        "k3: complete, test mAP 55.50",
-    ]
-    assert shown.done == 3
-
-
-def test_a_terminal_shows_a_table(monkeypatch):
-    _, text = watch(monkeypatch, terminal=True)
-    for word in (
-        "search 1a2b",
-        "tau",
-        "0.1",
-        "2: 2/4",
-        "rows a label",
-        "failed",
-        "complete",
-        "3/10 epochs",
-        "study x",
-    ):
-        assert word in text
-
-
-def test_a_long_epoch_is_heard_of(monkeypatch):
-    monkeypatch.setattr(console, "_PLAIN_SECONDS", 0)
-    start = {"key": "k", "status": "running", "what": "stage1 s0", "params": {}}
-    beats = [start, {"key": "k", "stage": 1, "epoch": 1, "part": 0.25}]
-    shown, text = watch(monkeypatch, terminal=False, events=beats)
-    assert "stage1 s0: stage 1 epoch 1, 25% of it; about " in text
-    assert shown.left() == pytest.approx(39 * (time.monotonic() - shown._trains), rel=0.05)
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_words_about_a_worker_are_seen_beside_a_table_too(monkeypatch, terminal):
-    about = [
-        {"key": "k1", "late": "HANGS: rank 1"},
-        {"key": "k1", "rank": 1, "error": "RuntimeError: gone (rank 1 of 2 on a)"},
-    ]
-    _, text = watch(monkeypatch, terminal=terminal, events=EVENTS[:1] + about)
-    assert "search 1a2b: HANGS: rank 1" in text
-    assert "search 1a2b: RuntimeError: gone (rank 1 of 2 on a)" in text
-
-
-def test_a_source_that_fails_does_not_end_the_block():
-    def broken():
-        raise ConnectionError
-
-    with LiveTable("x", broken, 1) as shown:
-        time.sleep(0.7)
-    assert shown.rows == {}
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,13 @@ FILES = {
     "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
     " export __init__",
     "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",
-    "study": "__init__ placement record live_table tensorboard checkpoint_quota execute",
+    "study": "__init__ placement record trial_event event_text live_table tensorboard checkpoint_quota"
+    " execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
     " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
     " page/__init__ page/study page/charts page/tables page/figures page/html",
     "figures": "drawing photos prototypes representations paper __init__",
-    "ray_backend": "__init__ environment membership hangs pruner prometheus optuna_study spot capacity cluster"
+    "ray_backend": "__init__ environment membership hangs optuna_study pruner prometheus spot capacity cluster"
     " node_report event_channel node_check trainer tasks tuner driver",
     "launch": "__init__ options resources estimate datasets setup run train",
     "cli": "__init__ options data checkpoints tables reports studies app experiment",
@@ -174,6 +175,7 @@ WITHOUT_TORCH = {
         "cli",
     ),
     *("study/__init__", "study/placement", "study/record", "study/live_table", "study/tensorboard"),
+    *("study/trial_event", "study/event_text"),
     *(
         "study/checkpoint_quota",
         "ray_backend/environment",

@@ -107,9 +107,9 @@ def searched(
             placement,
             journal=folder / "optuna" / f"{plan.study}.journal",
             scratch=str(folder / ".ray" / name),
-            concurrent=1,
+            max_concurrent=1,
             channel=event_channel.open_channel(search.pruner, history),
-            disk=CheckpointQuota(placement.storage, None),
+            quota=CheckpointQuota(placement.storage, None),
         )
     storage.delete(storage.join(placement.storage, ".ray", name))
     return rows()

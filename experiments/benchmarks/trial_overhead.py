@@ -75,7 +75,7 @@ def ours(name: str, trials: int, placement: Placement, folder: str) -> list[floa
     options: dict[str, Any] = {
         "journal": Path(folder) / f"{name}.journal",
         "scratch": f"{folder}/ray",
-        "concurrent": 1,
+        "max_concurrent": 1,
     }
     began = time.time()
     with record.locked(placement.storage, plan.study):
@@ -85,7 +85,7 @@ def ours(name: str, trials: int, placement: Placement, folder: str) -> list[floa
             placement,
             **options,
             channel=event_channel.open_channel(stopping),
-            disk=CheckpointQuota(placement.storage, None),
+            quota=CheckpointQuota(placement.storage, None),
         )
     rows = [
         row

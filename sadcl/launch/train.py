@@ -18,6 +18,7 @@ from sadcl.results import store
 from sadcl.search import Phase, Trial
 from sadcl.study import execute, record
 from sadcl.study.live_table import LiveTable
+from sadcl.study.trial_event import TrialEvent
 
 
 @storage_of.away_from_start_folder()
@@ -96,7 +97,7 @@ def train(
     address = environment.prepare(address)
     with record.locked(storage, trial.key):
         if (least, most) == (1, 0) and address is None:
-            events: list[dict[str, Any]] = []
+            events: list[TrialEvent] = []
             with LiveTable(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
                 return execute.execute(trial, placement, events.append)
         from sadcl.ray_backend import (

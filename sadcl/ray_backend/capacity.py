@@ -1,4 +1,4 @@
-"""Room for workers: how many there are now, and whether nodes come or go while a run is under way."""
+"""Room for workers: how many fit now, and whether nodes come or go while a run trains."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sadcl.ray_backend import membership
 from sadcl.study.placement import Placement, workers_on
 
 WAIT_SECONDS = 1800.0
-"""Seconds that a run waits for nodes that have the room that it needs at least, however much of it others use."""
+"""Time that a run waits for nodes with the room that it needs at least, whoever uses that room."""
 SETTLE_SECONDS = 5.0
-"""Seconds without a new place until a run of a varying number of workers starts."""
+"""A run of a varying number of workers starts after so long without room for another worker."""
 GROW_SECONDS = 60.0
-"""Seconds at least that a run trains before it is started again because there is more room."""
+"""A run trains at least so long before it restarts because there is more room."""
 POLL_SECONDS = 2.0
 
 
 def resources(placement: Placement) -> dict[str, float]:
-    """What each worker reserves."""
+    """Give what each worker reserves."""
     return {
         "CPU": float(placement.cpus),
         **({"GPU": float(placement.gpus)} if placement.gpus else {}),
@@ -40,14 +40,14 @@ def resources(placement: Placement) -> dict[str, float]:
 
 
 class Reservations:
-    """Groups of places for workers, each reserved as soon as there is all of it, and given back when the block ends.
+    """Groups of slots for workers; each is reserved as soon as all of it fits, and freed on exit.
 
-    While they wait, an autoscaler sees that they are wanted.
+    An autoscaler sees the groups that still wait.
 
     Args:
-        where: what a worker takes.
-        count: groups.
-        size: workers of each.
+        placement: What a worker takes.
+        count: The number of groups.
+        size: The number of workers in each.
     """
 
     def __init__(self, placement: Placement, count: int, size: int = 1) -> None:
@@ -63,27 +63,29 @@ class Reservations:
             remove_placement_group(group)
 
     def ready(self) -> int:
-        """Groups that are reserved."""
+        """Count the groups that are reserved."""
         states = [placement_group_table(group).get("state") for group in self.groups]
         return states.count("CREATED")
 
 
-def wait_for_workers(placement: Placement, say: Callable[[str], None]) -> int:
-    """The number of workers to start with; waits for the least.
+def wait_for_workers(placement: Placement, on_wait: Callable[[], object]) -> int:
+    """Wait until the smallest number of workers fits, and give the number to start with.
+
+    Args:
+        on_wait: Called once where the wait is not over at once.
 
     Raises:
-        TrialFailed: where no nodes for them come within :data:`WAIT` seconds.
+        TrialFailed: Where no nodes for them come within :data:`WAIT_SECONDS`.
     """
     if not placement.up_to:
         if _room(placement) < placement.workers:
             with Reservations(placement, 1, placement.workers):
-                _wait_until(lambda: _room(placement) >= placement.workers, placement, say)
+                _wait_until(lambda: _room(placement) >= placement.workers, placement, on_wait)
         return placement.workers
-    with Reservations(placement, 1, placement.workers) as least:
-        _wait_until(lambda: least.ready() == 1, placement, say)
-        with Reservations(
-            placement, placement.up_to - placement.workers
-        ) as more:  # not before, or two runs might wait for each other
+    with Reservations(placement, 1, placement.workers) as smallest:
+        _wait_until(lambda: smallest.ready() == 1, placement, on_wait)
+        # not reserved before, or two runs might wait for each other
+        with Reservations(placement, placement.up_to - placement.workers) as more:
             since, ready = time.monotonic(), 0
             while ready < len(more.groups) and time.monotonic() - since < SETTLE_SECONDS:
                 if (now := more.ready()) != ready:
@@ -93,7 +95,7 @@ def wait_for_workers(placement: Placement, say: Callable[[str], None]) -> int:
 
 
 def _room(placement: Placement) -> int:
-    """Workers that the nodes take, empty; what others use of them comes free, and Ray waits for that."""
+    """Count the workers that fit on empty nodes; Ray waits for what others use of them."""
     return sum(
         workers_on(placement, node["Resources"], placement.cpus)
         for node in ray.nodes()
@@ -102,40 +104,41 @@ def _room(placement: Placement) -> int:
 
 
 def _wait_until(
-    enough: Callable[[], bool], placement: Placement, say: Callable[[str], None]
+    enough: Callable[[], bool], placement: Placement, on_wait: Callable[[], object]
 ) -> None:
-    began, said = time.monotonic(), False
-    lacks = began
+    began, reported = time.monotonic(), False
+    room_last_seen = began
     while not enough():
-        waited = time.monotonic() - began
+        now = time.monotonic()
         if _room(placement) >= placement.workers:
-            lacks = time.monotonic()
-        elif time.monotonic() - lacks > WAIT_SECONDS:
+            room_last_seen = now
+        elif now - room_last_seen > WAIT_SECONDS:
             raise TrialFailed(
-                f"The cluster has had no room for {placement.workers} worker(s) for {WAIT_SECONDS / 60:.0f} minutes. Start nodes, or "
-                "lower --workers, and give the same command again; it goes on from the last checkpoint."
+                f"The cluster has had no room for {placement.workers} worker(s) for "
+                f"{WAIT_SECONDS / 60:.0f} minutes. Start nodes, or lower --workers, and give the "
+                "same command again; it resumes from the last checkpoint."
             )
-        if not said and waited > 2 * SETTLE_SECONDS:
-            say(f"waits for the room that {placement.workers} worker(s) need")
-            said = True
+        if not reported and now - began > 2 * SETTLE_SECONDS:
+            on_wait()
+            reported = True
         time.sleep(0.2)
 
 
 def drain_reason() -> str | None:
-    """Why the run in this process is to leave: its node is to be taken away; None where it is not."""
+    """Give why the run in this process is to leave: its node is to be taken away; else None."""
     with contextlib.suppress(RayError):
-        here = ray.get_runtime_context().get_node_id()
-        if here in cluster_state.get_draining_nodes():
-            return f"{node_names([here])} is to be taken away"
+        node = ray.get_runtime_context().get_node_id()
+        if node in cluster_state.get_draining_nodes():
+            return f"{node_names([node])} is to be taken away"
     return None
 
 
 class NodeWatch(threading.Thread):
-    """While a run is under way: asks its workers to leave when a node of theirs is to be taken away, or when more fit.
+    """Asks the workers of a run to leave when a node of theirs is taken away, or when more fit.
 
     Args:
-        where: with the number of workers that it runs on now.
-        actor: from :func:`sadcl.ray_backend.membership.open_membership`.
+        placement: With the number of workers that the run has now.
+        actor: From :func:`sadcl.ray_backend.membership.open_membership`.
     """
 
     def __init__(self, placement: Placement, actor: Any) -> None:
@@ -152,23 +155,23 @@ class NodeWatch(threading.Thread):
 
     def run(self) -> None:
         try:
-            while len(membership.members(self.actor)[0]) < self.placement.workers:
+            while len(membership.members(self.actor).nodes) < self.placement.workers:
                 if self.over.wait(POLL_SECONDS):
                     return
             with Reservations(
                 self.placement, max(self.placement.up_to - self.placement.workers, 0)
             ) as more:
-                if (reason := self._reason(more)) is not None:
-                    ray.get(self.actor.leave.remote(reason))
-        except RayError:  # the cluster is gone, and the run with it
+                if (reason := self._wait_for_reason(more)) is not None:
+                    ray.get(self.actor.request_leave.remote(reason))
+        except RayError:  # the cluster is lost, and the run with it
             return
 
-    def _reason(self, more: Reservations) -> str | None:
+    def _wait_for_reason(self, more: Reservations) -> str | None:
         began, before = time.monotonic(), 0
         while not self.over.wait(POLL_SECONDS):
-            nodes = set(membership.members(self.actor)[0].values())
-            if going := sorted(nodes & set(cluster_state.get_draining_nodes())):
-                return f"{node_names(going)} is to be taken away"
+            nodes = set(membership.members(self.actor).nodes.values())
+            if draining := sorted(nodes & set(cluster_state.get_draining_nodes())):
+                return f"{node_names(draining)} is to be taken away"
             ready = more.ready()
             if ready and ready == before and time.monotonic() - began > GROW_SECONDS:
                 return f"there is room for {ready} more worker(s)"
@@ -177,6 +180,6 @@ class NodeWatch(threading.Thread):
 
 
 def node_names(nodes: list[str]) -> str:
-    """Nodes by their addresses."""
-    known = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-    return ", ".join(f"node {known.get(node, 'unknown')} ({node[:6]})" for node in nodes)
+    """Name nodes by their addresses and the first digits of their ids."""
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    return ", ".join(f"node {addresses.get(node, 'unknown')} ({node[:6]})" for node in nodes)

@@ -1,56 +1,58 @@
-"""Starting or joining a Ray cluster, quietly and on this machine's loopback."""
+"""The connection to a Ray cluster: one that runs, or a private one on this machine's loopback."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from sadcl import storage
-from sadcl.errors import UserError
-
-if TYPE_CHECKING:  # nodes look without torch
-    pass
 import contextlib
+import json
 import logging
+import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 
+from sadcl import storage
+from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
 
-JOINS = "SADCL_MAY_JOIN"
-"""Variable of a head whose cluster grows: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``; Ray does not say it."""
+JOINING_VARIABLE = "SADCL_MAY_JOIN"
+"""Nodes that a cluster may start, as JSON in the head's environment; Ray itself does not tell."""
+JOINING_EXAMPLE = '[{"nodes": 8, "CPU": 8, "GPU": 1}]'
+SETUP_HOOK = "sadcl.storage.leave_start_folder"
+"""What every process of a job runs first.
+
+Its folder is a package that Ray has unpacked, and may unpack again.
+"""
+_LOGGERS = ("ray", "ray.tune", "ray.train", "ray.data")
 
 
 def with_joining(
-    nodes: Sequence[Mapping[str, float]], said: str | None
+    nodes: Sequence[Mapping[str, float]], joining: str | None
 ) -> list[Mapping[str, float]]:
-    """The nodes of a cluster, and those that it starts when a trial waits for them.
+    """Add to the nodes of a cluster those that it starts when a trial waits for them.
 
     Args:
-        nodes: resources of each node that is there.
-        said: content of the variable ``JOINS``.
+        nodes: The resources of each node of the cluster.
+        joining: The content of the variable ``SADCL_MAY_JOIN``; each node of it that has joined
+            already counts once.
 
     Raises:
-        UserError: where that cannot be read.
+        UserError: Where the variable cannot be read.
     """
     try:
         kinds = [
             {name: float(count) for name, count in kind.items()}
-            for kind in json.loads(said or "[]")
+            for kind in json.loads(joining or "[]")
         ]
         coming = [kind for kind in kinds for _ in range(int(kind.pop("nodes")))]
     except (ValueError, TypeError, AttributeError, KeyError):
-        example = '[{"nodes": 8, "CPU": 8, "GPU": 1}]'
         raise UserError(
-            f"{JOINS}={said!r} cannot be read: which nodes may join is said as in {example}."
+            f"{JOINING_VARIABLE}={joining!r} cannot be read. Give the nodes that may join as in "
+            f"{JOINING_EXAMPLE}."
         ) from None
     for node in nodes:
         same = [
@@ -63,69 +65,88 @@ def with_joining(
     return [*nodes, *coming]
 
 
-LEAVE = "sadcl.storage.leave_start_folder"
-"""What every process of a job begins with: its folder is a package that Ray has unpacked, and may unpack anew."""
-
-
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
-    """A connection for as long as the block runs; gives the resources of each node, those that may join among them.
+    """Connect to a cluster for as long as the block runs.
 
-    Without an address it is a private cluster of this machine, never one that happens to run. The address comes from
-    :func:`sadcl.ray_backend.environment.prepare`, which has to be called before Ray is imported.
+    Signal handlers, the levels of Ray's loggers and the variables that
+    :func:`sadcl.ray_backend.environment.prepare` has set are afterwards what they were before.
+
+    Args:
+        address: From ``prepare``, which is called before Ray is imported. None starts a private
+            cluster of this machine, and never joins one that happens to run.
+
+    Yields:
+        The resources of each node, those that may join among them.
 
     Raises:
-        UserError: for an address that cannot be joined.
+        UserError: For an address that cannot be joined.
     """
+    with (
+        environment.restored_afterwards(),
+        environment.signal_handlers_kept(),
+        _log_levels_kept(),
+    ):
+        provenance()  # reads the package's sources before anything can replace them
+        try:
+            _connect(address)
+            for name in _LOGGERS[1:]:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            yield (
+                nodes if address is None else with_joining(nodes, os.environ.get(JOINING_VARIABLE))
+            )
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
-    provenance()  # reads the package's sources, before anything can replace them
-    try:
-        if address is None:
-            with (
-                storage.back_in_start_folder()
-            ):  # Ray gives its workers the path of modules that lie there
-                ray.init(
-                    address="local",
-                    include_dashboard=True,
-                    dashboard_host="127.0.0.1",
-                    _node_ip_address="127.0.0.1",
-                    **quiet,
-                )
-        else:
-            hook: dict[str, Any] = (
-                {"runtime_env": {"worker_process_setup_hook": LEAVE}}
-                if environment.in_ray_job()
-                else {}
+    if address is None:
+        # Ray gives its workers the path of the modules in the start folder
+        with storage.back_in_start_folder():
+            ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                _node_ip_address="127.0.0.1",
+                **quiet,
             )
-            try:
-                _knock(address)
-                with storage.back_in_start_folder():
-                    ray.init(address=address, **quiet, **hook)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise UserError(
-                    f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one (ray start --head), or "
-                    "leave --address and RAY_ADDRESS out for a private one on this machine."
-                ) from None
-        if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, on_terminate
-            )  # Ray has put its own in its place, which aborts
-        for name in ("ray.tune", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield there if address is None else with_joining(there, os.environ.get(JOINS))
-    finally:
-        ray.shutdown()
+    else:
+        if environment.in_ray_job():
+            quiet["runtime_env"] = {"worker_process_setup_hook": SETUP_HOOK}
+        try:
+            _check_listening(address)
+            with storage.back_in_start_folder():
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one "
+                "(ray start --head), or leave out --address and RAY_ADDRESS for a private one on "
+                "this machine."
+            ) from None
+    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler aborts
 
 
-def _knock(address: str) -> None:
-    """Find out in seconds whether anybody listens; Ray would try for minutes, and say so in lines of its own."""
+def _check_listening(address: str) -> None:
+    """Fail within seconds where nothing listens; Ray would try for minutes and log each attempt."""
     host, _, port = address.rpartition(":")
     if host and "/" not in address and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextlib.contextmanager
+def _log_levels_kept() -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.ray_backend import cluster, event_channel, node_check, tasks, trainer, tuner
+from sadcl.ray_backend import cluster, environment, event_channel, node_check, tasks, trainer, tuner
 from sadcl.results import store
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
@@ -25,156 +25,180 @@ from sadcl.study.placement import Placement, fit_to_cluster
 from sadcl.study.record import StudyRecord
 from sadcl.study.tensorboard import TensorBoardCurves
 
-RETRY = "What was wrong may be gone: --retry-failed runs what failed again, with the same settings."
+RETRY = "Once the cause is removed, --retry-failed runs again what failed, with the same settings."
+
+Rows = list[dict[str, Any]]
 
 
+@environment.restored_afterwards()
 def run_search(
     study: StudyRecord[Plan],
     placement: Placement,
     address: str | None,
-    data: Sequence[str],
+    witnesses: Sequence[str],
     max_concurrent: int | None,
-    disk: CheckpointQuota,
+    quota: CheckpointQuota,
 ) -> None:
-    """Run what a search still lacks.
+    """Run what a search still lacks: stage 1, baselines, trials, confirmation and the final run.
 
     Args:
-        address: from :func:`sadcl.ray_backend.environment.prepare`.
-        data: names of files that every node of a cluster that is joined must have below the data root.
-        max_concurrent: trials of the search at once; None as many as fit.
-        disk: where checkpoints of the worst trials are removed to stay below a limit.
+        address: From :func:`sadcl.ray_backend.environment.prepare`.
+        witnesses: Files below the data root that every node of a joined cluster must have.
+        max_concurrent: The number of the search's trials at once; None runs as many as fit.
+        quota: Limits the checkpoints, and removes those of the worst trials.
 
     Raises:
-        UserError: for nodes that lack something, a trial that the cluster can never place, where stage 1 or all trials
-            fail, or where the disk's limit is reached all the same.
+        UserError: For nodes that lack something, a trial that the cluster can never place, where
+            stage 1 or all trials fail, or where the limit of the disk is reached all the same.
     """
     plan, rows = study.plan, study.rows
     if plan.is_complete(rows):
         _finish_rows(placement, study)
         return
-    searched = [row for row in rows if row["phase"] == "search"]
-    with _scratch(placement, plan.study) as scratch, cluster.connected(address) as resources:
+    trial_rows = [row for row in rows if row["phase"] == "search"]
+    with _scratch(placement, plan.study) as scratch, cluster.connected(address) as nodes:
         if address is not None:
-            node_check.check_nodes(placement, data)
-        placement, fit_at_once = fit_to_cluster(placement, resources)
-        history = [
-            (row["key"], row["status"], store.curve(placement.storage, row["key"]))
-            for row in _in_order(searched)
-        ]
-        channel = event_channel.open_channel(plan.search.pruner, history)
-        scores = [row["val_mAP"] for row in searched if row["val_mAP"] is not None]
-        with _watched(study, placement, channel, max(scores, default=None)):
+            node_check.check_nodes(placement, witnesses)
+        placement, fitting = fit_to_cluster(placement, nodes)
+        channel = event_channel.open_channel(
+            plan.search.pruner, _pruning_history(placement, trial_rows)
+        )
+        scores = [row["val_mAP"] for row in trial_rows if row["val_mAP"] is not None]
+        with _progress_shown(study, placement, channel, max(scores, default=None)):
             pool = tasks.TaskPool(placement, scratch, channel)
-            stage1 = plan.stage1(plan.base)
-            if stage1 is not None:
-                pool.start(stage1)
-            beside = [*plan.baselines(), *plan.controls()]
-            for trial in beside:
-                pool.start(trial)
-            shared = pool.result(stage1) if stage1 is not None else None
-            if shared is not None and shared["status"] != "complete":
-                raise UserError(
-                    f"Stage 1, which all trials start from, has failed: {shared['cause']} {RETRY}"
-                )
-            if (early := plan.early_stage1(shared)) is not None:
-                pool.start(early)
-            journal = _journal(placement.storage, plan.study)
-            at_once = max_concurrent or fit_at_once
+            baselines = [*plan.baselines(), *plan.controls()]
+            _run_stage1(plan, pool, baselines)
             tuner.run_trials(
                 plan,
-                searched,
+                trial_rows,
                 placement,
-                journal=journal,
-                concurrent=at_once,
+                journal=_journal_path(placement.storage, plan.study),
+                max_concurrent=max_concurrent or fitting,
                 scratch=scratch,
                 channel=channel,
-                disk=disk,
+                quota=quota,
             )
-            rows = study.refresh()
-            candidates = best_trials(rows, plan.search.confirm_top)
-            if not candidates:
-                cause = next(
-                    (r["cause"] for r in rows if r["phase"] == "search" and r["cause"]),
-                    "none was run",
-                )
-                raise UserError(
-                    f"None of the trials of {plan.study!r} succeeded; the first cause: {cause} {RETRY}"
-                )
-            again = [trial for row in candidates for trial in plan.confirmations(row["settings"])]
-            final = plan.final_of(rows)
-            if (
-                len(candidates) == 1 and final is not None
-            ):  # nothing that is still to come can change the choice
-                pool.start(final)
-            for trial in again:
-                pool.start(trial)
-            for trial in again:
-                pool.result(trial)
-            final = plan.final_of(study.refresh())
-            assert final is not None
-            for trial in (final, *beside):
+            final = _run_confirmation(study, pool)
+            for trial in (final, *baselines):
                 pool.result(trial)
             _finish_rows(placement, study)
 
 
+def _pruning_history(placement: Placement, trial_rows: Rows) -> event_channel.History:
+    """Give what the pruner compares new trials with: the curves of those before, oldest first."""
+    return [
+        (row["key"], row["status"], store.curve(placement.storage, row["key"]))
+        for row in sorted(trial_rows, key=lambda row: row["started"])
+    ]
+
+
+def _run_stage1(plan: Plan, pool: tasks.TaskPool, baselines: Sequence[Trial]) -> None:
+    """Train the stage 1 that all trials start from, and start what needs no result of the search.
+
+    Raises:
+        UserError: Where stage 1 fails.
+    """
+    stage1 = plan.stage1(plan.base)
+    if stage1 is not None:
+        pool.start(stage1)
+    for trial in baselines:
+        pool.start(trial)
+    row = pool.result(stage1) if stage1 is not None else None
+    if row is not None and row["status"] != "complete":
+        raise UserError(f"Stage 1, which all trials start from, has failed: {row['cause']} {RETRY}")
+    final_stage1 = plan.early_stage1(row)
+    if final_stage1 is not None:
+        pool.start(final_stage1)
+
+
+def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial:
+    """Train the best trials over the fresh seeds, and give the final run of the winner.
+
+    Raises:
+        UserError: Where all trials of the search have failed.
+    """
+    plan, rows = study.plan, study.refresh()
+    candidates = best_trials(rows, plan.search.confirm_top)
+    if not candidates:
+        causes = [r["cause"] for r in rows if r["phase"] == "search" and r["cause"]]
+        raise UserError(
+            f"None of the trials of {plan.study!r} succeeded; the first cause: "
+            f"{causes[0] if causes else 'none was run'} {RETRY}"
+        )
+    trials = [trial for row in candidates for trial in plan.confirmations(row["settings"])]
+    final = plan.final_of(rows)
+    if len(candidates) == 1 and final is not None:  # its seeds cannot change the choice
+        pool.start(final)
+    for trial in trials:
+        pool.start(trial)
+    for trial in trials:
+        pool.result(trial)
+    final = plan.final_of(study.refresh())
+    assert final is not None
+    return final
+
+
+@environment.restored_afterwards()
 def run_ablation(
     study: StudyRecord[AblationPlan],
     placements: Mapping[str, Placement],
     address: str | None,
-    data: Mapping[str, Sequence[str]],
+    witnesses: Mapping[str, Sequence[str]],
     max_concurrent: int | None,
 ) -> None:
-    """Run what an ablation still lacks; a run that fails is a row, and the others go on.
+    """Run what an ablation still lacks; a run that fails is a row, and the others continue.
 
     Args:
-        wheres, data: by data set, as for :func:`search`.
-        address, max_concurrent: as for :func:`search`.
+        placements, witnesses: By data set, as for :func:`run_search`.
+        address, max_concurrent: As for :func:`run_search`.
 
     Raises:
-        UserError: for a run that the cluster can never place.
+        UserError: For nodes that lack something, or a run that the cluster can never place.
     """
-    anywhere = next(iter(placements.values()))
+    any_placement = next(iter(placements.values()))
     plan = study.plan
     if plan.is_complete(study.rows):
-        _finish_rows(anywhere, study)
+        _finish_rows(any_placement, study)
         return
-    with _scratch(anywhere, plan.study) as scratch, cluster.connected(address) as resources:
+    with _scratch(any_placement, plan.study) as scratch, cluster.connected(address) as nodes:
         for name, placement in placements.items() if address is not None else ():
-            node_check.check_nodes(placement, data[name])
-        placed = {
-            name: fit_to_cluster(placement, resources) for name, placement in placements.items()
-        }
+            node_check.check_nodes(placement, witnesses[name])
+        fitted = {name: fit_to_cluster(placement, nodes) for name, placement in placements.items()}
         channel = event_channel.open_channel()
-        with _watched(study, anywhere, channel):
+        with _progress_shown(study, any_placement, channel):
             pools = {
                 name: tasks.TaskPool(placement, scratch, channel)
-                for name, (placement, _) in placed.items()
+                for name, (placement, _) in fitted.items()
             }
-            waiting: list[Any] = []
-            for name, (placement, fit_at_once) in placed.items():
-                at_once = max_concurrent or (fit_at_once if placement.workers > 1 else None)
-                pools[name].begin(plan.trials(name), at_once, waiting)
+            running: list[Any] = []
+            for name, (placement, fitting) in fitted.items():
+                limit = max_concurrent or (fitting if placement.workers > 1 else None)
+                pools[name].start_all(plan.trials(name), limit, running)
             for name, pool in pools.items():
                 for trial in plan.trials(name):
                     for run in (trial.stage1, trial):
                         if run is not None:
                             pool.result(run)
-            _finish_rows(anywhere, study)
+            _finish_rows(any_placement, study)
 
 
+@environment.restored_afterwards()
 def run_train(
-    trial: Trial, placement: Placement, address: str | None, data: Sequence[str]
+    trial: Trial, placement: Placement, address: str | None, witnesses: Sequence[str]
 ) -> dict[str, Any]:
-    """One trial on a cluster, or on two workers or more; gives its row. Arguments are those of :func:`search`.
+    """Run one trial on a cluster, or on two workers or more, and give its row.
+
+    Args:
+        placement, address, witnesses: As for :func:`run_search`.
 
     Raises:
-        UserError: for a trial that the cluster can never place.
-        TrialFailed: where it fails; the row has the cause.
+        UserError: For nodes that lack something, or a trial that the cluster can never place.
+        TrialFailed: Where it fails; the row has the cause.
     """
-    with _scratch(placement, trial.key) as scratch, cluster.connected(address) as resources:
+    with _scratch(placement, trial.key) as scratch, cluster.connected(address) as nodes:
         if address is not None:
-            node_check.check_nodes(placement, data)
-        placement, _ = fit_to_cluster(placement, resources)
+            node_check.check_nodes(placement, witnesses)
+        placement, _ = fit_to_cluster(placement, nodes)
         channel = event_channel.open_channel()
         try:
             with LiveTable(trial.key, lambda: event_channel.drain(channel), trial.epochs):
@@ -184,17 +208,17 @@ def run_train(
 
 
 @contextlib.contextmanager
-def _watched(
+def _progress_shown(
     study: StudyRecord[Any],
     placement: Placement,
     channel: event_channel.EventChannel,
     best: float | None = None,
 ) -> Iterator[None]:
-    """What people see, on the terminal and in TensorBoard."""
+    """Show on the terminal and in TensorBoard what runs."""
     curves = TensorBoardCurves(placement.storage, study.name, study.rows)
     epochs = study.plan.remaining_work(study.rows).epochs
     try:
-        with LiveTable(study.name, lambda: curves.seen(event_channel.drain(channel)), epochs, best):
+        with LiveTable(study.name, lambda: curves.add(event_channel.drain(channel)), epochs, best):
             yield
     finally:
         event_channel.close(channel)
@@ -202,39 +226,39 @@ def _watched(
 
 
 def _finish_rows(placement: Placement, study: StudyRecord[Any]) -> None:
-    """Runs that were interrupted, and that nothing has asked for again, do not stay running; no state is left of others."""
+    """End the interrupted runs that the study needs no more, and remove states left over."""
     rows = study.refresh()
     execute.remove_stale_states(rows, placement)
-    wanted = {trial.key for trial in study.plan.planned_trials(rows)}
+    needed = {trial.key for trial in study.plan.planned_trials(rows)}
     for row in rows:
-        if row["study"] == study.name and row["status"] == "running" and row["key"] not in wanted:
+        if row["study"] == study.name and row["status"] == "running" and row["key"] not in needed:
             execute.record_abandoned(
                 row, placement, "it was interrupted, and the study needs it no more"
             )
 
 
-def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: row["started"])
-
-
 @contextlib.contextmanager
 def _scratch(placement: Placement, name: str) -> Iterator[str]:
-    """A place for what Ray writes itself, which every node has to see; nothing of it is needed afterwards."""
-    place = storage.join(placement.storage, ".ray", name)
-    storage.delete(place)  # of a driver that was killed
+    """Give a folder for what Ray writes, which every node must see, and remove it at the end."""
+    folder = storage.join(placement.storage, ".ray", name)
+    storage.delete(folder)  # of a driver that was killed
     try:
-        yield place
+        yield folder
     finally:
         with contextlib.suppress(OSError):  # a process that is about to end may still write there
-            storage.delete(place)
+            storage.delete(folder)
 
 
-def _journal(root: str, name: str) -> Path:
-    """Optuna's journal lies beside the tables where that is a disk; a copy of the truth, made anew at every start."""
+def _journal_path(root: str, study: str) -> Path:
+    """Give the path of Optuna's journal, which is next to the tables where those are on a disk.
+
+    It is a copy of the tables and rebuilt at every start, so that elsewhere a temporary folder will
+    do.
+    """
     system, path = storage.resolve(root)
     folder = (
         Path(path)
         if isinstance(system, fs.LocalFileSystem)
         else Path(tempfile.mkdtemp(prefix="sadcl-"))
     )
-    return folder / "optuna" / f"{name}.journal"
+    return folder / "optuna" / f"{study}.journal"

@@ -1,22 +1,42 @@
-"""Ray's environment; Ray reads it when it is imported, so this comes first and imports nothing of it."""
+"""What Ray reads from this process, and what it changes in it.
+
+Ray reads some variables when it is imported, so that this module is used before, and imports
+nothing of Ray.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
+import signal
+import sys
+import threading
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from sadcl import storage
 from sadcl.errors import UserError
 
-if TYPE_CHECKING:  # nodes look without torch
-    pass
-import secrets
-import sys
+_REQUIRED = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the program, whose tables are always whole
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tables hold what these would write
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # sadcl.storage.leave_start_folder sets the working folder
+    "RAY_AIR_NEW_OUTPUT": "0",  # the live table shows what this would print
+}
+"""Variables that override the user's."""
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "4",  # as many as after any other loss; Ray's own default has no end
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+}
+"""Variables that hold where the user has set none."""
+_previous: dict[str, str | None] = {}
+"""The former values of what :func:`prepare` has changed."""
 
 
 def in_ray_job() -> bool:
-    """Whether this is the entrypoint of a submitted job, whose working directory dies with it."""
+    """Tell whether this is the entrypoint of a submitted job, whose working folder dies with it."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
@@ -24,14 +44,15 @@ def check_storage(root: str) -> None:
     """Write, read and remove a file below the root.
 
     Raises:
-        UserError: where that is not possible, or where a job's results would be lost.
+        UserError: Where that is not possible, or where the results of a job would be lost.
     """
     if in_ray_job() and "://" not in root and not os.path.isabs(root):
         raise UserError(
-            f"--storage {root!r} is relative, and this is a Ray job: its working directory is removed at the end, "
-            "results and all. Give an absolute path on storage that all nodes share, or s3://... or gs://..."
+            f"--storage {root!r} is relative, and this is a Ray job: its working directory is "
+            "removed at the end together with the results. Give an absolute path on storage that "
+            "all nodes share, or s3://... or gs://..."
         )
-    storage.resolve(root)  # names the root where its scheme is unknown, and not the probe below it
+    storage.resolve(root)  # an unknown scheme is reported of the root, not of the probe below it
     probe = storage.join(root, f".probe-{uuid.uuid4().hex[:8]}")
     try:
         storage.write(probe, b"sadcl")
@@ -45,26 +66,68 @@ def check_storage(root: str) -> None:
 
 
 def prepare(address: str | None) -> str | None:
-    """Set what Ray is to read, and give the address of the cluster to join; None for a private one.
+    """Set the variables that Ray reads; call it before Ray is imported.
 
-    A private cluster gets a token of its own, so that no other user of the machine can run code on it. Where the caller has
-    imported Ray already that comes too late, and Ray's own default holds.
+    A private cluster gets a token of its own, so that no other user of the machine can run code on
+    it. Where the caller has imported Ray already it is too late for that, and Ray's own default
+    holds. The other variables get their former values back when the connection ends
+    (:func:`restored_afterwards`); the token stays, because Ray has read it for the whole process.
+
+    Args:
+        address: From the command line; None takes ``RAY_ADDRESS``.
+
+    Returns:
+        The address of the cluster to join; None for a private one.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
-        "1"  # Ctrl-C ends the program, whose tables are whole at any time
-    )
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the tables are ours
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = (
-        "0"  # where a process stands is settled by sadcl.storage.leave_start_folder
-    )
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and what people see is ours
-    os.environ.setdefault(
-        "RAY_task_oom_retries", "4"
-    )  # as often as what is lost otherwise; Ray's own default is for ever
-    os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
+    for name, value in (_REQUIRED | defaults).items():
+        _previous.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
     if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return address
+
+
+@contextlib.contextmanager
+def restored_afterwards() -> Iterator[None]:
+    """Undo :func:`prepare` when the block ends, except for the token."""
+    try:
+        yield
+    finally:
+        _set(_previous)
+        _previous.clear()
+
+
+@contextlib.contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """Put back signal handlers when the block ends; Ray installs its own and leaves them."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+            for number, handler in before.items():
+                if handler is not None:  # None is one that was not installed from Python
+                    signal.signal(number, handler)

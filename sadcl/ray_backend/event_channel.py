@@ -1,4 +1,4 @@
-"""Where trials anywhere on the cluster tell the driver how they are doing, and hear whether to stop early."""
+"""The channel on which trials report to the driver, and learn whether to stop early."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from sadcl.ray_backend import prometheus
 from sadcl.ray_backend.hangs import HangDetector
 from sadcl.ray_backend.membership import kill_actor, on_this_node
 from sadcl.search.stopping import Stopping
+from sadcl.study.trial_event import Emit, EpochEnded, TrialEnded, TrialEvent, WorkerBeat
 
-if TYPE_CHECKING:  # the board's process needs no torch
+if TYPE_CHECKING:
+    from sadcl.ray_backend.pruner import Pruner
     from sadcl.search.trial import Trial
-    from sadcl.study.execute import Emit
+
+History = Sequence[tuple[str, str, dict[int, float]]]
+"""Key, status and held-out mAP by epoch of a search's trials so far, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class EventChannel:
     """A handle that travels with every trial.
 
     Attributes:
-        actor: keeps events until the driver fetches them.
-        judges: whether a trial of the search has to ask, after each epoch, whether to go on.
+        actor: Keeps events until the driver fetches them.
+        prunes: Whether trials of the search ask after each epoch whether to stop.
     """
 
     actor: Any
@@ -34,54 +38,46 @@ class EventChannel:
 
 
 class _Channel:
-    def __init__(
-        self,
-        stopping: Stopping | None,
-        history: Sequence[tuple[str, str, dict[int, float]]],
-        hang_seconds: float,
-    ) -> None:
-        self.events: list[dict[str, Any]] = []
+    def __init__(self, stopping: Stopping | None, history: History, hang_seconds: float) -> None:
+        self.events: list[TrialEvent] = []
         self.hangs = HangDetector(hang_seconds)
-        self.pruner: Any = None
+        self.pruner: Pruner | None = None
         if stopping is not None:
-            from sadcl.ray_backend.pruner import Pruner
+            from sadcl.ray_backend.pruner import (
+                Pruner,
+            )  # only a search that prunes needs Optuna here
 
             self.pruner = Pruner(stopping, history)
 
-    def add(self, event: dict[str, Any]) -> str | None:
-        self.hangs.note(event)
-        beat = "moved" in event or "left" in event
-        if not beat or (
-            "part" in event and not event["rank"]
-        ):  # the driver shows how far the first worker is
+    def add(self, event: TrialEvent) -> None:
+        self.hangs.add(event)
+        # of beats the driver needs no more than how far the first worker is
+        if not isinstance(event, WorkerBeat) or (event.progress is not None and not event.rank):
             self.events.append(event)
+        if self.pruner is not None and isinstance(event, TrialEnded):
+            self.pruner.end(event.key, event.status)
+
+    def add_and_judge(self, event: EpochEnded) -> str | None:
+        """Take an epoch's end, and answer why its trial is to stop, or None."""
+        self.add(event)
         if self.pruner is None:
             return None
-        if event.get("status") in ("complete", "pruned", "failed"):
-            self.pruner.ended(event["key"], event["status"])
-        if event.get("judged"):
-            verdict: str | None = self.pruner.stops(
-                event["key"], event["epoch"], event["metrics"]["val_mAP"]
-            )
-            return verdict
-        return None
+        return self.pruner.stop_reason(event.key, event.epoch, event.metrics["val_mAP"])
 
-    def drain(self) -> list[dict[str, Any]]:
+    def drain(self) -> list[TrialEvent]:
         events, self.events = self.events, []
-        return events + self.hangs.changes()
+        return [*events, *self.hangs.changes()]
 
 
-def open_channel(
-    stopping: Stopping | None = None, history: Sequence[tuple[str, str, dict[int, float]]] = ()
-) -> EventChannel:
-    """A board for one driver.
+def open_channel(stopping: Stopping | None = None, history: History = ()) -> EventChannel:
+    """Start the channel of one driver.
 
     Args:
-        stopping: when trials of the search are stopped early.
-        history: key, status and held-out mAP by epoch of the search's trials so far, oldest first.
+        stopping: The rule by which trials of the search are stopped early; None stops none.
+        history: The search's trials so far.
 
     Raises:
-        UserError: for a limit of seconds in the environment that is none.
+        UserError: For a limit in the environment that is no number of seconds.
     """
     return EventChannel(
         on_this_node(_Channel).remote(stopping, list(history), prometheus.hang_seconds()),
@@ -90,34 +86,38 @@ def open_channel(
 
 
 def close(channel: EventChannel) -> None:
-    """End the board's process."""
+    """End the channel's process."""
     kill_actor(channel.actor)
 
 
-def drain(channel: EventChannel) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = ray.get(channel.actor.drain.remote())
+def drain(channel: EventChannel) -> list[TrialEvent]:
+    """Fetch the events since the last call."""
+    events: list[TrialEvent] = ray.get(channel.actor.drain.remote())
     return events
 
 
-def emit(channel: EventChannel | None, event: dict[str, Any]) -> None:
-    """An event of a trial that cannot tell of it any more."""
+def emit(channel: EventChannel | None, event: TrialEvent) -> None:
+    """Report an event for a trial that cannot do so itself."""
     if channel is not None:
         channel.actor.add.remote(event)
 
 
 def emitter(channel: EventChannel | None, trial: Trial) -> Emit | None:
-    """What a trial calls with its events; it waits for an answer only where it may have to stop."""
+    """Make what a trial calls with its events.
+
+    It waits for an answer only where the trial may have to stop.
+    """
     if channel is None:
         return None
 
-    def emit(event: dict[str, Any]) -> str | None:
+    def emit(event: TrialEvent) -> str | None:
         prometheus.record(trial, event)
-        if not (channel.prunes and trial.phase == "search" and "metrics" in event):
+        if not (channel.prunes and trial.phase == "search" and isinstance(event, EpochEnded)):
             channel.actor.add.remote(event)
             return None
-        with contextlib.suppress(RayError):  # a board that is lost stops nobody
-            verdict: str | None = ray.get(channel.actor.add.remote({**event, "judged": True}))
-            return verdict
+        with contextlib.suppress(RayError):  # without the channel no trial is stopped
+            reason: str | None = ray.get(channel.actor.add_and_judge.remote(event))
+            return reason
         return None
 
     return emit

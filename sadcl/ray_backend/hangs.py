@@ -1,124 +1,107 @@
-"""Which workers of which trials have not come where the others wait: known by their beats, or by there being none."""
+"""Which trials hang, and which of their workers have not arrived where the others wait."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from sadcl.study.trial_event import (
+    HangEnded,
+    HangStarted,
+    LateWorker,
+    TrialEnded,
+    TrialEvent,
+    TrialRestarts,
+    TrialStarted,
+    WorkerBeat,
+)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Worker:
-    beat: Mapping[str, Any]
+    beat: WorkerBeat
     heard: float
+    """When its last beat came."""
     moved: float
-    """When it was seen to move last."""
+    """When a beat last showed that it had advanced."""
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        return self.beat.get("stage", 0), self.beat.get("epoch", 0), self.beat.get("step", 0)
+    def position(self) -> tuple[int, int, int]:
+        return self.beat.stage, self.beat.epoch, self.beat.step
 
 
 class HangDetector:
-    """Finds trials that hang: a worker is not heard of, or none of a trial's workers has moved, for too long.
+    """Finds trials of which a worker sends no beats, or no worker advances, for too long.
 
-    Times are those at which beats arrive here, so that clocks of other hosts do not matter.
+    Times are those at which beats arrive here, so that the clocks of other hosts do not matter.
 
     Args:
-        limit: seconds; 0 finds nothing.
-        clock: in seconds.
+        limit: In seconds; with 0 no trial counts as hanging.
+        clock: Gives the time in seconds.
     """
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = limit, clock
         self._workers: dict[str, dict[int, _Worker]] = {}
         self._since: dict[str, float] = {}
-        """Of trials that hang, and were reported."""
+        """When the trials that hang, and were reported, last advanced."""
 
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Take note of a beat, or that a trial has begun, lost its workers or ended: those to come are others."""
-        key, now = event["key"], self._clock()
-        if "status" in event or "gone" in event:
-            self._workers.pop(key, None)
-            self._since.pop(key, None)
-        elif event.get("left"):
-            self._workers.get(key, {}).pop(event["rank"], None)
-        elif "moved" in event:
-            workers = self._workers.setdefault(key, {})
-            known = workers.get(event["rank"])
-            still = known is not None and _mark(known.beat) == _mark(event)
-            workers[event["rank"]] = _Worker(
-                event, now, known.moved if known is not None and still else now
-            )
+    def add(self, event: TrialEvent) -> None:
+        """Take note of a beat; a start, restart or end means that former workers are gone."""
+        if isinstance(event, TrialStarted | TrialRestarts | TrialEnded):
+            self._workers.pop(event.key, None)
+            self._since.pop(event.key, None)
+        elif isinstance(event, WorkerBeat) and event.last:
+            self._workers.get(event.key, {}).pop(event.rank, None)
+        elif isinstance(event, WorkerBeat):
+            now, workers = self._clock(), self._workers.setdefault(event.key, {})
+            before = workers.get(event.rank)
+            still = before is not None and _progress(before.beat) == _progress(event)
+            moved = before.moved if before is not None and still else now
+            workers[event.rank] = _Worker(event, now, moved)
 
-    def changes(self) -> list[dict[str, Any]]:
-        """An event with the words ``late`` for each trial that has begun to hang, or goes on, since the last call."""
-        found, now = [], self._clock()
+    def changes(self) -> list[HangStarted | HangEnded]:
+        """Give the trials that have begun to hang, or that continue, since the last call."""
+        changes: list[HangStarted | HangEnded] = []
+        now = self._clock()
         for key, workers in self._workers.items():
             silent = {rank for rank, worker in workers.items() if now - worker.heard > self._limit}
-            hangs = (
-                bool(silent)
-                or min((now - worker.moved for worker in workers.values()), default=0) > self._limit
-            )
+            still = min((now - worker.moved for worker in workers.values()), default=0)
+            hangs = bool(silent) or still > self._limit
             if hangs and self._limit and key not in self._since:
                 self._since[key] = min(worker.moved for worker in workers.values())
-                found.append({"key": key, "late": "HANGS: " + _words(workers, silent, now)})
+                changes.append(_hang(key, workers, silent, now))
             elif not hangs and key in self._since:
-                found.append(
-                    {"key": key, "late": f"goes on after {now - self._since.pop(key):.0f} s"}
-                )
-        return found
+                changes.append(HangEnded(key, now - self._since.pop(key)))
+        return changes
 
 
-def _mark(beat: Mapping[str, Any]) -> tuple[Any, ...]:
-    return beat["pid"], beat["moved"], beat.get("stage"), beat.get("epoch"), beat.get("step")
+def _progress(beat: WorkerBeat) -> tuple[int, ...]:
+    """What differs between two beats of a worker that has advanced."""
+    return beat.pid, beat.images, beat.stage, beat.epoch, beat.step
 
 
-def _words(workers: Mapping[int, _Worker], silent: set[int], now: float) -> str:
-    """Who has not arrived, as far as that can be told, and where the others wait."""
-    ranks = next(iter(workers.values())).beat["ranks"]
-    missing = set(range(ranks)) - set(workers)
-    front = max(worker.place for worker in workers.values())
-    late = silent | missing
+def _hang(key: str, workers: dict[int, _Worker], silent: set[int], now: float) -> HangStarted:
+    """Find who has not arrived: by silence, else by the step, else by where the code is."""
+    ranks = next(iter(workers.values())).beat.ranks
+    front = max(workers.values(), key=lambda worker: worker.position)
+    late = silent | (set(range(ranks)) - set(workers))
     if not late:
-        late = {rank for rank, worker in workers.items() if worker.place < front}
+        late = {rank for rank, worker in workers.items() if worker.position < front.position}
     if not late:
-        late = {rank for rank, worker in workers.items() if not worker.beat["meets"]}
-    position = _place(max(workers.values(), key=lambda worker: worker.place).beat)
+        late = {rank for rank, worker in workers.items() if not worker.beat.waits}
     if late == set(range(ranks)) or not late:
-        told = [
-            f"{_name(rank, worker)} {_state(worker, rank in silent, now)}"
-            for rank, worker in sorted(workers.items())
-        ]
-        return f"no worker has arrived at {position}: " + "; ".join(told)
-    told = [
-        f"{_name(rank, workers[rank])} has not arrived at {position}: it {_state(workers[rank], rank in silent, now)}"
-        if rank in workers
-        else f"rank {rank} has not arrived at {position}: it has left, or has not begun"
-        for rank in sorted(late)
-    ]
-    told += [
-        f"{_name(rank, worker)} waits at {worker.beat['at']}"
-        for rank, worker in sorted(workers.items())
-        if rank not in late
-    ]
-    return "; ".join(told)
+        late = set(workers)
+    return HangStarted(
+        key,
+        front.beat,
+        tuple(_late_worker(rank, workers.get(rank), rank in silent, now) for rank in sorted(late)),
+        tuple(worker.beat for rank, worker in sorted(workers.items()) if rank not in late),
+    )
 
 
-def _name(rank: int, worker: _Worker) -> str:
-    return f"rank {rank} on {worker.beat['host']} (process {worker.beat['pid']})"
-
-
-def _state(worker: _Worker, silent: bool, now: float) -> str:
-    if silent:
-        return f"was not heard of for {now - worker.heard:.0f} s"
-    return f"has stood for {now - worker.moved:.0f} s at {worker.beat['at']}"
-
-
-def _place(beat: Mapping[str, Any]) -> str:
-    if "step" not in beat:
-        return "its first step"
-    if beat["step"] == beat["steps"]:
-        return f"the end of stage {beat['stage']} epoch {beat['epoch']}"
-    return f"step {beat['step'] + 1}/{beat['steps']} of stage {beat['stage']} epoch {beat['epoch']}"
+def _late_worker(rank: int, worker: _Worker | None, silent: bool, now: float) -> LateWorker:
+    if worker is None:
+        return LateWorker(rank)
+    return LateWorker(rank, worker.beat, now - worker.heard if silent else None, now - worker.moved)

@@ -1,45 +1,63 @@
-"""Who the workers of a run are, which of them failed, and whether they are to leave: an actor beside the driver."""
+"""An actor that knows a run's workers, which of them failed, and whether they are to leave."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
+class Members(NamedTuple):
+    """What is known of the workers of one attempt.
+
+    Attributes:
+        nodes: The id of each worker's node, by rank.
+        failed: Ranks of the workers that have reported a failure.
+        leave_reason: Why they are to leave; empty where they are not.
+    """
+
+    nodes: dict[int, str]
+    failed: set[int]
+    leave_reason: str
+
+
 class _Membership:
     def __init__(self) -> None:
-        self.came: dict[int, str] = {}
-        self.failed: set[int] = set()
-        self.reason = ""
+        self._nodes: dict[int, str] = {}
+        self._failed: set[int] = set()
+        self._leave_reason = ""
 
-    def come(self, worker: int, node: str) -> None:
-        self.came[worker] = node
+    def join(self, rank: int, node: str) -> None:
+        self._nodes[rank] = node
 
-    def fail(self, worker: int) -> None:
-        self.failed.add(worker)
+    def fail(self, rank: int) -> None:
+        self._failed.add(rank)
 
-    def leave(self, reason: str) -> None:
-        self.reason = reason
+    def request_leave(self, reason: str) -> None:
+        self._leave_reason = reason
 
-    def asked(self) -> str:
-        return self.reason
+    def leave_reason(self) -> str:
+        return self._leave_reason
 
-    def look(self) -> tuple[dict[int, str], set[int], str]:
-        return self.came, self.failed, self.reason
+    def members(self) -> Members:
+        return Members(self._nodes, self._failed, self._leave_reason)
 
 
 def on_this_node(actor: type) -> Any:
-    """An actor without resources on this node, which the run needs in any case; elsewhere it might be lost alone."""
-    beside = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )  # soft is hardly heeded
+    """Pin an actor class to this node, which the run needs in any case; it reserves no resources.
+
+    An actor on another node could be lost while the run is not.
+    """
+    pinned = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(),
+        soft=False,  # Ray hardly heeds a soft one
+    )
     remote: Any = ray.remote(num_cpus=0)(actor)
-    return remote.options(scheduling_strategy=beside)
+    return remote.options(scheduling_strategy=pinned)
 
 
 def kill_actor(actor: Any) -> None:
@@ -50,7 +68,7 @@ def kill_actor(actor: Any) -> None:
 
 @contextlib.contextmanager
 def open_membership() -> Iterator[Any]:
-    """A roll for one attempt of a run."""
+    """Start the actor for one attempt of a run."""
     actor = on_this_node(_Membership).remote()
     try:
         yield actor
@@ -59,14 +77,18 @@ def open_membership() -> Iterator[Any]:
 
 
 def leave_reason(membership: Any) -> str | None:
-    """Why the run is to leave, or None; a roll that is lost asks nobody to."""
+    """Give why the run is to leave, or None; also None where the actor is lost."""
     with contextlib.suppress(RayError):
-        reason: str = ray.get(membership.asked.remote())
+        reason: str = ray.get(membership.leave_reason.remote())
         return reason or None
     return None
 
 
-def members(membership: Any) -> tuple[dict[int, str], set[int], str]:
-    """The node's id of each worker that came, the workers that failed, and why they were to leave."""
-    found: tuple[dict[int, str], set[int], str] = ray.get(membership.look.remote())
-    return found
+def members(membership: Any) -> Members:
+    """Fetch what the actor knows.
+
+    Raises:
+        RayError: Where the actor is lost.
+    """
+    current: Members = ray.get(membership.members.remote())
+    return current

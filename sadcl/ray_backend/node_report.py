@@ -1,7 +1,11 @@
-"""What one machine finds: runs on every node of a cluster and on the driver, in a second, because it needs no torch."""
+"""What one machine has: runs on every node of a cluster and on the driver.
+
+It takes a second, because it needs no torch.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,33 +20,68 @@ COMPARED = {
     "code": "sadcl's sources",
     **{name: name for name in ("python", "torch", "torchvision", "timm", "ray", "optuna")},
 }
-"""What has to be of the same version everywhere, with its name in messages."""
+"""What must be of the same version everywhere, and its name in messages."""
+
+
+class EntryKind(enum.Enum):
+    MISSING = "nothing"
+    FOLDER = "a folder"
+    FILE = "a file"
+    UNREADABLE = "not readable"
+
+
+class Entry(NamedTuple):
+    """What exists under a name of the data.
+
+    Attributes:
+        size: Of a file, in bytes.
+        error: Of what cannot be read, why.
+    """
+
+    kind: EntryKind
+    size: int = 0
+    error: str = ""
+
+    def __str__(self) -> str:
+        if self.kind is EntryKind.FILE:
+            return f"{self.size:,} bytes"
+        return f"{self.kind.value} ({self.error})" if self.error else self.kind.value
+
+
+MISSING = Entry(EntryKind.MISSING)
 
 
 class NodeReport(NamedTuple):
-    """What one machine finds."""
+    """What one machine has.
+
+    Attributes:
+        versions: By the names of :data:`COMPARED`; None where it is missing.
+        storage: What is wrong with the storage; empty where nothing is.
+        data: What exists under each name below the data root, and under ``""`` the root itself.
+    """
 
     versions: Mapping[str, str | None]
     storage: str
-    """What is wrong with it; empty where nothing is."""
-    data: Mapping[str, str]
-    """What lies under each name below the data root, and under "" the root itself."""
+    data: Mapping[str, Entry]
 
 
 def node_report(root: str, marker: str, data_root: str | None, names: Sequence[str]) -> NodeReport:
-    """What this machine finds; runs on a node.
+    """Report what this machine has; runs on a node.
 
     Args:
-        root: of the storage.
-        marker: a file below it that the driver wrote, with its own name as the content.
+        root: The root of the storage.
+        marker: A file below it that the driver wrote, with its own name as the content.
         data_root: None where no data is needed.
-        names: of files below it.
+        names: Of files below the data root.
     """
-    return NodeReport(versions(), _storage(root, marker), data_sizes(data_root, names))
+    return NodeReport(versions(), _storage_problem(root, marker), data_entries(data_root, names))
 
 
 def versions() -> dict[str, str | None]:
-    """Without what says which hardware a build is for: ``2.14.1+cpu`` on a head may serve ``2.14.1+cu130``."""
+    """Give the versions to compare, without the hardware that a build is for.
+
+    ``2.14.1+cpu`` on a head may serve ``2.14.1+cu130``.
+    """
     return {
         name: version and version.partition("+")[0]
         for name, version in provenance().items()
@@ -50,24 +89,36 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def _storage(root: str, marker: str) -> str:
-    """What is wrong; nothing is written to a storage that is not the driver's."""
+def _storage_problem(root: str, marker: str) -> str:
+    """Find what is wrong; nothing is written to a storage that is not the driver's."""
     try:
         if storage.read(marker) != marker.encode():
             raise FileNotFoundError
         environment.check_storage(root)
         return ""
     except FileNotFoundError:
-        way = "give --storage s3://..., gs://... or a folder on a disk that all nodes share"
+        remedy = "give --storage s3://..., gs://... or a folder on a disk that all nodes share"
         if "://" in root:
-            way = "give its environment the driver's endpoint and account (AWS_ENDPOINT_URL, AWS_PROFILE, ...)"
-        return f"does not see what the driver wrote in {root!r}: {way}"
+            remedy = (
+                "give its environment the driver's endpoint and account "
+                "(AWS_ENDPOINT_URL, AWS_PROFILE, ...)"
+            )
+        return f"does not see what the driver wrote in {root!r}: {remedy}"
     except (OSError, UserError) as error:
         return str(error).strip().splitlines()[0].rstrip(".")
 
 
-def data_sizes(root: str | None, names: Sequence[str]) -> dict[str, str]:
-    """A folder or so many bytes, of the root and each name; of a root elsewhere only itself, for each is a request."""
+def data_entries(root: str | None, names: Sequence[str]) -> dict[str, Entry]:
+    """Look at the data root and each name below it.
+
+    Args:
+        root: None where no data is needed. On an object store only the root itself is looked at,
+            because each name costs a request.
+        names: Of files below the root.
+
+    Returns:
+        By name, with the root under ``""``; the root alone where it cannot be read.
+    """
     if root is None:
         return {}
     try:
@@ -80,9 +131,14 @@ def data_sizes(root: str | None, names: Sequence[str]) -> dict[str, str]:
             system, base = storage.resolve(root)
         infos = system.get_file_info([base, *(f"{base}/{name}" for name in names)])
     except (OSError, UserError) as error:
-        return {"": f"not readable ({str(error).strip().splitlines()[0]})"}
-    kinds = {fs.FileType.NotFound: "nothing", fs.FileType.Directory: "a folder"}
-    return {
-        name: kinds.get(i.type, f"{i.size or 0:,} bytes")
-        for name, i in zip(["", *names], infos, strict=True)
-    }
+        reason = str(error).strip().splitlines()[0]
+        return {"": Entry(EntryKind.UNREADABLE, error=reason)}
+    return {name: _entry(info) for name, info in zip(["", *names], infos, strict=True)}
+
+
+def _entry(info: fs.FileInfo) -> Entry:
+    if info.type == fs.FileType.NotFound:
+        return MISSING
+    if info.type == fs.FileType.Directory:
+        return Entry(EntryKind.FOLDER)
+    return Entry(EntryKind.FILE, info.size or 0)

@@ -1,7 +1,8 @@
-"""Early stopping as an answer to a question: Optuna's pruners on a study in memory.
+"""Early stopping as the answer to a question: Optuna's pruners on a study in memory.
 
-A trial asks after each epoch and ends by itself, so nothing is killed: its row, its checkpoint and what it had reserved are
-in order. (Tune's schedulers kill; see the placement groups and stalls that leaves behind.)
+A trial asks after each epoch and ends by itself, so that nothing is killed, and its row, its
+checkpoint and its reservation are in order. (Tune's schedulers kill trials, which leaves placement
+groups behind and makes their successors wait.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.trial import Trial, TrialState
 
+from sadcl.ray_backend.optuna_study import quiet_optuna
 from sadcl.search.stopping import ASHA, Stopping
 
 
@@ -19,37 +21,39 @@ class Pruner:
     """Decides which trials of a search stop early, by their held-out mAP at the same epochs.
 
     Args:
-        stopping: the rule.
-        history: key, status and held-out mAP by epoch of the trials so far, oldest first.
+        stopping: The rule.
+        history: Key, status and held-out mAP by epoch of the trials so far, oldest first.
     """
 
     def __init__(
         self, stopping: Stopping, history: Sequence[tuple[str, str, dict[int, float]]]
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.rule = str(stopping)
-        self.study = optuna.create_study(direction="maximize", pruner=_pruner(stopping))
+        with quiet_optuna():
+            self.study = optuna.create_study(direction="maximize", pruner=_pruner(stopping))
         self.trials: dict[str, Trial] = {}
-        self.verdicts: dict[tuple[str, int], str | None] = {}
+        self.reasons: dict[tuple[str, int], str | None] = {}
         for key, status, values in history:
             for epoch, value in sorted(values.items()):
-                self.stops(key, epoch, value)
-            self.ended(key, status)
+                self.stop_reason(key, epoch, value)
+            self.end(key, status)
 
-    def stops(self, key: str, epoch: int, value: float) -> str | None:
-        """Why the trial is to stop after this epoch; None where it goes on."""
+    def stop_reason(self, key: str, epoch: int, value: float) -> str | None:
+        """Take a trial's held-out mAP in percent, and answer why it is to stop, or None.
+
+        An epoch that is trained again after a loss gets the answer that it had.
+        """
         if key not in self.trials:
             self.trials[key] = self.study.ask()
         trial = self.trials[key]
-        if (
-            (key, epoch) not in self.verdicts
-        ):  # an epoch that is trained again after a loss gets the answer that it had
+        if (key, epoch) not in self.reasons:
             trial.report(value, epoch)
             text = f"stopped after epoch {epoch} at {value:.2f} held-out mAP: {self.rule}"
-            self.verdicts[key, epoch] = text if trial.should_prune() else None
-        return self.verdicts[key, epoch]
+            self.reasons[key, epoch] = text if trial.should_prune() else None
+        return self.reasons[key, epoch]
 
-    def ended(self, key: str, status: str) -> None:
+    def end(self, key: str, status: str) -> None:
+        """Take note that a trial has ended as ``complete``, ``pruned`` or ``failed``."""
         trial = self.trials.get(key)
         if trial is None or self.study.trials[trial.number].state.is_finished():
             return

@@ -16,15 +16,16 @@ from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
 from sadcl.search.trial import Trial
 from sadcl.study import execute
 from sadcl.study.placement import Placement
+from sadcl.study.trial_event import TrialEnded
 from sadcl.training import Rescheduled
 
 MAX_LOSSES = 4
-"""Times that a trial whose process is lost, or whose node is taken away, is started again within one run of the driver; it
-goes on from its last save."""
+"""A trial whose process is lost, or whose node is taken away, restarts at most so many times within
+one run of the driver; it resumes from its last checkpoint."""
 
 
 def lost_cause(reason: str) -> str:
-    """Why a trial failed of which no process came to an end."""
+    """Say why a trial failed of which no process came to an end."""
     return f"its process was lost {MAX_LOSSES + 1} times: {reason}"
 
 
@@ -34,21 +35,26 @@ def run_trial(
     placement: Placement,
     scratch: str,
     channel: EventChannel | None,
-    after: Any = None,
+    stage1_done: Any = None,
 ) -> dict[str, Any]:
-    """A trial, and before it the stage 1 that it starts from where nobody has trained that; gives the trial's row.
+    """Train a trial, and before it the stage 1 that it starts from unless that is complete.
 
     With one worker it is trained in this process, with two or more under Ray Train.
 
     Args:
-        after: what has to be done first; only waited for.
+        scratch: A folder for what Ray writes; nothing of it is needed afterwards.
+        channel: Takes the events; None discards them.
+        stage1_done: The result of the task that trains stage 1; Ray waits for it, nothing uses it.
+
+    Returns:
+        The trial's row of the trials table.
 
     Raises:
-        TrialFailed: the row has the cause.
+        TrialFailed: Where the trial fails; its row has the cause.
     """
     storage.settled(placement.storage)
     if trial.stage1 is not None and execute.ended_row(trial.stage1, placement) is None:
-        with contextlib.suppress(TrialFailed):  # the trial itself says so, in its own row
+        with contextlib.suppress(TrialFailed):  # the trial itself reports it, in its own row
             run_trial(trial.stage1, placement, scratch, channel)
     with execute.exclusive_stage1(trial, placement):
         if placement.workers == 1:
@@ -59,16 +65,17 @@ def run_trial(
 
 
 def resources(placement: Placement) -> dict[str, float]:
-    """What the process of a trial reserves itself; the workers of a larger one reserve their own."""
+    """Give what the process of a trial reserves; two or more workers reserve for themselves."""
     if placement.workers > 1:
         return {"num_cpus": 0, "num_gpus": 0}
     return {"num_cpus": placement.cpus, "num_gpus": placement.gpus}
 
 
 class TaskPool:
-    """Trials in flight, each after the stage 1 that it starts from; each is started once and may be waited for by many.
+    """Trials that run as tasks, each after the stage 1 that it starts from.
 
-    A task that is killed is started again, as often as ``LOST`` says, and goes on from its last checkpoint.
+    Each is started once, and several callers may wait for it. A task that is killed restarts up to
+    :data:`MAX_LOSSES` times, and resumes from its last checkpoint.
     """
 
     def __init__(self, placement: Placement, scratch: str, channel: EventChannel | None) -> None:
@@ -76,14 +83,14 @@ class TaskPool:
         self._running: dict[str, Any] = {}
 
     def start(self, trial: Trial) -> Any:
-        """Start a trial unless it was, or has ended. Gives a reference."""
+        """Start a trial unless it has started or ended before, and give a reference to its row."""
         if trial.key in self._running:
             return self._running[trial.key]
         row = execute.ended_row(trial, self.placement)
         if row is not None:
             self._running[trial.key] = ray.put(row)
         else:
-            after = self.start(trial.stage1) if trial.stage1 is not None else None
+            stage1_done = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {
                 **resources(self.placement),
                 "max_retries": MAX_LOSSES,
@@ -91,46 +98,46 @@ class TaskPool:
             }
             task: Any = ray.remote(**options)(run_trial)
             self._running[trial.key] = task.remote(
-                trial, self.placement, self.scratch, self.channel, after
+                trial, self.placement, self.scratch, self.channel, stage1_done
             )
         return self._running[trial.key]
 
     def result(self, trial: Trial) -> dict[str, Any]:
-        """The trial's row; of a failed one too, for a failure is a row."""
+        """Wait for a trial and give its row; a trial that failed has one too."""
         try:
             row: dict[str, Any] = ray.get(self.start(trial))
             return row
         except RayError as error:
-            if (known := execute.ended_row(trial, self.placement)) is not None:
-                return known
-            if isinstance(error, RayTaskError):
-                failed = (
-                    execute.ended_row(trial.stage1, self.placement)
-                    if trial.stage1 is not None
-                    else None
-                )
-                upstream = (
-                    f"The stage 1 that it starts from has failed: {failed['cause']}"
-                    if failed is not None
-                    else ""
-                )
-                return execute.record_failure(
-                    trial, self.placement, upstream or execute.cause_of(error.cause)
-                )
-            cause = lost_cause(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-            emit(self.channel, {"key": trial.key, "status": "failed", "cause": cause})
-            return execute.record_failure(trial, self.placement, cause)
+            existing = execute.ended_row(trial, self.placement)
+            return existing if existing is not None else self._record_failure(trial, error)
 
-    def begin(self, trials: Sequence[Trial], at_once: int | None, waiting: list[Any]) -> None:
-        """Start trials, so many at once (None as many as fit), each stage 1 before the first that starts from it.
+    def _record_failure(self, trial: Trial, error: RayError) -> dict[str, Any]:
+        """Write the row of a trial whose task has failed without one."""
+        if not isinstance(error, RayTaskError):  # no process came to an end
+            cause = lost_cause(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            emit(self.channel, TrialEnded(trial.key, "failed", cause))
+            return execute.record_failure(trial, self.placement, cause)
+        stage1 = trial.stage1 and execute.ended_row(trial.stage1, self.placement)
+        if stage1 and stage1["status"] != "complete":
+            cause = f"The stage 1 that it starts from has failed: {stage1['cause']}"
+        else:
+            cause = execute.cause_of(error.cause)
+        return execute.record_failure(trial, self.placement, cause)
+
+    def start_all(
+        self, trials: Sequence[Trial], max_concurrent: int | None, running: list[Any]
+    ) -> None:
+        """Start trials, each stage 1 before the first trial that starts from it.
 
         Args:
-            waiting: references to what was started before and counts; those that are under way are left in it.
+            max_concurrent: The number of trials at once; None starts as many as fit.
+            running: References to what was started before and counts; those that still run stay in
+                this list, and new ones are added to it.
         """
         runs = {
             run.key: run for trial in trials for run in (trial.stage1, trial) if run is not None
         }
         for run in runs.values():
-            if at_once is not None and len(waiting) >= at_once:
-                waiting[:] = ray.wait(waiting, num_returns=1)[1]
-            waiting.append(self.start(run))
+            if max_concurrent is not None and len(running) >= max_concurrent:
+                running[:] = ray.wait(running, num_returns=1)[1]
+            running.append(self.start(run))

@@ -1,11 +1,12 @@
-"""Training on two workers or more: Ray Train runs the same loop in each, and what is lost is started again."""
+"""Training on two workers or more: Ray Train runs the loop in each; what is lost restarts."""
 
 from __future__ import annotations
 
+import enum
 import os
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,118 +16,166 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import storage
-from sadcl.errors import TrialFailed
-from sadcl.ray_backend import capacity, membership
+from sadcl.errors import FailureKind, TrialFailed
+from sadcl.ray_backend import capacity, environment, membership
 from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
+from sadcl.ray_backend.membership import Members
 from sadcl.search.trial import Trial
 from sadcl.study import execute
 from sadcl.study.placement import Placement
+from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 from sadcl.training import Rescheduled
 
 RESTARTS = 5
-"""Times that a run is started again after workers or nodes were lost without anything saved in between."""
-QUEUE, ELASTIC_QUEUE = 600.0, 60.0
-"""Seconds in Ray's queue for room until it is found out anew whether there is any, of a fixed size and of a range."""
-ROOM = "waits for room that others use"
-"""No failure, and not counted as one."""
-TOGETHER = 3.0
-"""Seconds that a worker that fails stays, so that all that failed with it are known."""
+"""A run restarts at most so often after losses without a new checkpoint in between."""
+QUEUE_SECONDS, ELASTIC_QUEUE_SECONDS = 600.0, 60.0
+"""A run waits so long in Ray's queue until it counts the room again: with a fixed number of
+workers, and with a range."""
+LINGER_SECONDS = 3.0
+"""A worker that fails stays for so long, so that all workers that fail with it can report it."""
+
+TRACKING_VARIABLE = "RAY_TRAIN_ENABLE_STATE_TRACKING"
+
+
+class Ending(enum.Enum):
+    """How an attempt to train has ended."""
+
+    FINISHED = enum.auto()
+    """The trial's row has ended."""
+    LEFT = enum.auto()
+    """The workers were asked to leave."""
+    NO_ROOM = enum.auto()
+    """Others use the room; that is no failure and does not count as one."""
+    FAILED = enum.auto()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The result of one attempt.
+
+    Attributes:
+        reason: Why the workers left or failed.
+        final: Whether another attempt would fail in the same way.
+    """
+
+    ending: Ending
+    reason: str = ""
+    final: bool = False
 
 
 @storage.away_from_start_folder()
 def _worker(settings: dict[str, Any]) -> None:
-    """On each worker: the loop. To leave is no failure; a failure that would only come again has its row by now."""
-    trial, placement, actor = settings["trial"], settings["where"], settings["roll"]
-    number = ray.train.get_context().get_world_rank()
-    ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
+    """Run the loop on one worker.
+
+    Leaving is no failure, and a failure that would only repeat has been written to the row.
+    """
+    trial, placement, actor = settings["trial"], settings["placement"], settings["membership"]
+    rank = ray.train.get_context().get_world_rank()
+    ray.get(actor.join.remote(rank, ray.get_runtime_context().get_node_id()))
     try:
         storage.settled(placement.storage)
         if execute.ended_row(trial, placement) is None:
             execute.execute(
                 trial,
                 placement,
-                emitter(settings["board"], trial),
+                emitter(settings["channel"], trial),
                 partial(membership.leave_reason, actor),
             )
     except Rescheduled:
         return
     except (TrialFailed, OSError) as error:
-        actor.fail.remote(number)
-        time.sleep(TOGETHER)
+        actor.fail.remote(rank)
+        time.sleep(LINGER_SECONDS)
         if isinstance(error, TrialFailed):
             raise
-        failed = TrialFailed(str(error))
-        failed.final = False
-        raise failed from error
+        raise TrialFailed(str(error), kind=execute.failure_kind(error), final=False) from error
 
 
 def train(
     trial: Trial, placement: Placement, scratch: str, channel: EventChannel | None = None
 ) -> dict[str, Any]:
-    """Run a trial under TorchTrainer and give its row.
+    """Train a trial with TorchTrainer, and give its row.
 
-    The rows and the checkpoints are written by the first worker itself, so that nothing depends on what Ray keeps. Where a
-    node is taken away or lost, or there is room for more workers of a run that may have them, the run starts again from its
-    last checkpoint, as often as there is something new in it.
+    The first worker itself writes the rows and the checkpoints, so that nothing depends on what Ray
+    keeps. Where a node is taken away or lost, or where there is room for more workers of a run that
+    may have them, the run restarts from its last checkpoint, as often as there is a new one.
+
+    Args:
+        scratch: A folder for what Ray writes; nothing of it is needed afterwards.
+        channel: Takes the events; None discards them.
 
     Raises:
-        TrialFailed: where it fails; the row has the cause.
+        TrialFailed: Where the trial fails; its row has the cause.
     """
-
-    def say(text: str) -> None:
-        emit(channel, {"key": trial.key, "late": text})
-
-    os.environ.setdefault(
-        "RAY_TRAIN_ENABLE_STATE_TRACKING", "1"
-    )  # the Train tab of Ray's dashboard shows the run
-    failures, saved, waits = 0, _saved(trial, placement), False
+    failures, saved, waits = 0, _saved_states(trial, placement), False
     while (row := execute.ended_row(trial, placement)) is None:
-        try:
-            size = capacity.wait_for_workers(placement, say)
-            with membership.open_membership() as actor:
-                cause, final = _attempt(
-                    trial, replace(placement, workers=size), scratch, channel, actor
-                )
-        except TrialFailed as error:
-            cause, final = str(error), True
-        before, saved = saved, _saved(trial, placement)
-        if cause == ROOM and not waits:
-            say(ROOM)
-        waits = cause == ROOM
-        if waits or not cause:
+        attempt = _attempt(trial, placement, scratch, channel)
+        before, saved = saved, _saved_states(trial, placement)
+        if attempt.ending is Ending.NO_ROOM and not waits:
+            emit(channel, WaitingForRoom(trial.key, placement.workers, occupied=True))
+        waits = attempt.ending is Ending.NO_ROOM
+        if attempt.ending is Ending.LEFT:
+            emit(channel, TrialRestarts(trial.key, attempt.reason, planned=True))
+        if attempt.ending is not Ending.FAILED:
             continue
         failures = 1 if saved != before else failures + 1
         if execute.ended_row(trial, placement) is not None:
             continue
-        if final or failures > RESTARTS:
-            _record(trial, placement, cause)
-            emit(channel, {"key": trial.key, "status": "failed", "cause": cause})
-            raise TrialFailed(cause)
-        emit(
-            channel,
-            {
-                "key": trial.key,
-                "late": f"{cause}; starts again from its last checkpoint",
-                "gone": True,
-            },
-        )
+        if attempt.final or failures > RESTARTS:
+            _record_failure(trial, placement, attempt.reason)
+            emit(channel, TrialEnded(trial.key, "failed", attempt.reason))
+            raise TrialFailed(attempt.reason)
+        emit(channel, TrialRestarts(trial.key, attempt.reason, planned=False))
     if row["status"] == "failed":
         raise TrialFailed(row["cause"])
     return row
 
 
 def _attempt(
+    trial: Trial, placement: Placement, scratch: str, channel: EventChannel | None
+) -> Attempt:
+    """Wait for room, and train until the trial has ended, or its workers leave or fail."""
+    try:
+        workers = capacity.wait_for_workers(
+            placement, lambda: emit(channel, WaitingForRoom(trial.key, placement.workers))
+        )
+        placement = replace(placement, workers=workers)
+        with membership.open_membership() as actor:
+            failure = _fit(trial, placement, scratch, channel, actor)
+            try:
+                members = membership.members(actor)
+            except RayError:
+                members = Members({}, set(), "")
+    except TrialFailed as no_room:
+        return Attempt(Ending.FAILED, str(no_room), final=True)
+    error = _first_failure(failure)
+    if error is not None and error.final:
+        return Attempt(Ending.FAILED, str(error), final=True)
+    if members.leave_reason:  # the workers have left, or were lost on the way
+        return Attempt(Ending.LEFT, members.leave_reason)
+    if _is_startup_timeout(failure):
+        return Attempt(Ending.NO_ROOM)
+    if failure is None and execute.ended_row(trial, placement):
+        return Attempt(Ending.FINISHED)
+    if failure is None:
+        return Attempt(Ending.FAILED, "the workers ended without a result")
+    lost = _lost_workers(failure, error, members)
+    return Attempt(Ending.FAILED, lost or _failure_cause(failure))
+
+
+def _fit(
     trial: Trial, placement: Placement, scratch: str, channel: EventChannel | None, actor: Any
-) -> tuple[str, bool]:
-    """Train until the run is done, leaves or fails; why it failed, or nothing, and whether it would only do so again."""
-    # room that is gone, or that others use, is not waited for within Ray without end: it would not say so
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(
-        ELASTIC_QUEUE if placement.up_to else QUEUE
-    )
+) -> Exception | None:
+    """Run the workers until all have ended, and give what Ray Train raised."""
     limits: Any = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 0}
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"trial": trial, "where": placement, "board": channel, "roll": actor},
+        train_loop_config={
+            "trial": trial,
+            "placement": placement,
+            "channel": channel,
+            "membership": actor,
+        },
         scaling_config=ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus > 0,
@@ -136,51 +185,48 @@ def _attempt(
             backend="nccl" if placement.gpus else "gloo", timeout_s=placement.timeout
         ),
         run_config=RunConfig(
-            name=f"{trial.key}-{uuid.uuid4().hex[:8]}",  # Ray would go on with its own state under a name that it knows
+            # Ray would resume with its own state under a name that it knows
+            name=f"{trial.key}-{uuid.uuid4().hex[:8]}",
             storage_path=scratch,
             failure_config=FailureConfig(**limits),
         ),
     )
-    failure: Exception | None = None
-    with capacity.NodeWatch(placement, actor):
+    queue = ELASTIC_QUEUE_SECONDS if placement.up_to else QUEUE_SECONDS
+    settings = {
+        # Ray would wait without end, and without a word, for room that is gone or that others use
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(queue),
+        # the Train tab of Ray's dashboard shows the run
+        TRACKING_VARIABLE: os.environ.get(TRACKING_VARIABLE, "1"),
+    }
+    with (
+        environment.variables(settings),
+        environment.signal_handlers_kept(),
+        capacity.NodeWatch(placement, actor),
+    ):
         try:
             trainer.fit()
-        except Exception as error:  # what Train raises differs by what was lost
-            failure = error
-    try:
-        came, failed, reason = membership.members(actor)
-    except RayError:
-        came, failed, reason = {}, set(), ""
-    own = _own(failure)
-    if own is not None and own.final:
-        return str(own), True
-    if reason:  # it was to leave, and has, or was lost on the way
-        emit(
-            channel,
-            {"key": trial.key, "late": f"{reason}: goes on from its last checkpoint", "gone": True},
-        )
-        return "", False
-    if (
-        type(getattr(failure, "controller_failure", None)).__name__
-        == "WorkerGroupStartupTimeoutError"
-    ):
-        return ROOM, False
-    if failure is None:
-        return (
-            "" if execute.ended_row(trial, placement) else "the workers ended without a result"
-        ), False
-    return _who(failure, own, came, failed) or _cause(failure), False
+        except Exception as error:  # the types differ by what was lost
+            return error
+    return None
 
 
-def _record(trial: Trial, placement: Placement, cause: str) -> None:
+def _is_startup_timeout(failure: Exception | None) -> bool:
+    # Ray exports no such class; importing it from its internals could break every run
+    cause = getattr(failure, "controller_failure", None)
+    return type(cause).__name__ == "WorkerGroupStartupTimeoutError"
+
+
+def _record_failure(trial: Trial, placement: Placement, cause: str) -> None:
     try:
         execute.record_failure(trial, placement, cause)
-    except OSError:  # of a disk that is full: the row says `running`, and the run goes on when it is started again
+    except (
+        OSError
+    ):  # of a full disk: the row stays `running`, and the run resumes at the next start
         return
 
 
-def _saved(trial: Trial, placement: Placement) -> list[Any]:
-    """What there is to go on from."""
+def _saved_states(trial: Trial, placement: Placement) -> list[Any]:
+    """Give marks of the states to resume from, which differ as soon as a new one is saved."""
     try:
         return [
             storage.mark(
@@ -192,52 +238,65 @@ def _saved(trial: Trial, placement: Placement) -> list[Any]:
         return []
 
 
-def _who(
-    failure: Exception, own: TrialFailed | None, came: dict[int, str], failed: set[int]
-) -> str:
-    """Which workers are gone or keep the others waiting, and where; nothing where all that came have failed themselves."""
+def _lost_workers(failure: Exception, error: TrialFailed | None, members: Members) -> str:
+    """Say which workers are gone, or keep the others waiting, and where.
+
+    Args:
+        error: The worker's error that counts as the cause, if a worker has reported one.
+
+    Returns:
+        Empty where all workers that had joined have failed themselves.
+    """
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    if gone := sorted({node for node in came.values() if node not in alive}):
+    if gone := sorted({node for node in members.nodes.values() if node not in alive}):
         return f"{capacity.node_names(gone)} was lost"
-    errors = getattr(failure, "worker_failures", {})
+    others = members.nodes.keys() - members.failed
     dead = {
-        number for number, error in errors.items() if not _failures(error)
-    } & came.keys() - failed
-    if missing := dead or (came.keys() - failed if own is not None else set()):
-        how = "was lost" if dead else "has not arrived"
-        words = [
-            f"worker {number} on {capacity.node_names([came[number]])} {how}"
-            for number in sorted(missing)
-        ]
-        return ", ".join(words) + ("" if dead else f" ({own})")
-    return ""
+        rank for rank, worker_error in _worker_errors(failure) if not _unpacked(worker_error)
+    } & others
+    if dead:
+        return ", ".join(
+            f"worker {rank} on {capacity.node_names([members.nodes[rank]])} was lost"
+            for rank in sorted(dead)
+        )
+    if error is None or not others:
+        return ""
+    absent = ", ".join(
+        f"worker {rank} on {capacity.node_names([members.nodes[rank]])} has not arrived"
+        for rank in sorted(others)
+    )
+    return f"{absent} ({error})"
 
 
-def _failures(error: Exception) -> list[TrialFailed]:
-    """A worker's own words, which Ray has packed into others."""
+def _worker_errors(failure: Exception | None) -> list[tuple[int, Exception]]:
+    """Give the errors of the workers, by rank, that Ray Train has collected."""
+    return sorted(getattr(failure, "worker_failures", {}).items())
+
+
+def _unpacked(error: Exception) -> list[TrialFailed]:
+    """Take a worker's own error out of what Ray has wrapped around it."""
     return [
         inner for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)
     ]
 
 
-def _own(failure: Exception | None) -> TrialFailed | None:
-    """A worker's own words: of one that knows what is wrong before those of others, who only lost their connection to it."""
-    found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
-    own = [inner for error in found for inner in _failures(error)]
-    return min(own, key=lambda error: (_of_connection(str(error)), not error.final), default=None)
+def _first_failure(failure: Exception | None) -> TrialFailed | None:
+    """Find the worker's error that caused the others.
 
-
-def _of_connection(cause: str) -> bool:
-    return any(
-        word in cause
-        for word in ("onnection", "DistBackendError", "DistNetworkError", "gloo", "NCCL")
+    A worker that knows what is wrong comes before those that only lost their connection to it.
+    """
+    errors = [inner for _, error in _worker_errors(failure) for inner in _unpacked(error)]
+    return min(
+        errors,
+        key=lambda error: (error.kind is FailureKind.CONNECTION, not error.final),
+        default=None,
     )
 
 
-def _cause(failure: Exception) -> str:
-    """A worker's own words where there are any, else the last line of Ray's."""
-    if (own := _own(failure)) is not None:
-        return str(own)
-    found = [error for _, error in sorted(getattr(failure, "worker_failures", {}).items())]
-    words = str(found[0] if found else failure).strip()
-    return f"{type(failure).__name__}: {words.splitlines()[-1] if words else 'no message'}"
+def _failure_cause(failure: Exception) -> str:
+    """Give the message of a worker's own error, or the last line of Ray's."""
+    if (error := _first_failure(failure)) is not None:
+        return str(error)
+    errors = [error for _, error in _worker_errors(failure)]
+    message = str(errors[0] if errors else failure).strip()
+    return f"{type(failure).__name__}: {message.splitlines()[-1] if message else 'no message'}"

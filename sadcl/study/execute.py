@@ -1,119 +1,165 @@
-"""One trial in this process (or on every worker of a process group): train it, and keep its rows in the tables."""
+"""One trial in this process, or in each worker of a process group: train it, write its rows."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from sadcl import data, distributed, storage
 from sadcl.config import Data
-from sadcl.errors import DISK_FULL, TrialFailed, UserError
+from sadcl.errors import DISK_FULL, FailureKind, TrialFailed, UserError
 from sadcl.results import predictions
 from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
-from sadcl.training import Epoch, Heartbeat, LeaveReason, Rescheduled, checkpoint, fit
+from sadcl.study.trial_event import (
+    Emit,
+    EpochEnded,
+    TrialEnded,
+    TrialEvent,
+    TrialStarted,
+    WorkerBeat,
+    WorkerFailed,
+)
+from sadcl.training import Epoch, Heartbeat, LeaveReason, Outcome, Rescheduled, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
-"""Below a run's folder while it runs: as large as everything else together, and of no more use afterwards."""
+"""Below a run's folder while it trains: as large as all else there, and useless afterwards."""
 TESTED = ("arm", "confirm", "final", "train")
-"""Phases whose runs look at the test images, once, at their end; what they see chooses nothing."""
-
-
-Emit = Callable[[dict[str, Any]], Any]
-"""Takes events: ``key``, and ``status``, an epoch's figures, a beat of a worker (:class:`sadcl.training.Pulse`) or what its
-``error`` is; answers an epoch with why the trial is to stop, or None."""
+"""Phases whose runs evaluate the test images, once, at their end; the result chooses nothing."""
 
 
 def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
-    """The trial's row where it has ended, in whatever status."""
+    """Give the trial's row if it has ended, in whatever status."""
     row = row_of(placement.storage, trial.key)
     return row if row is not None and row["status"] in FINISHED else None
 
 
 def execute(
-    trial: Trial, placement: Placement, emit: Emit | None = None, ask: LeaveReason | None = None
+    trial: Trial,
+    placement: Placement,
+    emit: Emit | None = None,
+    leave_reason: LeaveReason | None = None,
 ) -> dict[str, Any]:
     """Train a trial, or what an interruption left of it, and give its row of the trials table.
 
-    A trial that has ended before is not trained again. The stage 1 that it starts from has to be complete.
+    A trial that has ended before is not trained again. The stage 1 that it starts from has to be
+    complete.
 
     Args:
-        ask: every few seconds on the first worker, why the trial is to leave; None where it is not.
+        trial: What to train.
+        placement: Where, and on how much.
+        emit: Takes the events; workers other than the first emit only those about a worker.
+        leave_reason: Called every few seconds on the first worker; gives why the trial is to leave,
+            or None.
 
     Raises:
-        Left: where it was asked to leave.
-        TrialFailed: where it fails, whatever the cause; the row has it. In a process group a lost worker or connection
-            leaves the row ``running``, because the group may be started again.
+        Rescheduled: Where it was asked to leave.
+        TrialFailed: Where it fails, whatever the cause, which is in the row. In a process group a
+            lost worker or connection leaves the row ``running``, because the group may restart.
     """
     if (row := ended_row(trial, placement)) is not None:
         if row["status"] == "failed":
             raise TrialFailed(row["cause"])
         return row
-    first = distributed.rank() == 0
-    tell: Emit = emit if emit is not None else lambda event: None
-    send: Emit = tell if first else lambda event: None
-    heartbeat = Heartbeat(lambda beat: tell({"key": trial.key, **beat}))
+    emit = emit if emit is not None else _discard
+    emit_first = emit if distributed.rank() == 0 else _discard
+    heartbeat = Heartbeat(lambda beat: emit(WorkerBeat(trial.key, **vars(beat))))
     writer: RunWriter | None = None
     try:
         heartbeat.start()
         start = stage1_checkpoint(trial, placement)
         images = cached_data(trial.config.data, placement.data_root)
-        if first:
-            for part in ("", "stage1"):
-                storage.sweep(storage.join(checkpoint_folder(trial, placement), part))
-            writer = RunWriter(
-                placement.storage, trial.key, trial_columns(trial, placement, images)
+        if distributed.rank() == 0:
+            writer = _open_writer(trial, placement, images)
+        emit_first(TrialStarted(trial.key, trial.phase, trial.title, dict(trial.params)))
+        with _threads(placement):
+            outcome = fit(
+                trial.config,
+                images,
+                checkpoint_folder(trial, placement),
+                stage1=start,
+                test=trial.phase in TESTED and images.evaluable,
+                report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
+                heartbeat=heartbeat.step,
+                ask=leave_reason,
+                device="cuda" if placement.gpus else "cpu",
+                loader_workers=placement.loader_workers,
             )
-        send(
-            {
-                "key": trial.key,
-                "status": "running",
-                "what": trial.title,
-                "params": dict(trial.params),
-            }
-        )
-        if not placement.gpus:
-            torch.set_num_threads(placement.threads)
-        outcome = fit(
-            trial.config,
-            images,
-            checkpoint_folder(trial, placement),
-            stage1=start,
-            test=trial.phase in TESTED and images.evaluable,
-            report=functools.partial(_report, writer, send, trial.key),
-            heartbeat=heartbeat.step,
-            ask=ask,
-            device="cuda" if placement.gpus else "cpu",
-            loader_workers=placement.loader_workers,
-        )
     except Rescheduled:
         raise
     except Exception as error:
-        cause, single = cause_of(error), distributed.world_size() == 1
-        if not single:
-            cause += f" (rank {distributed.rank()} of {distributed.world_size()} on {socket.gethostname()})"
-            tell({"key": trial.key, "rank": distributed.rank(), "error": cause})
-        failed = TrialFailed(cause)
-        failed.final = single or not _may_pass(error)
-        if failed.final:
-            with contextlib.suppress(
-                OSError
-            ):  # of a disk that is full: then the row says `running`, and it goes on
-                record_failure(trial, placement, cause)
-            send({"key": trial.key, "status": "failed", "cause": cause})
-        raise failed from error
+        raise _report_failure(error, trial, placement, emit) from error
     finally:
         heartbeat.stop()
-    figures = {
+    return _finish(trial, placement, images, outcome, writer, emit_first)
+
+
+def _discard(event: TrialEvent) -> None:
+    return
+
+
+def _open_writer(trial: Trial, placement: Placement, images: data.MultiLabelData) -> RunWriter:
+    for part in ("", "stage1"):
+        storage.sweep(storage.join(checkpoint_folder(trial, placement), part))
+    return RunWriter(placement.storage, trial.key, trial_columns(trial, placement, images))
+
+
+@contextlib.contextmanager
+def _threads(placement: Placement) -> Iterator[None]:
+    """Compute with the placement's number of threads on CPUs for as long as the block runs."""
+    before = torch.get_num_threads()
+    if not placement.gpus:
+        torch.set_num_threads(placement.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _report_epoch(writer: RunWriter | None, emit: Emit, key: str, epoch: Epoch) -> str | None:
+    """Write an epoch's row, and give why the trial is to stop after it, or None."""
+    assert writer is not None  # only the first worker reports epochs
+    writer.epoch({"stage": epoch.stage, "epoch": epoch.epoch, **epoch.metrics})
+    return emit(EpochEnded(key, epoch.stage, epoch.epoch, epoch.epochs, epoch.metrics))
+
+
+def _report_failure(
+    error: Exception, trial: Trial, placement: Placement, emit: Emit
+) -> TrialFailed:
+    """Report that this worker has failed, and write the trial's row if a restart cannot help."""
+    cause, ranks, rank = cause_of(error), distributed.world_size(), distributed.rank()
+    if ranks > 1:
+        cause += f" (rank {rank} of {ranks} on {socket.gethostname()})"
+        emit(WorkerFailed(trial.key, rank, cause))
+    final = ranks == 1 or not _may_pass(error)
+    if final:
+        # a full disk refuses the row, which then stays `running`, so that the trial resumes
+        with contextlib.suppress(OSError):
+            record_failure(trial, placement, cause)
+        if rank == 0:
+            emit(TrialEnded(trial.key, "failed", cause))
+    return TrialFailed(cause, kind=failure_kind(error), final=final)
+
+
+def _finish(
+    trial: Trial,
+    placement: Placement,
+    images: data.MultiLabelData,
+    outcome: Outcome,
+    writer: RunWriter | None,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Write the trial's last rows and give its row; workers without a writer give its figures."""
+    status = "pruned" if outcome.stopped else "complete"
+    figures: dict[str, Any] = {
         **outcome.metrics,
         "weights": outcome.weights,
         "epoch": outcome.epoch,
@@ -125,11 +171,10 @@ def execute(
         "gpu_hours": outcome.seconds / 3600 * placement.workers * placement.gpus,
     }
     if writer is None:
-        return {"key": trial.key, "status": "pruned" if outcome.stopped else "complete", **figures}
-    status = "pruned" if outcome.stopped else "complete"
+        return {"key": trial.key, "status": status, **figures}
     figures["weights_digest"] = _digest(outcome.checkpoint)
     splits = {"val": images.val, "test": images.test}
-    said = [
+    tables = [
         predictions.predictions_table(
             split, splits[split].files, images.labels, logits_NL.numpy(), splits[split].targets
         )
@@ -140,39 +185,23 @@ def execute(
         cause=outcome.stopped or None,
         metrics=figures,
         labels=outcome.labels,
-        predictions=said,
+        predictions=tables,
     )
     for state in STATES:
         storage.delete(storage.join(checkpoint_folder(trial, placement), *state.split("/")))
-    ending = {"cause": outcome.stopped} if outcome.stopped else {}
-    send(
-        {
-            "key": trial.key,
-            "status": status,
-            **ending,
-            "val_mAP": figures.get("val_mAP"),
-            "test_mAP": figures.get("test_mAP"),
-        }
+    emit(
+        TrialEnded(
+            trial.key, status, outcome.stopped, figures.get("val_mAP"), figures.get("test_mAP")
+        )
     )
     return writer.row
 
 
-def _report(writer: RunWriter | None, send: Emit, key: str, epoch: Epoch) -> str | None:
-    assert writer is not None  # only the first worker reports
-    writer.epoch({"stage": epoch.stage, "epoch": epoch.epoch, **epoch.metrics})
-    event = {
-        "key": key,
-        "stage": epoch.stage,
-        "epoch": epoch.epoch,
-        "epochs": epoch.epochs,
-        "metrics": epoch.metrics,
-    }
-    stop: str | None = send(event)
-    return stop
-
-
 def exclusive_stage1(trial: Trial, placement: Placement) -> contextlib.AbstractContextManager[bool]:
-    """Held while a stage 1 is trained, which trials and studies share: the second waits, and finds it done."""
+    """Lock a stage 1 while it is trained; other trials do not lock.
+
+    Trials and studies share it: the second one waits, and then finds it complete.
+    """
     if trial.phase != "stage1":
         return contextlib.nullcontext(True)
     return storage.exclusive(
@@ -181,7 +210,7 @@ def exclusive_stage1(trial: Trial, placement: Placement) -> contextlib.AbstractC
 
 
 def record_failure(trial: Trial, placement: Placement, cause: str) -> dict[str, Any]:
-    """Record that a trial has failed, and give its row."""
+    """Write that a trial has failed, and give its row."""
     row = row_of(placement.storage, trial.key) or trial_columns(trial, placement, None)
     writer = RunWriter(placement.storage, trial.key, row, ends=True)
     writer.finish("failed", cause=cause)
@@ -189,12 +218,15 @@ def record_failure(trial: Trial, placement: Placement, cause: str) -> dict[str, 
 
 
 def record_abandoned(row: dict[str, Any], placement: Placement, cause: str) -> None:
-    """Record that a trial that was interrupted will not go on."""
+    """Write that a trial that was interrupted will not be resumed."""
     RunWriter(placement.storage, row["key"], row, ends=True).finish("failed", cause=cause)
 
 
 def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement) -> None:
-    """Remove the states of runs that are complete, or were stopped early: a process may be lost right before it does."""
+    """Remove the states of runs that are complete or were stopped early.
+
+    A run does so itself at its end, but its process may be lost right before.
+    """
     ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
     for kind in ("checkpoints", "stage1"):
         for path in storage.sizes(storage.join(placement.storage, kind)):
@@ -204,28 +236,32 @@ def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement)
 
 
 def cached_data(spec: Data, root: str | None) -> data.MultiLabelData:
-    """The data as it is now; while it is the same, the same object, whose decoded images are kept."""
-    found = data.load(spec, root)
-    _CACHED[found.digest, root] = same = _CACHED.pop((found.digest, root), found)
-    while len(_CACHED) > 4:
-        _CACHED.pop(next(iter(_CACHED)))
-    return same
+    """Load the data; while they do not change it is the same object, which keeps decoded images.
+
+    The four data sets that were used last are kept.
+    """
+    images = data.load(spec, root)
+    images = _cache.pop((images.digest, root), images)
+    _cache[images.digest, root] = images
+    while len(_cache) > 4:
+        _cache.pop(next(iter(_cache)))
+    return images
 
 
-_CACHED: dict[tuple[str, str | None], data.MultiLabelData] = {}
+_cache: dict[tuple[str, str | None], data.MultiLabelData] = {}
 
 
 def checkpoint_folder(trial: Trial, placement: Placement) -> str:
-    """Where a trial's checkpoints lie."""
+    """Give the folder of a trial's checkpoints."""
     kind = "stage1" if trial.phase == "stage1" else "checkpoints"
     return storage.join(placement.storage, kind, trial.key)
 
 
 def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
-    """The checkpoint that the trial starts from; None trains stage 1 in the trial, where it has one.
+    """Give the checkpoint that the trial starts from; None where the trial trains its own stage 1.
 
     Raises:
-        TrialFailed: where its stage 1 is not complete.
+        TrialFailed: Where its stage 1 is not complete.
     """
     if trial.stage1 is None:
         return None
@@ -242,7 +278,11 @@ def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
 def trial_columns(
     trial: Trial, placement: Placement, images: data.MultiLabelData | None
 ) -> dict[str, Any]:
-    """The columns of the trials table that are known before training."""
+    """Give the columns of the trials table that are known before training.
+
+    Args:
+        images: None where the data could not be loaded.
+    """
     config = trial.config
     gpu = bool(placement.gpus) and torch.cuda.is_available()
     return {
@@ -278,24 +318,52 @@ def _plain(value: Any) -> Any:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether it says no more than that another worker, a connection or a disk is gone: then the group starts again."""
+    """Tell whether only another worker, a connection or a disk is gone; then the group restarts."""
     if isinstance(error, OSError):
         return error.errno not in DISK_FULL
     return type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
 
 
-def cause_of(error: BaseException) -> str:
-    """One line that says why a trial failed."""
-    if isinstance(error, (UserError, TrialFailed)):
-        return str(error)
+def failure_kind(error: BaseException) -> FailureKind:
+    """Classify an error by its type."""
+    if isinstance(error, TrialFailed):
+        return error.kind
     if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return FailureKind.DISK_FULL
+    if isinstance(error, ConnectionError | torch.distributed.DistError):
+        return FailureKind.CONNECTION
+    if isinstance(error, OSError):
+        return FailureKind.STORAGE
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return FailureKind.MEMORY
+    if isinstance(error, RuntimeError):
+        return _kind_of_runtime_error(str(error))
+    return FailureKind.TRAINING
+
+
+def _kind_of_runtime_error(message: str) -> FailureKind:
+    """Classify a plain RuntimeError by its message.
+
+    PyTorch's CPU allocator, gloo and NCCL raise no type of their own.
+    """
+    if "can't allocate memory" in message:
+        return FailureKind.MEMORY
+    if any(name in message for name in ("onnection", "gloo", "NCCL")):
+        return FailureKind.CONNECTION
+    return FailureKind.TRAINING
+
+
+def cause_of(error: BaseException) -> str:
+    """Give one line that says why a trial failed."""
+    if isinstance(error, UserError | TrialFailed):
+        return str(error)
+    kind, message = failure_kind(error), str(error).strip()
+    if kind is FailureKind.DISK_FULL:
         return (
-            f"The storage is full: {error}. Nothing that was saved is lost: make room and give the same command again, for a "
-            "study with --retry-failed; it goes on from the last checkpoint."
+            f"The storage is full: {error}. Nothing that was saved is lost: make room and give the "
+            "same command again, for a study with --retry-failed; it resumes from the last "
+            "checkpoint."
         )
-    memory = isinstance(
-        error, (MemoryError, torch.OutOfMemoryError)
-    ) or "can't allocate memory" in str(error)
-    if memory:
-        return f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}"
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    if kind is FailureKind.MEMORY:
+        return f"out of memory: {message.splitlines()[0] if message else 'allocation failed'}"
+    return f"{type(error).__name__}: {message or 'no message'}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -15,32 +16,58 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sadcl.console import _PLAIN_SECONDS, _value, clock_text, console, settings_text, short_names
+from sadcl.console import clock_text, console, settings_text, short_names
+from sadcl.study.event_text import notice_text
+from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialEvent, TrialStarted, WorkerBeat
+
+PLAIN_SECONDS = 60
+"""Without a terminal, a line reports the progress within a long epoch this often."""
+_STYLES = {"failed": "red", "complete": "green", "pruned": "yellow"}
+
+
+@dataclass
+class _Row:
+    """What is known of one trial."""
+
+    title: str
+    phase: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    status: str = ""
+    stage: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    """0 until the first epoch has ended."""
+    progress: float = 0.0
+    """Share of the epoch that is under way."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last epoch."""
+    val_mAP: float | None = None
+    """Of the epoch that was selected, once the trial has ended."""
+    reported: float = field(default_factory=time.monotonic)
+    """When a line last reported its progress."""
 
 
 class LiveTable:
-    """Fetches the trials' events in a thread of its own and shows them until the block ends.
+    """Fetches the events of trials in a thread of its own, and shows them until the block ends.
 
     Args:
-        title: of what runs.
-        fetch: gives the events since the last call; an event has a trial's ``key`` and what is new of ``what, params,
-            status, cause, val_mAP, test_mAP, stage, epoch, epochs, metrics``, ``part``, the share of an epoch that is done,
-            and ``late`` or ``error``, words about one of its workers.
-        epochs: epochs of the whole plan that are still to be trained, for the time that is left.
-        best: held-out mAP that the search has reached before.
+        title: The name of what runs.
+        fetch: Gives the events since the last call.
+        epochs: The epochs of the whole plan that are still to be trained, for the time left.
+        best: The held-out mAP in percent that the search has reached before.
     """
 
     def __init__(
         self,
         title: str,
-        fetch: Callable[[], list[dict[str, Any]]],
+        fetch: Callable[[], Sequence[TrialEvent]],
         epochs: int,
         best: float | None = None,
     ) -> None:
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
-        self.done, self.began = 0, time.monotonic()
-        self._trains: float | None = None
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.epochs_done, self.began = 0, time.monotonic()
+        self._training_since: float | None = None
+        self.rows: dict[str, _Row] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -61,91 +88,104 @@ class LiveTable:
         self._thread.join(timeout=5)
         if kind is None:
             with contextlib.suppress(Exception):  # as in the loop
-                self._take()
+                self._update()
         if self._live is not None:
             self._live.stop()
 
-    def left(self) -> float | None:
-        """Seconds that the rest of the plan will take, by what was trained so far."""
-        under_way = sum(
-            row.get("part", 0.0) for row in self.rows.values() if row.get("status") == "running"
-        )
-        work = self.done + under_way
-        if self._trains is None or not work:
+    def seconds_left(self) -> float | None:
+        """Estimate the time that the rest of the plan takes; None while too little was trained."""
+        running = sum(row.progress for row in self.rows.values() if row.status == "running")
+        work = self.epochs_done + running
+        if self._training_since is None or not work:
             return None
-        took = time.monotonic() - self._trains
-        if work < 2 and took < _PLAIN_SECONDS:  # too little to tell by
+        elapsed = time.monotonic() - self._training_since
+        if work < 2 and elapsed < PLAIN_SECONDS:
             return None
-        return max(self.epochs - work, 0) * took / work
+        return max(self.epochs - work, 0) * elapsed / work
 
     def _loop(self) -> None:
         while not self._stop.wait(0.5):
             try:
-                self._take()
-            except Exception as error:  # the cluster is going away, and the main thread says why; or only this does
+                self._update()
+            except Exception as error:
+                # the cluster is going away, which the main thread reports, or this alone fails
                 if not self._stop.is_set():
                     console.print(
-                        f"nothing more is shown of what runs: {type(error).__name__}: {error}",
+                        f"the progress can no longer be shown: {type(error).__name__}: {error}",
                         markup=False,
                     )
                 return
 
-    def _take(self) -> None:
+    def _update(self) -> None:
         for event in self.fetch():
-            self._event(event)
+            self._add(event)
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
 
-    def _event(self, event: Mapping[str, Any]) -> None:
-        row = self.rows.setdefault(
-            event["key"], {"what": event["key"], "params": {}, "said": time.monotonic()}
+    def _add(self, event: TrialEvent) -> None:
+        row = self.rows.setdefault(event.key, _Row(event.key))
+        if isinstance(event, TrialStarted):
+            self._add_start(row, event)
+        elif isinstance(event, EpochEnded):
+            self._add_epoch(row, event)
+        elif isinstance(event, WorkerBeat):
+            self._add_beat(row, event)
+        elif isinstance(event, TrialEnded):
+            self._add_end(row, event)
+        else:
+            self._print(f"{row.title}: {notice_text(event)}", above_table=True)
+
+    def _add_start(self, row: _Row, event: TrialStarted) -> None:
+        row.title, row.phase, row.params = event.title, event.phase, event.params
+        row.status, row.metrics = "running", {}
+        self._training_since = self._training_since or time.monotonic()
+        settings = f" with {settings_text(row.params)}" if row.params else ""
+        self._print(f"{row.title}: started{settings}")
+
+    def _add_epoch(self, row: _Row, event: EpochEnded) -> None:
+        row.stage, row.epoch, row.epochs = event.stage, event.epoch, event.epochs
+        row.metrics, row.progress = event.metrics, 0.0
+        self.epochs_done += 1
+        value = event.metrics.get("val_mAP")
+        if value is not None and row.phase == "search":
+            self.best = value if self.best is None else max(self.best, value)
+        self._print(
+            f"{row.title}: stage {row.stage} epoch {row.epoch}/{row.epochs}{_held_out_text(value)}"
+            f"{_admitted_text(event.metrics)}; {self._state_text()}"
         )
-        row.update({"metrics": {}} if event.get("status") == "running" else {})
-        row.update(event)
-        what = row["what"]
-        if "metrics" in event:  # an epoch has ended
-            self.done += 1
-            row["part"] = 0.0
-            value = event["metrics"].get("val_mAP")
-            if value is not None and what.startswith("search"):
-                self.best = value if self.best is None else max(self.best, value)
-            self._line(
-                f"{what}: stage {row['stage']} epoch {row['epoch']}/{row['epochs']}{_held_out(value)}"
-                f"{_active(event['metrics'])}; {self._state()}"
-            )
-        elif "late" in event or "error" in event:
-            self._line(f"{what}: {event.get('late') or event['error']}", always=True)
-        elif "part" in event:
-            if time.monotonic() - row["said"] > _PLAIN_SECONDS:
-                row["said"] = time.monotonic()
-                self._line(
-                    f"{what}: stage {row['stage']} epoch {row['epoch']}, {event['part']:.0%} of it; {self._state()}"
-                )
-        elif event.get("status") == "running":
-            self._trains = self._trains or time.monotonic()
-            self._line(
-                f"{what}: started{' with ' if row['params'] else ''}{settings_text(row['params'])}"
-            )
-        elif event.get("status") == "failed":
-            self._line(f"{what}: FAILED: {event['cause']}")
-        elif event.get("status") == "pruned":
-            self.epochs -= row.get("epochs", 0) - row.get("epoch", 0)
-            self._line(f"{what}: {event['cause']}")
-        elif event.get("status") == "complete":
-            tested = event.get("test_mAP")
-            self._line(
-                f"{what}: complete{_held_out(event.get('val_mAP'))}{f', test mAP {tested:.2f}' if tested else ''}"
+
+    def _add_beat(self, row: _Row, event: WorkerBeat) -> None:
+        if event.progress is None:
+            return
+        row.stage, row.epoch, row.progress = event.stage, event.epoch, event.progress
+        if time.monotonic() - row.reported > PLAIN_SECONDS:
+            row.reported = time.monotonic()
+            self._print(
+                f"{row.title}: stage {row.stage} epoch {row.epoch}, {event.progress:.0%} of it; "
+                f"{self._state_text()}"
             )
 
-    def _state(self) -> str:
+    def _add_end(self, row: _Row, event: TrialEnded) -> None:
+        row.status, row.val_mAP = event.status, event.val_mAP
+        if event.status == "failed":
+            self._print(f"{row.title}: FAILED: {event.cause}")
+        elif event.status == "pruned":
+            self.epochs -= row.epochs - row.epoch
+            self._print(f"{row.title}: {event.cause}")
+        else:
+            test = f", test mAP {event.test_mAP:.2f}" if event.test_mAP else ""
+            self._print(f"{row.title}: complete{_held_out_text(event.val_mAP)}{test}")
+
+    def _state_text(self) -> str:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
-        left = self.left()
+        seconds = self.seconds_left()
         return best + (
-            "time left not known yet" if left is None else f"about {clock_text(left)} left"
+            "time left not known yet" if seconds is None else f"about {clock_text(seconds)} left"
         )
 
-    def _line(self, text: str, always: bool = False) -> None:
-        if self._live is None or always:  # above the table
+    def _print(self, text: str, above_table: bool = False) -> None:
+        """Print a line; on a terminal only where it goes above the table."""
+        if self._live is None or above_table:
             console.print(
                 f"[{clock_text(time.monotonic() - self.began)}] {text}",
                 highlight=False,
@@ -153,10 +193,8 @@ class LiveTable:
             )
 
     def _table(self) -> Group:
-        shown = list(self.rows.values())[-max(console.height - 9, 4) :]
-        fields = short_names(
-            sorted({field for row in self.rows.values() for field in row["params"]})
-        )
+        rows = list(self.rows.values())[-max(console.height - 9, 4) :]
+        fields = short_names(sorted({field for row in self.rows.values() for field in row.params}))
         table = Table(
             title=self.title,
             title_justify="left",
@@ -166,47 +204,49 @@ class LiveTable:
         )
         table.add_column("trial", min_width=11)
         for name in (*fields.values(), "epoch", "held-out mAP", "rows a label"):
-            # several words, so that a long name takes several lines and not the width
+            # several words, so that a long name takes more lines instead of more width
             words = name.replace("_", " ").replace(".", " ")
             table.add_column(
                 words, justify="right", overflow="fold", min_width=5, no_wrap=name == "epoch"
             )
         table.add_column("state", no_wrap=True)
-        for row in shown:
-            metrics, state = row.get("metrics", {}), row.get("status", "")
-            if state == "running" and row.get("part"):
-                state = f"{row['part']:.0%}"
-            value = row.get("val_mAP", metrics.get("val_mAP"))
-            table.add_row(
-                row["what"],
-                *(
-                    _value(row["params"][field], 2) if field in row["params"] else ""
-                    for field in fields
-                ),
-                f"{row['stage']}: {row['epoch']}/{row.get('epochs', '?')}"
-                if "epoch" in row
-                else "",
-                "" if value is None else f"{value:.2f}",
-                _rows_text(metrics["admitted"]) if "admitted" in metrics else "",
-                Text(
-                    state,
-                    style={"failed": "red", "complete": "green", "pruned": "yellow"}.get(state, ""),
-                ),
-            )
-        foot = f"{self.done}/{max(self.epochs, self.done)} epochs; {self._state()}"
-        return Group(table, Text(foot, style="bold"))
+        for row in rows:
+            table.add_row(*_cells(row, fields))
+        foot = f"{self.epochs_done}/{max(self.epochs, self.epochs_done)} epochs"
+        return Group(table, Text(f"{foot}; {self._state_text()}", style="bold"))
 
 
-def _rows_text(admitted: float) -> str:
+def _cells(row: _Row, fields: Mapping[str, str]) -> list[str | Text]:
+    """Give the cells of a trial: its title, its settings, and how far it is."""
+    state = row.status
+    if state == "running" and row.progress:
+        state = f"{row.progress:.0%}"
+    selected = row.status in ("complete", "pruned")
+    value = row.val_mAP if selected else row.metrics.get("val_mAP")
+    return [
+        row.title,
+        *(_setting_text(row.params[field]) if field in row.params else "" for field in fields),
+        f"{row.stage}: {row.epoch}/{row.epochs or '?'}" if row.epoch else "",
+        "" if value is None else f"{value:.2f}",
+        _count_text(row.metrics["admitted"]) if "admitted" in row.metrics else "",
+        Text(state, style=_STYLES.get(state, "")),
+    ]
+
+
+def _setting_text(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _count_text(admitted: float) -> str:
     return f"{admitted:.0f}" if admitted >= 10 else f"{admitted:.1f}"
 
 
-def _held_out(value: float | None) -> str:
+def _held_out_text(value: float | None) -> str:
     return "" if value is None else f", held-out mAP {value:.2f}"
 
 
-def _active(metrics: Mapping[str, Any]) -> str:
-    """Whether the contrasts see anything."""
+def _admitted_text(metrics: Mapping[str, Any]) -> str:
+    """Give the rows that the bank admitted, and warn where a contrast has nothing to compare."""
     if "admitted" not in metrics:
         return ""
     warnings = {
@@ -215,6 +255,5 @@ def _active(metrics: Mapping[str, Any]) -> str:
         "counted_labels": "THE PROTOTYPE CONTRAST SEES NOTHING: lower prototypes.epsilon",
     }
     idle = "; ".join(text for name, text in warnings.items() if metrics.get(name) == 0)
-    return (
-        f", {_rows_text(metrics['admitted'])} rows a label admitted{f' ({idle})' if idle else ''}"
-    )
+    warning = f" ({idle})" if idle else ""
+    return f", {_count_text(metrics['admitted'])} rows a label admitted{warning}"

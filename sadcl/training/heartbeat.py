@@ -1,4 +1,4 @@
-"""A thread that says every few seconds how a worker is doing, also while nothing moves in it."""
+"""A thread that reports every few seconds how a worker is doing, also while its training hangs."""
 
 from __future__ import annotations
 
@@ -9,88 +9,138 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from sadcl import distributed
 from sadcl.data.loader import Loader
 
 BEAT_SECONDS = 2.0
-"""Between two beats."""
+"""Time between two beats."""
 _WAITING_MODULES = ("torch.distributed", "torch.autograd", "sadcl.distributed")
-"""Modules in which a worker waits for the others; DDP meets them within the backward pass."""
+"""Modules in which a worker waits for the others; DDP does so within the backward pass."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a worker reports.
+
+    Attributes:
+        rank, ranks: The worker's rank, and the number of workers.
+        host, pid: Where it runs.
+        location: The file, line and function of this package where its training thread is.
+        waits: Whether it waits for other workers there.
+        images: A count that grows while images are trained on or evaluated.
+        stage, epoch, step: Its last step, each from 1; 0 before the first one.
+        steps: The number of steps of the epoch.
+        progress: The share of the epoch that is done; None without a step since the last beat.
+        step_seconds, synchronisation_seconds: Means over the steps since the last beat; None
+            without any.
+        last: Whether this is the last beat; it has no more than rank, ranks, host and pid.
+    """
+
+    rank: int
+    ranks: int
+    host: str
+    pid: int
+    location: str = ""
+    waits: bool = False
+    images: int = 0
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    progress: float | None = None
+    step_seconds: float | None = None
+    synchronisation_seconds: float | None = None
+    last: bool = False
 
 
 class Heartbeat:
-    """Beats from start to stop; the thread that starts it is the one that is looked at.
-
-    A beat has ``rank, ranks, host, pid``, ``at`` (where in our sources the worker stands), ``meets`` (whether that is where
-    it waits for others) and ``moved`` (a count that grows while images are trained on or evaluated); after a first step
-    ``stage, epoch, step, steps``; and where steps were taken since the last beat ``part``, the share of the epoch that is
-    done, ``step_seconds`` and ``synchronisation_seconds``, means of those steps. The last one has ``left``.
+    """Beats from start to stop, and watches the thread that starts it.
 
     Args:
-        say: takes a beat.
+        report: Takes each beat.
     """
 
-    def __init__(self, say: Callable[[dict[str, Any]], object]) -> None:
-        self._say, self._stop = say, threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True, name="sadcl-pulse")
-        self._watched = 0
-        self._who = {"host": socket.gethostname(), "pid": os.getpid()}
-        self._place = self._said = (0, 0, 0, 1)
-        self._last = 0.0
+    def __init__(self, report: Callable[[Beat], object]) -> None:
+        self._report, self._stop = report, threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True, name="sadcl-heartbeat")
+        self._watched_thread = 0
+        self._host, self._pid = socket.gethostname(), os.getpid()
+        self._position = self._reported_position = (0, 0, 0, 1)
+        self._last_step_at = 0.0
         self._sums = (0, 0.0, 0.0)
 
     def start(self) -> None:
-        self._watched = threading.get_ident()
+        self._watched_thread = threading.get_ident()
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
         with contextlib.suppress(Exception):  # as in the loop
-            self._say({**self._worker(), "left": True})
+            self._report(Beat(*self._worker(), last=True))
 
     def step(self, stage: int, epoch: int, step: int, steps: int, synchronised: float) -> None:
-        """What the loop calls after each step; an epoch's first is not timed, because evaluation lies before it."""
+        """Take note of a step; the loop calls this after each one.
+
+        An epoch's first step is not timed, because evaluation comes before it.
+
+        Args:
+            stage, epoch, step: All from 1.
+            steps: The number of steps of the epoch.
+            synchronised: Seconds of the step in which it gathered the rows of all workers.
+        """
         now = time.perf_counter()
-        if step > 1 and self._last:
-            taken, seconds, waited = self._sums
-            self._sums = taken + 1, seconds + now - self._last, waited + synchronised
-        self._last, self._place = now, (stage, epoch, step, steps)
+        if step > 1 and self._last_step_at:
+            count, seconds, waited = self._sums
+            self._sums = count + 1, seconds + now - self._last_step_at, waited + synchronised
+        self._last_step_at, self._position = now, (stage, epoch, step, steps)
 
     def _loop(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             try:
-                self._say(self._beat())
-            except Exception:  # whoever listened is gone, and no reason to stop training
+                self._report(self._beat())
+            except Exception:  # the listener is gone, which is no reason to stop training
                 return
 
-    def _worker(self) -> dict[str, Any]:
-        return {"rank": distributed.rank(), "ranks": distributed.world_size(), **self._who}
+    def _worker(self) -> tuple[int, int, str, int]:
+        return distributed.rank(), distributed.world_size(), self._host, self._pid
 
-    def _beat(self) -> dict[str, Any]:
-        at, meets = where_thread_stands(self._watched)
-        beat = {**self._worker(), "at": at, "meets": meets, "moved": Loader.given}
-        stage, epoch, step, steps = place = self._place
-        if stage:
-            beat.update(stage=stage, epoch=epoch, step=step, steps=steps)
-        if place != self._said:
-            self._said = place
-            beat["part"] = step / steps
-        (taken, seconds, waited), self._sums = self._sums, (0, 0.0, 0.0)
-        if taken:
-            beat.update(step_seconds=seconds / taken, synchronisation_seconds=waited / taken)
-        return beat
+    def _beat(self) -> Beat:
+        location, waits = thread_location(self._watched_thread)
+        images, position = Loader.given, self._position
+        stage, epoch, step, steps = position if position[0] else (0, 0, 0, 0)
+        progress = None
+        if position != self._reported_position:
+            self._reported_position, progress = position, step / steps
+        (count, seconds, waited), self._sums = self._sums, (0, 0.0, 0.0)
+        return Beat(
+            *self._worker(),
+            location,
+            waits,
+            images,
+            stage,
+            epoch,
+            step,
+            steps,
+            progress,
+            seconds / count if count else None,
+            waited / count if count else None,
+        )
 
 
-def where_thread_stands(thread: int) -> tuple[str, bool]:
-    """Where in our sources a thread of this process stands, and whether it waits for other workers there."""
-    frame, meets = sys._current_frames().get(thread), False
+def thread_location(thread: int) -> tuple[str, bool]:
+    """Give where in this package a thread is, and whether it waits for other workers there.
+
+    Args:
+        thread: The identifier of the thread.
+    """
+    frame, waits = sys._current_frames().get(thread), False
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        meets = meets or module.startswith(_WAITING_MODULES)
+        waits = waits or module.startswith(_WAITING_MODULES)
         if module.startswith("sadcl."):
-            return f"{module}:{frame.f_lineno} in {frame.f_code.co_name}", meets
+            return f"{module}:{frame.f_lineno} in {frame.f_code.co_name}", waits
         frame = frame.f_back
-    return "code that is not ours", meets
+    return "code outside this package", waits

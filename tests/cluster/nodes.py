@@ -1,4 +1,4 @@
-"""A Ray cluster of real processes, a node each, on addresses of its own; nodes come, go and are killed as a test says."""
+"""A Ray cluster of real nodes on addresses of their own, which tests start, drain and kill."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ from sadcl.cli.experiment import main_train
 main_train(recipes.coco14(), recipes.demo().override({changes!r}), name="t")
 """
 OF_CHANCE = {"seconds", "images_per_second", "memory_mb"}
-"""Columns that differ between two runs of the same thing."""
+"""Columns that differ between two runs of the same trial."""
 PLAIN = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "SADCL_"))}
 
 

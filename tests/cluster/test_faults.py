@@ -1,4 +1,4 @@
-"""What happens to a run when parts of its cluster fail: real nodes, real training, real disks; kill -9 and unmounting."""
+"""Runs whose cluster fails in parts: real nodes, real training, real disks, kill -9, unmounting."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tests.ray_backend.test_driver_search import PHASES, count, rows
 from tests.ray_backend.test_nothing_lost import optuna_has
 
 LONG = {"optim.batch_size": 4, "stage1.epochs": 4, "stage2.epochs": 40}
-"""Twelve steps an epoch, and long enough for all that happens to it."""
+"""Twelve steps an epoch, and long enough for all faults of a test."""
 
 
 def call(*words):
@@ -46,10 +46,10 @@ def disk(tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path, cache):
-    found = Cluster(tmp_path, cache)
-    found.start(found.head, cpus=0)
-    yield found
-    found.stop()
+    nodes = Cluster(tmp_path, cache)
+    nodes.start(nodes.head, cpus=0)
+    yield nodes
+    nodes.stop()
 
 
 def words_of(process):
@@ -69,7 +69,7 @@ def ended(root):
 
 @pytest.mark.soak
 def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
-    """The short one: a private cluster of this machine, the figures of one worker that nobody disturbs."""
+    """A private cluster of this machine gives the figures of one worker that nothing disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", "optim.batch_size": 4}
     file, root = train_file(tmp_path, **exact), tmp_path / "two"
     command("python", file, "--storage", "one")
@@ -84,8 +84,8 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
     assert len(trains) == 2
     trains[1].kill()
     assert process.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
-    said = (tmp_path / "log").read_text()
-    assert "starts again from its last checkpoint" in said
+    log = (tmp_path / "log").read_text()
+    assert "restarts from its last checkpoint" in log
     one, two = epochs(tmp_path / "one"), epochs(root)
     assert one.keys() == two.keys()
     for at, row in one.items():
@@ -94,7 +94,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, command):
 
 
 class Run:
-    """A run that is disturbed: knows where it is, and how long it takes until it is further than before."""
+    """A run that is disturbed, and the time that it takes until it is further than before."""
 
     def __init__(self, cluster, process, root):
         self.cluster, self.process, self.root, self.lost = cluster, process, root, {}
@@ -106,11 +106,11 @@ class Run:
     def trainers(self):
         return until(lambda: len(t := self.cluster.trainers()) == 2 and t, process=self.process)
 
-    def disturbed(self, name, act, says=""):
-        """Do it in mid-training; nothing that was there changes, and it goes on."""
-        before, heard, began = epochs(self.root), len(self.cluster.log), time.monotonic()
+    def disturbed(self, name, act, text=""):
+        """Disturb it in mid-training: no row that was written changes, and the run continues."""
+        before, start, began = epochs(self.root), len(self.cluster.log), time.monotonic()
         act()
-        until(lambda: says in self.cluster.log[heard:], 400, self.process)
+        until(lambda: text in self.cluster.log[start:], 400, self.process)
         self.further()
         self.lost[name] = time.monotonic() - began
         print(f"{name}: {self.lost[name]:.1f} s until it was further", flush=True)
@@ -121,7 +121,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory, cache):
-    """The run of two workers that nobody disturbs."""
+    """The run of two workers that nothing disturbs."""
     folder = tmp_path_factory.mktemp("quiet")
     environment = PLAIN | {"XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
     words = [
@@ -137,17 +137,17 @@ def quiet(tmp_path_factory, cache):
 
 
 def check_same(run, quiet, faults):
-    """It ends with the bits of the run that nobody disturbed, and little was done twice."""
+    """It ends with the bits of the run that nothing disturbed, and repeats little."""
     assert run.process.wait(900) == 0, run.cluster.log[-3000:]
     assert epochs(run.root) == epochs(quiet)
     assert ended(run.root) == ended(quiet)
-    said = [
+    lines = [
         line
         for line in run.cluster.log.splitlines()
         if ": stage " in line and "held-out mAP" in line
     ]
     assert (
-        len(said) <= LONG["stage1.epochs"] + LONG["stage2.epochs"] + faults
+        len(lines) <= LONG["stage1.epochs"] + LONG["stage2.epochs"] + faults
     )  # the epoch that was under way, at most
     assert not list(run.root.rglob("state.pt"))
 
@@ -165,19 +165,19 @@ def test_workers_and_nodes_that_are_killed_or_taken_away(tmp_path, cluster, quie
     run.disturbed(
         "worker killed",
         lambda: list(run.trainers().values())[1].kill(),
-        "was lost; starts again from its last",
+        "was lost; restarts from its last",
     )
     run.disturbed(
         "node killed",
         lambda: cluster.kill(list(run.trainers())[1]),
-        "was lost; starts again from its last",
+        "was lost; restarts from its last",
     )
     going = next(iter(run.trainers()))
     node = cluster.ids()[going]
     run.disturbed(
         "node drained",
         lambda: drained(cluster, going),
-        f"node {going} ({node[:6]}) is to be taken away: goes on from its last checkpoint",
+        f"node {going} ({node[:6]}) is to be taken away; resumes from its last checkpoint",
     )
     assert going not in run.trainers()
     check_same(run, quiet, 3)
@@ -238,12 +238,12 @@ def test_a_search_leaves_a_node_that_is_taken_away_and_outlives_storage_that_fai
     assert count(rows(root)) == PHASES
     assert {row["status"] for row in rows(root)} == {"complete"}, cluster.log[-3000:]
     assert "Traceback" not in cluster.log
-    (found,) = {
+    (last,) = {
         e["epoch"]
         for e in results.read(root, "epochs").to_pylist()
         if e["stage"] == 2 and e["epoch"] == 40
     }
-    assert found == 40
+    assert last == 40
 
 
 @pytest.mark.soak
@@ -267,9 +267,9 @@ print("waiting", sum(group["state"] == "PENDING" for group in placement_group_ta
 """
 
     def waiting():
-        said = cluster.call(sys.executable, "-c", code, cluster.address)
+        output = cluster.call(sys.executable, "-c", code, cluster.address)
         return int(
-            next(line for line in said.splitlines() if line.startswith("waiting ")).split()[1]
+            next(line for line in output.splitlines() if line.startswith("waiting ")).split()[1]
         )
 
     until(lambda: waiting() == 1, 200, process)
@@ -281,10 +281,10 @@ print("waiting", sum(group["state"] == "PENDING" for group in placement_group_ta
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_run_waits_for_room_that_another_uses_and_says_so(tmp_path, cluster):
+def test_a_run_waits_for_room_that_another_uses_and_reports_it(tmp_path, cluster):
     for number in (3, 4):
         cluster.start(f"127.0.0.{number}")
-    short = "from sadcl.ray_backend import trainer; trainer.QUEUE = 5.0"
+    short = "from sadcl.ray_backend import trainer; trainer.QUEUE_SECONDS = 5.0"
     first = cluster.run(
         train_file(tmp_path, **LONG | {"stage2.epochs": 20}),
         "--workers",
@@ -347,7 +347,7 @@ def test_storage_that_fails_a_worker_that_hangs_and_a_node_that_joins_late(
         time.sleep(20)
         cluster.start("127.0.0.5")
 
-    run.disturbed("node killed, another joins 20 s later", late, "was lost; starts again")
+    run.disturbed("node killed, another joins 20 s later", late, "was lost; restarts")
     check_same(run, quiet, 2)
 
 
@@ -365,11 +365,11 @@ def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_roo
     with open(disk / "other", "wb") as other:  # of somebody else
         free = shutil.disk_usage(disk).free
         other.write(bytes(free))
-    _, said = process.communicate(timeout=200)
+    _, output = process.communicate(timeout=200)
     assert process.returncode == 1
-    assert "failed: The storage is full: [Errno 28] No space left on device: " in said
-    assert "make room and give the same command again" in said
-    assert "Traceback" not in said
+    assert "failed: The storage is full: [Errno 28] No space left on device: " in output
+    assert "make room and give the same command again" in output
+    assert "Traceback" not in output
     before = epochs(root)
     (disk / "other").unlink()
     command("python", file, "--storage", root)
@@ -382,10 +382,12 @@ def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_roo
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
 def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path, cluster):
-    """2 workers, then 3, then 2: the figures of one worker that nobody disturbs."""
+    """2 workers, then 3, then 2: the figures of one worker that nothing disturbs."""
     exact = {"model.freeze_batchnorm": True, "optim.precision": "fp64", **LONG}
     file = train_file(
-        tmp_path, before="from sadcl.ray_backend import places; places.GROW = 5.0", **exact
+        tmp_path,
+        before="from sadcl.ray_backend import capacity; capacity.GROW_SECONDS = 5.0",
+        **exact,
     )
     quiet, root = tmp_path / "quiet", tmp_path / "runs"
     environment = PLAIN | {
@@ -402,11 +404,11 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
     run.disturbed(
         "more room",
         lambda: cluster.start("127.0.0.5"),
-        "there is room for 1 more worker(s): goes on",
+        "there is room for 1 more worker(s); resumes",
     )
     assert len(cluster.trainers()) == 3
     run.disturbed(
-        "node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; starts again"
+        "node killed, none to spare", lambda: cluster.kill("127.0.0.4"), "was lost; restarts"
     )
     assert len(cluster.trainers()) == 2
     assert process.wait(900) == 0, cluster.log[-3000:]
@@ -423,7 +425,7 @@ def test_a_run_takes_the_nodes_that_come_and_does_without_those_that_go(tmp_path
 def test_a_study_outlives_its_whole_cluster_and_optunas_journal(
     tmp_path, cluster, cache, study_file
 ):
-    """Head, driver and all nodes at once, and what Optuna kept on the head's own disk; another cluster goes on."""
+    """Head, driver, all nodes and Optuna's journal are lost at once; another cluster resumes."""
     file, root = study_file(**{"stage1.epochs": 4, "stage2.epochs": 8}), tmp_path / "runs"
     cluster.start("127.0.0.3")
     process = cluster.run(file, "--storage", root)
@@ -458,12 +460,12 @@ def test_a_study_outlives_its_whole_cluster_and_optunas_journal(
         assert process.wait(900) == 0, another.log[-3000:]
     finally:
         another.stop()
-    found = rows(root)
-    assert count(found) == PHASES
-    assert {row["status"] for row in found} == {"complete"}
-    assert {row["key"]: row for row in found if row["key"] in before} == before
+    after = rows(root)
+    assert count(after) == PHASES
+    assert {row["status"] for row in after} == {"complete"}
+    assert {row["key"]: row for row in after if row["key"] in before} == before
     assert optuna_has(root) == {
         row["key"]: (json.loads(row["params"]), "complete", row["val_mAP"])
-        for row in found
+        for row in after
         if row["phase"] == "search"
     }

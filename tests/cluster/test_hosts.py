@@ -1,4 +1,4 @@
-"""Two hosts with addresses of their own, joined by a cable: a training across them, while it is slow, and while it is cut."""
+"""A training across two hosts with addresses of their own, whose cable is slow, or cut."""
 
 import os
 import shutil
@@ -65,14 +65,14 @@ def test_a_cable_that_is_slow_or_cut_for_20_seconds_changes_nothing_and_one_that
     assert process.wait(900) == 0, cluster.log[-3000:]
     assert epochs(root) == epochs(quiet)
     assert ended(root) == ended(quiet)
-    assert "starts again" not in cluster.log
+    assert "restarts" not in cluster.log
 
     process = cluster.run(file, "--workers", 2, "--storage", tmp_path / "lost")
     until(lambda: len(epochs(tmp_path / "lost")) >= 2, 400, process)
     wire.be("cut")
     began = time.monotonic()
     until(
-        lambda: f"node {OTHER} (" in cluster.log and ") was lost; starts again" in cluster.log,
+        lambda: f"node {OTHER} (" in cluster.log and ") was lost; restarts" in cluster.log,
         300,
         process,
     )

@@ -1,4 +1,4 @@
-"""Jobs on a real cluster of three nodes, as cluster/local.sh starts it: sent, watched, stopped, gone on with, refused."""
+"""Jobs on three nodes that local.sh starts: sent, watched, stopped, resumed, refused."""
 
 import json
 import os
@@ -28,7 +28,8 @@ ABLATION = """
 from sadcl import Ablation, main, recipes
 
 main(Ablation(
-    name="parts", question="Does a job hold?", base=recipes.coco14(), demo=recipes.demo().override({changes!r}),
+    name="parts", question="Does a job hold?", base=recipes.coco14(),
+    demo=recipes.demo().override({changes!r}),
     baseline="SARL", seeds=(0,), arms={{"SARL": {{"stage2.epochs": 0}}, "both": {{}}}},
 ))
 """
@@ -48,7 +49,7 @@ def six_ports():
 
 
 def user(folder, **more):
-    """The environment of somebody who has no setting of Ray's, and whose secrets are in it as they usually are."""
+    """The environment of a user without settings of Ray, and with secrets in it, as is usual."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "SADCL_"))}
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     return (
@@ -170,7 +171,7 @@ class Job:
             time.sleep(0.2)
 
     def stop(self, by_hand=False):
-        """As `ray job stop` asks for it, or by that itself, which takes seconds to start; until the job has ended."""
+        """Stop the job by hand or by the request of `ray job stop`, and wait for its end."""
         if by_hand:
             env = self.local.env | self.local.said
             done = shell("ray", "job", "stop", "--address", self.local.url, self.name, env=env)
@@ -186,7 +187,7 @@ class Job:
         assert f"Job '{self.name}' was stopped" in self.text
 
     def log(self):
-        """All that it said, from the cluster: the stream ends with the job, and may lack its last lines."""
+        """The cluster's log of the job; the stream of `submit` may lack its last lines."""
         request = urllib.request.Request(f"{self.local.url}/api/jobs/{self.name}/logs")
         request.add_header("Authorization", f"Bearer {self.local.token}")
         return json.loads(urllib.request.urlopen(request, timeout=60).read())["logs"]
@@ -213,7 +214,7 @@ def packages(local):
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
-    """From an empty storage to its table; as the first job, whose package each node unpacks while the driver runs."""
+    """From an empty storage to its table, as the first job: nodes unpack while the driver runs."""
     assert not packages(local)
     job = Job(local, "readme", "python", "experiments/tune_coco.py", "--storage", tmp_path / "runs")
     assert job.end(1100) == 0, job.text[-3000:]
@@ -229,7 +230,7 @@ def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_job_whose_package_is_unpacked_anew_again_and_again(local, tmp_path):
-    """Its driver and all of its workers stand in folders that are gone, and come again as others."""
+    """The folders of its driver and workers vanish, and others take their place."""
     (local.checkout / "anew.py").write_text(
         STUDY.format(changes=TINY | {"stage2.epochs": 20}, trials=6, seeds=(7, 8))
     )
@@ -255,7 +256,7 @@ def test_a_job_whose_package_is_unpacked_anew_again_and_again(local, tmp_path):
 
 
 @pytest.mark.soak
-def test_a_job_is_sent_watched_stopped_and_gone_on_with(local, tmp_path):
+def test_a_job_is_sent_watched_stopped_and_resumed(local, tmp_path):
     (local.checkout / "parts.py").write_text(ABLATION.format(changes=TINY | {"stage2.epochs": 40}))
     root = tmp_path / "runs"
     command = ("python", "parts.py", "--storage", root)
@@ -344,7 +345,11 @@ def test_without_the_token_nobody_is_let_in(local, tmp_path):
         assert answer(url, "0" * 64, evil) == 403
     assert answer(jobs) == 401
     assert answer(jobs, local.token) == 200
-    ask = f"from ray._raylet import GcsClient; GcsClient(address='127.0.0.2:{local.port}').get_all_node_info(timeout=9)"
+    address = f"127.0.0.2:{local.port}"
+    ask = (
+        "from ray._raylet import GcsClient; "
+        f"GcsClient(address={address!r}).get_all_node_info(timeout=9)"
+    )
     stranger = local.env | {"RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
     submit = ("ray", "job", "submit", "--address", local.url, "--", "touch", tmp_path / "evil")
     for words, said in (

@@ -1,4 +1,4 @@
-"""What launches clusters, checked as far as that goes without an account: by Ray, by EC2's model, against each other."""
+"""The files that launch clusters, checked without an account: by Ray, EC2's model, each other."""
 
 import copy
 import json
@@ -132,7 +132,8 @@ with mock_aws(), unittest.mock.patch("time.sleep"):
     for name, kind in config["available_node_types"].items():
         provider.create_node(dict(kind["node_config"]), {"ray-user-node-type": name}, 1)
     ec2 = boto3.client("ec2")
-    (group,) = [g for g in ec2.describe_security_groups()["SecurityGroups"] if "sadcl" in g["GroupName"]]
+    groups = ec2.describe_security_groups()["SecurityGroups"]
+    (group,) = [g for g in groups if "sadcl" in g["GroupName"]]
     ports = [p.get("FromPort") for p in group["IpPermissions"] if p.get("IpRanges")]
     found = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     print(ports, sorted((i["InstanceType"], i.get("InstanceLifecycle", "")) for i in found))
@@ -255,8 +256,8 @@ def test_dashboards_are_on_loopback():
     assert operator["ports"] == [{"port": 8265}]
     space = operator["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert (
-        f"helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 --namespace {space} "
-        in README
+        "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 "
+        f"--namespace {space} " in README
     )
     everywhere = [path.name for path in FILES if "0.0.0.0" in path.read_text()]
     assert everywhere == ["kuberay-job.yaml"]

@@ -1,4 +1,4 @@
-"""What `ray job submit --working-dir .` sends, packed by Ray's own function from a checkout in use."""
+"""What `ray job submit --working-dir .` sends, packed by Ray's own function from a checkout."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def sent(tmp_path_factory):
     (checkout / "my_study.py").write_text("mine = True")
     excludes = get_runtime_env_default_excludes()
     create_package(str(checkout), target, include_gitignore=True, excludes=excludes)
-    # its name is made from what is in it: the same of an empty one for all is how a wrong .rayignore shows
+    # the name is made from the content: a wrong .rayignore shows in the name of an empty package
     uri = get_uri_for_directory(str(checkout), include_gitignore=True, excludes=excludes)
     assert not uri.endswith("_ray_pkg_3030303030303030.zip")
     with zipfile.ZipFile(target) as package:

@@ -1,7 +1,8 @@
-"""A cable between two hosts, each a network namespace with an interface of its own, which can be cut or be long.
+"""A cable between two network namespaces with an interface each, which can be slow, or cut.
 
-A process that holds the far ends of both interfaces (TAP) and carries frames from one to the other. Lines on its standard
-input change it: ``0.05`` delays each frame by so many seconds, ``cut`` drops all.
+A process that holds the far ends of both interfaces (TAP) carries frames from one to the other.
+Lines on its standard input change it: ``0.05`` delays each frame by so many seconds, ``cut`` drops
+all.
 """
 
 import contextlib

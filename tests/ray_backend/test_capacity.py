@@ -1,102 +1,83 @@
-"""Numbers of workers: what may be asked for, and where a range is refused; what is said of workers that are gone."""
+"""Room for workers: the number to start with, who waits for it, and how nodes are named."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
-import sadcl
-from sadcl import recipes
-from sadcl.cli.experiment import main
-from sadcl.errors import TrialFailed, UserError
-from sadcl.launch import options, resources
-from sadcl.search import Search
-from sadcl.search.space import Float
+from sadcl.errors import TrialFailed
+from sadcl.ray_backend import capacity
+from sadcl.study.placement import Placement
+
+NODES = [
+    {
+        "NodeID": f"{n}" * 8,
+        "NodeManagerAddress": f"10.0.0.{n}",
+        "Alive": n != 3,
+        "Resources": {"CPU": 2.0},
+    }
+    for n in (1, 2, 3)
+]
 
 
-@pytest.mark.parametrize(
-    ("given", "found"), [(1, (1, 0)), ("8", (8, 0)), ("2:8", (2, 8)), ("1:2", (1, 2))]
-)
-def test_a_number_or_a_range(given, found):
-    assert options.parse_workers(given) == found
+@pytest.fixture
+def nodes(monkeypatch):
+    """A cluster of two nodes of two CPUs, and a third one that is lost; and a clock."""
+    current = list(NODES)
+    monkeypatch.setattr(capacity.ray, "nodes", lambda: current)
+    monkeypatch.setattr(capacity, "Reservations", FakeReservations)
+    clock = [0.0]
+    monkeypatch.setattr(capacity.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(capacity.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    return current
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("two", "--workers two is not possible: give a number, or a range such as 2:8"),
-        ("2:", "give a number, or a range such as 2:8"),
-        ("0:4", "at least 1"),
-        (-1, "at least 1"),
-        ("4:4", "the second number is the larger one"),
-        ("8:2", "the second number is the larger one"),
-    ],
-)
-def test_another_number_is_refused(given, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        sadcl.train(recipes.demo(), storage=str(tmp_path), workers=given)
-    assert not list(tmp_path.iterdir())
+class FakeReservations:
+    """As many groups are reserved as there is room."""
+
+    def __init__(self, placement, count, size=1):
+        self.groups, self.size = [object()] * count, size
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return
+
+    def ready(self):
+        room = sum(int(n["Resources"]["CPU"]) for n in capacity.ray.nodes() if n["Alive"])
+        return min(len(self.groups), room // self.size)
 
 
-def test_a_study_refuses_a_range(tmp_path, capsys):
-    study = Search(
-        name="s",
-        question="?",
-        base=recipes.coco14(),
-        demo=recipes.demo(),
-        space={"loss.tau": Float(0.05, 0.5)},
-        trials=4,
-    )
-    with pytest.raises(SystemExit) as ended:
-        main(study, ["--workers", "2:8", "--storage", str(tmp_path / "runs")])
-    assert ended.value.code == 2
-    said = " ".join(capsys.readouterr().err.split())
+def test_a_run_that_fits_starts_at_once(nodes):
+    assert capacity.wait_for_workers(Placement("/r", None, workers=4), pytest.fail) == 4
+
+
+def test_a_range_takes_as_many_as_fit(nodes):
+    assert capacity.wait_for_workers(Placement("/r", None, workers=2, up_to=8), pytest.fail) == 6
+    assert capacity.wait_for_workers(Placement("/r", None, workers=1, up_to=2), pytest.fail) == 2
+
+
+def test_waiting_is_reported_once_and_has_an_end(nodes):
+    reports = []
+    with pytest.raises(TrialFailed, match=r"no room for 5 worker\(s\) for 30 minutes") as caught:
+        capacity.wait_for_workers(Placement("/r", None, workers=5), lambda: reports.append(1))
+    assert reports == [1]
+    assert caught.value.final
+
+
+def test_a_node_that_joins_ends_the_wait(nodes):
+    def join():
+        nodes.append({**NODES[0], "Resources": {"CPU": 1.0}})
+
+    assert capacity.wait_for_workers(Placement("/r", None, workers=5), join) == 5
+
+
+def test_nodes_are_named_by_address_and_id(nodes):
     assert (
-        "--workers 2:8 is not possible here: the runs of a study have one fixed number of workers"
-        in said
+        capacity.node_names(["1" * 8, "9" * 8]) == "node 10.0.0.1 (111111), node unknown (999999)"
     )
-    assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [(None, 600), ("45", 45), ("0", None), ("1.5", None), ("soon", None)]
-)
-def test_the_time_that_a_worker_may_keep_the_others_waiting(monkeypatch, tmp_path, text, seconds):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.delenv(resources.TIMEOUT, raising=False)
-    if text is not None:
-        monkeypatch.setenv(resources.TIMEOUT, text)
-    arguments = (str(tmp_path), None, "demo", 1, 0, None)
-    if seconds is None:
-        with pytest.raises(UserError, match=f"SADCL_TIMEOUT_SECONDS = '{text}' is not possible"):
-            resources.make_placement(*arguments)
-    else:
-        assert resources.make_placement(*arguments).timeout == seconds
-
-
-def test_who_is_gone_and_who_keeps_the_others_waiting_is_said(monkeypatch):
-    from sadcl.ray_backend import capacity, trainer
-
-    nodes = [
-        {"NodeID": f"{n}" * 8, "NodeManagerAddress": f"10.0.0.{n}", "Alive": n != 3}
-        for n in (1, 2, 3)
-    ]
-    for module in (trainer, capacity):
-        monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
-    timed_out, lost = TrialFailed("RuntimeError: Timed out"), RuntimeError("dead")
-    timed_out.final = False
-    came = {0: "1" * 8, 1: "2" * 8}
-    failure = SimpleNamespace(worker_failures={0: timed_out})
-    said = trainer._who(failure, timed_out, came, {0})
-    assert said == "worker 1 on node 10.0.0.2 (222222) has not arrived (RuntimeError: Timed out)"
-    failure.worker_failures[1] = lost
-    assert (
-        trainer._who(failure, timed_out, came, {0}) == "worker 1 on node 10.0.0.2 (222222) was lost"
-    )
-    assert trainer._who(failure, None, came, set()) == "worker 1 on node 10.0.0.2 (222222) was lost"
-    assert trainer._who(failure, timed_out, came, {0, 1}) == ""
-    assert (
-        trainer._who(failure, timed_out, {**came, 1: "3" * 8}, {0})
-        == "node 10.0.0.3 (333333) was lost"
-    )
+def test_a_worker_reserves_its_cpus_and_gpus():
+    assert capacity.resources(Placement("/r", None, cpus=3)) == {"CPU": 3.0}
+    assert capacity.resources(Placement("/r", None, gpus=0.5)) == {"CPU": 1.0, "GPU": 0.5}

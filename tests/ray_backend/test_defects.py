@@ -1,8 +1,9 @@
-"""Four ways in which Tune with a trainer inside is known to hang, leak or forget, and that a study here does not have.
+"""Four ways in which Tune with a trainer inside is known to hang, leak or forget; not here.
 
-The stock recipe reports through ``TuneReportCallback`` (a queue of one: a busy driver and a finished run block each other for
-ever), stops early by killing (the placement group stays, an elastic successor waits three minutes for a dead reservation),
-and keeps its history in Tune's folders (which lose what was before a restore). Here a trial asks whether to stop and ends by
+The stock recipe reports through ``TuneReportCallback`` (a queue of one: a busy driver and a
+finished run block each other for ever), stops early by killing (the placement group stays, and an
+elastic successor waits three minutes for a dead reservation), and keeps its history in Tune's
+folders (which lose what was before a restore). Here a trial asks whether to stop and ends by
 itself, groups are of fixed size, and the tables are the history.
 """
 
@@ -29,27 +30,31 @@ environment.prepare(None)
 from ray.util import placement_group_table
 from sadcl.ray_backend import tuner
 
-told = tuner._Search.on_trial_complete
+on_trial_complete = tuner._AskAndTell.on_trial_complete
 
 def slowly(self, *arguments, **more):
     time.sleep({busy})  # the driver's loop is busy while trials end
-    told(self, *arguments, **more)
+    on_trial_complete(self, *arguments, **more)
 
-tuner._Search.on_trial_complete = slowly
-search = tuner.search
+tuner._AskAndTell.on_trial_complete = slowly
+run_trials = tuner.run_trials
 
-def and_then_look(*arguments, **options):
-    search(*arguments, **options)
+def open_groups():
+    return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
+
+def run_and_count_groups(*arguments, **options):
+    run_trials(*arguments, **options)
     deadline = time.monotonic() + 20
-    while [g for g in placement_group_table().values() if g["state"] != "REMOVED"] and time.monotonic() < deadline:
+    while open_groups() and time.monotonic() < deadline:
         time.sleep(0.5)
-    left = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
-    print("groups left:", len(left), flush=True)
+    print("groups left:", len(open_groups()), flush=True)
 
-tuner.search = and_then_look
-main(Search(name="two", question="?", base=recipes.coco14(), demo=recipes.demo().override({changes!r}),
-     space={{"loss.tau": Float(0.05, 0.5, log=True)}}, demo_trials=4, baselines={{}}, confirm_seeds=(7,),
-     stopping=ASHA(min_epochs=1, reduction=2)), ["--workers", "2", "--max-concurrent", "1"])
+tuner.run_trials = run_and_count_groups
+main(Search(
+    name="two", question="?", base=recipes.coco14(), demo=recipes.demo().override({changes!r}),
+    space={{"loss.tau": Float(0.05, 0.5, log=True)}}, demo_trials=4, baselines={{}},
+    confirm_seeds=(7,), stopping=ASHA(min_epochs=1, reduction=2),
+), ["--workers", "2", "--max-concurrent", "1"])
 """
 
 
@@ -81,7 +86,7 @@ def trials(root, phase="search"):
 
 
 def test_nothing_of_the_stock_recipe_is_used():
-    """What each of the four comes from; the tests below, which take minutes, show what is there instead."""
+    """The causes of the four; the tests below, which take minutes, show what happens instead."""
     causes = (
         "TuneReportCallback",
         "scheduler=",
@@ -101,12 +106,12 @@ def test_nothing_of_the_stock_recipe_is_used():
 def test_a_busy_driver_and_trials_that_stop_early_neither_hang_nor_leak(study, tmp_path):
     process = study(epochs=4, busy=8)
     assert process.wait(500) == 0, (tmp_path / "log").read_text()[-3000:]
-    found = trials(tmp_path / "runs")
-    assert len(found) == 4
-    assert {row["status"] for row in found} == {"complete", "pruned"}  # both ways to end were taken
-    assert all(row["workers"] == 2 for row in found)
+    rows = trials(tmp_path / "runs")
+    assert len(rows) == 4
+    assert {row["status"] for row in rows} == {"complete", "pruned"}  # both ways to end were taken
+    assert all(row["workers"] == 2 for row in rows)
     assert "groups left: 0" in (tmp_path / "log").read_text()
-    waits = [(b["started"] - a["ended"]).total_seconds() for a, b in itertools.pairwise(found)]
+    waits = [(b["started"] - a["ended"]).total_seconds() for a, b in itertools.pairwise(rows)]
     assert max(waits) < 60, waits  # a new group of workers, and no reservation of the one before
 
 

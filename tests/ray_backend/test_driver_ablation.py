@@ -1,4 +1,4 @@
-"""An ablation from one command to its table; more arms and seeds later train only what is missing."""
+"""An ablation from one command to its table; arms and seeds that are added train alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ABLATION = """
 from sadcl import Ablation, main, recipes
 
 main(Ablation(
-    name="parts", question="What brings what?", base=recipes.coco14(), demo=recipes.demo().override({changes!r}),
-    baseline="stage 2", seeds={seeds!r},
+    name="parts", question="What brings what?", base=recipes.coco14(),
+    demo=recipes.demo().override({changes!r}), baseline="stage 2", seeds={seeds!r},
     arms={{
         "pooled": {{"model.arch": "pooled"}},
         "SARL": {{"stage2.epochs": 0}},

@@ -1,4 +1,4 @@
-"""A whole study on a real Ray cluster of this machine: run, killed, gone on with, asked, evaluated."""
+"""A whole search on a real Ray cluster of this machine: run, killed, resumed and queried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from sadcl import results
 
 PHASES = {"stage1": 3, "baseline": 2, "search": 3, "confirm": 2, "final": 1}
-"""Rows of the tiny study: stage 1 of the search, of the one fresh seed and of the final run, and so on."""
+"""Rows of the tiny study by phase; a stage 1 for the search, the fresh seed and the final run."""
 
 
 def rows(root):
@@ -26,8 +26,8 @@ def rows(root):
         return []
 
 
-def count(found):
-    phases = [row["phase"] for row in found]
+def count(rows):
+    phases = [row["phase"] for row in rows]
     return {phase: phases.count(phase) for phase in PHASES}
 
 
@@ -44,7 +44,8 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert {row["status"] for row in found} == {"complete"}
     assert len({row["key"] for row in found}) == len(found)
     assert re.search(
-        r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, [\d.]+ rows a label admitted; best of search",
+        r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
+        r"[\d.]+ rows a label admitted; best of search",
         first.stdout,
     )
     assert "NOTHING" not in first.stdout
@@ -58,8 +59,11 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert json.loads(final["params"]) == json.loads(best["params"])
     # all trials of the search start from the one stage 1
     assert len({row["stage1_key"] for row in found if row["phase"] == "search"}) == 1
-    admitted = results.sql(tmp_path / "runs", "select min(admitted) as least from epochs join trials using (key, study) "
-                           "where phase = 'search' and stage = 2").to_pylist()  # fmt: skip
+    admitted = results.sql(
+        tmp_path / "runs",
+        "select min(admitted) as least from epochs join trials using (key, study) "
+        "where phase = 'search' and stage = 2",
+    ).to_pylist()
     assert admitted[0]["least"] > 0
 
     again = command("python", file)
@@ -130,7 +134,10 @@ def in_the_middle(root):
 
 
 def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, study_file, tmp_path):
-    """Ctrl-C during the search, kill -9 during the final runs, then to the end; and no process is left behind."""
+    """Ctrl-C during the search, kill -9 during the final runs, then to the end.
+
+    No process is left behind.
+    """
     file, root = study_file(**{"stage2.epochs": 40}), tmp_path / "runs"
     moments = (
         (signal.SIGINT, in_the_middle),

@@ -1,4 +1,7 @@
-"""What is wrong on a node is said before anything is placed there: on a real cluster whose nodes see different disks."""
+"""What is wrong on a node is reported before anything is placed there.
+
+The first tests run on a real cluster whose nodes see different disks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import pytest
 
 from sadcl.errors import UserError
 from sadcl.ray_backend import node_check, node_report
-from sadcl.ray_backend.node_report import NodeReport
+from sadcl.ray_backend.node_report import MISSING, Entry, EntryKind, NodeReport
 from sadcl.study.placement import Placement
 
 CLUSTER = '''
@@ -27,7 +30,7 @@ from ray.cluster_utils import Cluster
 
 import sadcl
 from sadcl.errors import UserError
-from sadcl.ray_backend import cluster, nodes
+from sadcl.ray_backend import cluster, node_check
 
 LEAST = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 NEWNS, FS = 0x00020000, 0x00000200
@@ -49,10 +52,10 @@ def call(name, *arguments):
 
 @contextlib.contextmanager
 def alone():
-    """What is mounted from here on is seen by this process, and by those that it starts, until the block ends."""
+    """Only this process, and those that it starts in the block, see what is mounted in it."""
     call("unshare", NEWNS)
     yield
-    call("unshare", FS)  # threads that were started meanwhile share it, and then the way back is closed
+    call("unshare", FS)  # with threads that share it, setns would fail
     call("setns", own, NEWNS)
 
 
@@ -73,27 +76,29 @@ def hide(raylet, what, there):
 
 
 def ask(label, storage="shared", names=(), **options):
-    where = SimpleNamespace(storage=str(base / storage), data_root=str(base / "data"), scale="demo", gpus=0)
-    said[label] = ""
+    placement = SimpleNamespace(
+        storage=str(base / storage), data_root=str(base / "data"), scale="demo", gpus=0
+    )
+    answers[label] = ""
     try:
-        nodes.check(where, names, **options)
+        node_check.check_nodes(placement, names, **options)
     except UserError as error:
-        said[label] = str(error)
+        answers[label] = str(error)
 
 
-said = {}
+answers = {}
 ray = Cluster()
 head, same, other = add("127.0.0.2", 0), add("127.0.0.3", 2), add("127.0.0.4", 2)
 names = ["labels.json", "photo.jpg"]
 with cluster.connected(ray.address):
     ask("agree", names=names)
-    said["left"] = sorted(os.listdir(base / "shared"))
+    answers["left"] = sorted(os.listdir(base / "shared"))
     if views:
         hide(head, base / "data", base / "empty")
         ask("served", names=names)
         hide(other, base / "local", base / "empty")
         ask("local", "local")
-        said["strayed"] = sorted(os.listdir(base / "empty"))
+        answers["strayed"] = sorted(os.listdir(base / "empty"))
         hide(other, base / "fixed", base / "fixed")
         ask("fixed", "fixed")
         hide(other, base / "data" / "labels.json", base / "cut.json")
@@ -111,13 +116,13 @@ with cluster.connected(ray.address):
     ask("dies")
     ask("gone")
 ray.shutdown()
-print(json.dumps(said))
+print(json.dumps(answers))
 '''
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """What each check of the cluster said."""
+def answers(tmp_path_factory):
+    """What each check of the cluster reported."""
     own_view = ["unshare", "--user", "--map-root-user", "--mount"]
     if (
         shutil.which("unshare") is None
@@ -129,7 +134,7 @@ def said(tmp_path_factory):
         prefix="r"
     ) as short:  # the names of sockets below it may have 107 characters
         environment |= {"RAY_TMPDIR": short, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-        # a raylet that is killed is noticed in three seconds, not in fifteen; one that is only slow has as long as ever
+        # notices in 3 s instead of 15 s that a raylet is killed; a slow one has as long as ever
         environment |= {
             "RAY_health_check_period_ms": "500",
             "RAY_health_check_initial_delay_ms": "0",
@@ -157,9 +162,9 @@ def said(tmp_path_factory):
 ONE = "1 of the 3 nodes of the cluster cannot take trials. Node 127.0.0.4: "
 
 
-def test_nodes_that_agree_pass_and_nothing_is_left(said):
-    assert said["agree"] == ""
-    assert said["left"] == []
+def test_nodes_that_agree_pass_and_nothing_is_left(answers):
+    assert answers["agree"] == ""
+    assert answers["left"] == []
 
 
 @pytest.mark.parametrize(
@@ -176,43 +181,45 @@ def test_nodes_that_agree_pass_and_nothing_is_left(said):
         ),
         (
             "cut",
-            ONE
-            + "'{base}/data/labels.json' is 3 bytes there, and 5 bytes here: give a --data-root",
+            ONE + "'{base}/data/labels.json' is 3 bytes there, but 5 bytes on the driver: give a "
+            "--data-root",
         ),
         ("both", ONE + "does not see what the driver wrote in '{base}/local'"),
         (
             "both",
-            "all nodes share. Node 127.0.0.4: '{base}/data/labels.json' is not there (and 1 more): give a --data-root",
+            "all nodes share. Node 127.0.0.4: '{base}/data/labels.json' does not exist there "
+            "(and 1 more): give a --data-root",
         ),
         ("unneeded", ""),
         ("sources", ONE + "sadcl's sources "),
     ],
 )
-def test_a_node_that_sees_something_else(said, tmp_path_factory, label, message):
-    if label not in said:
+def test_a_node_that_sees_something_else(answers, tmp_path_factory, label, message):
+    if label not in answers:
         pytest.skip("this machine lets nobody mount anything")
     base = tmp_path_factory.getbasetemp() / "cluster0"
-    error = said[label]
+    error = answers[label]
     assert message.format(base=base) in error if message else error == ""
 
 
-def test_nothing_is_written_to_a_storage_that_is_another(said):
-    assert said.get("strayed", []) == []
+def test_nothing_is_written_to_a_storage_that_is_another(answers):
+    assert answers.get("strayed", []) == []
 
 
-def test_a_node_that_hangs_and_one_that_dies(said):
-    assert said["hangs"].startswith(ONE + "no answer within 5 s (a disk that hangs")
-    assert said["dies"].startswith(ONE + "was lost during the check (")
-    assert said["gone"] == ""
+def test_a_node_that_hangs_and_one_that_dies(answers):
+    assert answers["hangs"].startswith(ONE + "no answer within 5 s (a disk that hangs")
+    assert answers["dies"].startswith(ONE + "was lost during the check (")
+    assert answers["gone"] == ""
 
 
 VERSIONS = {"code": "ab12", "python": "3.11.7", "torch": "2.14.1", "timm": "1.0.31"}
-HERE = NodeReport(VERSIONS, "", {"": "a folder", "a": "5 bytes"})
+FOLDER, FILE = Entry(EntryKind.FOLDER), Entry(EntryKind.FILE, 5)
+DRIVER = NodeReport(VERSIONS, "", {"": FOLDER, "a": FILE})
 
 
-def problems(scale="full", trains=True, **there):
+def problems(scale="full", trains=True, **changes):
     return node_check.problems(
-        HERE._replace(**there), HERE, Placement("/runs", "/data", scale), trains
+        DRIVER._replace(**changes), DRIVER, Placement("/runs", "/data", scale), trains
     )
 
 
@@ -220,10 +227,11 @@ def test_a_node_like_the_driver_has_no_problem():
     assert problems() == []
 
 
-def test_versions_are_said_with_both_values():
+def test_versions_are_named_with_both_values():
     (text,) = problems(versions=dict(VERSIONS, torch="2.9.1", code="cd34", timm=None))
     assert text.startswith(
-        "sadcl's sources cd34, here ab12; torch 2.9.1, here 2.14.1; timm missing, here 1.0.31: install"
+        "sadcl's sources cd34, on the driver ab12; torch 2.9.1, on the driver 2.14.1; "
+        "timm missing, on the driver 1.0.31: install"
     )
 
 
@@ -238,29 +246,35 @@ def test_builds_for_other_hardware_are_one_version(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("there", "text"),
+    ("entries", "text"),
     [
-        ({"": "nothing", "a": "nothing"}, "'/data' is not there: give"),
+        ({"": MISSING, "a": MISSING}, "'/data' does not exist there: give"),
         (
-            {"": "not readable (why)"},
-            "'/data' is not readable (why) there, and a folder here: give",
+            {"": Entry(EntryKind.UNREADABLE, error="why")},
+            "'/data' is not readable (why) there, but a folder on the driver: give",
         ),
-        ({"": "a folder", "a": "6 bytes"}, "'/data/a' is 6 bytes there, and 5 bytes here: give"),
-        ({"": "a folder", "a": "a folder"}, "'/data/a' is a folder there, and 5 bytes here: give"),
+        (
+            {"": FOLDER, "a": Entry(EntryKind.FILE, 6)},
+            "'/data/a' is 6 bytes there, but 5 bytes on the driver: give",
+        ),
+        (
+            {"": FOLDER, "a": FOLDER},
+            "'/data/a' is a folder there, but 5 bytes on the driver: give",
+        ),
     ],
 )
-def test_another_copy_of_the_data(there, text):
-    assert problems(data=there)[0].startswith(text)
-    assert problems(data=there, trains=False) == []
+def test_another_copy_of_the_data(entries, text):
+    assert problems(data=entries)[0].startswith(text)
+    assert problems(data=entries, trains=False) == []
 
 
 def test_many_nodes_make_one_paragraph():
-    found = (
+    problems_of = (
         {f"10.0.0.{i}": ["alike"] for i in range(9)}
         | {f"10.0.1.{i}": [f"p{i}"] for i in range(7)}
         | {"10.0.2.0": []}
     )
-    text = node_check.refusal(found)
+    text = node_check.refusal(problems_of)
     assert text.startswith(
         "16 of the 17 nodes of the cluster cannot take trials. Nodes 10.0.0.0, 10.0.0.1, 10.0.0.2, "
     )
@@ -273,12 +287,20 @@ def test_what_lies_at_a_root(tmp_path):
     (tmp_path / "a b" / "file").write_bytes(bytes(1234))
     (tmp_path / "a b" / "lost").symlink_to("nowhere")
     names = ["file", "lost", "file/x"]
-    found = {"": "a folder", "file": "1,234 bytes", "lost": "nothing", "file/x": "nothing"}
-    assert node_report.data_sizes(str(tmp_path / "a b"), names) == found
-    assert node_report.data_sizes(f"file://{tmp_path}/a b/", names) == {"": "a folder"}
-    assert node_report.data_sizes(f"file://{tmp_path}/b", names) == {"": "nothing"}
-    assert node_report.data_sizes("nowhere://x", names)[""].startswith("not readable (")
-    assert node_report.data_sizes(None, names) == {}
+    entries = {
+        "": FOLDER,
+        "file": Entry(EntryKind.FILE, 1234),
+        "lost": MISSING,
+        "file/x": MISSING,
+    }
+    assert node_report.data_entries(str(tmp_path / "a b"), names) == entries
+    assert [str(entry) for entry in entries.values()] == [
+        *("a folder", "1,234 bytes", "nothing", "nothing"),
+    ]
+    assert node_report.data_entries(f"file://{tmp_path}/a b/", names) == {"": FOLDER}
+    assert node_report.data_entries(f"file://{tmp_path}/b", names) == {"": MISSING}
+    assert str(node_report.data_entries("nowhere://x", names)[""]).startswith("not readable (")
+    assert node_report.data_entries(None, names) == {}
 
 
 def test_a_storage_elsewhere_that_is_another(monkeypatch):
@@ -290,16 +312,19 @@ def test_a_storage_elsewhere_that_is_another(monkeypatch):
 
 
 def test_a_node_needs_no_torch_to_look():
-    code = "import sadcl.ray_backend.node_report, sys; sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
+    code = (
+        "import sadcl.ray_backend.node_report, sys; "
+        "sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
     ("address", "message"), [("10.0.0.1:6379", "asked for a"), (None, "room for 0")]
 )
-@pytest.mark.parametrize("phase", ["search", "ablation", "train"])
+@pytest.mark.parametrize("command", ["search", "ablation", "train"])
 def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
-    monkeypatch, tmp_path, address, message, phase
+    monkeypatch, tmp_path, address, message, command
 ):
     from sadcl.ray_backend import driver
     from sadcl.study.checkpoint_quota import CheckpointQuota
@@ -320,4 +345,4 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
         "train": (plan, placement, address, ["a"]),
     }
     with pytest.raises(UserError, match=message):
-        getattr(driver, f"run_{phase}")(*arguments[phase])
+        getattr(driver, f"run_{command}")(*arguments[command])

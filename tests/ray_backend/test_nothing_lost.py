@@ -1,4 +1,4 @@
-"""Twenty times something of a study is killed with SIGKILL: no row is lost, none is doubled, and nothing is left behind."""
+"""Parts of a study are killed twenty times: no row is lost or doubled, nothing is left behind."""
 
 import json
 import random
@@ -18,27 +18,27 @@ from tests.ray_backend.test_driver_search import PHASES, count, rows, start
 KINDS = ["driver"] * 7 + ["trial"] * 7 + ["cluster"] * 6
 TRIALS = 5
 OF_CHANCE = {"seconds", "images_per_second", "memory_mb"}
-"""Columns that differ between two runs of the same thing."""
+"""Columns that differ between two runs of the same trial."""
 
 
 def processes(mark):
     """All that the drivers of this test have started, whoever is their parent by now."""
-    found = []
+    marked = []
     for process in psutil.process_iter():
         try:
             if (
                 process.environ().get("SADCL_MARK") == mark
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
-                found.append(process)
+                marked.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return marked
 
 
 def training(mark):
     """The processes that train: Ray titles them by the task or the actor that they run."""
-    found = []
+    trainers = []
     for process in processes(mark):
         try:
             title = " ".join(process.cmdline())
@@ -47,23 +47,23 @@ def training(mark):
         if title.startswith("ray::") and any(
             word in title for word in ("run", "ImplicitFunc", "objective")
         ):
-            found.append(process)
-    return found
+            trainers.append(process)
+    return trainers
 
 
 def epochs(root):
-    """Every epoch's row by where it belongs; one that is there twice is an error."""
+    """Every epoch's row by key, stage and epoch; a duplicate is an error."""
     if not (root / "tables").exists():
         return {}
     table = results.read(root, "epochs").to_pylist()
-    found = {
+    by_epoch = {
         (row["key"], row["stage"], row["epoch"]): {
             n: v for n, v in row.items() if n not in OF_CHANCE
         }
         for row in table
     }
-    assert len(found) == len(table)
-    return found
+    assert len(by_epoch) == len(table)
+    return by_epoch
 
 
 def until(condition, process, seconds=120):
@@ -170,7 +170,7 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
 
 
 def optuna_has(root):
-    """Settings, status and value of each of Optuna's trials, by the key of its row; the journal is that of the last start."""
+    """Settings, status and value of each trial in the last start's journal, by its row's key."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(
         study_name="tiny-demo",

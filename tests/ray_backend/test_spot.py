@@ -1,4 +1,4 @@
-"""A cloud's notice that it takes a node away, from a server that answers as those of EC2 and Compute Engine do."""
+"""A cloud's notice that it takes a node away, from a server that answers like the clouds' own."""
 
 import http.server
 import json
@@ -20,19 +20,19 @@ def server():
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_PUT(self):
-            wanted = (
+            valid = (
                 self.path == "/latest/api/token"
                 and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
             )
-            self.answer("secret" if wanted else None)
+            self.answer("secret" if valid else None)
 
         def do_GET(self):
-            said = (
+            token = (
                 self.headers.get("X-aws-ec2-metadata-token"),
                 self.headers.get("Metadata-Flavor"),
             )
-            known = said in (("secret", None), (None, "Google"))
-            self.answer(answers.get(self.path) if known else None)
+            valid = token in (("secret", None), (None, "Google"))
+            self.answer(answers.get(self.path) if valid else None)
 
         def answer(self, text):
             self.send_response(200 if text is not None else 404)
@@ -42,11 +42,11 @@ def server():
         def log_message(self, *_):
             return
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        thread = threading.Thread(target=found.serve_forever)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{found.server_address[1]}", answers
-        found.shutdown()
+        yield f"http://127.0.0.1:{server.server_address[1]}", answers
+        server.shutdown()
         thread.join()
 
 
@@ -74,9 +74,9 @@ def test_what_each_cloud_announces(server):
 
 def test_the_node_is_drained_with_the_time_that_is_left(server, tmp_path):
     url, answers = server
-    ray, said = tmp_path / "ray", tmp_path / "said"
+    ray, calls = tmp_path / "ray", tmp_path / "calls"
     ray.write_text(
-        f'#!/bin/sh\necho "$@" >> {said}\ntest "$(wc -l < {said})" -gt 1\n'
+        f'#!/bin/sh\necho "$@" >> {calls}\ntest "$(wc -l < {calls})" -gt 1\n'
     )  # refuses the first time
     ray.chmod(0o755)
     words = [sys.executable, "-m", "sadcl.ray_backend.spot", "aws", "--server", url]
@@ -86,12 +86,12 @@ def test_the_node_is_drained_with_the_time_that_is_left(server, tmp_path):
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)
-        assert not said.exists()
+        assert not calls.exists()
         answers.update(leaves(100))
         assert process.wait(30) == 0
     finally:
         process.kill()
-    first, second = said.read_text().splitlines()
+    first, second = calls.read_text().splitlines()
     for line in (first, second):
         assert line.startswith("drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message")
         assert 80 < int(line.split()[-1]) <= 95

@@ -1,11 +1,22 @@
-"""Training on two workers under Ray Train, on a real cluster of this machine."""
+"""Training on two workers under Ray Train: which one has failed, and real runs of this machine."""
 
+import pickle
 import re
 import socket
+from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, WorkerGroupError
 
-from sadcl import results
+from sadcl import recipes, results
+from sadcl.errors import FailureKind, TrialFailed
+from sadcl.ray_backend import capacity, trainer
+from sadcl.ray_backend.membership import Members
+from sadcl.ray_backend.trainer import Attempt, Ending
+from sadcl.search.trial import Trial
+from sadcl.study.placement import Placement
+from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 
 TRAIN = """
 from sadcl import recipes
@@ -30,7 +41,8 @@ def train_file(tmp_path):
 def losses(root):
     rows = results.sql(
         root,
-        "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs order by stage, epoch",
+        "select stage, epoch, loss, ifnull(anchors, 0), ifnull(admitted, 0) from epochs "
+        "order by stage, epoch",
     ).to_pylist()
     return [tuple(row.values()) for row in rows]
 
@@ -40,7 +52,7 @@ EXACT = {"model.freeze_batchnorm": True, "optim.precision": "fp64"}
 
 
 def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
-    """The same losses, anchors and admitted rows; and the row, the table and the checkpoint of a run of two."""
+    """The same losses, anchors and admitted rows; the row and the checkpoint of a run of two."""
     file = train_file(**EXACT)
     one = command("python", file, "--storage", "one")
     two = command("python", file, "--storage", "two", "--workers", "2")
@@ -103,17 +115,144 @@ def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_pat
     )
     assert failed.returncode == 1
     assert re.search(
-        rf"failed: The image '.*jpg' .* cannot be decoded.* \(rank [01] of 2 on {socket.gethostname()}\)",
+        rf"failed: The image '.*jpg' .* cannot be decoded.* "
+        rf"\(rank [01] of 2 on {socket.gethostname()}\)",
         failed.stderr,
     )
-    told = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
-    assert any("cannot be decoded" in words for words in told), failed.stdout
+    causes = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
+    assert any("cannot be decoded" in cause for cause in causes), failed.stdout
 
 
 @pytest.mark.soak
 def test_a_search_whose_trials_have_two_workers(command, study_file, tmp_path):
     command("python", study_file(trials=2), "--workers", "2", timeout=580)
-    found = results.read(tmp_path / "runs", "trials").to_pylist()
-    assert {row["status"] for row in found} == {"complete"}
-    assert {row["workers"] for row in found} == {2}
-    assert sum(row["phase"] == "search" for row in found) == 2
+    rows = results.read(tmp_path / "runs", "trials").to_pylist()
+    assert {row["status"] for row in rows} == {"complete"}
+    assert {row["workers"] for row in rows} == {2}
+    assert sum(row["phase"] == "search" for row in rows) == 2
+
+
+CONNECTION_LOST = TrialFailed(
+    "RuntimeError: [gloo] Connection closed by peer (rank 0 of 2 on a)",
+    kind=FailureKind.CONNECTION,
+    final=False,
+)
+
+
+def test_the_cause_is_that_of_the_worker_that_failed_first():
+    broken = TrialFailed("OSError: the disk is gone (rank 1 of 2 on b)", final=False)
+    both = WorkerGroupError("x", {0: CONNECTION_LOST, 1: broken})
+    assert trainer._failure_cause(both) == str(broken)
+    assert trainer._failure_cause(pickle.loads(pickle.dumps(both))) == str(broken)
+    alone = WorkerGroupError("x", {0: CONNECTION_LOST})
+    assert trainer._failure_cause(alone) == str(CONNECTION_LOST)
+    wrapped = RayTaskError("f", "traceback", broken).as_instanceof_cause()
+    assert trainer._first_failure(WorkerGroupError("x", {0: wrapped})) is broken
+    assert trainer._failure_cause(WorkerGroupError("x", {0: ValueError("a\nb")})) == (
+        "WorkerGroupError: b"
+    )
+    assert trainer._failure_cause(KeyError()) == "KeyError: no message"
+
+
+def test_an_error_that_would_repeat_comes_first():
+    may_pass, repeats = TrialFailed("a", final=False), TrialFailed("b")
+    failure = WorkerGroupError("x", {0: may_pass, 1: repeats})
+    assert trainer._first_failure(failure) is repeats
+
+
+def test_a_startup_that_times_out_is_recognised():
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    timeout = ControllerError(WorkerGroupStartupTimeoutError(2))
+    assert trainer._is_startup_timeout(timeout)
+    assert not trainer._is_startup_timeout(ControllerError(ValueError("x")))
+    assert not trainer._is_startup_timeout(None)
+
+
+def test_who_is_gone_and_who_keeps_the_others_waiting_is_named(monkeypatch):
+    nodes = [
+        {"NodeID": f"{n}" * 8, "NodeManagerAddress": f"10.0.0.{n}", "Alive": n != 3}
+        for n in (1, 2, 3)
+    ]
+    for module in (trainer, capacity):
+        monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
+    timed_out, lost = TrialFailed("RuntimeError: Timed out", final=False), RuntimeError("dead")
+    joined = {0: "1" * 8, 1: "2" * 8}
+    failure = SimpleNamespace(worker_failures={0: timed_out})
+
+    def text(error, nodes, failed):
+        return trainer._lost_workers(failure, error, Members(nodes, failed, ""))
+
+    assert text(timed_out, joined, {0}) == (
+        "worker 1 on node 10.0.0.2 (222222) has not arrived (RuntimeError: Timed out)"
+    )
+    failure.worker_failures[1] = lost
+    assert text(timed_out, joined, {0}) == "worker 1 on node 10.0.0.2 (222222) was lost"
+    assert text(None, joined, set()) == "worker 1 on node 10.0.0.2 (222222) was lost"
+    assert text(timed_out, joined, {0, 1}) == ""
+    assert text(timed_out, {**joined, 1: "3" * 8}, {0}) == "node 10.0.0.3 (333333) was lost"
+
+
+@pytest.fixture
+def attempts(monkeypatch, tmp_path):
+    """Run ``train`` with attempts that end as listed; give its row or error, and its events."""
+
+    def run(*endings, saves=()):
+        trial = Trial("s", "train", "one", recipes.demo())
+        placement, events = Placement(str(tmp_path), None, "demo", workers=2), []
+        endings, saved, rows = list(endings), iter(saves), []
+
+        def attempt(*_):
+            current = endings.pop(0)
+            if current.ending is Ending.FINISHED:
+                rows.append({"status": "complete"})
+            return current
+
+        monkeypatch.setattr(trainer, "_attempt", attempt)
+        monkeypatch.setattr(trainer, "_saved_states", lambda *_: next(saved, None))
+        monkeypatch.setattr(trainer, "emit", lambda channel, event: events.append(event))
+        monkeypatch.setattr(trainer.execute, "ended_row", lambda *_: rows[0] if rows else None)
+        try:
+            result = trainer.train(trial, placement, "scratch")
+        except TrialFailed as error:
+            result = str(error)
+        assert not endings
+        return result, [(type(event), getattr(event, "reason", "")) for event in events]
+
+    return run
+
+
+LOST = Attempt(Ending.FAILED, "a node was lost")
+DONE = Attempt(Ending.FINISHED)
+
+
+def test_a_run_that_loses_its_workers_restarts_and_one_that_leaves_resumes(attempts):
+    left = Attempt(Ending.LEFT, "a node is to be taken away")
+    assert attempts(LOST, left, DONE) == (
+        {"status": "complete"},
+        [(TrialRestarts, LOST.reason), (TrialRestarts, left.reason)],
+    )
+
+
+def test_waiting_for_room_is_reported_once_and_is_no_failure(attempts):
+    waits = [Attempt(Ending.NO_ROOM)] * (trainer.RESTARTS + 3)
+    result, events = attempts(*waits, LOST, waits[0], DONE)
+    assert result == {"status": "complete"}
+    assert [kind for kind, _ in events] == [WaitingForRoom, TrialRestarts, WaitingForRoom]
+
+
+def test_losses_without_a_new_checkpoint_have_an_end(attempts, monkeypatch):
+    monkeypatch.setattr(trainer, "_record_failure", lambda *_: None)
+    result, events = attempts(*[LOST] * (trainer.RESTARTS + 1))
+    assert result == "a node was lost"
+    assert [kind for kind, _ in events] == [TrialRestarts] * trainer.RESTARTS + [TrialEnded]
+    result, _ = attempts(*[LOST] * 20, DONE, saves=range(99))  # each has saved a checkpoint
+    assert result == {"status": "complete"}
+
+
+def test_a_failure_that_would_repeat_is_final(attempts, monkeypatch):
+    causes = []
+    monkeypatch.setattr(trainer, "_record_failure", lambda trial, placement, c: causes.append(c))
+    final = Attempt(Ending.FAILED, "Diverged", final=True)
+    assert attempts(final) == ("Diverged", [(TrialEnded, "")])
+    assert causes == ["Diverged"]

@@ -1,4 +1,7 @@
-"""The search's side of Optuna: what it is asked and told, and what it has after a new start. Trials are rows, not runs."""
+"""Optuna's side of a search: what it is asked and told, and what it has after a new start.
+
+Trials are rows here, and nothing is trained.
+"""
 
 import json
 import os
@@ -27,7 +30,7 @@ BANK = {
 
 
 class Bench:
-    """A search on a store, whose trials end as they are told to."""
+    """A search on a store, whose trials end as the test says."""
 
     def __init__(self, root, space=NUMBERS, total=12, limit=None, **options):
         value = Search(
@@ -41,12 +44,12 @@ class Bench:
         self.plan = Plan(value, "demo", value.demo, total, "d1", "d2")
         self.placement = Placement(str(root), None, "demo")
         self.journal = root / "optuna" / "s.journal"
-        self.disk = CheckpointQuota(str(root), limit, 1000, 300)
+        self.quota = CheckpointQuota(str(root), limit, 1000, 300)
         self.number = 0
         self.start()
 
     def rows(self):
-        if not storage.exists(f"{self.where.storage}/tables"):
+        if not storage.exists(f"{self.placement.storage}/tables"):
             return []
         return results.read(self.placement.storage, "trials").to_pylist()
 
@@ -54,7 +57,7 @@ class Bench:
         """As a driver starts."""
         self.study = optuna_study.rebuild(self.plan, self.rows(), self.placement, self.journal)
         self.searcher = tuner._AskAndTell(
-            self.plan, self.rows(), self.placement, self.study, self.disk, 1
+            self.plan, self.rows(), self.placement, self.study, self.quota, 1
         )
 
     def begin(self):
@@ -63,13 +66,13 @@ class Bench:
         if setting == "FINISHED":
             return None
         trial = self.plan.try_out(setting)
-        about = {
+        columns = {
             "study": self.plan.study,
             "phase": "search",
             "arm": "tuned",
             "params": json.dumps(setting),
         }
-        self.writer = RunWriter(self.placement.storage, trial.key, about)
+        self.writer = RunWriter(self.placement.storage, trial.key, columns)
         return str(self.number), setting
 
     def end(self, begun, curve=(50.0,), status="complete"):
@@ -87,7 +90,7 @@ class Bench:
         self.searcher.on_trial_complete(name, {n: self.writer.row.get(n) for n in names})
 
 
-def told(study):
+def ended_trials(study):
     return {
         t.user_attrs["key"]: (t.params, t.state.name, t.values, t.intermediate_values)
         for t in study.get_trials(deepcopy=False)
@@ -105,7 +108,7 @@ def told(study):
         (BANK, {"sampler": "nsga2", "objectives": ("val_mAP", "seconds")}),
     ],
 )
-def test_every_sampler_asks_tells_and_goes_on(tmp_path, space, options):
+def test_every_sampler_asks_tells_and_resumes(tmp_path, space, options):
     bench = Bench(tmp_path, space, **options)
     seen = []
     for i in range(12):
@@ -118,17 +121,17 @@ def test_every_sampler_asks_tells_and_goes_on(tmp_path, space, options):
         seen.append(setting)
         bench.end(begun, curve=(40.0 + i, 50.0 - setting["loss.tau"]))
         if i in (4, 10):  # before and after the random ones end
-            before = told(bench.study)
+            before = ended_trials(bench.study)
             bench.start()
-            assert told(bench.study) == before
+            assert ended_trials(bench.study) == before
     assert len({json.dumps(s, sort_keys=True) for s in seen}) == 12
-    assert len(told(bench.study)) == 12
+    assert len(ended_trials(bench.study)) == 12
     keys = {row["key"] for row in bench.rows()}
-    assert told(bench.study).keys() == keys
+    assert ended_trials(bench.study).keys() == keys
     values = {
         row["key"]: [row[name] for name in bench.plan.search.objectives] for row in bench.rows()
     }
-    assert {key: found[2] for key, found in told(bench.study).items()} == values
+    assert {key: ended[2] for key, ended in ended_trials(bench.study).items()} == values
 
 
 def test_optuna_is_told_what_became_of_each_trial(tmp_path):
@@ -137,17 +140,17 @@ def test_optuna_is_told_what_became_of_each_trial(tmp_path):
     bench.end(bench.begin(), (30.0, 20.0), "pruned")
     bench.end(bench.begin(), (10.0,), "failed")
     bench.end(bench.begin(), (float("nan"),))
-    here = list(told(bench.study).values())
-    assert [(state, curve) for _, state, _, curve in here[:3]] == [
+    before = list(ended_trials(bench.study).values())
+    assert [(state, curve) for _, state, _, curve in before[:3]] == [
         ("COMPLETE", {1: 40.0, 2: 60.0, 3: 55.0}),
         ("PRUNED", {1: 30.0, 2: 20.0}),
         ("FAIL", {1: 10.0}),
     ]
-    assert here[0][2] == [60.0]
-    assert here[3][1] == "FAIL"
+    assert before[0][2] == [60.0]
+    assert before[3][1] == "FAIL"
     bench.start()
-    again = list(told(bench.study).values())
-    assert [t[:3] for t in again[:3]] == [t[:3] for t in here[:3]]
+    again = list(ended_trials(bench.study).values())
+    assert [t[:3] for t in again[:3]] == [t[:3] for t in before[:3]]
     assert again[3][1] == "FAIL"
 
 
@@ -213,9 +216,9 @@ def test_values_that_are_tuples_come_back_as_they_were(tmp_path):
         begun = bench.begin()
         assert begun[1]["model.frozen"] in ((), ("stem",), ("stem", "stage1"))
         bench.end(begun)
-    before = told(bench.study)
+    before = ended_trials(bench.study)
     bench.start()
-    assert told(bench.study) == before
+    assert ended_trials(bench.study) == before
     assert bench.begin() is not None
 
 
@@ -227,11 +230,11 @@ def test_a_study_may_be_named_like_a_pattern_and_takes_no_other_study_s_journal(
     bench.start()
     bench.end(bench.begin())
     bench.start()
-    assert len(told(bench.study)) == 1
+    assert len(ended_trials(bench.study)) == 1
     assert other.read_text() == "of another study"
 
 
-def test_generations_go_on_where_they_were(tmp_path):
+def test_generations_resume_where_they_were(tmp_path):
     bench = Bench(
         tmp_path, total=20, sampler="nsga2", objectives=("val_mAP", "seconds"), recipe_first=False
     )
@@ -262,7 +265,7 @@ def test_settings_that_are_not_possible_together_end_the_search_with_their_reaso
 def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
     bench = Bench(tmp_path, limit=None)
     rest = bench.plan.left([])[0] - bench.plan.left_to_try([])
-    bench.disk = CheckpointQuota(
+    bench.quota = CheckpointQuota(
         str(tmp_path), 3800 + rest * 1000, 1000, 300
     )  # the best, another, and one that runs
     bench.start()
@@ -275,14 +278,14 @@ def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
         keys.append(bench.writer.key)
         bench.end(begun, (value,))
     assert bench.begin() is not None
-    left = {p.parent.name for p in tmp_path.rglob("best.pt")}
-    assert left == {keys[0], keys[2]}
+    remaining = {p.parent.name for p in tmp_path.rglob("best.pt")}
+    assert remaining == {keys[0], keys[2]}
     rows = {row["key"]: row for row in bench.rows()}
     assert rows[keys[1]]["checkpoint"] is None
     assert rows[keys[1]]["val_mAP"] == 40.0
     bench.end(bench.begin(), (), "failed")
     storage.write(f"{tmp_path}/checkpoints/{bench.writer.key}/state.pt", b"x" * 4000)
-    assert bench.disk.make_room(
+    assert bench.quota.make_room(
         bench.plan, 1
     )  # what a failed run left goes before anything of one that is complete
     assert {p.parent.name for p in tmp_path.rglob("*.pt")} == {keys[0], keys[2]}

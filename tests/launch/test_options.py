@@ -1,0 +1,57 @@
+"""Numbers of workers: what may be asked for, and where a range is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+import sadcl
+from sadcl import recipes
+from sadcl.cli.experiment import main
+from sadcl.errors import UserError
+from sadcl.launch import options
+from sadcl.search import Search
+from sadcl.search.space import Float
+
+
+@pytest.mark.parametrize(
+    ("text", "range_"), [(1, (1, 0)), ("8", (8, 0)), ("2:8", (2, 8)), ("1:2", (1, 2))]
+)
+def test_a_number_or_a_range(text, range_):
+    assert options.parse_workers(text) == range_
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("two", "--workers two is not possible: give a number, or a range such as 2:8"),
+        ("2:", "give a number, or a range such as 2:8"),
+        ("0:4", "at least 1"),
+        (-1, "at least 1"),
+        ("4:4", "the second number is the larger one"),
+        ("8:2", "the second number is the larger one"),
+    ],
+)
+def test_another_number_is_refused(text, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        sadcl.train(recipes.demo(), storage=str(tmp_path), workers=text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_refuses_a_range(tmp_path, capsys):
+    study = Search(
+        name="s",
+        question="?",
+        base=recipes.coco14(),
+        demo=recipes.demo(),
+        space={"loss.tau": Float(0.05, 0.5)},
+        trials=4,
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(study, ["--workers", "2:8", "--storage", str(tmp_path / "runs")])
+    assert ended.value.code == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert (
+        "--workers 2:8 is not possible here: the runs of a study have one fixed number of workers"
+        in message
+    )
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,48 @@
+"""Clusters that start nodes when trials wait for them: what may join counts, once each."""
+
+import pytest
+
+from sadcl.errors import UserError
+from sadcl.ray_backend import cluster
+from sadcl.study.placement import Placement, fit_to_cluster
+
+HEAD, GPU = {"CPU": 0.0, "memory": 1e9}, {"CPU": 8.0, "GPU": 1.0, "node:10.0.0.2": 1.0}
+JOINING = '[{"nodes": 3, "CPU": 8, "GPU": 1}]'
+
+
+@pytest.mark.parametrize("joined", [0, 1, 3, 4])
+def test_a_trial_has_room_before_its_node_has_joined(joined):
+    nodes = cluster.with_joining([HEAD, *[GPU] * joined], JOINING)
+    placed, at_once = fit_to_cluster(Placement("/r", None, gpus=1, cpus=4), nodes)
+    assert (placed.cpus, at_once) == (4, max(joined, 3))
+
+
+def test_what_can_never_come_is_refused_with_what_can():
+    with pytest.raises(
+        UserError,
+        match=r"needs 4 workers .* has room for 3 "
+        r"\(3 nodes of 8 CPUs and 1 GPUs; 0 CPUs and 0 GPUs\)",
+    ):
+        fit_to_cluster(
+            Placement("/r", None, gpus=1, workers=4), cluster.with_joining([HEAD], JOINING)
+        )
+
+
+def test_a_cluster_that_does_not_grow_is_what_it_is():
+    assert (
+        cluster.with_joining([HEAD, GPU], None)
+        == cluster.with_joining([HEAD, GPU], "")
+        == [HEAD, GPU]
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["8", "{}x", '[{"CPU": 8}]', '["GPU"]', '[{"nodes": "many", "CPU": 8}]']
+)
+def test_a_variable_that_cannot_be_read_is_refused_with_an_example(text):
+    with pytest.raises(UserError) as refused:
+        cluster.with_joining([HEAD], text)
+    assert str(refused.value) == (
+        f"SADCL_MAY_JOIN={text!r} cannot be read. Give the nodes that may join as in "
+        '[{"nodes": 8, "CPU": 8, "GPU": 1}].'
+    )
