@@ -57,7 +57,7 @@ class _Channel:
         if self.pruner is not None and isinstance(event, TrialEnded):
             self.pruner.end(event.key, event.status)
 
-    def add_and_judge(self, event: EpochEnded) -> str | None:
+    def add_epoch(self, event: EpochEnded) -> str | None:
         """Take an epoch's end, and answer why its trial is to stop, or None."""
         self.add(event)
         if self.pruner is None:
@@ -116,7 +116,7 @@ def emitter(channel: EventChannel | None, trial: Trial) -> Emit | None:
             channel.actor.add.remote(event)
             return None
         with contextlib.suppress(RayError):  # without the channel no trial is stopped
-            reason: str | None = ray.get(channel.actor.add_and_judge.remote(event))
+            reason: str | None = ray.get(channel.actor.add_epoch.remote(event))
             return reason
         return None
 

@@ -33,7 +33,6 @@ QUEUE_SECONDS, ELASTIC_QUEUE_SECONDS = 600.0, 60.0
 workers, and with a range."""
 LINGER_SECONDS = 3.0
 """A worker that fails stays for so long, so that all workers that fail with it can report it."""
-
 TRACKING_VARIABLE = "RAY_TRAIN_ENABLE_STATE_TRACKING"
 
 

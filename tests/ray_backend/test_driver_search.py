@@ -111,7 +111,7 @@ def start(command, file, tmp_path):
         )
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "it ended before"

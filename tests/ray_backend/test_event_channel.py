@@ -37,8 +37,8 @@ def test_an_epoch_is_judged_by_the_trials_before():
     history = [("a", "complete", {1: 50.0}), ("b", "running", {1: 40.0})]
     channel = event_channel._Channel(ASHA(1, 2), history, 300.0)
     epoch = EpochEnded("c", 2, 1, 3, {"val_mAP": 30.0})
-    assert channel.add_and_judge(epoch).startswith("stopped after epoch 1 at 30.00 held-out mAP: ")
-    assert channel.add_and_judge(EpochEnded("d", 2, 1, 3, {"val_mAP": 60.0})) is None
+    assert channel.add_epoch(epoch).startswith("stopped after epoch 1 at 30.00 held-out mAP: ")
+    assert channel.add_epoch(EpochEnded("d", 2, 1, 3, {"val_mAP": 60.0})) is None
     assert channel.drain()[0] == epoch
     channel.add(TrialEnded("c", "pruned"))
     states = {trial.number: trial.state.name for trial in channel.pruner.study.trials}
@@ -58,7 +58,7 @@ class Method:
 @pytest.mark.parametrize("prunes", [True, False])
 def test_only_a_trial_that_may_be_stopped_waits_for_an_answer(monkeypatch, phase, prunes):
     calls = []
-    actor = type("Actor", (), {n: Method(calls, n) for n in ("add", "add_and_judge")})
+    actor = type("Actor", (), {n: Method(calls, n) for n in ("add", "add_epoch")})
     monkeypatch.setattr(event_channel.prometheus, "record", lambda trial, event: None)
     monkeypatch.setattr(event_channel.ray, "get", lambda reference: reference)
     trial = Trial("s", phase, "one", recipes.demo())
@@ -67,7 +67,7 @@ def test_only_a_trial_that_may_be_stopped_waits_for_an_answer(monkeypatch, phase
     assert emit(start) is None
     asks = prunes and phase == "search"
     assert emit(epoch) == ("an answer" if asks else None)
-    assert calls == [("add", start), ("add_and_judge" if asks else "add", epoch)]
+    assert calls == [("add", start), ("add_epoch" if asks else "add", epoch)]
 
     def lost(reference):
         raise RayActorError
