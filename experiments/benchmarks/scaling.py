@@ -317,7 +317,7 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
     def step_alone() -> None:
         with apart():
             engine.train_step(
-                alone, Batch(share.images, share.targets, share.weight, share.index, 0)
+                alone, Batch(share.images_BCHW, share.targets_BL, share.weight_B, share.index_B, 0)
             )
 
     times: dict[str, list[float]] = {"alone": [], "together": [], "nothing": [], "megabytes": []}

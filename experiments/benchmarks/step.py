@@ -120,7 +120,7 @@ def fill(training: engine.Training) -> None:
     assert isinstance(training.network, SADCL)
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
-    training.bank.fill()
+    training.bank.count_valid()
     torch.nn.init.normal_(training.network.prototypes.rows_LD)
     training.network.prototypes.valid_L.fill_(True)
     training.network.prototypes.end_epoch()
@@ -147,9 +147,9 @@ class Released:
         self.bank_BLD = torch.randn(size.images, L, size.hidden, device=device)
 
     def run(self) -> None:
-        targets_BL = self.batch.targets.float()
+        targets_BL = self.batch.targets_BL.float()
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            output = self.network(self.batch.images, self.bank_BLD.flatten(0, 1))
+            output = self.network(self.batch.images_BCHW, self.bank_BLD.flatten(0, 1))
         logits_BL = output.logits_BL.float()
         terms = [
             F.binary_cross_entropy_with_logits(logits_BL, targets_BL, reduction="sum")
@@ -184,7 +184,7 @@ class Released:
         rows_RP = F.normalize(
             torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1
         )
-        active_BL = self.batch.targets == 1
+        active_BL = self.batch.targets_BL == 1
         active_R = torch.cat([active_BL, torch.ones_like(active_BL)]).flatten()
         labels_R = torch.arange(L, device=self.device).repeat(2 * len(active_BL))
         candidate_RR = active_R & ~torch.eye(len(rows_RP), dtype=torch.bool, device=self.device)
@@ -196,7 +196,7 @@ class Released:
 
     def prototype_term(self, output: Any) -> Tensor:
         """Eq. 6."""
-        active_BL = self.batch.targets == 1
+        active_BL = self.batch.targets_BL == 1
         cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(
             output.prototypes_LP.float(), dim=1
         )

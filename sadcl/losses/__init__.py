@@ -1,4 +1,6 @@
-"""The three terms of Eq. 9."""
+"""The three losses of Eq. 9: Eq. 8 (class loss), Eq. 4 (sample to sample), Eq. 6 (prototype to
+sample).
+"""
 
 from sadcl.losses.classification import class_loss
 from sadcl.losses.prototype_to_sample import prototype_to_sample_loss

@@ -19,7 +19,7 @@ from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
-from sadcl.training import Epoch, Heartbeat, LeaveReason, Rescheduled, checkpoint, fit
+from sadcl.training import Callbacks, Epoch, Heartbeat, LeaveReason, Rescheduled, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
@@ -89,9 +89,11 @@ def execute(
             checkpoint_folder(trial, placement),
             stage1=start,
             test=trial.phase in TESTED and images.evaluable,
-            report=functools.partial(_report, writer, send, trial.key),
-            heartbeat=heartbeat.step,
-            ask=ask,
+            callbacks=Callbacks(
+                report=functools.partial(_report, writer, send, trial.key),
+                step_done=heartbeat.step,
+                leave_reason=ask,
+            ),
             device="cuda" if placement.gpus else "cpu",
             loader_workers=placement.loader_workers,
         )

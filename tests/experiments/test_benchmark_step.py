@@ -28,9 +28,9 @@ def test_both_loops_have_the_same_loss(step):
     bank.rows_KLD.copy_(released.bank_BLD)
     rows, labels, slots = bank.read()
     with torch.no_grad():
-        output = network.eval()(ours.batch.images, rows)
+        output = network.eval()(ours.batch.images_BCHW, rows)
     terms = ours.training.criterion(
-        output, ours.batch.targets, ours.batch.weight, labels, slots, ours.batch.place
+        output, ours.batch.targets_BL, ours.batch.weight_B, labels, slots, ours.batch.positive_index_A
     )
     assert float(released.sample_term(output)) == pytest.approx(
         float(terms.values["loss_sample"]), rel=1e-4
