@@ -16,7 +16,7 @@ from torch import multiprocessing as mp
 from sadcl import distributed
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.criterion import Criterion
-from sadcl.memory import MemoryBank, activated, gather
+from sadcl.memory import Memory, MemoryBank, activated_rows, gather
 from sadcl.model.prototypes import Prototypes
 from tests.conftest import prototype_sum, sample_sum
 
@@ -224,9 +224,11 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototypes_LP=head(batch.c.detach()),
             prototype_valid_L=batch.valid,
         )
-        terms = Criterion(**setting)(
-            output, batch.targets[first:last], weight, batch.labels, batch.slots
+        share = SimpleNamespace(
+            targets_BL=batch.targets[first:last], weight_B=weight, positive_index_A=None
         )
+        memory = Memory(batch.bank.detach(), batch.labels, batch.slots)
+        terms = Criterion(**setting)(output, share, memory)
         terms.loss.backward()
         return terms.values, torch.cat([p.grad.flatten() for p in head.parameters()])
 
@@ -295,7 +297,7 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
         admitted = (batch.targets[first:last] == 1) & (batch.x[first:last, :, 0] > -0.5)
         for name, kind in kinds.items():
             rows = gather(
-                activated(
+                activated_rows(
                     features, batch.x[first:last, :, 0], admitted.flatten().nonzero()[:, 0], first
                 )
             )

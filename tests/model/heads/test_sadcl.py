@@ -10,6 +10,7 @@ import torch
 from sadcl import build, recipes
 from sadcl.config import Config
 from sadcl.errors import UserError
+from sadcl.memory import Memory
 from sadcl.model import SADCL, Backbone, Pooled
 from sadcl.model.position import sine_position
 from sadcl.model.transformer import DecoderLayer, LabelTransformer
@@ -90,7 +91,8 @@ def test_labels_do_not_attend_to_each_other():
 def test_forward_shapes_and_equations_3_and_7():
     network = build.model(small(), 20).eval()
     images, bank = torch.randn(2, 3, 64, 64), torch.randn(5, 64)
-    output = network(images, bank)
+    labels = torch.zeros(5, dtype=torch.int64)
+    output = network(images, Memory(bank, labels, labels))
     assert output.logits_BL.shape == (2, 20)
     assert output.features_BLD.shape == (2, 20, 64)
     assert output.embeddings_BLP.shape == (2, 20, 64)
@@ -106,7 +108,8 @@ def test_forward_shapes_and_equations_3_and_7():
     plain = network(images)
     torch.testing.assert_close(plain.logits_BL, output.logits_BL)
     assert plain.embeddings_BLP is None
-    assert network(images, bank[:0]).bank_MP.shape == (0, 64)
+    empty = Memory(bank[:0], labels[:0], labels[:0])
+    assert network(images, empty).bank_MP.shape == (0, 64)
 
 
 def test_any_resolution_and_channel_reduction():
