@@ -80,12 +80,9 @@ class Memory(NamedTuple):
     labels_M: Tensor
     """Label index of each row; -1 for a padding row."""
     positions_M: Tensor
-    """Slot of each row: its position in the global batch with policy ``slot``; -1 for a padding
-    row.
-    """
+    """Slot of each row (with policy ``slot`` its position in the global batch); -1 for padding."""
     padded: bool = False
-    """Whether padding rows may follow the valid rows, so that M is known without asking the device.
-    """
+    """Whether padding rows may follow, so that M is known without waiting for the device."""
 
 
 class MemoryBank(nn.Module):

@@ -52,7 +52,8 @@ def admit(features, admitted, first=0):
 
 def candidates(x, targets, bank, bank_labels, **options):
     """Candidates of Eq. 4 from (N, L, P) embeddings and the bank's rows."""
-    from sadcl.losses.sample_to_sample import gather_candidates, positive_index
+    from sadcl.losses.contrast import positive_index
+    from sadcl.losses.sample_to_sample import gather_candidates
 
     index, num_labels = positive_index(targets), targets.shape[1]
     rows = x.flatten(0, 1).index_select(0, index)

@@ -13,7 +13,7 @@ import sadcl
 ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": "errors config distributed storage console memory metrics build inference recipes __init__",
-    "losses": "classification sample_to_sample released_mask prototype_to_sample criterion __init__",
+    "losses": "classification contrast sample_to_sample released_mask prototype_to_sample criterion __init__",
     "model": "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl heads/pooled heads/__init__"
     " attention_maps __init__",
     "data": "base augment gpu_prefetch prepared split manifest remote transforms"

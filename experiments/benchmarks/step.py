@@ -46,6 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sadcl import recipes
 from sadcl.config import Config
 from sadcl.data.loader import Batch
+from sadcl.memory import Memory
 from sadcl.model import SADCL
 from sadcl.training import engine, loop
 from sadcl.training.optim import adamw, one_cycle
@@ -145,11 +146,14 @@ class Released:
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.batch = batch(size, device)
         self.bank_BLD = torch.randn(size.images, L, size.hidden, device=device)
+        index_M = torch.arange(size.images * L, device=device)
+        self.labels_M, self.positions_M = index_M % L, index_M // L
 
     def run(self) -> None:
         targets_BL = self.batch.targets_BL.float()
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            output = self.network(self.batch.images_BCHW, self.bank_BLD.flatten(0, 1))
+            bank = Memory(self.bank_BLD.flatten(0, 1), self.labels_M, self.positions_M)
+            output = self.network(self.batch.images_BCHW, bank)
         logits_BL = output.logits_BL.float()
         terms = [
             F.binary_cross_entropy_with_logits(logits_BL, targets_BL, reduction="sum")

@@ -89,7 +89,7 @@ class Sent:
             )
             return reduce(given)
 
-        def counted_gather(rows: memory.Rows) -> memory.Rows:
+        def counted_gather(rows: memory.ActivatedRows) -> memory.ActivatedRows:
             cls.counting = True
             found = gather(rows)
             cls.counting = False

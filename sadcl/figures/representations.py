@@ -63,7 +63,9 @@ def collect(opened: Opened, count: int = COUNT, progress: Progress | None = None
         np.sort(order_N[: np.searchsorted(shown_N, count) + 1]), data.test.name
     )
     parts: list[tuple[Any, Any, Any]] = []
-    loader = build.loader(opened.predictor.config, images, build.Worker(device=opened.predictor.device))
+    loader = build.loader(
+        opened.predictor.config, images, build.Worker(device=opened.predictor.device)
+    )
     with torch.inference_mode():
         for done, batch in enumerate(loader.batches(0), start=1):
             features_BLD = network(batch.images_BCHW).features_BLD

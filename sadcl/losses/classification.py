@@ -31,8 +31,7 @@ def class_loss(
     gamma_positive: float = 0.0,
     clip: float = 0.05,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (Eq. 8, with the minus sign that the paper leaves out), or the
-    asymmetric loss.
+    """Binary cross-entropy (Eq. 8 with its minus sign), or the asymmetric loss.
 
     The gradient of the asymmetric loss also goes through its weights (1 - s)^gamma_positive and
     m^gamma_negative. With both gammas and the clip 0 the two losses are equal.

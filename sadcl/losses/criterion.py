@@ -28,9 +28,10 @@ from torch import Tensor
 
 from sadcl import distributed
 from sadcl.losses.classification import class_loss
+from sadcl.losses.contrast import positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
-from sadcl.losses.sample_to_sample import gather_candidates, positive_index, sample_to_sample
+from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
 from sadcl.memory import Memory
 
 COUNT_NAMES = {"sample": "anchors", "prototype": "counted_labels"}
@@ -182,7 +183,7 @@ class Criterion:
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Compute (sum, count) of each contrast that has a weight, on this worker."""
         assert output.embeddings_BLP is not None
-        parts = {}
+        parts, num_labels = {}, targets_BL.shape[1]
         if self.weights["prototype"] > 0:
             assert output.prototypes_LP is not None
             assert output.prototype_valid_L is not None
@@ -201,29 +202,39 @@ class Criterion:
         if self.weights["sample"] > 0:
             assert output.bank_MP is not None
             assert memory is not None
-            candidates = gather_candidates(
-                local_AP,
-                index_A % targets_BL.shape[1],
-                output.bank_MP,
-                memory.labels_M,
-                num_labels=targets_BL.shape[1],
-                anchors=self.anchors,
-                bank_scope=self.bank_scope,
-                padded=memory.padded,
+            parts["sample"] = self._sample(
+                local_AP, index_A, weight_B, output.bank_MP, memory, num_labels
             )
-            options: dict[str, Any] = {"temperature": self.tau, "normalize": self.normalize}
-            if self.anchor_mask == "activated":
-                parts["sample"] = sample_to_sample(candidates, **options)
-            else:  # an ablation arm
-                mask = mask_entries(
-                    index_A,
-                    weight_B,
-                    memory.positions_M,
-                    num_labels=targets_BL.shape[1],
-                    misread=self.anchor_mask == "released",
-                )
-                parts["sample"] = masked_sample_to_sample(candidates, mask, **options)
         return parts
+
+    def _sample(
+        self,
+        local_AP: Tensor,
+        index_A: Tensor,
+        weight_B: Tensor,
+        bank_MP: Tensor,
+        memory: Memory,
+        num_labels: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute (sum, count) of Eq. 4 from this worker's activated rows and the bank's."""
+        candidates = gather_candidates(
+            local_AP,
+            index_A % num_labels,
+            bank_MP,
+            memory.labels_M,
+            num_labels=num_labels,
+            anchors=self.anchors,
+            bank_scope=self.bank_scope,
+            padded=memory.padded,
+        )
+        options: dict[str, Any] = {"temperature": self.tau, "normalize": self.normalize}
+        if self.anchor_mask == "activated":
+            return sample_to_sample(candidates, **options)
+        misread = self.anchor_mask == "released"  # one of two ablation arms
+        mask = mask_entries(
+            index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
+        )
+        return masked_sample_to_sample(candidates, mask, **options)
 
     def _weighted(self, parts: dict[str, tuple[Tensor, Tensor]]) -> Terms:
         """Divide each sum by its global count and add up the weighted terms (Eq. 9)."""

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
-from sadcl.losses.sample_to_sample import check_contrast, reduce_globally, safe_inverse
+from sadcl.losses.contrast import check_contrast, reduce_globally, safe_inverse
 
 
 class _Similarity(torch.autograd.Function):

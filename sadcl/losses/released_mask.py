@@ -92,17 +92,17 @@ def masked_sample_to_sample(
     positions_C = torch.cat(
         [distributed.all_gather_rows(mask.positions_A, candidates.sizes), mask.positions_M]
     )
-    own_C, read_C = set_entries(
+    is_set_C, is_read_C = set_entries(
         positions_C,
         candidates.labels_C,
         num_batch_rows=len(candidates.batch_GP),
         num_labels=len(candidates.count_E) - 1,
         mask=mask,
     )
-    counted_Q = candidates.has_positive_Q & own_C[candidates.anchors_Q]
+    counted_Q = candidates.has_positive_Q & is_set_C[candidates.anchors_Q]
     total = sum_over_anchors(
         candidates,
-        counted_Q & read_C[candidates.anchors_Q],
+        counted_Q & is_read_C[candidates.anchors_Q],
         temperature=temperature,
         normalize=normalize,
     )

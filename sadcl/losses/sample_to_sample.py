@@ -45,23 +45,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sadcl import distributed
+from sadcl.losses.contrast import (
+    check_contrast,
+    positive_index,
+    reduce_globally,
+    safe_inverse,
+)
 
 CHUNK = 256
 """Anchors whose similarities are held at once; more where the candidates are few."""
 BLOCK = 1 << 18
 """Similarities that are held at once where ``CHUNK`` anchors have fewer."""
-ZERO = 1e-12
-"""A row of at most this length has no direction: it is compared as zero and gets no gradient."""
 
 
 class Candidates(NamedTuple):
-    """The set I of Eq. 4, the same on every worker, and the anchors in it whose terms this worker
-    computes.
-    """
+    """The set I of Eq. 4, and the anchors in it whose terms this worker computes."""
 
     batch_GP: Tensor
     """Activated rows of the global batch, ordered by (position, label)."""
     bank_MP: Tensor
+    """Rows of the bank."""
     labels_C: Tensor
     """Label index of each candidate; L for a padding row, a label that no anchor has."""
     count_E: Tensor
@@ -87,13 +90,12 @@ def gather_candidates(
     bank_scope: str = "cluster",
     padded: bool = False,
 ) -> Candidates:
-    """Gather the activated rows of all workers and choose this worker's anchors. This is a
-    collective call.
+    """Gather the activated rows of all workers and choose this worker's anchors.
 
-    This worker's anchors are the activated rows of its own images and, with
-    ``anchors="batch+bank"``, every W-th bank row of W workers, so that over the workers each anchor
-    counts once. With ``bank_scope="worker"`` they are all rows of its own bank, which no other
-    worker sees.
+    This is a collective call. This worker's anchors are the activated rows of its own images and,
+    with ``anchors="batch+bank"``, every W-th bank row of W workers, so that over the workers each
+    anchor counts once. With ``bank_scope="worker"`` they are all rows of its own bank, which no
+    other worker sees.
 
     Args:
         local_AP: activated rows of this worker's images, ordered by (image, label).
@@ -167,11 +169,10 @@ def sum_over_anchors(
 
 
 class _Contrast(torch.autograd.Function):
-    """Sum of l_a over the anchors; the forward pass also computes the gradient (derived in the
-    module's docstring).
+    """Sum of l_a over the anchors; the forward pass also computes the gradient.
 
-    At most K x C similarities exist at once, and only the gradient of the candidates is kept for
-    the backward pass.
+    The module's docstring derives it. At most K x C similarities exist at once, and only the
+    gradient of the candidates is kept for the backward pass.
     """
 
     @staticmethod
@@ -193,7 +194,7 @@ class _Contrast(torch.autograd.Function):
         size = max(CHUNK, BLOCK // max(len(rows_CP), 1))
         blocks = _blocks(anchors_Q, selected_Q, size, rows_CP.dtype)
         sum_EP = rows_CP.new_zeros(len(count_E), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
-        anchor_sum_EP = torch.zeros_like(sum_EP)
+        anchor_sum_EP = torch.zeros_like(sum_EP)  # T
         for index_K, selected_K1 in blocks:
             anchor_KP = rows_CP[index_K]
             anchor_sum_EP.index_add_(
@@ -235,8 +236,11 @@ class _Contrast(torch.autograd.Function):
 def _blocks(
     anchors_Q: Tensor, selected_Q: Tensor | None, size: int, dtype: torch.dtype
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """Split the anchors into blocks of at most ``size``: their indices, and 1 or 0 for a selected
-    or another one.
+    """Split the anchors into blocks of at most ``size``.
+
+    Returns:
+        The anchors' indices, and 1 for a selected anchor or 0 for another one; None without
+        padding, where all are selected.
     """
     if not len(anchors_Q):
         return []
@@ -297,18 +301,6 @@ class _Terms(NamedTuple):
         self.gradient_CP.index_add_(0, index_K, gradient_KP)
         self.gradient_CP.addmm_(share_KC.T, anchor_KP.div_(mass_K1))
         return positives, denominator_K1.sum()
-
-
-def safe_inverse(length: Tensor) -> Tensor:
-    """1 / length, and 0 for a length of at most ``ZERO``."""
-    return (length > ZERO) / length.clamp(min=ZERO)
-
-
-def positive_index(targets: Tensor) -> Tensor:
-    """Indices of the targets that are 1 into the flattened (images, labels) axes, (A,); the host
-    waits for them.
-    """
-    return (targets == 1).flatten().nonzero()[:, 0]
 
 
 def sample_to_sample_loss(
@@ -373,22 +365,3 @@ def sample_to_sample_loss(
     )
     total, count = sample_to_sample(candidates, temperature=temperature, normalize=normalize)
     return reduce_globally(total, count, reduction)
-
-
-def check_contrast(embeddings: Tensor, targets: Tensor, temperature: float, reduction: str) -> None:
-    """Raise ValueError for arguments that no contrast accepts."""
-    if embeddings.dim() != 3 or embeddings.shape[:2] != targets.shape:
-        raise ValueError(
-            "embeddings must be (N, L, P) and targets (N, L), but got "
-            f"{tuple(embeddings.shape)} and {tuple(targets.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature > 0 must hold, but got {temperature}")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction must be 'mean' or 'sum', but got {reduction!r}")
-
-
-def reduce_globally(total: Tensor, count: Tensor, reduction: str) -> Tensor:
-    """A worker's loss from its sum and count: W times its share of the global loss of W workers."""
-    divisor = distributed.global_sum(count).clamp(min=1) if reduction == "mean" else 1
-    return distributed.world_size() * total / divisor

@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 from sadcl import distributed
 from sadcl.config import Config
 from sadcl.data.loader import Batch, Loader
+from sadcl.losses.contrast import positive_index
 from sadcl.losses.criterion import Criterion
-from sadcl.losses.sample_to_sample import positive_index
 from sadcl.memory import ActivatedRows, Memory, MemoryBank, activated_rows, gather
 from sadcl.model import SADCL, Output, Pooled, with_maps
 from sadcl.training.optim import update_average

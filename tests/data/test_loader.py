@@ -80,7 +80,8 @@ def test_shares_put_together_are_the_global_batch(small_scenes, world):
             assert torch.equal(share.positive_index_A, positive.flatten().nonzero()[:, 0])
             if (share.weight_B == 1).all():
                 assert torch.equal(
-                    batch.index_B[share.first_position : share.first_position + len(share.index_B)], share.index_B
+                    batch.index_B[share.first_position : share.first_position + len(share.index_B)],
+                    share.index_B,
                 )
             else:
                 assert share.weight_B.tolist() == [0]
@@ -146,7 +147,9 @@ def test_an_epoch_goes_on_where_it_stopped(small_scenes, start):
 def pixels(images, epoch, **options):
     """Image index -> what the network sees of it."""
     batches = list(loader(images, **options).batches(epoch))
-    return {int(i): image for b in batches for i, image in zip(b.index_B, b.images_BCHW, strict=True)}
+    return {
+        int(i): image for b in batches for i, image in zip(b.index_B, b.images_BCHW, strict=True)
+    }
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(small_scenes):

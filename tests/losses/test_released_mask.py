@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sadcl.losses.contrast import positive_index
 from sadcl.losses.released_mask import (
     MaskEntries,
     mask_entries,
     masked_sample_to_sample,
     set_entries,
 )
-from sadcl.losses.sample_to_sample import positive_index
 from tests.conftest import candidates, sample_sum
 from tests.losses.test_sample_to_sample import assert_same, value_and_gradient
 

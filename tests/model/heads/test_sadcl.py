@@ -76,7 +76,7 @@ def test_decoder_layer_adds_positions_to_keys_and_queries_only():
 
 
 def test_labels_do_not_attend_to_each_other():
-    """The decoder has no self-attention: a label's features do not change when another label's query does."""
+    """The decoder has no self-attention: a label's features do not depend on another's query."""
     torch.manual_seed(0)
     transformer = LabelTransformer(4, 8, heads=2, feedforward=16, dropout=0.0)
     memory, position = torch.randn(2, 6, 8), torch.randn(6, 8)
