@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from sadcl import storage
@@ -16,66 +18,88 @@ from sadcl.model.backbone import create
 from sadcl.model.prototypes import Prototypes
 
 EVALUATION_BATCH = 32
-"""Images that a worker evaluates at once; a smaller or larger batch would change scores in their last digits."""
+"""Images of an evaluation batch; another number would change scores in their last digits."""
+CPU = torch.device("cpu")
 
 
-def model(config: Config, labels: int, *, pretrained: bool = True) -> SADCL | Pooled:
-    """The network, initialised from ``config.seed``; the same on every worker.
+@dataclass(frozen=True)
+class Worker:
+    """One training process: its share of the work, its device, its loader processes."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = CPU
+    """Where it computes and wants its batches."""
+    loader_workers: int = 0
+    """Processes that decode images; 0 decodes in this one."""
+
+
+def model(config: Config, num_labels: int, *, pretrained: bool = True) -> SADCL | Pooled:
+    """Build the network, initialised from ``config.seed`` and the same on every worker.
 
     Args:
-        pretrained: False skips loading backbone weights, for a checkpoint that brings its own.
+        config: the configuration.
+        num_labels: L.
+        pretrained: False skips loading the backbone's weights, for a checkpoint with its own.
 
     Raises:
-        UserError: for a backbone that cannot be had, or sizes that do not fit each other.
+        UserError: for a backbone that is not available, or sizes that do not fit each other.
     """
-    network = _network(config, labels, pretrained)
+    network = _network(config, num_labels, pretrained)
     return network.double() if config.optim.precision == "fp64" else network
 
 
-def _network(config: Config, labels: int, pretrained: bool) -> SADCL | Pooled:
-    spec = config.model
+def _network(config: Config, num_labels: int, pretrained: bool) -> SADCL | Pooled:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = Backbone(
-            spec.backbone,
-            image_size=config.data.image_size,
-            feature=spec.feature,
-            pretrained=pretrained and spec.pretrained,
-            weights=str(storage.local(spec.weights))
-            if pretrained and spec.weights is not None
-            else None,
-            frozen=spec.frozen,
-            freeze_batchnorm=spec.freeze_batchnorm,
-            checkpointing=spec.checkpointing,
-        )
-        if spec.arch == "pooled":
-            return Pooled(backbone, labels=labels)
-        hidden = spec.hidden or backbone.channels
+        backbone = _backbone(config, pretrained)
+        if config.model.arch == "pooled":
+            return Pooled(backbone, num_labels=num_labels)
+        hidden = config.model.hidden or backbone.channels
         try:
             return SADCL(
                 backbone,
-                labels=labels,
+                num_labels=num_labels,
                 hidden=hidden,
-                projection=spec.projection,
+                projection=config.model.projection,
                 prototypes=Prototypes(
-                    labels,
+                    num_labels,
                     hidden,
                     policy=config.prototypes.policy,
                     momentum=config.prototypes.momentum,
                 ),
-                encoder_layers=spec.encoder_layers,
-                decoder_layers=spec.decoder_layers,
-                heads=spec.heads,
-                feedforward=spec.feedforward,
-                dropout=spec.dropout,
-                checkpointing=spec.checkpointing,
+                encoder_layers=config.model.encoder_layers,
+                decoder_layers=config.model.decoder_layers,
+                heads=config.model.heads,
+                feedforward=config.model.feedforward,
+                dropout=config.model.dropout,
+                checkpointing=config.model.checkpointing,
             )
         except ValueError as error:
             raise UserError(f"model.hidden, model.heads: {error}.") from None
 
 
+def _backbone(config: Config, pretrained: bool) -> Backbone:
+    spec = config.model
+    weights = str(storage.local(spec.weights)) if pretrained and spec.weights is not None else None
+    return Backbone(
+        spec.backbone,
+        image_size=config.data.image_size,
+        feature=spec.feature,
+        pretrained=pretrained and spec.pretrained,
+        weights=weights,
+        frozen=spec.frozen,
+        freeze_batchnorm=spec.freeze_batchnorm,
+        checkpointing=spec.checkpointing,
+    )
+
+
 def check_model(config: Config) -> None:
-    """Find out before anything is reserved whether the network can be built and its backbone's weights can be had."""
+    """Check, before anything is reserved, that the network can be built and its weights are there.
+
+    Raises:
+        UserError: where they are not, or where the network cannot take images of this size.
+    """
     spec = config.model
     if spec.pretrained and spec.weights is None and spec.start is None:
         create(
@@ -86,10 +110,15 @@ def check_model(config: Config) -> None:
 
 
 def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
-    """Find out by one black image whether a network takes images of this side in pixels.
+    """Check with one black image that a network takes images of this side.
+
+    Args:
+        network: in inference mode.
+        backbone: its name, for the message.
+        side: side of the images in pixels.
 
     Raises:
-        UserError: where its backbone is of one fixed size, or the images are too small.
+        UserError: where the backbone takes another fixed size only, or the images are too small.
     """
     weight = next(network.parameters())
     try:
@@ -98,29 +127,28 @@ def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
     except (AssertionError, LookupError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"model.backbone = {backbone!r} cannot take images of data.image_size = {side} pixels: {reason}"
+            f"model.backbone = {backbone!r} cannot take images of data.image_size = {side} pixels: "
+            f"{reason}"
         ) from None
 
 
-def bank(config: Config, labels: int, dim: int, world: int) -> MemoryBank:
-    """The memory bank; with ``scope="worker"`` a worker's bank has the rows of its own share of the batch.
+def bank(config: Config, num_labels: int, dim: int, world_size: int) -> MemoryBank:
+    """Build the memory bank.
 
-    Where the contrast that reads it has no weight, it keeps nothing.
+    With ``scope="worker"`` a worker's bank has the slots of its own share of the batch. Where the
+    contrast that reads the bank has no weight, the bank keeps nothing.
     """
     policy, size = config.bank.policy if config.loss.sample_weight > 0 else "none", config.bank.size
     if policy == "slot":
-        share = (
-            config.optim.batch_size
-            if config.bank.scope == "cluster"
-            else -(-config.optim.batch_size // world)
-        )
-        size = share
-    kept = MemoryBank(labels, dim, policy=policy, size=size)
-    return kept.double() if config.optim.precision == "fp64" else kept
+        size = config.optim.batch_size
+        if config.bank.scope == "worker":
+            size = -(-size // world_size)
+    memory_bank = MemoryBank(num_labels, dim, policy=policy, size=size)
+    return memory_bank.double() if config.optim.precision == "fp64" else memory_bank
 
 
 def criterion(config: Config, *, contrast: bool) -> Criterion:
-    """Eq. 9; without ``contrast`` the class loss alone (stage 1, the baseline, the control)."""
+    """Build Eq. 9; without ``contrast`` the class loss alone (stage 1, baseline, control)."""
     loss = config.loss
     return Criterion(
         class_loss=loss.class_loss,
@@ -144,25 +172,32 @@ def criterion(config: Config, *, contrast: bool) -> Criterion:
 def loader(
     config: Config,
     images: ImageSet,
+    worker: Worker | None = None,
     *,
     augmentation: Augmentation | None = None,
     training: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    device: torch.device | None = None,
 ) -> Loader:
-    """Batches of the global batch size, shuffled, this worker's share of each; or whole ones in order, to evaluate."""
+    """Build the batches of an image set.
+
+    Args:
+        config: the configuration.
+        images: the split.
+        worker: whose share to load; None is a single worker on the CPU.
+        augmentation: what is done to a training image; None only resizes.
+        training: True gives this worker's share of each shuffled global batch; False gives it
+            whole batches of :data:`EVALUATION_BATCH` images, in order.
+    """
+    worker = worker or Worker()
     return Loader(
         images,
         image_size=config.data.image_size,
         augmentation=augmentation,
         seed=config.seed,
         batch_size=config.optim.batch_size if training else EVALUATION_BATCH,
-        rank=rank,
-        world_size=world,
-        workers=workers,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        workers=worker.loader_workers,
         shuffle=training,
         whole=not training,
-        device=device,
+        device=worker.device,
     )

@@ -1,4 +1,7 @@
-"""Rank, sizes and gathers over torch.distributed; without a process group everything is the one worker's own."""
+"""Rank, sizes and gathers over torch.distributed.
+
+Without a process group there is one worker, and every gather returns its own rows.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from torch import distributed as dist
 
 
 def rank() -> int:
+    """Rank of this worker, 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Number of workers, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -23,7 +28,7 @@ def split(count: int, worker: int, workers: int) -> tuple[int, int]:
 
 
 def global_sum(values: Tensor) -> Tensor:
-    """Sum over the workers, without gradient."""
+    """Sum over the workers, without gradient. This is a collective call."""
     total = values.detach().clone()
     if world_size() > 1:
         dist.all_reduce(total)
@@ -31,46 +36,48 @@ def global_sum(values: Tensor) -> Tensor:
 
 
 def all_gather_sizes(count: int, device: torch.device) -> list[int]:
-    """Every worker's count, in rank order."""
+    """Gather every worker's count, in rank order. This is a collective call."""
     if world_size() == 1:
         return [count]
     sizes = torch.zeros(world_size(), dtype=torch.int64, device=device)
     sizes[rank()] = count
     dist.all_reduce(sizes)
-    found: list[int] = sizes.tolist()
-    return found
+    size_list: list[int] = sizes.tolist()
+    return size_list
 
 
 def all_gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
-    """Every worker's rows, concatenated along the first axis in rank order; numbers of rows may differ, also be none.
+    """Concatenate every worker's rows along the first axis, in rank order.
 
-    With gradient: a worker's rows receive the sum over all workers of the gradient of the gathered tensor. The backward
-    pass is a collective call too, so what is gathered takes part in the loss on every worker or on none.
+    Workers may have different numbers of rows, and none. This is a collective call with gradient: a
+    worker's rows receive the sum over all workers of the gradient of the gathered tensor. The
+    backward pass is a collective call too, so the gathered tensor must take part in the loss on
+    every worker or on none.
 
     Args:
-        rows: this worker's; the other axes and the type are the same everywhere.
-        sizes: what :func:`all_gather_sizes` gave for these rows, where it was asked already.
+        rows: this worker's; the other axes and the type are the same on every worker.
+        sizes: what :func:`all_gather_sizes` returned for these rows; None gathers the sizes here.
     """
     if world_size() == 1:
         return rows
-    if rows.dtype == torch.bool:  # which gloo does not carry
+    if rows.dtype == torch.bool:  # gloo does not carry it
         return all_gather_rows(rows.to(torch.uint8), sizes).bool()
     gathered: Tensor = _GatherRows.apply(rows, sizes or all_gather_sizes(len(rows), rows.device))
     return gathered
 
 
 class _GatherRows(torch.autograd.Function):
-    """By all-to-all with unequal parts: exactly the rows travel, whatever their number on each worker."""
+    """Gather by all-to-all with unequal parts, so that no padding travels."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
         if not sum(sizes):
             return rows.clone()
-        everyone = rows.new_empty((sum(sizes), *rows.shape[1:]))
-        mine = rows.detach().repeat(len(sizes), *[1] * (rows.dim() - 1))
-        dist.all_to_all_single(everyone, mine, sizes, [len(rows)] * len(sizes))
-        return everyone
+        gathered = rows.new_empty((sum(sizes), *rows.shape[1:]))
+        copies = rows.detach().repeat(len(sizes), *[1] * (rows.dim() - 1))
+        dist.all_to_all_single(gathered, copies, sizes, [len(rows)] * len(sizes))
+        return gathered
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -28,7 +28,7 @@ from sadcl.model import SADCL, Pooled, with_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.localiser import Localiser
-from sadcl.training.loop import pick_device
+from sadcl.training.setup import pick_device
 
 _WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
 """Images between two reports of progress; batches are the same as without."""
@@ -257,7 +257,7 @@ def localise(
 
     scores_of(
         predictor.network,
-        build.loader(predictor.config, images, device=predictor.device),
+        build.loader(predictor.config, images, build.Worker(device=predictor.device)),
         predictor.device,
         look,
     )
@@ -310,7 +310,7 @@ def _scores(
             part = images.subset(
                 range(start, min(start + _WHOLE_BATCHES, len(images))), images.name
             )
-            loader = build.loader(predictor.config, part, device=predictor.device)
+            loader = build.loader(predictor.config, part, build.Worker(device=predictor.device))
             scores.append(scores_of(predictor.network, loader, predictor.device)[0])
             if progress is not None:
                 progress(start + len(part), len(images))

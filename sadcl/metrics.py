@@ -1,7 +1,10 @@
-"""Measures in NumPy alone: of scores against targets (mAP, precision, recall, F1), and of maps against boxes.
+"""Metrics in NumPy alone: of scores against targets (mAP, F1), and of maps against boxes.
 
-Axes: N images, L labels; H, W a map's height and width, K boxes. A map is a grid over the whole image, whatever its
-proportions; a box is (left, top, right, bottom), each 0 to 1 of the image's width or height.
+A map is a grid over the whole image, whatever its proportions. A box is (left, top, right, bottom),
+each 0 to 1 of the image's width or height.
+
+Axes: N images, L labels, T distinct scores of positives; H, W a map's height and width, K boxes,
+X, Y the pieces of its two axes between the edges of cells and boxes.
 """
 
 from __future__ import annotations
@@ -19,63 +22,68 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> dict[str, float]
 
     Args:
         scores: (N,), higher is more confident.
-        targets: (N,) with 1, 0 or -1.
+        targets: (N,) with 1, 0 or -1 (ignored).
 
     Returns:
-        ``AP``, the area under the interpolated precision envelope at all points (VOC 2010 devkit), ``AP_step`` without the
-        envelope (scikit-learn's ``average_precision_score``) and ``AP_11pt`` (VOC 2007), in percent; nan without a positive.
+        ``AP``, the area under the interpolated precision envelope at all points (VOC 2010 devkit),
+        ``AP_step`` without the envelope (scikit-learn's ``average_precision_score``) and
+        ``AP_11pt`` (VOC 2007), in percent; nan without a positive.
 
     Source: Everingham et al. 2015, section 4.
     """
     scores_N, targets_N = np.asarray(scores, dtype=np.float64), np.asarray(targets)
-    known = targets_N >= 0
-    scores_N, positive_N = scores_N[known], targets_N[known] == 1
+    labelled_N = targets_N >= 0
+    scores_N, positive_N = scores_N[labelled_N], targets_N[labelled_N] == 1
     total = int(positive_N.sum())
     if not total:
         return {"AP": np.nan, "AP_step": np.nan, "AP_11pt": np.nan}
-    # Between two scores of positives precision only falls: the places where recall grows are all that count.
-    found, tied = np.unique(scores_N[positive_N], return_counts=True)
-    hits = np.cumsum(tied[::-1])
-    among = len(scores_N) - np.searchsorted(np.sort(scores_N), found[::-1])
-    recall, precision = hits / total, hits / among
-    gain = np.diff(recall, prepend=0.0)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    # hits / total are compared with tenths in whole numbers: 10 * hits >= tenth * total
-    places = np.searchsorted(10 * hits, total * np.arange(11))
+    # Precision falls between two scores of positives, so only the scores where recall grows count.
+    thresholds_T, ties_T = np.unique(scores_N[positive_N], return_counts=True)
+    hits_T = np.cumsum(ties_T[::-1])
+    predicted_T = len(scores_N) - np.searchsorted(np.sort(scores_N), thresholds_T[::-1])
+    recall_T, precision_T = hits_T / total, hits_T / predicted_T
+    gain_T = np.diff(recall_T, prepend=0.0)
+    envelope_T = np.maximum.accumulate(precision_T[::-1])[::-1]
+    # recall >= tenth / 10, compared in whole numbers: 10 * hits >= tenth * total
+    eleven = np.searchsorted(10 * hits_T, total * np.arange(11))
     return {
-        "AP": float(100 * (gain * envelope).sum()),
-        "AP_step": float(100 * (gain * precision).sum()),
-        "AP_11pt": float(100 * envelope[places].mean()),
+        "AP": float(100 * (gain_T * envelope_T).sum()),
+        "AP_step": float(100 * (gain_T * precision_T).sum()),
+        "AP_11pt": float(100 * envelope_T[eleven].mean()),
     }
 
 
 def multilabel_metrics(
     scores: ArrayLike, targets: ArrayLike, *, threshold: float = 0.5, top_k: int = 3
 ) -> dict[str, Any]:
-    """All metrics of the literature's tables.
+    """Compute all metrics of the literature's tables, in percent.
 
-    A label is predicted where its score is above the threshold; for the ``_top3`` figures where it is also among the image's
-    ``top_k`` highest (of equal scores the label that comes first). A label that is never predicted has precision 0 and
-    stays in the mean; a label without a positive has no AP, recall or F1 and is left out of the means over labels.
+    A label is predicted where its score is above the threshold; for the ``_top3`` figures it must
+    also be among the image's ``top_k`` highest (of equal scores the first label wins). A label that
+    is never predicted has precision 0 and stays in the mean. A label without a positive has no AP,
+    recall or F1 and is left out of the means over labels.
 
     Args:
         scores: (N, L), 0 to 1.
-        targets: (N, L) with 1, 0 or -1.
-        threshold: of a prediction.
-        top_k: labels an image at most for ``_top3``.
+        targets: (N, L) with 1, 0 or -1 (ignored).
+        threshold: score above which a label is predicted.
+        top_k: number of labels of an image that ``_top3`` predicts at most.
 
     Returns:
-        ``mAP`` (envelope), ``mAP_step`` (scikit-learn), ``mAP_11pt``; ``CP CR CF1 CF1_macro OP OR OF1`` and the same with
-        ``_top3``; ``undefined``, the labels without a positive; and by label (L,): ``AP``, ``P``, ``R``, ``F1``,
-        ``support``. ``CF1`` is the harmonic mean of CP and CR, ``CF1_macro`` the mean of the labels' F1.
+        ``mAP`` (envelope), ``mAP_step`` (scikit-learn), ``mAP_11pt``; ``CP CR CF1 CF1_macro OP OR
+        OF1`` and the same with ``_top3``; ``undefined``, the number of labels without a positive;
+        and for each label (L,): ``AP``, ``P``, ``R``, ``F1`` and ``support`` (images). ``CF1`` is
+        the harmonic mean of CP and CR, ``CF1_macro`` the mean of the labels' F1.
 
     Raises:
-        ValueError: for shapes that differ, no image, a score that is not finite, or another target.
+        ValueError: for shapes that differ, no image, a score that is not finite, or a target that
+            is not 1, 0 or -1.
     """
     scores_NL, targets_NL = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores_NL.ndim != 2 or scores_NL.shape != targets_NL.shape or not scores_NL.size:
         raise ValueError(
-            f"scores and targets must be (N, L) alike, but got {scores_NL.shape} and {targets_NL.shape}"
+            "scores and targets must have the same shape (N, L), but got "
+            f"{scores_NL.shape} and {targets_NL.shape}"
         )
     if not np.isfinite(scores_NL).all():
         raise ValueError(
@@ -94,26 +102,27 @@ def multilabel_metrics(
         result[name] = _mean(np.array([a[kind] for a in areas]))
     predicted_NL = scores_NL > threshold
     result |= _counts(predicted_NL, targets_NL, "")
-    top = _counts(predicted_NL & _among(scores_NL, top_k), targets_NL, "_top3")
+    top = _counts(predicted_NL & _highest(scores_NL, top_k), targets_NL, "_top3")
     result |= {name: value for name, value in top.items() if name.endswith("_top3")}
     result["undefined"] = int(np.isnan(result["AP"]).sum())
     return result
 
 
-def _among(scores_NL: Floats, k: int) -> NDArray[np.bool_]:
-    """Which scores are among their image's k highest."""
-    left_NL, rows_N = scores_NL.copy(), np.arange(len(scores_NL))
+def _highest(scores_NL: Floats, k: int) -> NDArray[np.bool_]:
+    """Whether each score is among its image's k highest."""
+    rest_NL, rows_N = scores_NL.copy(), np.arange(len(scores_NL))
     for _ in range(min(k, scores_NL.shape[1])):
-        left_NL[rows_N, left_NL.argmax(1)] = -np.inf  # the first of equals
-    return left_NL == -np.inf
+        rest_NL[rows_N, rest_NL.argmax(1)] = -np.inf  # the first of equals
+    return rest_NL == -np.inf
 
 
 def _counts(
     predicted_NL: NDArray[np.bool_], targets_NL: NDArray[Any], suffix: str
 ) -> dict[str, Any]:
-    positive_NL, known_NL = targets_NL == 1, targets_NL >= 0
+    """Precision, recall and F1 over labels and overall, with a suffix, and of each label."""
+    positive_NL, labelled_NL = targets_NL == 1, targets_NL >= 0
     hits_L = (predicted_NL & positive_NL).sum(0)
-    predicted_L, positive_L = (predicted_NL & known_NL).sum(0), positive_NL.sum(0)
+    predicted_L, positive_L = (predicted_NL & labelled_NL).sum(0), positive_NL.sum(0)
     defined_L = positive_L > 0
     P_L = _ratio(hits_L, predicted_L)
     R_L = np.where(defined_L, _ratio(hits_L, positive_L), np.nan)
@@ -123,12 +132,12 @@ def _counts(
     OR = float(_ratio(hits_L.sum(), positive_L.sum()))
     figures = {"CP": CP, "CR": CR, "CF1": _harmonic(CP, CR), "CF1_macro": _mean(F1_L)}
     figures |= {"OP": OP, "OR": OR, "OF1": _harmonic(OP, OR)}
-    labels = {"P": P_L, "R": R_L, "F1": F1_L, "support": positive_L}
-    return {name + suffix: value for name, value in figures.items()} | labels
+    by_label = {"P": P_L, "R": R_L, "F1": F1_L, "support": positive_L}
+    return {name + suffix: value for name, value in figures.items()} | by_label
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    """Percent; 0 of nothing is 0."""
+    """Percentage; 0 where the whole is 0."""
     return 100 * np.asarray(part) / np.maximum(whole, 1)
 
 
@@ -142,24 +151,23 @@ def _harmonic(one: float, other: float) -> float:
 
 
 class Localisation(NamedTuple):
-    """What one map says of the boxes of its label in one image, each 0 to 1."""
+    """How well one map points at the boxes of its label in one image, each 0 to 1."""
 
     pointing: float
-    """1 where its highest place is in a box."""
+    """1 where the map's highest cell has its middle in a box, else 0."""
     energy: float
-    """Share of it that is inside the boxes."""
+    """Share of the map's positive part that is inside the boxes."""
     area: float
-    """Share of the image that is: what a map that knows nothing would have."""
+    """Share of the image that is inside the boxes, which is a uniform map's energy."""
 
 
 def box_coverage(boxes_K4: ArrayLike, height: int, width: int) -> Floats:
-    """Which share of each cell of a grid is inside any of the boxes, (H, W), exactly; boxes may overlap each other."""
-    boxes_K4 = np.clip(np.asarray(boxes_K4, dtype=np.float64).reshape(-1, 4), 0, 1) * [
-        width,
-        height,
-        width,
-        height,
-    ]
+    """Compute exactly which share of each cell of a grid is inside any box, (H, W).
+
+    Boxes may overlap each other.
+    """
+    size_4 = [width, height, width, height]
+    boxes_K4 = np.clip(np.asarray(boxes_K4, dtype=np.float64).reshape(-1, 4), 0, 1) * size_4
     first_W, inside_KX, width_X = _pieces(boxes_K4[:, 0], boxes_K4[:, 2], width)
     first_H, inside_KY, height_Y = _pieces(boxes_K4[:, 1], boxes_K4[:, 3], height)
     area_YX = (inside_KY.T @ inside_KX > 0) * height_Y[:, None] * width_X
@@ -167,24 +175,30 @@ def box_coverage(boxes_K4: ArrayLike, height: int, width: int) -> Floats:
 
 
 def _pieces(low_K: Floats, high_K: Floats, cells: int) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """An axis cut at each end of a cell or a box: first piece of each cell, pieces (K, pieces) of each box, and lengths."""
+    """Cut an axis at each edge of a cell or a box.
+
+    Returns:
+        The first piece of each cell, whether each piece is inside each box (K, pieces), and the
+        pieces' lengths.
+    """
     ends = np.unique(np.concatenate([np.arange(cells + 1.0), low_K, high_K]))
     inside_K = (low_K[:, None] <= ends[:-1]) & (ends[:-1] < high_K[:, None])
     return np.searchsorted(ends, np.arange(cells)), inside_K.astype(np.float64), np.diff(ends)
 
 
 def localisation(map_HW: ArrayLike, boxes_K4: ArrayLike) -> Localisation:
-    """The pointing game and the energy inside the boxes.
+    """Score a map by the pointing game and by the energy inside the boxes.
 
-    The highest place is the middle of the highest cell, of equal ones the first, without the tolerance of 15 pixels of the
-    pointing game's authors. Energy is of the positive part; a map without any is as good as a uniform one.
+    The map points at the middle of its highest cell, of equal ones the first; the tolerance of 15
+    pixels that the pointing game's authors allow is left out. Energy counts the map's positive
+    part; a map without one has the energy of a uniform map.
 
     Args:
         map_HW: higher where the label is.
-        boxes_K4: at least one.
+        boxes_K4: at least one box.
 
-    Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-Down Neural Attention by Excitation Backprop, 2016 (pointing game);
-    Wang et al., Score-CAM, 2020 (energy).
+    Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-Down Neural Attention by Excitation Backprop,
+    2016 (pointing game); Wang et al., Score-CAM, 2020 (energy).
     """
     map_HW, boxes_K4 = np.asarray(map_HW, dtype=np.float64), np.asarray(boxes_K4, dtype=np.float64)
     height, width = map_HW.shape
@@ -196,6 +210,5 @@ def localisation(map_HW: ArrayLike, boxes_K4: ArrayLike) -> Localisation:
     area = float(covered_HW.mean())
     positive_HW = map_HW.clip(min=0)
     total = positive_HW.sum()
-    return Localisation(
-        float(hit), float((positive_HW * covered_HW).sum() / total) if total > 0 else area, area
-    )
+    energy = float((positive_HW * covered_HW).sum() / total) if total > 0 else area
+    return Localisation(float(hit), energy, area)

@@ -43,29 +43,40 @@ main(Search(
 
 def admit(features, admitted, first=0):
     """Rows for a bank or for prototypes: (B, L, D) features where (B, L) ``admitted`` is True."""
-    from sadcl.memory import activated
+    from sadcl.memory import activated_rows
 
-    return activated(
+    return activated_rows(
         features, torch.ones(admitted.shape), admitted.flatten().nonzero()[:, 0], first
     )
 
 
-def sample_sum(x, targets, bank, bank_labels, **options):
-    """Eq. 4 over (N, L, P) embeddings: sum and count."""
-    from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
+def candidates(x, targets, bank, bank_labels, **options):
+    """Candidates of Eq. 4 from (N, L, P) embeddings and the bank's rows."""
+    from sadcl.losses.contrast import positive_index
+    from sadcl.losses.sample_to_sample import gather_candidates
 
-    place, labels = positive_index(targets), targets.shape[1]
-    own = x.flatten(0, 1).index_select(0, place)
-    return sample_to_sample(own, place % labels, bank, bank_labels, labels=labels, **options)
+    index, num_labels = positive_index(targets), targets.shape[1]
+    rows = x.flatten(0, 1).index_select(0, index)
+    return gather_candidates(
+        rows, index % num_labels, bank, bank_labels, num_labels=num_labels, **options
+    )
+
+
+def sample_sum(x, targets, bank, bank_labels, *, temperature, normalize=True, **options):
+    """Eq. 4 over (N, L, P) embeddings: sum and count."""
+    from sadcl.losses.sample_to_sample import sample_to_sample
+
+    rows = candidates(x, targets, bank, bank_labels, **options)
+    return sample_to_sample(rows, temperature=temperature, normalize=normalize)
 
 
 def prototype_sum(x, targets, prototypes, valid, *, temperature, normalize=True):
     """Eq. 6 over (N, L, P) embeddings: sum and count."""
     from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 
-    nowhere = torch.zeros(0, dtype=torch.int64)
+    no_index = torch.zeros(0, dtype=torch.int64)
     similarity, _ = similarities(
-        x, prototypes, nowhere, temperature=temperature, normalize=normalize
+        x, prototypes, no_index, temperature=temperature, normalize=normalize
     )
     return prototype_to_sample(similarity, targets, valid)
 

@@ -1,6 +1,7 @@
 """Every collective on three and on two processes against one process: value and gradient.
 
-Each worker first computes what one process gets for the whole batch (there is no process group yet), then its share.
+Each worker first computes what one process gets for the whole batch (there is no process group
+yet), then its share.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import multiprocessing as mp
 from sadcl import distributed
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.criterion import Criterion
-from sadcl.memory import MemoryBank, activated, gather
+from sadcl.memory import Memory, MemoryBank, activated_rows, gather
 from sadcl.model.prototypes import Prototypes
 from tests.conftest import prototype_sum, sample_sum
 
@@ -77,7 +78,7 @@ def make(seed: int = 0, empty: slice | None = None) -> SimpleNamespace:
 
 
 def batches(world: int) -> list[SimpleNamespace]:
-    """Uneven, with a worker that has no activated row (the second), with none at all, with one worker that has all."""
+    """Batches with activated rows on all workers, not on the second, on none, on the last ones."""
     second = slice(*distributed.split(N, 1, world))
     first = distributed.split(N, 0, world)[1]
     return [make(), make(1, second), make(2, slice(0, N)), make(3, slice(first, N))]
@@ -109,7 +110,7 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
         assert own.grad is not None
         close(own.grad, 2 * own.detach() * sum(w + 1 for w in range(world)))
         dist.all_to_all_single = to_all
-        # only rows that are there travel: to each worker once, and back a gradient for each row of everyone
+        # Each row travels to each worker once, and a gradient for each gathered row travels back.
         assert sent == [own.numel() * world, everyone.numel()]
         flags = distributed.all_gather_rows(torch.full((sizes[rank],), rank, dtype=torch.int8))
         assert flags.tolist() == [w for w in range(world) for _ in range(sizes[w])]
@@ -125,7 +126,7 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
 def sums_of(
     batch: SimpleNamespace, start: int, stop: int
 ) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
-    """Sum, count and gradients (images, bank, prototypes) of every contrast for a share of the batch."""
+    """Sum, count and gradients (images, bank, prototypes) of the contrasts for a share."""
     results = []
     for normalize in (True, False):
         for name in ("batch+bank", "batch", "prototype"):
@@ -198,7 +199,7 @@ def public_losses(world: int, rank: int) -> Callable[[], None]:
 
 
 def whole_criterion(world: int, rank: int) -> Callable[[], None]:
-    """A head's gradient, averaged as DDP does, and all values; with fewer images than workers too."""
+    """A head's gradient, averaged as DDP does, and all values; also with too few images."""
     settings = [
         {},
         {"anchors": "batch", "normalize": False, "prototype_tau": 0.5},
@@ -224,9 +225,11 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototypes_LP=head(batch.c.detach()),
             prototype_valid_L=batch.valid,
         )
-        terms = Criterion(**setting)(
-            output, batch.targets[first:last], weight, batch.labels, batch.slots
+        share = SimpleNamespace(
+            targets_BL=batch.targets[first:last], weight_B=weight, positive_index_A=None
         )
+        memory = Memory(batch.bank.detach(), batch.labels, batch.slots)
+        terms = Criterion(**setting)(output, share, memory)
         terms.loss.backward()
         return terms.values, torch.cat([p.grad.flatten() for p in head.parameters()])
 
@@ -250,7 +253,10 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
 
 
 def own_banks(world: int, rank: int) -> Callable[[], None]:
-    """With ``bank_scope="worker"`` a worker's anchors see the global batch and its own bank, all of which are anchors."""
+    """With ``bank_scope="worker"`` anchors see the global batch and the worker's own bank.
+
+    All rows of that bank are anchors.
+    """
     start, stop = distributed.split(N, rank, world)
     mine, everyone = make(10 + rank), make()
     rows = torch.cat([everyone.x.detach()[everyone.targets == 1], mine.bank.detach()[rank:]])
@@ -295,7 +301,7 @@ def remembered(start_of: Callable[[int], tuple[int, int]]) -> dict[str, Tensor]:
         admitted = (batch.targets[first:last] == 1) & (batch.x[first:last, :, 0] > -0.5)
         for name, kind in kinds.items():
             rows = gather(
-                activated(
+                activated_rows(
                     features, batch.x[first:last, :, 0], admitted.flatten().nonzero()[:, 0], first
                 )
             )

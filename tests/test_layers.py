@@ -13,15 +13,15 @@ import sadcl
 ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": "errors config distributed storage console memory metrics build inference recipes __init__",
-    "losses": "released_mask classification sample_to_sample prototype_to_sample criterion __init__",
+    "losses": "classification contrast sample_to_sample released_mask prototype_to_sample criterion __init__",
     "model": "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl heads/pooled heads/__init__"
     " attention_maps __init__",
     "data": "base augment gpu_prefetch prepared split manifest remote transforms"
     " readers/files readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc"
     " readers/label_groups readers/__init__ load __init__ image_check loader prepare"
     " audit/published_counts audit/image_file audit/findings audit/__init__",
-    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection loop"
-    " __init__",
+    "training": "heartbeat sync_points report replica_check checkpoint optim timer localiser engine ddp setup resume"
+    " selection loop __init__",
     "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
     " export __init__",
     "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",

@@ -19,8 +19,9 @@ def steps(count=12, images=5, seed=0):
 
 
 def as_pairs(bank):
-    rows, labels, _ = bank.read()
-    return sorted((int(label), row.tolist()) for row, label in zip(rows, labels, strict=True))
+    memory = bank.read()
+    pairs = zip(memory.labels_M, memory.rows_MD, strict=True)
+    return sorted((int(label), row.tolist()) for label, row in pairs)
 
 
 def test_slot_keeps_the_newest_row_of_each_position_and_label():
@@ -30,11 +31,11 @@ def test_slot_keeps_the_newest_row_of_each_position_and_label():
         bank.update(admit(features, admitted, first), 0.5)
         for i, j in admitted.nonzero().tolist():
             expected[first + i, j] = features[i, j]
-        rows, labels, positions = bank.read()
-        assert bank.fill() == len(expected) == len(rows)
+        rows, labels, positions, _ = bank.read()
+        assert bank.count_valid() == len(expected) == len(rows)
         assert list(zip(positions.tolist(), labels.tolist(), strict=True)) == sorted(expected)
         assert torch.equal(rows, torch.stack([expected[place] for place in sorted(expected)]))
-    assert bank.fill() > 12
+    assert bank.count_valid() > 12
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
@@ -46,25 +47,25 @@ def test_fifo_keeps_the_newest_rows_of_each_label(size):
         for i, j in admitted.nonzero().tolist():
             queues[j].append(features[i, j].tolist())
         assert as_pairs(bank) == sorted((j, row) for j in range(LABELS) for row in queues[j])
-    assert bank.fill() == LABELS * size
+    assert bank.count_valid() == LABELS * size
 
 
 def test_none_keeps_nothing():
     bank = MemoryBank(LABELS, DIM, policy="none", size=4)
     features, admitted = next(steps())
     bank.update(admit(features, admitted), 0.5)
-    rows, labels, positions = bank.read()
+    rows, labels, positions, _ = bank.read()
     assert rows.shape == (0, DIM)
     assert labels.shape == positions.shape == (0,)
-    assert bank.fill() == 0
+    assert bank.count_valid() == 0
 
 
 @pytest.mark.parametrize("policy", ["slot", "fifo"])
 def test_starts_empty_and_admits_nothing_where_nothing_is_admitted(policy):
     bank = MemoryBank(LABELS, DIM, policy=policy, size=5)
     bank.update(admit(torch.ones(5, LABELS, DIM), torch.zeros(5, LABELS, dtype=torch.bool)), 0.5)
-    assert bank.fill() == 0
-    assert bank.read()[0].shape == (0, DIM)
+    assert bank.count_valid() == 0
+    assert bank.read().rows_MD.shape == (0, DIM)
 
 
 @pytest.mark.parametrize("policy", ["slot", "fifo"])
@@ -84,7 +85,7 @@ def test_rows_are_detached_and_later_updates_do_not_change_what_was_read():
     bank = MemoryBank(LABELS, DIM, policy="slot", size=2)
     everything = torch.ones(2, LABELS, dtype=torch.bool)
     bank.update(admit(torch.ones(2, LABELS, DIM, requires_grad=True), everything), 0.5)
-    rows, *_ = bank.read()
+    rows = bank.read().rows_MD
     assert not rows.requires_grad
     bank.update(admit(torch.zeros(2, LABELS, DIM), everything), 0.5)
     assert bool((rows == 1).all())

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from sadcl.data.base import Boxes
 from sadcl.metrics import box_coverage, localisation
-from sadcl.training.localiser import Localiser
 
 
 def test_pointing_and_energy_of_a_map_of_four_cells():
@@ -47,22 +44,3 @@ def test_coverage_is_what_counting_pixels_gives(seed):
     )
     expected = pixels.reshape(height, fine, width, fine).mean((1, 3))
     np.testing.assert_allclose(box_coverage(boxes, height, width), expected, atol=1e-12)
-
-
-def test_means_over_the_images_of_each_label_in_any_order_of_the_batches():
-    half, whole = [0, 0, 0.5, 1], [0, 0, 1, 1]
-    boxes = Boxes(
-        np.array([0, 2, 2, 2]),
-        np.array([1, 0, 1, 1]),
-        np.array([half, whole, [0.5, 0, 1, 1], whole]),
-    )
-    left, right = [[3.0, 1.0]], [[1.0, 3.0]]
-    maps = torch.tensor([[left, right, left], [left, left, left], [left, right, right]])
-    for batches in ([[0, 1, 2]], [[2], [1, 0]]):
-        localiser = Localiser(boxes)
-        for batch in batches:
-            localiser(torch.tensor(batch), maps[batch])
-        means = localiser.means(3, torch.device("cpu"))
-        np.testing.assert_allclose(means["pointing"], [100, 50, np.nan])
-        np.testing.assert_allclose(means["box_energy"], [100, (25 + 100) / 2, np.nan])
-        np.testing.assert_allclose(means["box_area"], [100, 75, np.nan])

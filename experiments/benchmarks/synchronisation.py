@@ -89,7 +89,7 @@ class Sent:
             )
             return reduce(given)
 
-        def counted_gather(rows: memory.Rows) -> memory.Rows:
+        def counted_gather(rows: memory.ActivatedRows) -> memory.ActivatedRows:
             cls.counting = True
             found = gather(rows)
             cls.counting = False
@@ -165,7 +165,7 @@ def prepared(config: Config) -> engine.Training:
     assert training.bank is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
-    training.bank.fill()
+    training.bank.count_valid()
     training.network.prototypes.valid_L.fill_(True)
     training.network.prototypes.end_epoch()  # as they are after the first pass: they need no rows any more
     training.network.train()

@@ -117,7 +117,7 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
         import ray.train
         import torch
 
-        from sadcl.training import fit
+        from sadcl.training import Callbacks, fit
 
         torch.set_num_threads(placement.threads)
         config = BASE.override({"loss.tau": settings["tau"]})
@@ -130,7 +130,7 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
             data.load(config.data),
             settings["folder"],
             stage1=start,
-            report=report,
+            callbacks=Callbacks(report=report),
             device="cpu",
         )
         ray.train.report({"ended": time.time(), "trained": outcome.seconds})

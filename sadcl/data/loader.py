@@ -48,20 +48,25 @@ _Read = tuple[Tensor, Tensor] | UserError
 
 
 class Batch(NamedTuple):
-    """This worker's share of a global batch, on its device."""
+    """This worker's share of a global batch, on its device.
 
-    images: Tensor
-    """(b, 3, S, S) float32, normalised."""
-    targets: Tensor
-    """(b, L) int8 in {1, 0, -1}."""
-    weight: Tensor
-    """(b,) float32; 0 for the image that an empty share runs with."""
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
-    """(b,) int64, positions in the image set."""
-    position: int
-    """Of the first row in the global batch."""
-    place: Tensor | None = None
-    """(A,) int64, where the targets of real images are 1, flattened; None where nobody has looked."""
+    Axes: B images of this worker, C colour channels (3), H, W the side S of the square input,
+    L labels, A positives.
+    """
+
+    images_BCHW: Tensor
+    """float32, normalised."""
+    targets_BL: Tensor
+    """int8: 1, 0 or -1 (ignored)."""
+    weight_B: Tensor
+    """float32: 1; 0 for the image that stands in for an empty share."""
+    index_B: Tensor
+    """int64: index of each image in the image set."""
+    first_position: int
+    """Position of the first image in the global batch."""
+    positive_index_A: Tensor | None = None
+    """int64: indices of the positives of real images into the flattened (B, L) axes; None where
+    they have not been computed."""
 
 
 class Loader:

@@ -63,12 +63,14 @@ def collect(opened: Opened, count: int = COUNT, progress: Progress | None = None
         np.sort(order_N[: np.searchsorted(shown_N, count) + 1]), data.test.name
     )
     parts: list[tuple[Any, Any, Any]] = []
-    loader = build.loader(opened.predictor.config, images, device=opened.predictor.device)
+    loader = build.loader(
+        opened.predictor.config, images, build.Worker(device=opened.predictor.device)
+    )
     with torch.inference_mode():
         for done, batch in enumerate(loader.batches(0), start=1):
-            features_BLD = network(batch.images).features_BLD
+            features_BLD = network(batch.images_BCHW).features_BLD
             assert features_BLD is not None
-            active_BL = batch.targets == 1
+            active_BL = batch.targets_BL == 1
             rows_AD = features_BLD[active_BL]
             parts.append((active_BL.nonzero()[:, 1], rows_AD, network.projection(rows_AD)))
             if progress is not None:

@@ -1,4 +1,4 @@
-"""The three terms of Eq. 9."""
+"""The three losses that Eq. 9 adds up: Eq. 4, Eq. 6 and Eq. 8."""
 
 from sadcl.losses.classification import class_loss
 from sadcl.losses.prototype_to_sample import prototype_to_sample_loss

@@ -1,4 +1,15 @@
-"""The class loss (Eq. 8) and its asymmetric sibling.
+r"""The class loss (Eq. 8) and its asymmetric variant.
+
+Eq. 8, with the minus sign that the paper leaves out, for image i:
+
+    L_BCE = - \sum_{j=1}^{L} [ y_ij log s_ij + (1 - y_ij) log(1 - s_ij) ]
+
+with targets y_ij in {0, 1} and scores s_ij = sigmoid(logit_ij) (Eq. 7). Asymmetric (Ridnik et al.
+2021):
+
+    L_ASL = - \sum_{j=1}^{L} [ y_ij       (1 - s_ij)^{gamma+} log s_ij
+                            + (1 - y_ij) m_ij^{gamma-}       log(1 - m_ij) ]
+    m_ij  = max(s_ij - clip, 0)
 
 Axes: B images of this worker, L labels.
 """
@@ -20,21 +31,25 @@ def class_loss(
     gamma_positive: float = 0.0,
     clip: float = 0.05,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (Eq. 8, with the minus sign that the paper leaves out), or the asymmetric loss.
+    """Binary cross-entropy (Eq. 8 with its minus sign), or the asymmetric loss.
 
-    Asymmetric (Ridnik et al. 2021): positives weigh (1 - p)^gamma_positive, negatives p_m^gamma_negative with
-    p_m = max(p - clip, 0), and the gradient goes through the weights. With both gammas and the clip 0 the two are equal.
+    The gradient of the asymmetric loss also goes through its weights (1 - s)^gamma_positive and
+    m^gamma_negative. With both gammas and the clip 0 the two losses are equal.
 
     Args:
         logits_BL: scores before the sigmoid.
         targets_BL: 1, 0, or -1 (ignored).
-        weight_B: 1 for a real image, 0 for padding; None is all ones.
+        weight_B: 1 for a real image, 0 for a padding image; None means all ones.
+        kind: ``bce`` or ``asymmetric``; the other arguments belong to ``asymmetric``.
+        gamma_negative: exponent of the weight of negatives.
+        gamma_positive: exponent of the weight of positives.
+        clip: what is subtracted from a negative's score, 0 to 1.
 
     Returns:
         Sum over this worker's images and labels, and the number of its real images.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for an unknown kind.
 
     Source: Ma et al., ECAI 2023, Eq. 8; Ridnik et al., ICCV 2021, Eq. 4-7.
     """
@@ -49,17 +64,20 @@ def class_loss(
         )
         loss_BL = loss_BL * (positive_BL | negative_BL)
     elif kind == "asymmetric":
-        log_score_BL, log_other_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
-        focus_negative_BL, log_negative_BL = (gamma_negative * log_score_BL).exp(), log_other_BL
+        # log s and log(1 - s); with clip = 0, m = s
+        log_score_BL, log_complement_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
+        weight_negative_BL, log_negative_BL = (
+            (gamma_negative * log_score_BL).exp(),
+            log_complement_BL,
+        )
         if clip > 0:
             shifted_BL = (logits_BL.sigmoid() - clip).clamp(min=0)
-            focus_negative_BL = (
-                shifted_BL.clamp(min=1e-12) ** gamma_negative
-            )  # an exponent below 1 has no slope at 0
+            # The bound keeps the slope at 0 finite for an exponent below 1.
+            weight_negative_BL = shifted_BL.clamp(min=1e-12) ** gamma_negative
             log_negative_BL = torch.log1p(-shifted_BL.clamp(max=1 - 1e-7))
         loss_BL = -(
-            positive_BL * (gamma_positive * log_other_BL).exp() * log_score_BL
-            + negative_BL * focus_negative_BL * log_negative_BL
+            positive_BL * (gamma_positive * log_complement_BL).exp() * log_score_BL
+            + negative_BL * weight_negative_BL * log_negative_BL
         )
     else:
         raise ValueError(f"kind must be 'bce' or 'asymmetric', but got {kind!r}")

@@ -1,6 +1,22 @@
-"""The terms of Eq. 9, their weights, and the one division by global counts.
+r"""The terms of Eq. 9, their weights, and the one division by global counts.
 
-Axes: B images of this worker, L labels, D hidden size, P projection size, M bank rows.
+The paper adds the three losses:
+
+    L = L_S2S + L_P2S + L_BCE                                                                (Eq. 9)
+
+Here each term has a weight w and, with reduction ``mean`` or ``image``, a divisor n:
+
+    L = w_sample L_S2S / n_sample + w_prototype L_P2S / n_prototype + w_class L_BCE / n_class
+
+L_BCE     Eq. 8, or the asymmetric loss (losses/classification.py); n counts the images
+L_S2S     Eq. 4 (losses/sample_to_sample.py); n counts the anchors that have a positive
+L_P2S     Eq. 6 (losses/prototype_to_sample.py); n counts labels with a positive and a prototype
+
+Worker r of W has its share L_r of the sums, divided by the global counts, and back-propagates
+W L_r: DDP averages the gradients over the workers, and (1 / W) \sum_r W L_r = L.
+
+Axes: B images of this worker, L labels, P projection size, M bank rows, A activated rows of this
+worker.
 """
 
 from __future__ import annotations
@@ -12,15 +28,21 @@ from torch import Tensor
 
 from sadcl import distributed
 from sadcl.losses.classification import class_loss
+from sadcl.losses.contrast import positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
-from sadcl.losses.released_mask import mask_entries
-from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
+from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
+from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
+from sadcl.memory import Memory
 
-COUNTED = {"sample": "anchors", "prototype": "counted_labels"}
+COUNT_NAMES = {"sample": "anchors", "prototype": "counted_labels"}
+"""The names under which the divisors of the contrasts are reported."""
 
 
 class Output(Protocol):
-    """The part of the network's output that is compared."""
+    """The part of the network's output that the losses compare.
+
+    Embeddings, bank rows and prototypes that only a contrast of weight 0 needs may be None.
+    """
 
     @property
     def logits_BL(self) -> Tensor: ...
@@ -34,19 +56,38 @@ class Output(Protocol):
     def prototype_valid_L(self) -> Tensor | None: ...
 
 
+class LabelledBatch(Protocol):
+    """The part of a batch that the losses compare; :class:`sadcl.data.loader.Batch` is one."""
+
+    @property
+    def targets_BL(self) -> Tensor:
+        """1, 0 or -1 (ignored)."""
+
+    @property
+    def weight_B(self) -> Tensor:
+        """1 for a real image, 0 for a padding image."""
+
+    @property
+    def positive_index_A(self) -> Tensor | None:
+        """Indices of the positives of real images into the flattened (B, L) axes, where known."""
+
+
 class Terms(NamedTuple):
+    """The loss of a step and its parts."""
+
     loss: Tensor
-    """What this worker back-propagates: W times its share of the global loss; DDP's mean makes the gradient of it."""
+    """What this worker back-propagates: W times its share of the global loss."""
     values: dict[str, Tensor]
-    """Global terms (``loss``, ``loss_class``, ``loss_sample``, ``loss_prototype``) and counts, detached."""
+    """Global ``loss``, ``loss_class``, ``loss_sample``, ``loss_prototype`` and counts, detached."""
 
 
 class Criterion:
     """Eq. 9 with weights; a contrast of weight 0 is neither computed nor gathered.
 
-    The class loss is computed at any weight, so that the classifier takes part in every backward pass.
+    The class loss is computed at any weight, so that the classifier takes part in every backward
+    pass.
 
-    Arguments are the fields of :class:`sadcl.config.Loss`, and the bank's scope.
+    Args: the fields of :class:`sadcl.config.Loss`, and the bank's scope.
 
     Raises:
         ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
@@ -71,7 +112,7 @@ class Criterion:
         anchor_mask: str = "activated",
         bank_scope: str = "cluster",
     ) -> None:
-        for name, value, known in (
+        for name, value, choices in (
             ("class_loss", class_loss, ("bce", "asymmetric")),
             ("class_reduction", class_reduction, ("image", "sum")),
             ("contrast_reduction", contrast_reduction, ("mean", "sum")),
@@ -79,9 +120,9 @@ class Criterion:
             ("anchor_mask", anchor_mask, ("activated", "targets", "released")),
             ("bank_scope", bank_scope, ("cluster", "worker")),
         ):
-            if value not in known:
+            if value not in choices:
                 raise ValueError(
-                    f"{name} must be {' or '.join(map(repr, known))}, but got {value!r}"
+                    f"{name} must be {' or '.join(map(repr, choices))}, but got {value!r}"
                 )
         if not (tau > 0 and prototype_tau > 0):
             raise ValueError(
@@ -89,8 +130,8 @@ class Criterion:
             )
         if min(class_weight, sample_weight, prototype_weight) < 0:
             raise ValueError(
-                f"weights >= 0 must hold, but got class_weight = {class_weight}, sample_weight = {sample_weight}, "
-                f"prototype_weight = {prototype_weight}"
+                f"weights >= 0 must hold, but got class_weight = {class_weight}, "
+                f"sample_weight = {sample_weight}, prototype_weight = {prototype_weight}"
             )
         self.class_options: dict[str, Any] = {
             "kind": class_loss,
@@ -111,70 +152,45 @@ class Criterion:
         self.tau, self.prototype_tau, self.normalize = tau, prototype_tau, normalize
         self.anchors, self.anchor_mask, self.bank_scope = anchors, anchor_mask, bank_scope
 
-    def __call__(
-        self,
-        output: Output,
-        targets_BL: Tensor,
-        weight_B: Tensor,
-        bank_labels_M: Tensor | None = None,
-        bank_slots_M: Tensor | None = None,
-        place_A: Tensor | None = None,
-        *,
-        padded: bool = False,
-    ) -> Terms:
-        """Loss of this worker's share of the global batch; padding images (weight 0) take part in nothing.
+    def __call__(self, output: Output, batch: LabelledBatch, memory: Memory | None = None) -> Terms:
+        """Compute the loss of this worker's share of the global batch. This is a collective call.
+
+        Padding images (weight 0) take part in nothing.
 
         Args:
-            output: of the network; the embeddings and rows that a contrast of weight 0 would need may be None.
-            targets_BL: 1, 0 or -1 (ignored).
-            weight_B: 1 for a real image, 0 for padding.
-            bank_labels_M: label index of each row of ``output.bank_MP``.
-            bank_slots_M: its position in the bank; asked for by another ``anchor_mask`` than ``activated`` only.
-            place_A: where the targets of real images are 1, flattened; None looks, and waits for the device.
-            padded: rows of the bank may have the label -1 and are none then; nothing waits for the device.
+            output: the network's output for the batch and the memory.
+            batch: the batch; without ``positive_index_A`` the host waits for the device.
+            memory: the bank's rows that the network projected; may be None where the
+                sample-to-sample contrast has weight 0.
         """
-        targets_BL = torch.where((weight_B > 0)[:, None], targets_BL, -1)
-        parts = {"class": class_loss(output.logits_BL, targets_BL, weight_B, **self.class_options)}
+        targets_BL = torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1)
+        parts = {
+            "class": class_loss(output.logits_BL, targets_BL, batch.weight_B, **self.class_options)
+        }
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
-            place_A = positive_index(targets_BL) if place_A is None else place_A
-            parts |= self._contrasts(
-                output, targets_BL, weight_B, bank_labels_M, bank_slots_M, place_A, padded
-            )
-        everywhere = distributed.global_sum(
-            torch.stack([torch.stack(part).detach().double() for part in parts.values()])
-        )
-        loss = torch.zeros_like(everywhere[0, 0])
-        values = {"loss": torch.zeros_like(loss)}
-        for (name, (own_sum, _)), (global_sum, global_count) in zip(
-            parts.items(), everywhere, strict=True
-        ):
-            divisor = global_count.clamp(min=1) if self.means[name] else 1
-            loss = loss + self.weights[name] * own_sum / divisor
-            values[f"loss_{name}"] = global_sum / divisor
-            values["loss"] += self.weights[name] * values[f"loss_{name}"]
-            if name in COUNTED:
-                values[COUNTED[name]] = global_count
-        return Terms(distributed.world_size() * loss, values)
+            index_A = batch.positive_index_A
+            index_A = positive_index(targets_BL) if index_A is None else index_A
+            parts |= self._contrasts(output, targets_BL, batch.weight_B, index_A, memory)
+        return self._weighted(parts)
 
     def _contrasts(
         self,
         output: Output,
         targets_BL: Tensor,
         weight_B: Tensor,
-        bank_labels_M: Tensor | None,
-        bank_slots_M: Tensor | None,
-        place_A: Tensor,
-        padded: bool,
+        index_A: Tensor,
+        memory: Memory | None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Compute (sum, count) of each contrast that has a weight, on this worker."""
         assert output.embeddings_BLP is not None
-        parts, labels = {}, targets_BL.shape[1]
+        parts, num_labels = {}, targets_BL.shape[1]
         if self.weights["prototype"] > 0:
             assert output.prototypes_LP is not None
             assert output.prototype_valid_L is not None
-            similarity_BL, own_AP = similarities(
+            similarity_BL, local_AP = similarities(
                 output.embeddings_BLP,
                 output.prototypes_LP,
-                place_A,
+                index_A,
                 temperature=self.prototype_tau,
                 normalize=self.normalize,
             )
@@ -182,26 +198,58 @@ class Criterion:
                 similarity_BL, targets_BL, output.prototype_valid_L
             )
         else:
-            own_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, place_A)
+            local_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, index_A)
         if self.weights["sample"] > 0:
             assert output.bank_MP is not None
-            assert bank_labels_M is not None
-            mask = None
-            if self.anchor_mask != "activated":
-                assert bank_slots_M is not None
-                misread = self.anchor_mask == "released"
-                mask = mask_entries(place_A, weight_B, bank_slots_M, labels=labels, misread=misread)
-            parts["sample"] = sample_to_sample(
-                own_AP,
-                place_A % labels,
-                output.bank_MP,
-                bank_labels_M,
-                labels=labels,
-                temperature=self.tau,
-                normalize=self.normalize,
-                anchors=self.anchors,
-                bank_scope=self.bank_scope,
-                padded=padded,
-                mask=mask,
+            assert memory is not None
+            parts["sample"] = self._sample(
+                local_AP, index_A, weight_B, output.bank_MP, memory, num_labels
             )
         return parts
+
+    def _sample(
+        self,
+        local_AP: Tensor,
+        index_A: Tensor,
+        weight_B: Tensor,
+        bank_MP: Tensor,
+        memory: Memory,
+        num_labels: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute (sum, count) of Eq. 4 from this worker's activated rows and the bank's."""
+        candidates = gather_candidates(
+            local_AP,
+            index_A % num_labels,
+            bank_MP,
+            memory.labels_M,
+            num_labels=num_labels,
+            anchors=self.anchors,
+            bank_scope=self.bank_scope,
+            padded=memory.padded,
+        )
+        options: dict[str, Any] = {"temperature": self.tau, "normalize": self.normalize}
+        if self.anchor_mask == "activated":
+            return sample_to_sample(candidates, **options)
+        misread = self.anchor_mask == "released"  # one of two ablation arms
+        mask = mask_entries(
+            index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
+        )
+        return masked_sample_to_sample(candidates, mask, **options)
+
+    def _weighted(self, parts: dict[str, tuple[Tensor, Tensor]]) -> Terms:
+        """Divide each sum by its global count and add up the weighted terms (Eq. 9)."""
+        global_parts = distributed.global_sum(
+            torch.stack([torch.stack(part).detach().double() for part in parts.values()])
+        )
+        loss = torch.zeros_like(global_parts[0, 0])
+        values = {"loss": torch.zeros_like(loss)}
+        for (name, (local_sum, _)), (global_sum, global_count) in zip(
+            parts.items(), global_parts, strict=True
+        ):
+            divisor = global_count.clamp(min=1) if self.means[name] else 1
+            loss = loss + self.weights[name] * local_sum / divisor
+            values[f"loss_{name}"] = global_sum / divisor
+            values["loss"] += self.weights[name] * values[f"loss_{name}"]
+            if name in COUNT_NAMES:
+                values[COUNT_NAMES[name]] = global_count
+        return Terms(distributed.world_size() * loss, values)

@@ -1,4 +1,4 @@
-"""The network: backbone, label transformer, classifier, projection head; and the pooled baseline."""
+"""The networks: SADCL (backbone, label transformer, classifier, projection) and the baseline."""
 
 from sadcl.model.attention_maps import with_maps
 from sadcl.model.backbone import Backbone

@@ -1,6 +1,7 @@
-"""Where in an image a network finds each label.
+"""Maps of where in an image a network finds each label.
 
-Axes: B images, L labels, S positions of the feature map, H and W its height and width, D hidden size.
+Axes: B images, C channels of the backbone, L labels, H, W the feature map's height and width,
+S = H * W its positions, D hidden size.
 """
 
 from __future__ import annotations
@@ -15,31 +16,42 @@ from sadcl.model.heads.sadcl import SADCL, Output
 
 
 def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
-    """A forward pass, to the bit the usual one, and a map (B, L, H, W) of each label over the feature map.
+    """Run a forward pass and also compute a map of each label over the feature map.
 
-    Of SADCL the attention that the label's query pays to each position in the last decoder layer, the mean over the heads
-    (Fig. 5; it sums to 1). Of the pooled baseline its class activation map: the label's row of the linear layer times the
-    features of each position, without the bias, of either sign; its mean and the bias make the score.
+    For SADCL the map is the attention that the label's query pays to each position in the last
+    decoder layer, averaged over the heads (Fig. 5); it sums to 1. For the pooled baseline it is the
+    class activation map: the label's row of the linear layer times the features of each position,
+    without the bias, of either sign; its mean plus the bias is the logit.
 
-    Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, Learning Deep Features for Discriminative Localization, 2016, Eq. 2.
+    Args:
+        network: in inference mode.
+        images: (B, 3, H', W'), normalised.
+
+    Returns:
+        The output, bit-identical to that of a plain forward pass, and the maps (B, L, H, W).
+
+    Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, Learning Deep Features for Discriminative
+    Localization, 2016, Eq. 2.
     """
-    kept: dict[str, Any] = {}
+    captured: dict[str, Any] = {}
     hooks = [
         network.backbone.register_forward_hook(
-            lambda _, given, features: kept.update(features_BCHW=features)
+            lambda _, inputs, features: captured.update(features_BCHW=features)
         )
     ]
     if isinstance(network, SADCL):
-        last: Any = network.transformer.decoder[-1]
-        hooks.append(last.register_forward_pre_hook(lambda _, given: kept.update(given=given)))
+        decoder: Any = network.transformer.decoder[-1]
+        hooks.append(
+            decoder.register_forward_pre_hook(lambda _, inputs: captured.update(inputs=inputs))
+        )
     try:
         output = network(images)
     finally:
         for hook in hooks:
             hook.remove()
-    features_BCHW: Tensor = kept["features_BCHW"]
+    features_BCHW: Tensor = captured["features_BCHW"]
     if isinstance(network, Pooled):
         return output, torch.einsum("lc,bchw->blhw", network.classifier.weight, features_BCHW)
-    target_BLD, query_LD, key_BSD, value_BSD = kept["given"]
-    _, weights_BLS = last.attention(target_BLD + query_LD, key_BSD, value_BSD, need_weights=True)
+    target_BLD, query_LD, key_BSD, value_BSD = captured["inputs"]
+    _, weights_BLS = decoder.attention(target_BLD + query_LD, key_BSD, value_BSD, need_weights=True)
     return output, weights_BLS.unflatten(2, features_BCHW.shape[2:])

@@ -1,4 +1,7 @@
-"""Any timm backbone as a feature map, with its frozen parts."""
+"""Any timm backbone as a feature map, with its frozen parts.
+
+Axes: B images, C channels, H, W height and width, r the backbone's stride.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,17 @@ class Backbone(nn.Module):
     Args:
         name: a timm model that offers ``features_only``, with or without the tag of its weights.
         image_size: side of the images in pixels, for models that are built for one size.
-        feature: which of its feature maps, from the end; what comes after it is not built.
+        feature: index of the feature map, negative from the end; later layers are not built.
         pretrained: load timm's weights (a download at first use).
-        weights: a local file of weights instead; keys of a classifier are ignored.
-        frozen: top-level modules that stay as they are, in inference mode.
-        freeze_batchnorm: all BatchNorm layers use and keep their stored statistics.
+        weights: path of a local file of weights to load instead; keys of a classifier are ignored.
+        frozen: names of top-level modules that are not trained and stay in inference mode.
+        freeze_batchnorm: let all BatchNorm layers use and keep their stored statistics.
         checkpointing: compute the activations of trainable blocks again in the backward pass.
 
     Raises:
-        UserError: for an unknown name, a model without feature maps, weights that cannot be had or do not fit, or a
-            frozen part that the model does not have, or checkpointing of a model that has no stages.
+        UserError: for an unknown name, a model without feature maps, weights that are not available
+            or do not fit, a frozen part that the model does not have, or checkpointing of a model
+            that has no stages.
     """
 
     channels: int
@@ -62,7 +66,8 @@ class Backbone(nn.Module):
         parts = dict(self.body.named_children())
         if missing := [part for part in frozen if part not in parts]:
             raise UserError(
-                f"model.frozen names {missing[0]!r}, which {name} does not have; its parts are {', '.join(parts)}."
+                f"model.frozen names {missing[0]!r}, which {name} does not have; its parts are "
+                f"{', '.join(parts)}."
             )
         self.frozen = tuple(frozen)
         for part in self.frozen:
@@ -89,40 +94,49 @@ class Backbone(nn.Module):
 def create(
     name: str, *, image_size: int | None = None, feature: int = -1, pretrained: bool = False
 ) -> Any:
-    """timm's feature extractor, with errors that a user can act on."""
+    """Create timm's feature extractor.
+
+    Args: see :class:`Backbone`.
+
+    Raises:
+        UserError: for an unknown name, a model without feature maps, or weights that are neither
+            cached nor can be downloaded.
+    """
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        matches = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = (
-            f"did you mean {', '.join(near)}?"
-            if near
-            else "timm.list_models() gives those that exist."
+            f"did you mean {', '.join(matches)}?"
+            if matches
+            else "timm.list_models() lists those that exist."
         )
-        raise UserError(f"model.backbone = {name!r} is no model of timm {timm.__version__}: {hint}")
+        raise UserError(
+            f"model.backbone = {name!r} is not a model of timm {timm.__version__}: {hint}"
+        )
     try:
         if pretrained:
-            _knock(name)
-        settled = getattr(
+            _check_download(name)
+        fixed_size = getattr(
             timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False
         )
         size: dict[str, Any] = (
-            {"img_size": image_size} if settled and image_size is not None else {}
+            {"img_size": image_size} if fixed_size and image_size is not None else {}
         )
         return timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=(feature,), **size
         )
     except Exception as error:
         if not pretrained:
-            raise UserError(f"model.backbone = {name!r} gives no feature maps: {error}") from None
+            raise UserError(f"model.backbone = {name!r} has no feature maps: {error}") from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). Connect it once so "
-            "that they are cached, or copy the file here and set model.weights to its path, or train from random "
-            "weights with model.pretrained = false."
+            f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). "
+            "Connect the machine once so that they are cached, or copy the file to it and set "
+            "model.weights to its path, or train from random weights with model.pretrained = false."
         ) from None
 
 
-def _knock(name: str) -> None:
-    """One quick request before a download, which without a network would retry for a minute."""
+def _check_download(name: str) -> None:
+    """Make one quick request first: without a network a download would retry for a minute."""
     hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     files = ("model.safetensors", "pytorch_model.bin")
     if hub is None or any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
@@ -130,13 +144,13 @@ def _knock(name: str) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(hub, files[0]), timeout=10)
     except EntryNotFoundError:
-        return  # an older repository: timm knows its other file
+        return  # an older repository, whose other file timm finds
 
 
 def _load_local(body: nn.Module, name: str, path: str) -> None:
     if not Path(path).is_file():
         raise UserError(
-            f"model.weights = {path!r} is not a file; it should hold the weights of {name}."
+            f"model.weights = {path!r} is not a file; give the path of the weights of {name}."
         )
     try:
         state = (
@@ -149,5 +163,6 @@ def _load_local(body: nn.Module, name: str, path: str) -> None:
     missing, _ = body.load_state_dict(state, strict=False)
     if missing:
         raise UserError(
-            f"model.weights = {path!r} does not fit {name}: {len(missing)} tensors are missing, first {missing[0]!r}."
+            f"model.weights = {path!r} does not fit {name}: {len(missing)} tensors are missing, "
+            f"first {missing[0]!r}."
         )

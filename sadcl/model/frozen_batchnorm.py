@@ -1,6 +1,6 @@
 """BatchNorm that uses and keeps its stored statistics.
 
-Axes: C channels.
+Axes: C channels; C11 is (C, 1, 1), which broadcasts over height and width.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 class FrozenBatchNorm(nn.Module):
     """A layer that timm or torchvision has frozen, computed in the precision of its input.
 
-    Theirs give float32 for bfloat16, so that under autocast every activation after one is kept twice as large, and once
-    more as the next convolution's input.
+    Their layers return float32 for bfloat16. Under autocast every activation after one would then
+    be stored twice as large, and once more as the next convolution's input.
 
     Args:
-        layer: the frozen layer; an activation that is part of it stays one.
+        layer: the frozen layer; dropout and activation that are part of it stay.
     """
 
     weight: Tensor
@@ -43,7 +43,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 def freeze_batchnorm(module: nn.Module) -> None:
-    """Replace every BatchNorm below a module by a frozen one with its state."""
+    """Replace every BatchNorm below a module by a frozen one with the same state."""
     for name, layer in list(freeze_batch_norm_2d(module).named_modules()):
         if type(layer).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d"):
             module.set_submodule(name, FrozenBatchNorm(layer))

@@ -1,6 +1,6 @@
 """Sine position encoding of a feature map.
 
-Axes: H, W the map's height and width, D the hidden size.
+Axes: H, W the map's height and width, D hidden size.
 """
 
 from __future__ import annotations
@@ -14,16 +14,27 @@ from torch import Tensor
 def sine_position(
     height: int, width: int, dim: int, *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Sine and cosine of the normalised row and column, half of the channels each (Carion et al. 2020, DETR).
+    """Encode each position by sines and cosines of its normalised row and column (DETR).
 
-    Coordinates run over (0, 2 pi] whatever the size of the map, so that a model tested at another resolution than
-    it was trained at keeps its meaning of "left" and "right".
+    Row and column have D / 2 channels each. With D / 4 frequencies f_k = 10000^(-k / (D / 4)) and
+    row y of H (counted from 1), the row's channels are sin(2 pi y / H * f_k), then the cosines.
+    The coordinates run over (0, 2 pi] whatever the size of the map, so that "left" and "right" keep
+    their meaning where a model is tested at another resolution than it was trained at.
+
+    Args:
+        height: H.
+        width: W.
+        dim: D, a multiple of 4.
+        device: where the encoding is made.
+        dtype: of the result; it is computed in float32.
 
     Returns:
         (H * W, D).
 
     Raises:
         ValueError: unless ``dim`` is a multiple of 4.
+
+    Source: Carion et al., End-to-End Object Detection with Transformers, 2020.
     """
     if dim % 4:
         raise ValueError(

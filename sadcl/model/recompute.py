@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass, for less memory."""
+"""Activation checkpointing: activations are computed again in the backward pass to save memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sadcl.errors import UserError
 
 
 def recompute(module: nn.Module) -> None:
-    """Let a module keep its inputs only and compute the rest again in the backward pass, with the same dropout.
+    """Let a module keep only its inputs and compute the rest again, with the same dropout.
 
     Running statistics of BatchNorm take in each batch once.
     """
@@ -24,39 +24,44 @@ def recompute(module: nn.Module) -> None:
 
 
 def recompute_backbone(body: nn.Module, name: str) -> None:
-    """The same for each block of the trainable stages of a timm feature extractor.
+    """Apply :func:`recompute` to each block of the trainable stages of a timm feature extractor.
+
+    Args:
+        body: the feature extractor.
+        name: timm's name of it, for the message.
 
     Raises:
-        UserError: where it does not call its stages one by one.
+        UserError: where the extractor does not call its stages one by one.
     """
     stages = [part for part in body.children() if any(p.requires_grad for p in part.parameters())]
     if not hasattr(body, "return_layers"):
         raise UserError(
-            f"model.checkpointing = True is not possible with {name}, which timm does not build stage by stage."
+            f"model.checkpointing = True is not possible with {name}, because timm does not build "
+            "it stage by stage. Set it to False, or choose another backbone."
         )
     for stage in stages:
         for block in stage if isinstance(stage, nn.Sequential) else (stage,):
             recompute(block)
 
 
-def _recomputed(module: nn.Module, forward: Any, *given: Any) -> Any:
+def _recomputed(module: nn.Module, forward: Any, *inputs: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*given)
+        return forward(*inputs)
     options: dict[str, Any] = {}
-    if not torch.compiler.is_compiling():  # a compiled backward pass does not update them
+    if not torch.compiler.is_compiling():  # a compiled backward pass does not update statistics
         options["context_fn"] = lambda: (contextlib.nullcontext(), _untracked(module))
-    return checkpoint(forward, *given, use_reentrant=False, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
 @contextlib.contextmanager
 def _untracked(module: nn.Module) -> Iterator[None]:
-    """BatchNorm uses the batch's statistics as before and adds nothing of them to its own."""
-    live = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
-    before = [(layer.momentum, layer.num_batches_tracked) for layer in live]
-    for layer in live:
+    """Let BatchNorm use the batch's statistics as before, but add nothing to its running ones."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    settings = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
         layer.momentum, layer.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for layer, (momentum, count) in zip(live, before, strict=True):
+        for layer, (momentum, count) in zip(layers, settings, strict=True):
             layer.momentum, layer.num_batches_tracked = momentum, count

@@ -1,7 +1,13 @@
-"""The encoder over image positions and the decoder over label queries (Eq. 1 and 2, Fig. 3).
+r"""The encoder over image positions and the decoder over label queries (section 3.2, Fig. 3).
 
-Axes: B images, S positions of the feature map, L labels, D hidden size. Post-norm and ReLU, as the released run used;
-position encodings and label queries are added to attention's queries and keys, never to its values.
+    F^i = FFN(SelfAttBlock(F^{i-1}, PE))                       (Eq. 1, one encoder layer)
+    Q^i = FFN(CrossAttBlock(F, Q^{i-1}, PE))                   (Eq. 2, one decoder layer)
+
+F are the features of the positions (``encoded_BSD``), Q the representations of the labels
+(``target_BLD``), PE the position encoding. Layers are post-norm with ReLU, as in the released run.
+Position encodings and label queries are added to attention's queries and keys, never to its values.
+
+Axes: B images, S positions of the feature map, L labels, D hidden size.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from sadcl.model.recompute import recompute
 
 
 class FeedForward(nn.Module):
-    """Residual two-layer perceptron with its norm."""
+    """Residual two-layer perceptron with its norm (FFN of Eq. 1 and 2)."""
 
     def __init__(self, dim: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -37,14 +43,17 @@ class EncoderLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim, feedforward, dropout)
 
-    def forward(self, memory_BSD: Tensor, position_SD: Tensor) -> Tensor:
-        query_BSD = memory_BSD + position_SD
-        mixed_BSD, _ = self.attention(query_BSD, query_BSD, memory_BSD, need_weights=False)
-        return self.feedforward(self.norm(memory_BSD + self.dropout(mixed_BSD)))
+    def forward(self, encoded_BSD: Tensor, position_SD: Tensor) -> Tensor:
+        query_BSD = encoded_BSD + position_SD
+        mixed_BSD, _ = self.attention(query_BSD, query_BSD, encoded_BSD, need_weights=False)
+        return self.feedforward(self.norm(encoded_BSD + self.dropout(mixed_BSD)))
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention from labels to positions, then the perceptron (Eq. 2); no self-attention between labels."""
+    """Cross-attention from labels to positions, then the perceptron (Eq. 2).
+
+    There is no self-attention between labels.
+    """
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -61,23 +70,27 @@ class DecoderLayer(nn.Module):
 
 
 class LabelTransformer(nn.Module):
-    """Decomposes a feature map into one representation for each label.
+    """Decomposes a feature map into one representation for each label (section 3.2).
 
     Args:
-        labels: L.
+        num_labels: L.
         dim: D, a multiple of ``heads`` and of 4.
-        encoder_layers: 0 is the paper's SARL*.
-        decoder_layers: at least 1.
-        heads, feedforward, dropout: as in Vaswani et al. 2017.
+        encoder_layers: number of encoder layers; 0 is the paper's SARL*.
+        decoder_layers: number of decoder layers, at least 1.
+        heads: number of attention heads.
+        feedforward: hidden size of the perceptrons.
+        dropout: probability of dropout in attention and perceptrons.
         checkpointing: compute the activations of each layer again in the backward pass.
 
     Raises:
-        ValueError: where ``dim`` cannot be split into ``heads``.
+        ValueError: where ``dim`` is not a multiple of ``heads`` and of 4.
+
+    Source: Ma et al., ECAI 2023, Eq. 1 and 2; layers as in Vaswani et al. 2017.
     """
 
     def __init__(
         self,
-        labels: int,
+        num_labels: int,
         dim: int,
         *,
         encoder_layers: int = 1,
@@ -90,7 +103,8 @@ class LabelTransformer(nn.Module):
         super().__init__()
         if dim % heads or dim % 4:
             raise ValueError(
-                f"The hidden size must be a multiple of 4 and of the heads, but got {dim} and {heads} heads"
+                "The hidden size must be a multiple of 4 and of the heads, but got "
+                f"{dim} and {heads} heads"
             )
         layer = (dim, heads, feedforward, dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(encoder_layers))
@@ -98,18 +112,21 @@ class LabelTransformer(nn.Module):
         for module in (*self.encoder, *self.decoder) if checkpointing else ():
             recompute(module)
         self.norm = nn.LayerNorm(dim)
-        self.query_LD = nn.Parameter(torch.empty(labels, dim))
+        self.query_LD = nn.Parameter(torch.empty(num_labels, dim))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.normal_(self.query_LD)
 
-    def forward(self, memory_BSD: Tensor, position_SD: Tensor) -> Tensor:
-        """(B, S, D) features and (S, D) positions -> (B, L, D), the decoder's last layer."""
+    def forward(self, encoded_BSD: Tensor, position_SD: Tensor) -> Tensor:
+        """Turn (B, S, D) features and (S, D) position encodings into (B, L, D) representations.
+
+        The result is the last decoder layer's.
+        """
         for encoder in self.encoder:
-            memory_BSD = encoder(memory_BSD, position_SD)
-        key_BSD = memory_BSD + position_SD
-        target_BLD = torch.zeros_like(self.query_LD).expand(memory_BSD.shape[0], -1, -1)
+            encoded_BSD = encoder(encoded_BSD, position_SD)
+        key_BSD = encoded_BSD + position_SD
+        target_BLD = torch.zeros_like(self.query_LD).expand(encoded_BSD.shape[0], -1, -1)
         for decoder in self.decoder:
-            target_BLD = decoder(target_BLD, self.query_LD, key_BSD, memory_BSD)
+            target_BLD = decoder(target_BLD, self.query_LD, key_BSD, encoded_BSD)
         return self.norm(target_BLD)

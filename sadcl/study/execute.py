@@ -27,7 +27,16 @@ from sadcl.study.trial_event import (
     WorkerBeat,
     WorkerFailed,
 )
-from sadcl.training import Epoch, Heartbeat, LeaveReason, Outcome, Rescheduled, checkpoint, fit
+from sadcl.training import (
+    Callbacks,
+    Epoch,
+    Heartbeat,
+    LeaveReason,
+    Outcome,
+    Rescheduled,
+    checkpoint,
+    fit,
+)
 
 FINISHED = ("complete", "pruned", "failed")
 STATES = ("state.pt", "stage1/state.pt")
@@ -87,9 +96,11 @@ def execute(
                 checkpoint_folder(trial, placement),
                 stage1=start,
                 test=trial.phase in TESTED and images.evaluable,
-                report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
-                heartbeat=heartbeat.step,
-                ask=leave_reason,
+                callbacks=Callbacks(
+                    report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
+                    step_done=heartbeat.step,
+                    leave_reason=leave_reason,
+                ),
                 device="cuda" if placement.gpus else "cpu",
                 loader_workers=placement.loader_workers,
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sadcl import storage
 from sadcl.errors import UserError
@@ -16,13 +16,19 @@ from sadcl.errors import UserError
 FORMAT = 1
 LABEL_FIRST = ("transformer.query_LD", "classifier.", "prototypes.")
 """Tensors whose first axis is the labels."""
+OPTIONAL = ("projection.", "prototypes.")
+"""Tensors that a checkpoint need not have."""
+UNFINISHED = ("prototypes.sum_LD", "prototypes.count_L")
+"""Sums of an epoch that was not over."""
 
 
 def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all into a folder that is there; a storage that fails is waited for.
+    """Write a checkpoint whole or not at all into an existing folder.
+
+    A storage that fails is tried again for :data:`sadcl.storage.PATIENCE` seconds.
 
     Raises:
-        OSError: where it fails for :data:`sadcl.storage.PATIENCE` seconds, or is full.
+        OSError: where it still fails then, or is full.
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
@@ -30,39 +36,63 @@ def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(uri: str) -> dict[str, Any]:
-    """A checkpoint with its tensors on the CPU.
+    """Load a checkpoint with its tensors on the CPU.
 
     Raises:
         UserError: where there is no file, or it is not a checkpoint of this project.
     """
-    data = _bytes(uri)
+    data = _read_bytes(uri)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        if (
-            "weights_only" in reason or "Weights only" in reason
-        ):  # torch's advice is to trust the file: never
+        # torch's advice would be to trust the file, which must never be followed.
+        if "weights_only" in reason or "Weights only" in reason:
             reason = "it holds something else than tensors and plain values."
         raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        kind = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
-            f"{uri!r} is not a checkpoint of this version: format {FORMAT} is read, found {found!r}."
+            f"{uri!r} is not a checkpoint of this version: format {FORMAT} is read, but the file "
+            f"has {kind!r}."
         )
     return content
 
 
-def load_kept(uri: str) -> dict[str, Any]:
-    """The same as :func:`load`, kept until another one is asked for: many trials of a process start from one file."""
+def load_cached(uri: str) -> dict[str, Any]:
+    """Load a checkpoint and keep it until another one is loaded or its file changes.
+
+    Many trials of one process start from the same file. The caller must not change the tensors.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`.
+    """
     mark = storage.mark(uri)
-    if (uri, mark) not in _KEPT or mark is None:
-        _KEPT.clear()
-        _KEPT[uri, mark] = load_checkpoint(uri)
-    return _KEPT[uri, mark]
+    if (uri, mark) not in _CACHE or mark is None:
+        _CACHE.clear()
+        _CACHE[uri, mark] = load_checkpoint(uri)
+    return _CACHE[uri, mark]
 
 
-_KEPT: dict[tuple[str, tuple[int, int] | None], dict[str, Any]] = {}
+_CACHE: dict[tuple[str, tuple[int, int] | None], dict[str, Any]] = {}
+
+
+class LoadedWeights(NamedTuple):
+    """What a network took from a checkpoint."""
+
+    num_labels: int
+    """Labels of the network."""
+    num_matches: int
+    """Labels of the network that the checkpoint has too."""
+    same_labels: bool
+    """Whether both have the same labels in the same order."""
+    backbone_only: bool
+    """Whether only the backbone was taken, because the rest is of another architecture."""
+
+    def __str__(self) -> str:
+        if self.backbone_only:
+            return "the backbone alone (it is of another architecture)"
+        return f"{'all' if self.same_labels else self.num_matches} of {self.num_labels} labels"
 
 
 def load_network(
@@ -72,80 +102,112 @@ def load_network(
     labels: tuple[str, ...],
     *,
     whole: bool = False,
-) -> str:
-    """Put a checkpoint's weights into a network; what belongs to a label goes to the label of the same name.
+) -> LoadedWeights:
+    """Put a checkpoint's weights into a network; a label's part goes to the label of the same name.
 
-    A label that the checkpoint does not know keeps what it has. Head and prototypes may be missing or of another kind;
-    from another architecture the backbone alone is taken.
+    A label that the checkpoint does not have keeps its initial weights. Head and prototypes may be
+    missing or of another kind. From another architecture only the backbone is taken.
 
     Args:
-        whole: nothing will be learned anew, so the backbone alone, or no label in common, is an error.
-
-    Returns:
-        What was taken, in words.
+        network: it is changed in place.
+        content: of a checkpoint with selected weights.
+        uri: of the checkpoint, for the messages.
+        labels: of the network.
+        whole: refuse another architecture, or a checkpoint without any of the labels: nothing will
+            be trained before the weights are needed.
 
     Raises:
         UserError: where the shapes differ, or the file is a run's training state.
     """
     if "labels" not in content:
-        raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to start from.")
-    own, state = network.state_dict(), content["model"]
-    taken = f"all of {len(labels)} labels"
-    if tuple(content["labels"]) != tuple(labels):
-        pairs = _pairs(labels, content["labels"])
-        here, there = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
-        state = dict(state)
-        for name in own.keys() & state.keys():
-            if name.startswith(LABEL_FIRST) and own[name].shape[1:] == state[name].shape[1:]:
-                rows = own[name].clone()
-                rows[here] = state[name][there].to(rows.dtype)
-                state[name] = rows
-        taken = f"{len(pairs)} of {len(labels)} labels"
+        raise UserError(
+            f"{uri!r} is a run's training state; give the best.pt of the same folder instead."
+        )
+    current, state = network.state_dict(), content["model"]
+    same_labels, num_matches = tuple(content["labels"]) == tuple(labels), len(labels)
+    if not same_labels:
+        pairs = _label_pairs(labels, content["labels"])
+        state, num_matches = _permute_labels(current, state, pairs), len(pairs)
         if whole and not pairs:
             raise UserError(
                 f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it."
             )
-    if any(name.startswith("transformer.") for name in own) != any(
-        name.startswith("transformer.") for name in state
-    ):
-        state = {**own, **{n: t for n, t in state.items() if n.startswith("backbone.")}}
-        taken = "the backbone alone (it is of another architecture)"
+    backbone_only = _has_transformer(current) != _has_transformer(state)
+    if backbone_only:
+        backbone = {name: t for name, t in state.items() if name.startswith("backbone.")}
+        state = {**current, **backbone}
         if whole:
             raise UserError(f"{uri!r} holds another architecture: stage 2 cannot start from it.")
-    optional = ("projection.", "prototypes.")
-    fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
+    network.load_state_dict(_fitting(current, state, uri), strict=False)
+    return LoadedWeights(len(labels), num_matches, same_labels, backbone_only)
+
+
+def _has_transformer(state: dict[str, Tensor]) -> bool:
+    return any(name.startswith("transformer.") for name in state)
+
+
+def _permute_labels(
+    current: dict[str, Tensor], state: dict[str, Tensor], pairs: list[tuple[int, int]]
+) -> dict[str, Tensor]:
+    """Move the labels' rows of a state to their places in a network's state."""
+    target, source = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    state = dict(state)
+    for name in current.keys() & state.keys():
+        if name.startswith(LABEL_FIRST) and current[name].shape[1:] == state[name].shape[1:]:
+            rows = current[name].clone()
+            rows[target] = state[name][source].to(rows.dtype)
+            state[name] = rows
+    return state
+
+
+def _fitting(current: dict[str, Tensor], state: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
+    """Select the tensors of a state that a network can load.
+
+    Raises:
+        UserError: where a tensor that is not optional is missing, unknown or of another shape.
+    """
+    fitting = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in current and current[name].shape == tensor.shape
+    }
     wrong = [
-        n for n in own.keys() | state.keys() if n not in fitting and not n.startswith(optional)
+        name
+        for name in current.keys() | state.keys()
+        if name not in fitting and not name.startswith(OPTIONAL)
     ]
     if wrong:
         raise UserError(
-            f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them {sorted(wrong)[0]!r}."
+            f"{uri!r} holds another network: {len(wrong)} tensors do not fit, among them "
+            f"{sorted(wrong)[0]!r}."
         )
-    if (
-        not {"prototypes.rows_LD", "prototypes.valid_L"} <= fitting.keys()
-    ):  # a flag without its row would be a zero vector
-        fitting = {n: t for n, t in fitting.items() if not n.startswith("prototypes.")}
-    for unfinished in ("prototypes.sum_LD", "prototypes.count_L"):
-        fitting.pop(unfinished, None)
-    network.load_state_dict(fitting, strict=False)
-    return taken
+    # A prototype's flag without its row would make a zero vector a prototype.
+    if not {"prototypes.rows_LD", "prototypes.valid_L"} <= fitting.keys():
+        fitting = {n: tensor for n, tensor in fitting.items() if not n.startswith("prototypes.")}
+    return {name: tensor for name, tensor in fitting.items() if name not in UNFINISHED}
 
 
-def _pairs(labels: Sequence[str], known: Sequence[str]) -> list[tuple[int, int]]:
-    """Place of each label here, and there: under its own name, else under one that means the same and no other does."""
-    exact = {label: i for i, label in enumerate(known)}
-    spelt = [_canonical(label) for label in known]
+def _label_pairs(labels: Sequence[str], saved_labels: Sequence[str]) -> list[tuple[int, int]]:
+    """Pair the places of labels that mean the same.
+
+    A label is paired with its own name, else with another spelling of it that occurs only once.
+
+    Returns:
+        Places in ``labels`` and in ``saved_labels``.
+    """
+    exact = {label: i for i, label in enumerate(saved_labels)}
+    spellings = [_canonical(label) for label in saved_labels]
     pairs = []
     for i, label in enumerate(labels):
         if label in exact:
             pairs.append((i, exact[label]))
-        elif spelt.count(_canonical(label)) == 1:
-            pairs.append((i, spelt.index(_canonical(label))))
+        elif spellings.count(_canonical(label)) == 1:
+            pairs.append((i, spellings.index(_canonical(label))))
     return pairs
 
 
 def _canonical(label: str) -> str:
-    """VOC and COCO write the same things in different ways."""
+    """One spelling of a label, because VOC and COCO name the same things differently."""
     plain = "".join(c for c in label.lower() if c.isalnum())
     return {
         "aeroplane": "airplane",
@@ -156,18 +218,19 @@ def _canonical(label: str) -> str:
 
 
 def digest(uri: str) -> str:
-    """Twelve hexadecimal digits of a file's bytes.
+    """Twelve hexadecimal digits of the SHA-256 of a file's bytes.
 
     Raises:
         UserError: where there is no file.
     """
-    return hashlib.sha256(_bytes(uri)).hexdigest()[:12]
+    return hashlib.sha256(_read_bytes(uri)).hexdigest()[:12]
 
 
-def _bytes(uri: str) -> bytes:
+def _read_bytes(uri: str) -> bytes:
     try:
         return storage.patiently(lambda: storage.read(uri))
     except OSError as error:
         raise UserError(
-            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt."
+            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a "
+            "best.pt."
         ) from None

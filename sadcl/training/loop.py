@@ -1,90 +1,38 @@
-"""The stages: build, train epoch by epoch, select, save, resume.
+"""The stages of a run: train epoch by epoch, select, save, resume.
 
-Runs alone or on every worker of a torch.distributed group, and knows nothing of what started it.
+It runs alone or on every worker of a torch.distributed group, and knows nothing of what started it.
 """
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from sadcl import build, distributed, storage
 from sadcl.config import Config
 from sadcl.data.base import MultiLabelData
-from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.model import SADCL
 from sadcl.training import checkpoint, replica_check, selection, sync_points
+from sadcl.training.ddp import settle_buckets, share_buffers
 from sadcl.training.engine import (
     Diverged,
     Training,
-    autocast,
     first_prototypes,
     shared_state,
     train_step,
 )
-from sadcl.training.optim import adamw, averaged, one_cycle
+from sadcl.training.report import Callbacks, Epoch, Outcome
 from sadcl.training.resume import Progress, restore, resume_state, worker_state
-
-_NAMES = signature(DistributedDataParallel).parameters
-_QUIET: dict[str, Any] = {
-    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
-}
-"""BatchNorm statistics stay each worker's own within an epoch; torch 2.14 has renamed the word."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What a run reports after each epoch (on the first worker)."""
-
-    stage: int
-    epoch: int
-    """From 1."""
-    epochs: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run ends with; the figures are of its selected epoch and weights."""
-
-    checkpoint: str
-    """URI of best.pt."""
-    stage: int
-    epoch: int
-    weights: str
-    """``raw`` or ``ema``."""
-    metrics: dict[str, float]
-    labels: list[dict[str, Any]]
-    """One row a split and label: AP, P, R, F1 in percent, support in images."""
-    seconds: float
-    images: int
-    memory_mb: float
-    logits: dict[str, torch.Tensor]
-    """(N, L) in float16 of each split that was evaluated with the reported weights."""
-    stopped: str = ""
-    """Why it was stopped early; empty where it was not."""
-
-
-ReportEpoch = Callable[[Epoch], str | None]
-"""Called after each epoch on the first worker; a text stops the run there, and says why."""
-StepDone = Callable[[int, int, int, int, float], None]
-"""Called after each step on every worker with stage, epoch, step, steps of the epoch, and the seconds in which bank and
-prototypes gathered the rows of all workers."""
-
+from sadcl.training.setup import peak_memory_mb, pick_device, prepare
 
 MAX_STEPS_BETWEEN_SYNCS = 50
-"""Steps at most between two looks at whether the workers still agree, and whether the state is to be saved."""
+"""Steps at most between two sync points, at which replicas are compared and the state is saved."""
 SAVE_SECONDS = 600.0
-"""Within an epoch the state is saved this often; at its end always."""
+"""Within an epoch the state is saved this often; it is always saved at the end of one."""
 
 
 def fit(
@@ -94,363 +42,278 @@ def fit(
     *,
     stage1: str | None = None,
     test: bool = False,
-    report: ReportEpoch | None = None,
-    heartbeat: StepDone | None = None,
-    ask: sync_points.LeaveReason | None = None,
+    callbacks: Callbacks | None = None,
     device: str | None = None,
     loader_workers: int = 0,
 ) -> Outcome:
-    """Train both stages, or what is left of them after an interruption.
+    """Train both stages, or what remains of them after an interruption.
 
     Args:
-        config: what to train; with ``stage2.epochs = 0`` stage 1 alone (the baseline, SARL) is the outcome.
+        config: what to train; with ``stage2.epochs = 0`` the outcome is that of stage 1 alone (the
+            baseline, SARL).
         data: from :func:`sadcl.data.load`.
-        folder: URI of this run's own checkpoints: ``best.pt``, at the end ``last.pt`` (the same weights after the last
-            epoch), and ``state.pt`` to go on from; a run found there goes on.
-        stage1: URI of a stage-1 ``best.pt`` to start stage 2 from; None trains stage 1 first, in ``folder/stage1``, or
-            starts from ``model.start`` where stage 1 has no epochs.
+        folder: URI of this run's checkpoints: ``best.pt``, ``last.pt`` (the same kind of weights
+            after the last epoch), and ``state.pt``, from which an interrupted run resumes.
+        stage1: URI of a stage-1 ``best.pt`` to start stage 2 from. None trains stage 1 first, in
+            ``folder/stage1``, or starts from ``model.start`` where stage 1 has no epochs.
         test: evaluate the selected weights on the test split at the end, once.
-        report: called after each epoch that was trained now; a text stops the run.
-        heartbeat: called after each step, on every worker.
-        ask: called every few seconds; a text saves the state and leaves.
+        callbacks: what is called after each epoch and step, and to ask whether to leave.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU where there is one.
         loader_workers: processes that decode images; 0 decodes in this one.
 
     Raises:
-        UserError: for a split without images, a device that is not there, or a checkpoint that does not fit.
+        UserError: for a split without images, a device that does not exist, or a checkpoint that
+            does not fit.
         Diverged: for a loss that is not finite.
         Disagreement: where workers no longer hold the same bank, prototypes or weights.
-        Left: where it was asked to leave; the same call goes on, on any number of workers.
+        Rescheduled: where the run was asked to leave; the same call resumes it, on any number of
+            workers.
     """
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
-    where = pick_device(device)
-    share = {
-        "rank": distributed.rank(),
-        "world": distributed.world_size(),
-        "workers": loader_workers,
-        "device": where,
-    }
-    watch: dict[str, Any] = {"report": report, "heartbeat": heartbeat, "ask": ask}
-    given = config.model.start
-    if config.stage2.epochs == 0 and stage1 is not None:
-        return _adopted(config, data, stage1, folder, share, test)
+    worker = build.Worker(
+        distributed.rank(), distributed.world_size(), pick_device(device), loader_workers
+    )
+    run = _Run(config, data, worker, callbacks or Callbacks())
     if config.stage2.epochs == 0:
-        return _stage(1, config, data, folder, share, start=given, test=test, **watch)
+        if stage1 is not None:
+            return _adopt_stage1(run, stage1, folder, test)
+        return _train_stage(run, 1, folder, start=config.model.start, test=test)
     if stage1 is not None or config.stage1.epochs == 0:
-        return _stage(2, config, data, folder, share, start=stage1 or given, test=test, **watch)
-    first = _stage(1, config, data, storage.join(folder, "stage1"), share, start=given, **watch)
+        return _train_stage(run, 2, folder, start=stage1 or config.model.start, test=test)
+    first = _train_stage(run, 1, storage.join(folder, "stage1"), start=config.model.start)
     if first.stopped:
         return first
-    second = _stage(2, config, data, folder, share, start=first.checkpoint, test=test, **watch)
+    second = _train_stage(run, 2, folder, start=first.checkpoint, test=test)
     return replace(
         second, seconds=first.seconds + second.seconds, images=first.images + second.images
     )
 
 
-def pick_device(name: str | None) -> torch.device:
-    """The device asked for, or a GPU where there is one.
+@dataclass(frozen=True)
+class _Run:
+    """What both stages share."""
 
-    Raises:
-        UserError: for a GPU that is not there.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device = {name!r} is not a device; use cpu, cuda or cuda:1.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device = {name!r} was asked for, but {torch.cuda.device_count()} GPUs are visible to this process. "
-            "Leave the device out to train on the CPU, or check the driver and CUDA_VISIBLE_DEVICES."
-        )
-    return device
+    config: Config
+    data: MultiLabelData
+    worker: build.Worker
+    callbacks: Callbacks
 
 
-def _stage(
-    number: int,
-    config: Config,
-    data: MultiLabelData,
-    folder: str,
-    share: dict[str, Any],
-    *,
-    report: ReportEpoch | None,
-    heartbeat: StepDone | None,
-    ask: sync_points.LeaveReason | None,
-    start: str | None = None,
-    test: bool = False,
+def _train_stage(
+    run: _Run, number: int, folder: str, *, start: str | None, test: bool = False
 ) -> Outcome:
-    stage = config.stage1 if number == 1 else config.stage2
-    loader = build.loader(
-        config, data.train, augmentation=stage.augmentation, training=True, **share
-    )
-    state = storage.join(folder, "state.pt")
-    storage.make(folder)
-    resume = sync_points.first_worker_decides(
-        distributed.rank() == 0 and storage.exists(state), share["device"]
-    )
-    training = prepare(
-        number, config, data.labels, share["device"], loader.steps, start=start, resume=resume
-    )
-    progress = Progress()
-    if resume:
-        _settle_buckets(training)
-        storage.appears(state)
-        progress = restore(training, checkpoint.load_checkpoint(state))
-    elif training.bank is not None and config.loss.prototype_weight > 0:
-        first_prototypes(training, build.loader(config, data.train, **share))
-
-    clock = time.monotonic()
-
-    def save() -> None:
-        nonlocal clock
-        own = worker_state(training)
-        progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
-        if distributed.rank() == 0:
-            checkpoint.save_checkpoint(state, resume_state(training, progress, own))
-
-    meetings = sync_points.SyncPoints(training.step, MAX_STEPS_BETWEEN_SYNCS)
-
-    def meet() -> None:
-        if training.step < meetings.next and progress.step < loader.steps:
-            return
-        replica_check.check_replicas(shared_state(training), training.step)
-        reason = ask() if ask is not None and distributed.rank() == 0 else None
-        old = time.monotonic() - clock >= SAVE_SECONDS
-        due, leave = meetings.agree(training.step, training.device, old, bool(reason))
-        if due or leave:
-            _check_totals(training, progress)  # nothing that is lost is saved over what was good
-            save()
-        if leave:
-            sync_points.barrier()
-            raise sync_points.Rescheduled(reason or "as the first worker was told")
-
-    while not progress.done:
-        began = time.monotonic()
-        left = loader.steps - progress.step
-        metrics = _train_epoch(training, loader, progress, meet, heartbeat)
-        if left:
-            metrics["images_per_second"] = (
-                len(data.train) * left / loader.steps / (time.monotonic() - began)
-            )
-        metrics["lr"] = float(training.schedule.get_last_lr()[0])
-        progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
-        figures, progress.best = selection.select(
-            training, data, progress.best, progress.epoch, folder, share
-        )
-        patience_left = (
-            stage.patience is None or progress.epoch - progress.best["epoch"] < stage.patience
-        )
-        progress.done = progress.epoch == stage.epochs or not patience_left
-        progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
-        metrics.update(
-            figures,
-            seconds=progress.seconds - progress.before,
-            memory_mb=_peak_memory(share["device"]),
-        )
-        progress.before = progress.seconds
-        progress.images += len(data.train)
-        reason = None
-        if report is not None and distributed.rank() == 0:
-            reason = report(Epoch(number, progress.epoch, stage.epochs, metrics))
-        if sync_points.first_worker_decides(bool(reason), training.device) and not progress.done:
-            progress.done, progress.stopped = True, reason or "as the first worker was told"
-        save()
-        sync_points.barrier()
-
-    best = progress.best
-    selection.save_last(training, data, progress.epoch, best["weights"], folder)
-    tested, test_rows, test_logits = (
-        selection.test(training, data, folder, share) if test else ({}, [], {})
-    )
-    sync_points.barrier()
-    return Outcome(
-        checkpoint=storage.join(folder, "best.pt"),
-        stage=number,
-        epoch=best["epoch"],
-        weights=best["weights"],
-        metrics={**best["metrics"], **tested},
-        labels=best["rows"] + test_rows,
-        seconds=progress.seconds,
-        images=progress.images,
-        memory_mb=_peak_memory(share["device"]),
-        logits={**best.get("logits", {}), **test_logits},
-        stopped=progress.stopped,
-    )
+    stage = _Stage(run, number, folder, start)
+    while not stage.progress.done:
+        stage.run_epoch()
+    best = stage.progress.best
+    selection.save_last(stage.training, run.data, stage.progress.epoch, best["weights"], folder)
+    return _outcome(run, stage.training, folder, best, stage.progress, test)
 
 
-def _adopted(
-    config: Config,
-    data: MultiLabelData,
-    stage1: str,
-    folder: str,
-    share: dict[str, Any],
-    test: bool,
-) -> Outcome:
-    """A run that is its stage 1, which others share: nothing is trained, and its figures and weights are that run's."""
+def _adopt_stage1(run: _Run, stage1: str, folder: str, test: bool) -> Outcome:
+    """Take the figures and weights of a stage 1 that several runs share; nothing is trained."""
     content = checkpoint.load_checkpoint(stage1)
     storage.make(folder)
     if distributed.rank() == 0:
         checkpoint.save_checkpoint(storage.join(folder, "best.pt"), content)
     sync_points.barrier()
-    steps = build.loader(config, data.train, training=True, **share).steps
-    training = prepare(1, config, data.labels, share["device"], steps, resume=True)
-    tested, test_rows, test_logits = (
-        selection.test(training, data, folder, share) if test else ({}, [], {})
+    steps = build.loader(run.config, run.data.train, run.worker, training=True).steps
+    training = prepare(1, run.config, run.data.labels, run.worker.device, steps, resume=True)
+    return _outcome(run, training, folder, content, Progress(), test)
+
+
+def _outcome(
+    run: _Run,
+    training: Training,
+    folder: str,
+    selected: dict[str, Any],
+    progress: Progress,
+    test: bool,
+) -> Outcome:
+    """Evaluate the selected weights on the test images where asked, and collect the figures.
+
+    Args:
+        run: the run.
+        training: the stage that the weights belong to.
+        folder: URI of the run's checkpoints.
+        selected: epoch, weights, metrics, rows and logits, of the best epoch.
+        progress: of the stage; a new one where nothing was trained.
+        test: whether to evaluate the test images.
+    """
+    metrics, rows, logits = (
+        selection.evaluate_test(training, run.data, folder, run.worker) if test else ({}, [], {})
     )
     sync_points.barrier()
     return Outcome(
         checkpoint=storage.join(folder, "best.pt"),
-        stage=1,
-        epoch=content["epoch"],
-        weights=content["weights"],
-        metrics={**content["metrics"], **tested},
-        labels=content["rows"] + test_rows,
-        seconds=0.0,
-        images=0,
-        memory_mb=_peak_memory(share["device"]),
-        logits={**content.get("logits", {}), **test_logits},
+        stage=training.stage,
+        epoch=selected["epoch"],
+        weights=selected["weights"],
+        metrics={**selected["metrics"], **metrics},
+        labels=selected["rows"] + rows,
+        seconds=progress.seconds,
+        images=progress.images,
+        memory_mb=peak_memory_mb(training.device),
+        logits={**selected.get("logits", {}), **logits},
+        stopped=progress.stopped,
     )
 
 
-def prepare(
-    number: int,
-    config: Config,
-    labels: tuple[str, ...],
-    device: torch.device,
-    steps: int,
-    *,
-    start: str | None = None,
-    resume: bool = False,
-) -> Training:
-    """Objects of one stage, at its beginning.
+class _Stage:
+    """One stage of a run, new or resumed from its saved state.
 
     Args:
-        steps: of an epoch.
-        start: the checkpoint that it starts from.
-        resume: skip what a saved state will bring.
+        run: what both stages share.
+        number: 1 or 2.
+        folder: URI of the stage's checkpoints.
+        start: URI of the checkpoint that it starts from; None starts from initial weights.
     """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    world = distributed.world_size()
-    network = build.model(config, len(labels), pretrained=start is None and not resume)
-    contrast = number == 2 and config.loss.contrasts
-    stage = config.stage1 if number == 1 else config.stage2
-    if start is not None and not resume:
-        checkpoint.load_network(
-            network, checkpoint.load_kept(start), start, labels, whole=number == 2
+
+    def __init__(self, run: _Run, number: int, folder: str, start: str | None) -> None:
+        config, data, worker = run.config, run.data, run.worker
+        self.run, self.folder, self.state_uri = run, folder, storage.join(folder, "state.pt")
+        self.settings = config.stage1 if number == 1 else config.stage2
+        self.loader = build.loader(
+            config, data.train, worker, augmentation=self.settings.augmentation, training=True
         )
-    bank = None
-    if isinstance(network, SADCL):
-        network.projection.requires_grad_(contrast)
-        network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
-        if contrast:
-            bank = build.bank(config, len(labels), network.classifier.weight_LD.shape[1], world).to(
-                device
-            )
-    network.to(device)
-    if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)
-    model: torch.nn.Module = network
-    if world > 1:
-        device_ids = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(network, device_ids=device_ids, **_QUIET)
-    if config.optim.compile:
-        model = cast(torch.nn.Module, torch.compile(model))
-    optimizer = adamw(network, stage, config.optim)
-    return Training(
-        config=config,
-        stage=number,
-        network=network,
-        model=model,
-        criterion=build.criterion(config, contrast=contrast),
-        optimizer=optimizer,
-        schedule=one_cycle(optimizer, stage, config.optim, steps),
-        ema=averaged(network, config.optim),
-        bank=bank,
-        device=device,
-    )
-
-
-def _train_epoch(
-    training: Training,
-    loader: Loader,
-    progress: Progress,
-    meet: Callable[[], None],
-    heartbeat: StepDone | None,
-) -> dict[str, float]:
-    """One pass over the training images, or what is left of it; means over the steps of the global terms."""
-    training.network.train()
-    epoch, totals = progress.epoch + 1, progress.totals
-    for batch in loader.batches(epoch, progress.step):
-        for name, value in train_step(training, batch).items():
-            totals[name] = totals[name] + value if name in totals else value.clone()
-        progress.step += 1
-        if heartbeat is not None:
-            heartbeat(
-                training.stage, epoch, progress.step, loader.steps, training.synchronising.lap()
-            )
-        meet()
-    _check_totals(training, progress)
-    metrics = {
-        name: float(value) / loader.steps for name, value in totals.items() if name != "admitted_L"
-    }
-    if training.bank is not None and isinstance(training.network, SADCL):
-        training.network.prototypes.end_epoch()
-        metrics["admitted"] = float(totals["admitted_L"].double().mean())
-        metrics["labels_admitted"] = float((totals["admitted_L"] > 0).sum())
-        metrics["bank_fill"] = float(training.bank.fill())
-    weights = {
-        f"model.{name}": parameter for name, parameter in training.network.named_parameters()
-    }
-    replica_check.check_replicas({**shared_state(training), **weights}, training.step)
-    _share_buffers(training)
-    return metrics
-
-
-def _check_totals(training: Training, progress: Progress) -> None:
-    """On a GPU not every step is looked at: here all of the epoch so far are, alike on all workers."""
-    if not bool(torch.isfinite(progress.totals["loss"])):
-        raise Diverged(
-            f"The loss is not finite in stage {training.stage}, epoch {progress.epoch + 1}."
+        storage.make(folder)
+        resume = sync_points.first_worker_decides(
+            distributed.rank() == 0 and storage.exists(self.state_uri), worker.device
         )
+        self.training = prepare(
+            number,
+            config,
+            data.labels,
+            worker.device,
+            self.loader.steps,
+            start=start,
+            resume=resume,
+        )
+        self.progress = self._restored() if resume else Progress()
+        if not resume and self.training.bank is not None and config.loss.prototype_weight > 0:
+            first_prototypes(self.training, build.loader(config, data.train, worker))
+        self._counted_until = time.monotonic()
+        """Up to when ``progress.seconds`` counts."""
+        self._sync_points = sync_points.SyncPoints(self.training.step, MAX_STEPS_BETWEEN_SYNCS)
 
+    def _restored(self) -> Progress:
+        settle_buckets(self.training)
+        storage.appears(self.state_uri)
+        return restore(self.training, checkpoint.load_checkpoint(self.state_uri))
 
-def _settle_buckets(training: Training) -> None:
-    """One step that changes nothing: DDP lays out its gradient buckets anew after its first, and their layout decides in
-    which order three workers or more are summed. What is restored next overwrites the statistics that it touches."""
-    if distributed.world_size() == 1:
-        return
-    side = training.config.data.image_size
-    images = torch.zeros(
-        2, 3, side, side, device=training.device
-    )  # BatchNorm wants more than one value
-    rows_MD, labels_M, slots_M = training.banked()
-    with autocast(training):
-        output = training.model(images, rows_MD)
-    ones, weight_B = (
-        torch.ones_like(output.logits_BL, dtype=torch.int8),
-        torch.ones(2, device=training.device),
-    )
-    training.criterion(
-        output, ones, weight_B, labels_M, slots_M, padded=training.padded
-    ).loss.backward()
-    training.optimizer.zero_grad(set_to_none=True)
+    def run_epoch(self) -> None:
+        """Train an epoch or what remains of it, evaluate, report and save."""
+        training, progress = self.training, self.progress
+        start, remaining = time.monotonic(), self.loader.steps - progress.step
+        metrics = self._train_epoch()
+        if remaining:
+            images = len(self.run.data.train) * remaining / self.loader.steps
+            metrics["images_per_second"] = images / (time.monotonic() - start)
+        metrics["lr"] = float(training.schedule.get_last_lr()[0])
+        progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
+        figures, progress.best = selection.select(
+            training, self.run.data, progress.best, progress.epoch, self.folder, self.run.worker
+        )
+        progress.done = progress.epoch == self.settings.epochs or self._patience_is_over()
+        self._count_seconds()
+        metrics |= figures
+        metrics["seconds"] = progress.seconds - progress.before
+        metrics["memory_mb"] = peak_memory_mb(training.device)
+        progress.before = progress.seconds
+        progress.images += len(self.run.data.train)
+        self._report(metrics)
+        self._save()
+        sync_points.barrier()
 
+    def _train_epoch(self) -> dict[str, float]:
+        """Train on the rest of the epoch's batches; return the means of the global terms."""
+        training, progress = self.training, self.progress
+        training.network.train()
+        epoch, totals = progress.epoch + 1, progress.totals
+        step_done = self.run.callbacks.step_done
+        for batch in self.loader.batches(epoch, progress.step):
+            for name, value in train_step(training, batch).items():
+                totals[name] = totals[name] + value if name in totals else value.clone()
+            progress.step += 1
+            if step_done is not None:
+                seconds = training.sync_timer.lap()
+                step_done(training.stage, epoch, progress.step, self.loader.steps, seconds)
+            self._sync()
+        self._check_totals()
+        metrics = self._means()
+        weights = {f"model.{name}": p for name, p in training.network.named_parameters()}
+        replica_check.check_replicas({**shared_state(training), **weights}, training.step)
+        share_buffers(training)
+        return metrics
 
-def _share_buffers(training: Training) -> None:
-    """BatchNorm statistics are each worker's own while training; the first worker's are evaluated and saved."""
-    if distributed.world_size() == 1:
-        return
-    for module in (training.network, training.ema):
-        for buffer in module.buffers() if module is not None else ():
-            if buffer.device.type == training.device.type:
-                dist.broadcast(buffer, src=0)
+    def _means(self) -> dict[str, float]:
+        """Mean of each global term over the epoch's steps, and what bank and prototypes took in."""
+        training, totals = self.training, self.progress.totals
+        metrics = {
+            name: float(total) / self.loader.steps
+            for name, total in totals.items()
+            if name != "admitted_L"
+        }
+        if training.bank is not None and isinstance(training.network, SADCL):
+            training.network.prototypes.end_epoch()
+            metrics["admitted"] = float(totals["admitted_L"].double().mean())
+            metrics["labels_admitted"] = float((totals["admitted_L"] > 0).sum())
+            metrics["bank_fill"] = float(training.bank.count_valid())
+        return metrics
 
+    def _sync(self) -> None:
+        """At a sync point compare the replicas, save where it is time, and leave where asked to.
 
-def _peak_memory(device: torch.device) -> float:
-    """Peak megabytes: of the device, or of this process where that is the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        Raises:
+            Rescheduled: after saving, where the run is to leave.
+        """
+        training, last_step = self.training, self.progress.step == self.loader.steps
+        if training.step < self._sync_points.next and not last_step:
+            return
+        replica_check.check_replicas(shared_state(training), training.step)
+        ask = self.run.callbacks.leave_reason
+        reason = ask() if ask is not None and distributed.rank() == 0 else None
+        is_old = time.monotonic() - self._counted_until >= SAVE_SECONDS
+        save, leave = self._sync_points.agree(training.step, training.device, is_old, bool(reason))
+        if save or leave:
+            self._check_totals()  # a state that is lost must not replace a good one
+            self._save()
+        if leave:
+            sync_points.barrier()
+            raise sync_points.Rescheduled(reason or sync_points.DECIDED_ELSEWHERE)
+
+    def _check_totals(self) -> None:
+        """Check all steps of the epoch so far, alike on all workers; a GPU's steps check fewer."""
+        if not bool(torch.isfinite(self.progress.totals["loss"])):
+            raise Diverged(
+                f"The loss is not finite in stage {self.training.stage}, "
+                f"epoch {self.progress.epoch + 1}."
+            )
+
+    def _patience_is_over(self) -> bool:
+        patience, progress = self.settings.patience, self.progress
+        return patience is not None and progress.epoch - progress.best["epoch"] >= patience
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        """Report the epoch on the first worker, and stop on all workers where it says so."""
+        progress, report, reason = self.progress, self.run.callbacks.report, None
+        if report is not None and distributed.rank() == 0:
+            number, epochs = self.training.stage, self.settings.epochs
+            reason = report(Epoch(number, progress.epoch, epochs, metrics))
+        stop = sync_points.first_worker_decides(bool(reason), self.training.device)
+        if stop and not progress.done:
+            progress.done, progress.stopped = True, reason or sync_points.DECIDED_ELSEWHERE
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._counted_until
+        self._counted_until = now
+
+    def _save(self) -> None:
+        """Save the state from which the stage can resume. This is a collective call."""
+        worker_states = worker_state(self.training)
+        self._count_seconds()
+        if distributed.rank() == 0:
+            content = resume_state(self.training, self.progress, worker_states)
+            checkpoint.save_checkpoint(self.state_uri, content)

@@ -14,55 +14,72 @@ from sadcl.config import Optim, Stage
 
 
 def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
-    """AdamW over what trains; learned prototypes are points in feature space and are not pulled to zero by decay."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    """Build AdamW over the trainable parameters.
+
+    Learned prototypes are points in feature space, so weight decay must not pull them to zero.
+    """
+    weights: list[nn.Parameter] = []
+    prototypes: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            (kept if name.startswith("prototypes.") else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}]
-    if kept:
-        groups.append({"params": kept, "weight_decay": 0.0})
+            (prototypes if name.startswith("prototypes.") else weights).append(parameter)
+    groups = [{"params": weights, "weight_decay": optim.weight_decay}]
+    if prototypes:
+        groups.append({"params": prototypes, "weight_decay": 0.0})
     return AdamW(groups, lr=stage.lr, fused=True)
 
 
 def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:
-    """OneCycle over the planned epochs of ``steps`` each, which may be more than are run."""
+    """Build OneCycle over the planned epochs, which may be more than are trained.
+
+    Args:
+        optimizer: whose learning rate it sets.
+        stage: epochs and learning rate.
+        optim: share of the rise.
+        steps: steps of an epoch.
+    """
     total = (stage.planned_epochs or stage.epochs) * steps
-    rise = max(
-        optim.pct_start, min(1.5 / total, 0.5)
-    )  # torch divides by the steps of the rise less one
+    # torch divides by the steps of the rise less one, so the rise has more than one step.
+    rise = max(optim.pct_start, min(1.5 / total, 0.5))
     return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
 
 
-def averaged(network: nn.Module, optim: Optim) -> AveragedModel | None:
-    """A copy for the exponential moving average of weights and BatchNorm statistics; None where the decay is 0."""
+def create_average(network: nn.Module, optim: Optim) -> AveragedModel | None:
+    """Copy a network for the exponential moving average of its weights and BatchNorm statistics.
+
+    Returns:
+        The copy; None where the decay is 0.
+    """
     return AveragedModel(network, use_buffers=True) if optim.ema_decay else None
 
 
 @torch.no_grad()
-def average(ema: AveragedModel, network: nn.Module, optim: Optim, step: int) -> None:
-    """Take one step's weights into the average; the first ones whole.
+def update_average(ema: AveragedModel, network: nn.Module, optim: Optim, step: int) -> None:
+    """Take one step's weights into the average; those of the first step replace it.
 
-    In place of ``AveragedModel.update_parameters``, which copies its count to the device and back at each step, and groups
-    all tensors anew.
+    This replaces ``AveragedModel.update_parameters``, which copies its count to the device and back
+    at each step and groups all tensors again.
 
     Args:
+        ema: the average.
+        network: whose weights are taken.
+        optim: decay and warm-up.
         step: steps that are averaged already.
     """
     decay = optim.ema_decay if step else 0.0
     if optim.ema_warmup and step:
         decay = min(decay, (1 + step) / (10 + step))
-    own, given = (chain(module.parameters(), module.buffers()) for module in (ema.module, network))
+    means, values = (
+        chain(module.parameters(), module.buffers()) for module in (ema.module, network)
+    )
     by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for mean, value in zip(own, given, strict=True):
-        for tensors, tensor in zip(
-            by_type.setdefault(mean.dtype, ([], [])), (mean, value), strict=True
-        ):
-            tensors.append(tensor)
-    for dtype, (means, values) in by_type.items():
+    for mean, value in zip(means, values, strict=True):
+        mean_list, value_list = by_type.setdefault(mean.dtype, ([], []))
+        mean_list.append(mean)
+        value_list.append(value)
+    for dtype, (mean_list, value_list) in by_type.items():
         if dtype.is_floating_point:
-            torch._foreach_lerp_(means, values, 1 - decay)
+            torch._foreach_lerp_(mean_list, value_list, 1 - decay)
         else:
-            torch._foreach_copy_(means, values)
+            torch._foreach_copy_(mean_list, value_list)
     ema.n_averaged += 1

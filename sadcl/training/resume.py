@@ -1,6 +1,7 @@
-"""The state of a stage in mid-run: what goes on from it is what an uninterrupted run would have done.
+"""The state of a stage in mid-run, from which it resumes as if it had not been interrupted.
 
-With the same number of workers to the bit (on CPUs); with another number up to rounding, as for any number of workers.
+With the same number of workers the result is bit-identical (on CPUs); with another number it is
+equal up to rounding, as it is for any two numbers of workers.
 """
 
 from __future__ import annotations
@@ -19,39 +20,49 @@ from sadcl.training.engine import Training
 
 @dataclass
 class Progress:
-    """What a resumed stage has to know of its past."""
+    """What a resumed stage must know of its past; saved field by field."""
 
     epoch: int = 0
     """Epochs that are over."""
     step: int = 0
-    """Steps of the next that are done."""
+    """Steps of the current epoch that are done."""
     totals: dict[str, Tensor] = field(default_factory=dict)
-    """Sums over these steps of the global terms."""
+    """Sums of the global terms over these steps."""
     best: dict[str, Any] = field(default_factory=dict)
+    """The best epoch so far; see :func:`sadcl.training.selection.select`."""
     seconds: float = 0.0
+    """Seconds of the stage, of all its processes one after the other."""
     before: float = 0.0
     """Seconds of the epochs that are over."""
     images: int = 0
+    """Training images of the epochs that are over."""
     done: bool = False
+    """Whether the last epoch is over."""
     stopped: str = ""
-    """Why the report stopped it early."""
+    """Why the report stopped the stage early; empty where it did not."""
 
 
 def worker_state(training: Training) -> list[dict[str, Tensor]]:
-    """What each worker holds for itself, by worker: live BatchNorm statistics, a bank of its own; a collective call."""
+    """Gather what each worker holds for itself: BatchNorm statistics, a worker-local bank.
+
+    This is a collective call.
+
+    Returns:
+        One state for each worker; empty for a single worker, whose modules hold everything.
+    """
     if distributed.world_size() == 1:
         return []
-    own: dict[str, Tensor] = {}
+    local: dict[str, Tensor] = {}
     for part, module in _parts(training).items():
         for name, layer in module.named_modules():
             if isinstance(layer, _BatchNorm):
-                own |= {f"{part}.{name}.{key}": buffer for key, buffer in layer.named_buffers()}
+                local |= {f"{part}.{name}.{key}": buffer for key, buffer in layer.named_buffers()}
     if training.bank is not None and training.config.bank.scope == "worker":
-        own |= {f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()}
-    gathered = {name: distributed.all_gather_rows(tensor[None]) for name, tensor in own.items()}
+        local |= {f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()}
+    gathered = {name: distributed.all_gather_rows(tensor[None]) for name, tensor in local.items()}
     return [
-        {name: tensors[w] for name, tensors in gathered.items()}
-        for w in range(distributed.world_size())
+        {name: tensors[worker] for name, tensors in gathered.items()}
+        for worker in range(distributed.world_size())
     ]
 
 
@@ -61,37 +72,52 @@ def _parts(training: Training) -> dict[str, torch.nn.Module]:
 
 
 def resume_state(
-    training: Training, progress: Progress, own: list[dict[str, Tensor]]
+    training: Training, progress: Progress, worker_states: list[dict[str, Tensor]]
 ) -> dict[str, Any]:
-    """Everything that affects what comes next; random numbers are functions of seed and position and need no saving."""
+    """Collect everything that affects the rest of the stage.
+
+    Random numbers are functions of seed and position and need no saving.
+
+    Args:
+        training: the stage.
+        progress: its past.
+        worker_states: from :func:`worker_state`.
+    """
     return {
         "config": training.config.json_text(),
         "world": distributed.world_size(),
         "step": training.step,
         "progress": vars(progress),
         **{name: module.state_dict() for name, module in _parts(training).items()},
-        "own": own,
+        "own": worker_states,
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
     }
 
 
 def restore(training: Training, content: dict[str, Any]) -> Progress:
+    """Load a state from :func:`resume_state` into a stage, and return its progress.
+
+    Raises:
+        UserError: where the state belongs to another configuration.
+    """
     if content["config"] != training.config.json_text():
         raise UserError(
-            "The run's folder holds a checkpoint of another configuration; give the run another folder."
+            "The run's folder holds a checkpoint of another configuration; give the run another "
+            "folder."
         )
-    same = content["world"] == distributed.world_size()
-    own = content["own"][distributed.rank()] if same and content["own"] else {}
+    same_world = content["world"] == distributed.world_size()
+    local = content["own"][distributed.rank()] if same_world and content["own"] else {}
     for part, module in _parts(training).items():
-        if part == "bank" and training.config.bank.scope == "worker" and not same:
-            continue  # banks of another number of workers cannot be divided: they fill anew
-        mine = {
-            name.removeprefix(f"{part}."): tensor
-            for name, tensor in own.items()
-            if name.startswith(f"{part}.")
+        if part == "bank" and training.config.bank.scope == "worker" and not same_world:
+            continue  # worker-local banks of another number of workers cannot be divided: refill
+        prefix = f"{part}."
+        local_part = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in local.items()
+            if name.startswith(prefix)
         }
-        module.load_state_dict({**content[part], **mine})
+        module.load_state_dict({**content[part], **local_part})
     training.optimizer.load_state_dict(content["optimizer"])
     training.schedule.load_state_dict(content["schedule"])
     training.step = content["step"]

@@ -1,4 +1,9 @@
-"""Which epoch and which weights a run's figures come from: the held-out images decide, the test images never do."""
+"""The epoch and the weights that a run's figures come from.
+
+The held-out images decide; the test images never do.
+
+Axes: N images of a split, L labels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sadcl import build, distributed, storage
 from sadcl.data.base import MultiLabelData
@@ -25,54 +30,78 @@ def select(
     best: dict[str, Any],
     epoch: int,
     folder: str,
-    share: dict[str, Any],
+    worker: build.Worker,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Evaluate an epoch on the held-out images, save it where it is the best so far.
+    """Evaluate an epoch on the held-out images, and save its weights if they are the best so far.
 
-    Without held-out images nothing is chosen: the last epoch is the one kept.
+    Without held-out images nothing is chosen, and the last epoch counts as the best.
+
+    Args:
+        training: after the epoch.
+        data: its held-out split ``data.val`` decides.
+        best: the best epoch so far; empty before the first.
+        epoch: number of the epoch, from 1.
+        folder: URI of the run's checkpoints.
+        worker: this process.
 
     Returns:
-        The epoch's figures, and what is known of the best epoch: ``epoch, weights, metrics, rows`` and ``logits``, those of
-        the held-out images in float16.
+        The epoch's figures, and the best epoch: ``epoch``, ``weights`` (raw or ema), ``metrics``,
+        ``rows`` (one for each label) and ``logits`` (of the held-out images, in float16).
     """
-    candidates: dict[str, Any] = {"raw": training.network}
-    if training.ema is not None:
-        candidates["ema"] = training.ema.module
-    wanted: str = training.config.optim.report
+    candidates = _candidates(training)
+    weights: str = training.config.optim.report
     if not len(data.val):
-        wanted = max(candidates, key="ema".__eq__) if wanted == "best" else wanted
-        best = {"epoch": epoch, "weights": wanted, "metrics": {}, "rows": [], "logits": {}}
-        _save(training, data, best, candidates[wanted], folder)
+        if weights == "best":
+            weights = "ema" if "ema" in candidates else "raw"
+        best = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": [], "logits": {}}
+        _save(training, data, best, candidates[weights], folder)
         return {}, best
-    loader = build.loader(training.config, data.val, **share)
+    loader = build.loader(training.config, data.val, worker)
     scores = {
         name: evaluate(network, loader, training.device) for name, network in candidates.items()
     }
     results = {name: multilabel_metrics(*pair) for name, pair in scores.items()}
-    if wanted == "best":
-        wanted = max(candidates, key=lambda name: rank(results[name]["mAP"]))
-    both = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
-    figures = {"val_mAP": float(results[wanted]["mAP"]), **both}
+    if weights == "best":
+        weights = max(candidates, key=lambda name: rank(results[name]["mAP"]))
+    by_weights = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
+    figures = {"val_mAP": float(results[weights]["mAP"]), **by_weights}
     if not best or rank(figures["val_mAP"]) > rank(best["metrics"]["val_mAP"]):
-        metrics, rows = tabulate(results[wanted], "val", data.labels)
-        logits = {"val": half_logits(scores[wanted][0])}
+        metrics, rows = tabulate(results[weights], "val", data.labels)
         best = {
             "epoch": epoch,
-            "weights": wanted,
-            "metrics": {**metrics, **both},
+            "weights": weights,
+            "metrics": {**metrics, **by_weights},
             "rows": rows,
-            "logits": logits,
+            "logits": {"val": half_logits(scores[weights][0])},
         }
-        _save(training, data, best, candidates[wanted], folder)
+        _save(training, data, best, candidates[weights], folder)
     return figures, best
 
 
-def test(
-    training: Training, data: MultiLabelData, folder: str, share: dict[str, Any]
-) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
-    """Figures of the selected weights on the test images, added to the checkpoint too; and their logits in float16.
+def _candidates(training: Training) -> dict[str, Any]:
+    """The networks whose weights may be reported, by their name."""
+    candidates: dict[str, Any] = {"raw": training.network}
+    if training.ema is not None:
+        candidates["ema"] = training.ema.module
+    return candidates
 
-    Where the boxes of objects are known, the same pass finds out how well the network's maps point at them.
+
+def evaluate_test(
+    training: Training, data: MultiLabelData, folder: str, worker: build.Worker
+) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
+    """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
+
+    Where the boxes of objects are known, the same pass measures how well the network's maps point
+    at them.
+
+    Args:
+        training: its network is loaded with the selected weights.
+        data: its test split is evaluated.
+        folder: URI of the run's checkpoints.
+        worker: this process.
+
+    Returns:
+        Figures, one row for each label, and the logits in float16.
 
     Raises:
         UserError: for a data set without test images.
@@ -82,46 +111,59 @@ def test(
     uri = storage.join(folder, "best.pt")
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
-    loader = build.loader(training.config, data.test, **share)
-    look = Localiser(data.boxes(data.test)) if data.boxes is not None else None
-    scores_NL, targets_NL = evaluate(training.network, loader, training.device, look)
+    loader = build.loader(training.config, data.test, worker)
+    localiser = Localiser(data.boxes(data.test)) if data.boxes is not None else None
+    scores_NL, targets_NL = evaluate(training.network, loader, training.device, localiser)
     figures = multilabel_metrics(scores_NL, targets_NL)
-    if look is not None:
-        figures |= look.means(len(data.labels), training.device)
+    if localiser is not None:
+        figures |= localiser.means(len(data.labels), training.device)
     metrics, rows = tabulate(figures, "test", data.labels)
     if distributed.rank() == 0:
-        kept = [row for row in content["rows"] if row["split"] != "test"]
+        other_rows = [row for row in content["rows"] if row["split"] != "test"]
         checkpoint.save_checkpoint(
-            uri, {**content, "metrics": {**content["metrics"], **metrics}, "rows": kept + rows}
+            uri,
+            {**content, "metrics": {**content["metrics"], **metrics}, "rows": other_rows + rows},
         )
     return metrics, rows, {"test": half_logits(scores_NL)}
 
 
 def half_logits(scores_NL: NDArray[np.float64]) -> Tensor:
-    """What the scores are the sigmoid of, in float16 and finite, as the predictions table has it."""
+    """Invert the sigmoid of the scores, in float16 and finite as the predictions table has it."""
     with np.errstate(divide="ignore"):
         logits_NL = np.log(scores_NL) - np.log1p(-scores_NL)
-    most = float(np.finfo(np.float16).max)
-    return torch.from_numpy(logits_NL.clip(-most, most).astype(np.float16))
+    limit = float(np.finfo(np.float16).max)
+    return torch.from_numpy(logits_NL.clip(-limit, limit).astype(np.float16))
 
 
 def save_last(
     training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str
 ) -> None:
-    """Save the weights after the last epoch as ``last.pt``, of the kind that was selected; nothing was chosen by them."""
-    network = (
-        training.ema.module if weights == "ema" and training.ema is not None else training.network
-    )
-    about = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
-    _save(training, data, about, network, folder, "last.pt")
+    """Save the weights after the last epoch as ``last.pt``; nothing was chosen by them.
+
+    Args:
+        training: after the last epoch.
+        data: its names and digest are saved too.
+        epoch: number of the last epoch, from 1.
+        weights: ``raw`` or ``ema``, the kind that was selected.
+        folder: URI of the run's checkpoints.
+    """
+    network = _candidates(training).get(weights, training.network)
+    last = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
+    _save(training, data, last, network, folder, "last.pt")
 
 
 def tabulate(
     result: dict[str, Any], split: str, labels: tuple[str, ...]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Figures of a split as ``val_mAP`` and so on, and one row a label.
+    """Turn the metrics of a split into figures named ``val_mAP`` and so on, and one row a label.
 
-    Localisation is null where no image has a box of the label; its figures are means over the other labels.
+    Localisation is None where no image has a box of the label, and its figures are means over the
+    other labels.
+
+    Args:
+        result: from :func:`sadcl.metrics.multilabel_metrics`, with localisation or without.
+        split: ``val`` or ``test``.
+        labels: names of the labels.
     """
     columns = {name: value for name, value in result.items() if getattr(value, "ndim", 0) == 1}
     figures = {
@@ -136,30 +178,31 @@ def tabulate(
         for i, label in enumerate(labels)
     ]
     for name in [name for name in MEASURES if name in columns]:
-        found = [row[name] for row in rows if not math.isnan(row[name])]
-        if found:
-            figures[f"{split}_{name}"] = sum(found) / len(found)
+        defined = [row[name] for row in rows if not math.isnan(row[name])]
+        if defined:
+            figures[f"{split}_{name}"] = sum(defined) / len(defined)
         for row in rows:
             row[name] = None if math.isnan(row[name]) else row[name]
     return figures, rows
 
 
 def rank(value: float) -> float:
-    """A figure to compare by: nan (no label of the split has a positive) is the worst."""
+    """Make nan (no label of the split has a positive) the worst of all values."""
     return -math.inf if math.isnan(value) else value
 
 
 def _save(
     training: Training,
     data: MultiLabelData,
-    chosen: dict[str, Any],
-    network: torch.nn.Module,
+    epoch: dict[str, Any],
+    network: nn.Module,
     folder: str,
     name: str = "best.pt",
 ) -> None:
+    """Save a network, what made it, and the figures of its epoch; on the first worker only."""
     if distributed.rank() != 0:
         return
-    about = {
+    origin = {
         "config": training.config.json_text(),
         "stage": training.stage,
         "labels": list(data.labels),
@@ -168,5 +211,5 @@ def _save(
         "threads": torch.get_num_threads(),
     }
     checkpoint.save_checkpoint(
-        storage.join(folder, name), {**about, **chosen, "model": network.state_dict()}
+        storage.join(folder, name), {**origin, **epoch, "model": network.state_dict()}
     )

@@ -28,7 +28,7 @@ def loader(images, **options):
 
 
 def equal(a, b):
-    return a.position == b.position and all(
+    return a.first_position == b.first_position and all(
         torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True)
     )
 
@@ -42,11 +42,11 @@ def test_every_image_once_an_epoch_in_another_order(small_scenes):
     for epoch in (1, 2, 1):
         batches = list(one.batches(epoch))
         assert len(batches) == one.steps
-        assert [len(b.index) for b in batches[:-1]] == [9] * (one.steps - 1)
-        index = torch.cat([b.index for b in batches])
+        assert [len(b.index_B) for b in batches[:-1]] == [9] * (one.steps - 1)
+        index = torch.cat([b.index_B for b in batches])
         assert sorted(index.tolist()) == list(range(len(images)))
-        assert all((b.weight == 1).all() and b.position == 0 for b in batches)
-        targets = torch.cat([b.targets for b in batches])
+        assert all((b.weight_B == 1).all() and b.first_position == 0 for b in batches)
+        targets = torch.cat([b.targets_BL for b in batches])
         assert targets.dtype == torch.int8
         assert (targets.numpy() == images.targets[index]).all()
         orders.append(index)
@@ -57,9 +57,9 @@ def test_every_image_once_an_epoch_in_another_order(small_scenes):
 def test_without_shuffling_or_augmentation_it_is_the_files(small_scenes):
     images = small_scenes.test
     batches = list(loader(images, augmentation=None, shuffle=False).batches(0))
-    assert torch.cat([b.index for b in batches]).tolist() == list(range(len(images)))
+    assert torch.cat([b.index_B for b in batches]).tolist() == list(range(len(images)))
     expected = torch.stack([to_input(read_image(images.path(i), 32)) for i in range(len(images))])
-    assert torch.equal(torch.cat([b.images for b in batches]), expected)
+    assert torch.equal(torch.cat([b.images_BCHW for b in batches]), expected)
 
 
 @pytest.mark.parametrize("world", [2, 3, 4, 11])
@@ -70,22 +70,23 @@ def test_shares_put_together_are_the_global_batch(small_scenes, world):
     ranks = [list(loader(images, rank=r, world_size=world).batches(3)) for r in range(world)]
     for step, batch in enumerate(whole):
         shares = [batches[step] for batches in ranks]
-        real = [s for s in shares if (s.weight == 1).all()]
+        real = [s for s in shares if (s.weight_B == 1).all()]
         for part in ("images", "targets", "index"):
             assert torch.equal(torch.cat([getattr(s, part) for s in real]), getattr(batch, part))
-        sizes = [int(s.weight.sum()) for s in shares]
+        sizes = [int(s.weight_B.sum()) for s in shares]
         assert max(sizes) - min(sizes) <= 1
         for share in shares:
-            positive = (share.weight > 0)[:, None] & (share.targets == 1)
-            assert torch.equal(share.place, positive.flatten().nonzero()[:, 0])
-            if (share.weight == 1).all():
+            positive = (share.weight_B > 0)[:, None] & (share.targets_BL == 1)
+            assert torch.equal(share.positive_index_A, positive.flatten().nonzero()[:, 0])
+            if (share.weight_B == 1).all():
                 assert torch.equal(
-                    batch.index[share.position : share.position + len(share.index)], share.index
+                    batch.index_B[share.first_position : share.first_position + len(share.index_B)],
+                    share.index_B,
                 )
             else:
-                assert share.weight.tolist() == [0]
-                assert torch.equal(share.images, batch.images[:1])
-        assert len(real) == min(world, len(batch.index))
+                assert share.weight_B.tolist() == [0]
+                assert torch.equal(share.images_BCHW, batch.images_BCHW[:1])
+        assert len(real) == min(world, len(batch.index_B))
 
 
 def test_loader_processes_give_the_same_bytes_and_name_bad_files(tmp_path):
@@ -130,8 +131,8 @@ def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers):
         for r in (0, 1)
     ]
     for batch, *parts in zip(each.batches(3), *shares, strict=True):
-        real = [p for p in parts if (p.weight == 1).all()]
-        assert torch.equal(torch.cat([p.images for p in real]), batch.images)
+        real = [p for p in parts if (p.weight_B == 1).all()]
+        assert torch.equal(torch.cat([p.images_BCHW for p in real]), batch.images_BCHW)
 
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6])
@@ -146,7 +147,9 @@ def test_an_epoch_goes_on_where_it_stopped(small_scenes, start):
 def pixels(images, epoch, **options):
     """Image index -> what the network sees of it."""
     batches = list(loader(images, **options).batches(epoch))
-    return {int(i): image for b in batches for i, image in zip(b.index, b.images, strict=True)}
+    return {
+        int(i): image for b in batches for i, image in zip(b.index_B, b.images_BCHW, strict=True)
+    }
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(small_scenes):
@@ -177,11 +180,11 @@ def test_images_in_memory_are_the_files_and_go_with_their_set(tmp_path):
 def test_resize_before_the_crop(small_scenes):
     spec = Augmentation(resize=64, multiscale=(0.5,))
     batch = next(loader(small_scenes.train, augmentation=spec).batches(1))
-    assert batch.images.shape[-2:] == (32, 32)
+    assert batch.images_BCHW.shape[-2:] == (32, 32)
     # a crop of half of 64 px is not resized: its pixels are the file's
-    source = to_input(read_image(small_scenes.train.path(int(batch.index[0])), 64))
+    source = to_input(read_image(small_scenes.train.path(int(batch.index_B[0])), 64))
     windows = source.unfold(1, 32, 1).unfold(2, 32, 1)
-    assert (windows == batch.images[0][:, None, None]).flatten(3).all(dim=3).all(dim=0).any()
+    assert (windows == batch.images_BCHW[0][:, None, None]).flatten(3).all(dim=3).all(dim=0).any()
 
 
 def test_an_empty_set_has_no_batches(small_scenes):
@@ -193,7 +196,7 @@ def test_an_empty_set_has_no_batches(small_scenes):
 def test_real_photographs(photographs):
     data = load(Data(name="coco", limit_train=12, limit_test=6, holdout=0.25), photographs)
     batches = list(loader(data.train, image_size=224, batch_size=4).batches(1))
-    images = torch.cat([b.images for b in batches])
+    images = torch.cat([b.images_BCHW for b in batches])
     assert images.shape == (len(data.train), 3, 224, 224)
     assert images.isfinite().all()
     assert images.flatten(1).std(dim=1).min() > 0.1  # photographs, not blanks

@@ -77,8 +77,8 @@ def test_loader_processes_start_after_the_manifest_was_removed(copies):
     for path in paths:
         path.unlink()
     (batch,) = loader.batches(0)
-    assert (batch.targets.numpy() == images.targets).all()
-    assert np.isfinite(batch.images.numpy()).all()
+    assert (batch.targets_BL.numpy() == images.targets).all()
+    assert np.isfinite(batch.images_BCHW.numpy()).all()
 
 
 @pytest.fixture

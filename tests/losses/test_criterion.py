@@ -9,6 +9,7 @@ import torch
 
 from sadcl.losses import class_loss, prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.criterion import Criterion
+from sadcl.memory import Memory
 
 B, L, P, M = 6, 4, 5, 7
 
@@ -28,6 +29,16 @@ def make(dtype=torch.float64):
     output = SimpleNamespace(**tensors, prototype_valid_L=torch.tensor([True, True, True, False]))
     targets = (torch.rand(B, L, generator=generator) < 0.5).to(torch.int8)
     return output, targets, torch.ones(B), torch.randint(L, (M,), generator=generator)
+
+
+def labelled(targets, weight):
+    return SimpleNamespace(targets_BL=targets, weight_B=weight, positive_index_A=None)
+
+
+def memory_of(bank_labels, positions=None):
+    """The memory whose projected rows are in the output; its own rows are not looked at."""
+    positions = torch.arange(len(bank_labels)) if positions is None else positions
+    return Memory(torch.zeros(len(bank_labels), 1), bank_labels, positions)
 
 
 def gradients(loss, output):
@@ -51,7 +62,7 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
         contrast_reduction=contrast,
         normalize=normalize,
     )
-    terms = criterion(output, targets, weight, bank_labels)
+    terms = criterion(output, labelled(targets, weight), memory_of(bank_labels))
     by_label = class_loss(output.logits_BL, targets)[0] / (B if by_class == "image" else 1)
     options = {"normalize": normalize, "reduction": contrast}
     sample = sample_to_sample_loss(
@@ -87,14 +98,15 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
 @pytest.mark.parametrize("mask", ["activated", "targets", "released"])
 def test_padding_images_take_part_in_nothing(mask):
     output, targets, weight, bank_labels = make()
-    slots, criterion = torch.arange(M) % B, Criterion(anchor_mask=mask)
+    memory = memory_of(bank_labels, torch.arange(M) % B)
+    criterion = Criterion(anchor_mask=mask)
     weight[2] = 0
-    kept = weight > 0
+    real = weight > 0
     less = SimpleNamespace(**vars(output))
-    less.logits_BL, less.embeddings_BLP = output.logits_BL[kept], output.embeddings_BLP[kept]
+    less.logits_BL, less.embeddings_BLP = output.logits_BL[real], output.embeddings_BLP[real]
     with_padding, without = (
-        criterion(output, targets, weight, bank_labels, slots),
-        criterion(less, targets[kept], weight[kept], bank_labels, slots),
+        criterion(output, labelled(targets, weight), memory),
+        criterion(less, labelled(targets[real], weight[real]), memory),
     )
     torch.testing.assert_close(with_padding.loss, without.loss, rtol=1e-12, atol=1e-12)
     assert with_padding.values["anchors"] == without.values["anchors"]
@@ -112,20 +124,22 @@ def test_a_contrast_of_weight_zero_is_not_computed():
         prototypes_LP=None,
         prototype_valid_L=None,
     )
-    terms = Criterion(sample_weight=0, prototype_weight=0)(plain, targets, weight)
+    terms = Criterion(sample_weight=0, prototype_weight=0)(plain, labelled(targets, weight))
     assert set(terms.values) == {"loss", "loss_class"}
     assert terms.loss == terms.values["loss"] == terms.values["loss_class"] > 0
     without = SimpleNamespace(**{**vars(output), "prototypes_LP": None, "prototype_valid_L": None})
-    sample = Criterion(prototype_weight=0)(without, targets, weight, bank_labels)
+    sample = Criterion(prototype_weight=0)(
+        without, labelled(targets, weight), memory_of(bank_labels)
+    )
     assert set(sample.values) == {"loss", "loss_class", "loss_sample", "anchors"}
-    prototype = Criterion(sample_weight=0)(output, targets, weight)
+    prototype = Criterion(sample_weight=0)(output, labelled(targets, weight))
     assert set(prototype.values) == {"loss", "loss_class", "loss_prototype", "counted_labels"}
 
 
 def test_nothing_to_contrast_is_zero_and_still_reaches_every_input():
     output, targets, weight, bank_labels = make()
     output.bank_MP = output.bank_MP[:0].detach().requires_grad_()
-    terms = Criterion()(output, targets * 0, weight, bank_labels[:0])
+    terms = Criterion()(output, labelled(targets * 0, weight), memory_of(bank_labels[:0]))
     assert terms.values["anchors"] == terms.values["counted_labels"] == 0
     assert terms.values["loss_sample"] == terms.values["loss_prototype"] == 0
     assert all(gradient is not None for gradient in gradients(terms.loss, output))
@@ -134,7 +148,8 @@ def test_nothing_to_contrast_is_zero_and_still_reaches_every_input():
 def test_anchors_of_the_batch_alone_are_fewer_but_see_the_bank():
     output, targets, weight, bank_labels = make()
     every, batch = (
-        Criterion(anchors=a)(output, targets, weight, bank_labels) for a in ("batch+bank", "batch")
+        Criterion(anchors=a)(output, labelled(targets, weight), memory_of(bank_labels))
+        for a in ("batch+bank", "batch")
     )
     assert every.values["anchors"] - batch.values["anchors"] == M
     assert float(gradients(batch.loss, output)[2].abs().sum()) > 0
@@ -144,11 +159,15 @@ def test_anchors_of_the_batch_alone_are_fewer_but_see_the_bank():
 def test_bfloat16_outputs_are_compared_in_float32(tau):
     output, targets, weight, bank_labels = make(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = Criterion(tau=tau, prototype_tau=tau)(output, targets, weight, bank_labels)
+        terms = Criterion(tau=tau, prototype_tau=tau)(
+            output, labelled(targets, weight), memory_of(bank_labels)
+        )
     exact = SimpleNamespace(
         **{n: t.detach().double() if t.is_floating_point() else t for n, t in vars(output).items()}
     )
-    reference = Criterion(tau=tau, prototype_tau=tau)(exact, targets, weight, bank_labels)
+    reference = Criterion(tau=tau, prototype_tau=tau)(
+        exact, labelled(targets, weight), memory_of(bank_labels)
+    )
     torch.testing.assert_close(terms.loss.double(), reference.loss, rtol=1e-5, atol=1e-5)
     assert all(bool(g.isfinite().all()) for g in gradients(terms.loss, output))
 

@@ -80,7 +80,7 @@ def test_gradcheck(normalize):
 @pytest.mark.parametrize("places", [[], [0, 5, 7, 5]])
 @pytest.mark.parametrize("turned", [True, False])
 def test_similarities_and_rows_leave_with_one_gradient(normalize, places, turned):
-    """Beside plain arithmetic, where both outputs, one of them or rows of one image twice are used, in any layout."""
+    """Compared with plain arithmetic, in any layout: both outputs, one of them, one row twice."""
     x, _, prototypes = make()
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() if turned else x
     place = torch.tensor(places, dtype=torch.int64)

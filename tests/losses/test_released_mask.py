@@ -1,4 +1,4 @@
-"""The mask of the released code, laid out and misread entry by entry, and what it does to labels like COCO's."""
+"""The mask of the released code against plain loops, and its effect on labels like COCO's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sadcl.losses.released_mask import MaskEntries, mask_entries, set_and_read
-from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
+from sadcl.losses.contrast import positive_index
+from sadcl.losses.released_mask import (
+    MaskEntries,
+    mask_entries,
+    masked_sample_to_sample,
+    set_entries,
+)
+from tests.conftest import candidates, sample_sum
 from tests.losses.test_sample_to_sample import assert_same, value_and_gradient
 
 L, P, TAU = 3, 5, 0.2
 
 
 def reference(x, targets, slots, valid, misread):
-    """(sum over the anchors that add, number that is counted): rows (view, image, label), mask (image, view, label)."""
+    """Sum over the anchors that add, and the number that is counted.
+
+    The rows are ordered (view, image, label), the mask (image, view, label).
+    """
     images = len(targets)
     mask = [bool(targets[i, j] == 1) for i in range(images) for _ in range(2) for j in range(L)]
     right = [bool(targets[i, j] == 1) for _ in range(2) for i in range(images) for j in range(L)]
@@ -39,19 +48,23 @@ def reference(x, targets, slots, valid, misread):
 
 
 def masked(x, targets, slots, valid, misread):
-    place_A = positive_index(targets)
-    slot_M, labels_M = valid.nonzero().unbind(1)
+    positions_M, labels_M = valid.nonzero().unbind(1)
     mask = mask_entries(
-        place_A, torch.ones(len(targets)), slot_M, labels=targets.shape[1], misread=misread
+        positive_index(targets),
+        torch.ones(len(targets)),
+        positions_M,
+        num_labels=targets.shape[1],
+        misread=misread,
     )
-    own_AP, options = x.flatten(0, 1)[place_A], {"labels": targets.shape[1], "temperature": TAU}
-    return sample_to_sample(
-        own_AP, place_A % targets.shape[1], slots[valid], labels_M, mask=mask, **options
-    )
+    rows = candidates(x, targets, slots[valid], labels_M)
+    return masked_sample_to_sample(rows, mask, temperature=TAU)
 
 
 def draw(seed):
-    """A batch as long as the bank or shorter, odd or even; slots empty, some and full; labels of all kinds."""
+    """A batch as long as the bank or shorter, odd or even; slots empty, some and full.
+
+    The labels are of all kinds.
+    """
     g = torch.Generator().manual_seed(seed)
     images, kept = ((5, 5), (4, 4), (3, 6), (1, 4), (4, 5))[seed % 5]
     targets = torch.randint(-1, 2, (images, L), generator=g)
@@ -82,7 +95,10 @@ def test_the_draws_tell_the_orders_apart():
 
 
 def coco_like(seed, images=32, labels=80, dim=32):
-    """Frequencies 1 / rank, 2.9 labels an image; rows about their class; slots valid where their image has the label."""
+    """Frequencies 1 / rank, 2.9 labels an image; rows scattered about their class.
+
+    A slot is valid where its image has the label.
+    """
     g = torch.Generator().manual_seed(seed)
     rank_L = torch.arange(1, labels + 1)
     targets = (torch.rand(images, labels, generator=g) < 2.9 / rank_L / (1 / rank_L).sum()).long()
@@ -98,9 +114,12 @@ def test_on_labels_like_cocos_a_quarter_of_the_anchors_add_and_the_gradient_is_a
     for seed in range(3):
         x, targets, slots, valid = coco_like(seed)
         image_S, label_S = valid.nonzero().unbind(1)
-        where = MaskEntries(image_S, image_S, torch.tensor(len(targets)), True)
-        own_C, read_C = set_and_read(
-            image_S.repeat(2), label_S.repeat(2), len(image_S), targets.shape[1], where
+        own_C, read_C = set_entries(
+            image_S.repeat(2),
+            label_S.repeat(2),
+            num_batch_rows=len(image_S),
+            num_labels=targets.shape[1],
+            mask=MaskEntries(image_S, image_S, torch.tensor(len(targets)), True),
         )
         assert bool(own_C.all())
         shares.append(float(read_C.double().mean()))
@@ -118,11 +137,7 @@ def test_on_labels_like_cocos_a_quarter_of_the_anchors_add_and_the_gradient_is_a
 def test_in_its_right_order_the_mask_of_the_released_code_is_eq_4():
     """Where its candidates are the released ones: the slots whose image has their label."""
     x, targets, slots, valid = coco_like(0)
-    place_A, labels_M = positive_index(targets), valid.nonzero()[:, 1]
-    own_AP = x.flatten(0, 1)[place_A]
-    plain = sample_to_sample(
-        own_AP, place_A % 80, slots[valid], labels_M, labels=80, temperature=TAU
-    )
+    plain = sample_sum(x, targets, slots[valid], valid.nonzero()[:, 1], temperature=TAU)
     total, count = masked(x, targets, slots, valid, False)
     assert count == plain[1] == 2 * int(valid.sum())
     assert_same(value_and_gradient(total, x, slots), value_and_gradient(plain[0], x, slots))

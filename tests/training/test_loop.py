@@ -2,14 +2,13 @@
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 
 from sadcl import inference, recipes
 from sadcl.data.load import load
 from sadcl.errors import UserError
-from sadcl.training import Diverged, checkpoint, engine, fit, loop
+from sadcl.training import Callbacks, Diverged, checkpoint, engine, fit, loop
 
 TINY = {
     "data.scene_train": 60,
@@ -45,7 +44,11 @@ class Stop(Exception):
 
 
 def trace(config, data, folder, stop_after=None, **options):
-    """Outcome, where it is reached, and the reports; stopped after one of them, before its state is saved."""
+    """Train, and stop after a report, before its state is saved.
+
+    Returns:
+        The outcome, or None where it stopped, and the reports.
+    """
     seen = []
 
     def report(epoch):
@@ -54,7 +57,9 @@ def trace(config, data, folder, stop_after=None, **options):
             raise Stop
 
     try:
-        return fit(config, data, str(folder), report=report, device="cpu", **options), seen
+        callbacks = Callbacks(report=report)
+        run = fit(config, data, str(folder), callbacks=callbacks, device="cpu", **options)
+        return run, seen
     except Stop:
         return None, seen
 
@@ -129,8 +134,8 @@ WATCH = ("seconds", "images_per_second", "memory_mb")
 def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(
     uninterrupted, data, tmp_path, monkeypatch, policy, stop
 ):
-    """Both stages have 3 steps an epoch, the last of them incomplete; the state is saved after every step."""
-    monkeypatch.setattr(loop, "MEETING", 1)
+    """Both stages have 3 steps an epoch, the last one incomplete; each step saves the state."""
+    monkeypatch.setattr(loop, "MAX_STEPS_BETWEEN_SYNCS", 1)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     config, done = uninterrupted(policy)[0], []
 
@@ -218,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_named(config, data, tmp_path):
 
 def test_what_is_not_finite_is_not_saved_over_what_was_good(config, data, tmp_path, monkeypatch):
     """As on a GPU, where not every step is looked at."""
-    monkeypatch.setattr(loop, "MEETING", 1)
+    monkeypatch.setattr(loop, "MAX_STEPS_BETWEEN_SYNCS", 1)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(engine, "check_finite", lambda *given: None)
 
@@ -248,47 +253,6 @@ def test_the_checkpoint_reproduces_its_figures(config, data, tmp_path):
     assert [s for _, s in named] == sorted((s for _, s in named), reverse=True)
 
 
-def test_checkpoints_that_are_none(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint at"):
-        checkpoint.load_checkpoint(str(tmp_path / "none.pt"))
-    damaged = tmp_path / "damaged.pt"
-    damaged.write_bytes(b"PK\x03\x04 half")
-    with pytest.raises(UserError, match="not a checkpoint, or it is damaged"):
-        checkpoint.load_checkpoint(str(damaged))
-    foreign = tmp_path / "foreign.pt"
-    torch.save({"weights": torch.zeros(1)}, foreign)
-    with pytest.raises(UserError, match="format 1 is read"):
-        checkpoint.load_checkpoint(str(foreign))
-
-
-def test_nothing_in_a_checkpoint_is_executed(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    path = tmp_path / "trap.pt"
-    torch.save({"format": 1, "model": Trap()}, path)
-    with pytest.raises(UserError):
-        checkpoint.load_checkpoint(str(path))
-    assert not (tmp_path / "executed").exists()
-
-
 def test_a_gpu_that_is_not_there(config, data, tmp_path):
     with pytest.raises(UserError, match="cuda:99.*visible"):
         fit(config, data, str(tmp_path), device="cuda:99")
-
-
-def test_evaluation_orders_images_and_counts_each_once(config, data):
-    from sadcl import build
-
-    network = build.model(config, len(data.labels)).eval()
-    loader = build.loader(config, data.test)
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
-    np.testing.assert_array_equal(targets, data.test.targets)
-    assert scores.shape == (24, 20)
-    assert scores.dtype == np.float64
-    images = torch.cat([batch.images for batch in loader.batches(0)])
-    with torch.no_grad():
-        np.testing.assert_allclose(
-            scores, torch.sigmoid(network(images).logits_BL.double()).numpy(), rtol=1e-12
-        )

@@ -1,1 +1,1 @@
-"""One published method a module."""
+"""Networks, one published method in each module."""

@@ -1,21 +1,30 @@
-"""The baseline: global average pooling and a linear classifier."""
+"""The paper's baseline: global average pooling and a linear classifier (first row of Table 7).
+
+Axes: B images of this worker, L labels.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sadcl.memory import Memory
 from sadcl.model.backbone import Backbone
 from sadcl.model.heads.sadcl import Output
 
 
 class Pooled(nn.Module):
-    """The paper's baseline: backbone, global average pooling, one linear layer."""
+    """Backbone, global average pooling, one linear layer.
 
-    def __init__(self, backbone: Backbone, *, labels: int) -> None:
+    Args:
+        backbone: gives a feature map (B, C, H, W).
+        num_labels: L.
+    """
+
+    def __init__(self, backbone: Backbone, *, num_labels: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.classifier = nn.Linear(backbone.channels, labels)
+        self.classifier = nn.Linear(backbone.channels, num_labels)
 
-    def forward(self, images: Tensor, bank_MD: Tensor | None = None) -> Output:
-        """(B, 3, H, W) images -> (B, L) scores before the sigmoid; it has nothing to contrast."""
+    def forward(self, images: Tensor, memory: Memory | None = None) -> Output:
+        """Turn (B, 3, H, W) images into (B, L) logits; the memory is ignored."""
         return Output(self.classifier(self.backbone(images).mean((2, 3))))

@@ -1,6 +1,12 @@
-"""The network of Fig. 2, and the pooled baseline of Table 7.
+r"""The network of Fig. 2.
 
-Axes: B images of this worker, L labels, D hidden size, P projection size, M rows of the memory bank.
+    x_i = Proj(Q_i),  Q_i the (L, D) label-level representations of image i          (Eq. 3)
+    s_l = sigmoid(sum(W_l * Q_l + b_l))                                              (Eq. 7)
+
+W_l and b_l are the weight vector and the bias of label l, * is element-wise, s_l is the score.
+
+Axes: B images of this worker, L labels, D hidden size, P projection size, M rows of the memory
+bank, H, W the feature map's height and width, S = H * W its positions.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sadcl.memory import Memory
 from sadcl.model.backbone import Backbone
 from sadcl.model.position import sine_position
 from sadcl.model.prototypes import Prototypes
@@ -17,24 +24,33 @@ from sadcl.model.transformer import LabelTransformer
 
 
 class Output(NamedTuple):
-    """What a forward pass gives; the last five are None where the contrasts do not take part."""
+    """What a forward pass returns; without a memory the last four fields are None."""
 
     logits_BL: Tensor
+    """Scores before the sigmoid."""
     features_BLD: Tensor | None = None
+    """Label-level representations Q, un-projected; None for a network that has none."""
     embeddings_BLP: Tensor | None = None
+    """Projected label-level representations x."""
     bank_MP: Tensor | None = None
+    """Projected bank rows."""
     prototypes_LP: Tensor | None = None
+    """Projected prototypes."""
     prototype_valid_L: Tensor | None = None
+    """Whether each label has a prototype."""
 
 
 class GroupLinear(nn.Module):
-    """One weight vector and one bias for each label (Eq. 7, before the sigmoid)."""
+    """The classifier of Eq. 7 before the sigmoid: one weight vector and one bias for each label.
 
-    def __init__(self, labels: int, dim: int) -> None:
+    The bias is added once, after the sum over D.
+    """
+
+    def __init__(self, num_labels: int, dim: int) -> None:
         super().__init__()
         bound = dim**-0.5
-        self.weight_LD = nn.Parameter(torch.empty(labels, dim).uniform_(-bound, bound))
-        self.bias_L = nn.Parameter(torch.empty(labels).uniform_(-bound, bound))
+        self.weight_LD = nn.Parameter(torch.empty(num_labels, dim).uniform_(-bound, bound))
+        self.bias_L = nn.Parameter(torch.empty(num_labels).uniform_(-bound, bound))
 
     def forward(self, features_BLD: Tensor) -> Tensor:
         return (features_BLD * self.weight_LD).sum(-1) + self.bias_L
@@ -44,19 +60,22 @@ class SADCL(nn.Module):
     """Semantic-aware representation learning with the heads of both contrasts (section 3).
 
     Args:
-        backbone: gives (B, C, H, W).
-        labels: L.
-        hidden: D; a 1x1 convolution is put in only where it differs from C.
+        backbone: gives a feature map (B, C, H, W).
+        num_labels: L.
+        hidden: D; where it differs from C, a 1x1 convolution follows the backbone.
         projection: P.
-        prototypes: of D columns; owned by the network so that learned ones are its parameters.
-        encoder_layers, decoder_layers, heads, feedforward, dropout, checkpointing: of :class:`LabelTransformer`.
+        prototypes: with D columns; the network owns them so that learned ones are its parameters.
+        encoder_layers, decoder_layers, heads, feedforward, dropout, checkpointing: see
+            :class:`LabelTransformer`.
+
+    Source: Ma et al., ECAI 2023.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         *,
-        labels: int,
+        num_labels: int,
         hidden: int,
         projection: int,
         prototypes: Prototypes,
@@ -72,7 +91,7 @@ class SADCL(nn.Module):
         same = hidden == backbone.channels
         self.reduce = nn.Identity() if same else nn.Conv2d(backbone.channels, hidden, kernel_size=1)
         self.transformer = LabelTransformer(
-            labels,
+            num_labels,
             hidden,
             encoder_layers=encoder_layers,
             decoder_layers=decoder_layers,
@@ -81,32 +100,33 @@ class SADCL(nn.Module):
             dropout=dropout,
             checkpointing=checkpointing,
         )
-        self.classifier = GroupLinear(labels, hidden)
+        self.classifier = GroupLinear(num_labels, hidden)
         self.projection = nn.Sequential(
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, projection)
         )
         self.prototypes = prototypes
 
-    def forward(self, images: Tensor, bank_MD: Tensor | None = None) -> Output:
-        """(B, 3, H, W) images -> scores before the sigmoid and representations.
+    def forward(self, images: Tensor, memory: Memory | None = None) -> Output:
+        """Compute logits and representations of images (B, 3, H', W').
 
-        With bank rows (they may be none: shape (0, D)) the representations, the rows and the prototypes also go through
-        the one projection head (Eq. 3), inside this call so that DDP sees every use of it.
+        With a memory (it may have no rows) the representations, the bank's rows and the prototypes
+        also go through the projection head (Eq. 3). That happens in one call, so that DDP sees
+        every use of the head.
         """
         map_BDHW = self.reduce(self.backbone(images))
-        memory_BSD = map_BDHW.flatten(2).transpose(1, 2)
+        encoded_BSD = map_BDHW.flatten(2).transpose(1, 2)
         height, width = map_BDHW.shape[2:]
         position_SD = sine_position(
             height, width, map_BDHW.shape[1], device=map_BDHW.device, dtype=map_BDHW.dtype
         )
-        features_BLD = self.transformer(memory_BSD, position_SD)
+        features_BLD = self.transformer(encoded_BSD, position_SD)
         logits_BL = self.classifier(features_BLD)
-        if bank_MD is None:
+        if memory is None:
             return Output(logits_BL, features_BLD)
         prototypes_LD, valid_L = self.prototypes.read()
         rows = [
             features_BLD.flatten(0, 1),
-            bank_MD.to(features_BLD.dtype),
+            memory.rows_MD.to(features_BLD.dtype),
             prototypes_LD.to(features_BLD.dtype),
         ]
         projected = self.projection(torch.cat(rows)).split([len(part) for part in rows])

@@ -1,4 +1,7 @@
-"""Eq. 4 and Eq. 6 against their plain loops over random targets: every kind of label, of image and of bank at once."""
+"""Eq. 4 and Eq. 6 against plain loops over random targets.
+
+The draws combine every kind of label, of image and of bank.
+"""
 
 import pytest
 import torch
@@ -11,7 +14,11 @@ N, L, P = 5, 5, 4
 
 
 def draw(seed):
-    """Each label is one of: no positive, one, all, all ignored, random; one image is empty; the bank empty, part or full."""
+    """Draw targets, rows and a bank.
+
+    Each label has no positive, one, all, only ignored targets or random ones. With odd seeds one
+    image is empty. The bank is empty, partly full or full.
+    """
     g = torch.Generator().manual_seed(seed)
     targets = torch.randint(-1, 2, (N, L), generator=g)
     for label in range(L):
@@ -41,16 +48,16 @@ def test_both_contrasts_equal_plain_loops(seed):
     normalize, tau = seed % 5 != 4, (0.2, 0.05, 1.0)[seed % 3]
     valid = torch.rand(L, generator=torch.Generator().manual_seed(seed)) < 0.8
     total, count = sample.reference(x, targets, bank, labels, tau=tau, normalize=normalize)
-    found = sample_to_sample_loss(x, targets, bank, labels, temperature=tau, normalize=normalize)
+    loss = sample_to_sample_loss(x, targets, bank, labels, temperature=tau, normalize=normalize)
     expected = total / max(count, 1)
     total, count = prototype.reference(x, targets, c, valid, tau=tau, normalize=normalize)
-    found = found + prototype_to_sample_loss(
+    loss = loss + prototype_to_sample_loss(
         x, targets, c, temperature=tau, normalize=normalize, valid=valid
     )
     expected = expected + total / max(count, 1)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
     pairs = (
-        torch.autograd.grad(value, (x, bank, c), allow_unused=True) for value in (found, expected)
+        torch.autograd.grad(value, (x, bank, c), allow_unused=True) for value in (loss, expected)
     )
     for mine, theirs in zip(*pairs, strict=True):
         theirs = torch.zeros_like(mine) if theirs is None else theirs

@@ -1,4 +1,4 @@
-"""Starting from a checkpoint: stage 2 alone, and a data set with other labels."""
+"""Files that are no checkpoints, and starting from one: stage 2 alone, or with other labels."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from sadcl import build, recipes
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.load import load
 from sadcl.errors import UserError
-from sadcl.training import checkpoint, fit, loop
+from sadcl.training import Callbacks, checkpoint, fit, loop
 from tests.conftest import TINY
 
 VOC = [
@@ -106,7 +106,7 @@ def test_stage2_alone_is_what_follows_a_stage1(config, data, trained, tmp_path, 
         data,
         str(tmp_path / "alone"),
         device="cpu",
-        report=lambda e: seen.append((e.stage, e.epoch)),
+        callbacks=Callbacks(report=lambda e: seen.append((e.stage, e.epoch))),
     )
     assert seen == [(2, 1), (2, 2), (2, 3)]
     assert outcome.metrics == whole.metrics
@@ -115,16 +115,22 @@ def test_stage2_alone_is_what_follows_a_stage1(config, data, trained, tmp_path, 
 
 
 def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
-    """A permuted data set: each label's scores, prototype and flag stay its own; a new label keeps its beginning."""
+    """A permuted data set: each label keeps its scores, prototype and flag.
+
+    A new label keeps its initial weights.
+    """
     content = checkpoint.load_checkpoint(trained[0].checkpoint)
     assert bool(content["model"]["prototypes.valid_L"].any())
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
     labels = ("something new", *(data.labels[i] for i in order))
     former = build.model(config, 20)
-    assert checkpoint.load_network(former, content, "best.pt", data.labels) == "all of 20 labels"
+    taken = checkpoint.load_network(former, content, "best.pt", data.labels)
+    assert str(taken) == "all of 20 labels"
     network = build.model(config, 21)
     fresh = network.classifier.weight_LD[0].clone()
-    assert checkpoint.load_network(network, content, "best.pt", labels) == "20 of 21 labels"
+    taken = checkpoint.load_network(network, content, "best.pt", labels)
+    assert taken == (21, 20, False, False)
+    assert str(taken) == "20 of 21 labels"
     assert torch.equal(network.classifier.weight_LD[0], fresh)
     images = torch.randn(2, 3, 32, 32)
     former.eval(), network.eval()
@@ -138,7 +144,8 @@ def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
 def test_coco_to_voc_by_name_whatever_the_spelling(config):
     coco, voc = build.model(config, len(COCO)), build.model(config.override({"seed": 1}), len(VOC))
     content = {"labels": COCO, "model": coco.state_dict()}
-    assert checkpoint.load_network(voc, content, "best.pt", tuple(VOC)) == "20 of 20 labels"
+    taken = checkpoint.load_network(voc, content, "best.pt", tuple(VOC))
+    assert str(taken) == "20 of 20 labels"
     for name, theirs in (
         ("aeroplane", "airplane"),
         ("tvmonitor", "tv"),
@@ -152,7 +159,7 @@ def test_coco_to_voc_by_name_whatever_the_spelling(config):
 def test_a_label_takes_the_row_of_its_own_name_first(config):
     there = ["couch", "sofa", "C++", "C#", "motorcycle"]
     here = ("sofa", "couch", "C#", "C++", "motorbike", "c")
-    assert checkpoint._pairs(here, there) == [
+    assert checkpoint._label_pairs(here, there) == [
         (0, 1),
         (1, 0),
         (2, 3),
@@ -162,7 +169,10 @@ def test_a_label_takes_the_row_of_its_own_name_first(config):
 
 
 def test_training_goes_on_with_other_labels_from_a_finished_model(config, data, trained, tmp_path):
-    """Stage 1 and 2, and stage 2 alone, whose prototypes of labels that nothing is admitted for stay the former ones."""
+    """Both stages, and stage 2 alone.
+
+    A label that nothing is admitted for keeps its former prototype.
+    """
     labels = ("something new", *data.labels[:5])
     other = relabelled(data, labels, [None, *range(5)])
     both = config.override(
@@ -184,7 +194,9 @@ def test_training_goes_on_with_other_labels_from_a_finished_model(config, data, 
 def test_the_pooled_baseline_takes_the_backbone_alone(config, data, trained):
     content = checkpoint.load_checkpoint(trained[0].checkpoint)
     pooled = build.model(config.override({"model.arch": "pooled"}), 20)
-    assert "backbone alone" in checkpoint.load_network(pooled, content, "best.pt", data.labels)
+    taken = checkpoint.load_network(pooled, content, "best.pt", data.labels)
+    assert taken.backbone_only
+    assert "backbone alone" in str(taken)
     name, weight = next(iter(pooled.backbone.state_dict(prefix="backbone.").items()))
     assert torch.equal(weight, content["model"][name])
 
@@ -261,19 +273,44 @@ def test_a_start_is_read_once_in_a_process_until_its_file_changes(trained, confi
     checkpoint.save_checkpoint(
         uri, {name: value for name, value in content.items() if name != "format"}
     )
-    kept = checkpoint.load_kept(uri)
-    assert checkpoint.load_kept(uri) is kept
-    before = {name: tensor.clone() for name, tensor in kept["model"].items()}
+    cached = checkpoint.load_cached(uri)
+    assert checkpoint.load_cached(uri) is cached
+    before = {name: tensor.clone() for name, tensor in cached["model"].items()}
     fit(
         config.override({"stage2.epochs": 1}), data, str(tmp_path / "run"), stage1=uri, device="cpu"
     )
-    assert checkpoint.load_kept(uri) is kept
+    assert checkpoint.load_cached(uri) is cached
     assert all(
-        torch.equal(kept["model"][name], tensor) for name, tensor in before.items()
+        torch.equal(cached["model"][name], tensor) for name, tensor in before.items()
     )  # training leaves it as it was
     checkpoint.save_checkpoint(
         uri, {**{name: value for name, value in content.items() if name != "format"}, "epoch": 99}
     )
-    assert checkpoint.load_kept(uri)["epoch"] == 99
+    assert checkpoint.load_cached(uri)["epoch"] == 99
     with pytest.raises(UserError, match="no checkpoint at"):
-        checkpoint.load_kept(str(tmp_path / "nowhere.pt"))
+        checkpoint.load_cached(str(tmp_path / "nowhere.pt"))
+
+
+def test_checkpoints_that_are_none(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at"):
+        checkpoint.load_checkpoint(str(tmp_path / "none.pt"))
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(UserError, match="not a checkpoint, or it is damaged"):
+        checkpoint.load_checkpoint(str(damaged))
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"weights": torch.zeros(1)}, foreign)
+    with pytest.raises(UserError, match="format 1 is read"):
+        checkpoint.load_checkpoint(str(foreign))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    path = tmp_path / "trap.pt"
+    torch.save({"format": 1, "model": Trap()}, path)
+    with pytest.raises(UserError):
+        checkpoint.load_checkpoint(str(path))
+    assert not (tmp_path / "executed").exists()

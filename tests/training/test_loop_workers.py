@@ -1,7 +1,8 @@
-"""One model whatever the number of workers: real training over gloo and DDP with 1, 2, 3 and 4 processes, in float64.
+"""One model for any number of workers: training over gloo and DDP on 1 to 4 processes, float64.
 
-Four processes are started once and train everything that the tests below compare. "Equal" is METHOD's: the difference of
-the whole gradient vector is at most 1e-9 of its length, bank and prototypes differ by at most 1e-9.
+Four processes are started once and train everything that the tests below compare. Two runs are
+equal where the gradients differ by at most 1e-9 of their length, and bank and prototypes by at most
+1e-9.
 """
 
 import itertools
@@ -64,7 +65,7 @@ class Stop(Exception):
 
 
 class Record:
-    """``fit`` with what the tests compare: every step's terms, each stage's last gradient, the state at the end."""
+    """``fit``, and what the tests compare: terms of each step, last gradients, the final state."""
 
     def __init__(self, config, data, folder, stop=None, spoil=None, **options):
         self.trace, self.gradient, self.rows = [], {}, []
@@ -86,7 +87,7 @@ class Record:
         self.trace.append(
             (training.stage, training.step, {n: v.tolist() for n, v in values.items()})
         )
-        self.rows.append(int(((batch.targets == 1) & (batch.weight > 0)[:, None]).sum()))
+        self.rows.append(int(((batch.targets_BL == 1) & (batch.weight_B > 0)[:, None]).sum()))
         grads = [p.grad for p in training.network.parameters() if p.requires_grad]
         assert all(g is not None for g in grads)  # no parameter goes unused on any worker
         self.gradient[training.stage] = torch.cat([g.flatten() for g in grads])
@@ -151,7 +152,7 @@ def everything(world, data, folder):
         yield from resumed(data, runs)
         yield "disagreement", disagreements(data, runs)
         loop.MAX_STEPS_BETWEEN_SYNCS = 50
-    # from what three workers wrote before they were killed; worlds come in descending order, so 1 follows 3
+    # This resumes what three workers wrote before they were killed; 1 comes after 3.
     if world == 1:
         moved = Record(BASE, data, folder / "runs3" / "moved")
         yield "moved", moved.content()
@@ -160,10 +161,11 @@ def everything(world, data, folder):
 def evaluation(data):
     """The scores and figures of one network, which the workers share between them."""
     network = build.model(EXACT, len(data.labels))
-    loader = build.loader(EXACT, data.test, rank=distributed.rank(), world=distributed.world_size())
-    look = Localiser(data.boxes(data.test))
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"), look)
-    metrics = multilabel_metrics(scores, targets) | look.means(
+    share = build.Worker(distributed.rank(), distributed.world_size())
+    loader = build.loader(EXACT, data.test, share)
+    localiser = Localiser(data.boxes(data.test))
+    scores, targets = engine.evaluate(network, loader, torch.device("cpu"), localiser)
+    metrics = multilabel_metrics(scores, targets) | localiser.means(
         len(data.labels), torch.device("cpu")
     )
     return {"scores": scores, "metrics": metrics, "own": len(list(loader.batches(0)))}
@@ -218,7 +220,7 @@ def results(tmp_path_factory):
 
 
 def assert_equal(mine, theirs):
-    """METHOD's equality of two runs."""
+    """Equality as in the module's docstring."""
     assert [(s, k) for s, k, _ in mine["trace"]] == [(s, k) for s, k, _ in theirs["trace"]]
     for (_, _, values), (_, _, others) in zip(mine["trace"], theirs["trace"], strict=True):
         assert values.keys() == others.keys()
@@ -254,7 +256,7 @@ def test_all_workers_hold_the_same_bits(results, run, world):
 
 
 def test_the_comparison_has_something_to_compare(results):
-    """Workers without an activated row, unequal ones, rows admitted and refused, a bank and prototypes that fill."""
+    """There are workers without activated rows, rows refused, a bank and prototypes that fill."""
     for world in WORLDS[1:]:
         rows = np.array(
             [results("slot-batch+bank-mean", world, rank)["rows"] for rank in range(world)]

@@ -1,0 +1,67 @@
+"""What DistributedDataParallel needs beyond its defaults."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sadcl import distributed
+from sadcl.data.loader import Batch
+from sadcl.training.engine import Training, autocast
+
+_PARAMETERS = signature(DistributedDataParallel).parameters
+_LOCAL_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers": False
+}
+"""BatchNorm statistics stay each worker's own within an epoch; torch 2.14 renamed the option."""
+
+
+def wrap(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let DDP average the gradients over the workers; one worker needs no wrapper."""
+    if distributed.world_size() == 1:
+        return network
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=device_ids, **_LOCAL_BUFFERS)
+
+
+def settle_buckets(training: Training) -> None:
+    """Run one step that changes nothing, so that a resumed run sums in the same order.
+
+    DDP rearranges its gradient buckets after its first step, and their layout decides in which
+    order three workers or more are summed. What is restored next overwrites the statistics that
+    this step touches.
+    """
+    if distributed.world_size() == 1:
+        return
+    side, device = training.config.data.image_size, training.device
+    memory = training.read_memory()
+    images_BCHW = torch.zeros(2, 3, side, side, device=device)  # BatchNorm needs more than one
+    with autocast(training):
+        output = training.model(images_BCHW, memory)
+    batch = Batch(
+        images_BCHW,
+        torch.ones_like(output.logits_BL, dtype=torch.int8),
+        torch.ones(2, device=device),
+        torch.arange(2, device=device),
+        0,
+    )
+    training.criterion(output, batch, memory).loss.backward()
+    training.optimizer.zero_grad(set_to_none=True)
+
+
+def share_buffers(training: Training) -> None:
+    """Broadcast the first worker's BatchNorm statistics, which are evaluated and saved.
+
+    This is a collective call. While training, each worker has its own statistics.
+    """
+    if distributed.world_size() == 1:
+        return
+    for module in (training.network, training.ema):
+        for buffer in module.buffers() if module is not None else ():
+            if buffer.device.type == training.device.type:
+                dist.broadcast(buffer, src=0)

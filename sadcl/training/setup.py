@@ -1,0 +1,119 @@
+"""Put the objects of one stage together."""
+
+from __future__ import annotations
+
+import resource
+from typing import cast
+
+import torch
+from torch import nn
+
+from sadcl import build, distributed
+from sadcl.config import Config
+from sadcl.errors import UserError
+from sadcl.memory import MemoryBank
+from sadcl.model import SADCL, Pooled
+from sadcl.training import checkpoint, ddp
+from sadcl.training.engine import Training
+from sadcl.training.optim import adamw, create_average, one_cycle
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the named device, or a GPU where there is one and the CPU otherwise.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:1``; None picks.
+
+    Raises:
+        UserError: for a name that is not a device, or a GPU that does not exist.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device = {name!r} is not a device; use cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device = {name!r} is not available: {torch.cuda.device_count()} GPUs are visible to "
+            "this process. Leave the device out to train on the CPU, or check the driver and "
+            "CUDA_VISIBLE_DEVICES."
+        )
+    return device
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: of the GPU, or of this process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def prepare(
+    number: int,
+    config: Config,
+    labels: tuple[str, ...],
+    device: torch.device,
+    steps: int,
+    *,
+    start: str | None = None,
+    resume: bool = False,
+) -> Training:
+    """Build the objects of one stage as they are at its beginning.
+
+    Args:
+        number: 1 or 2.
+        config: the configuration.
+        labels: names of the labels.
+        device: where to train.
+        steps: steps of an epoch.
+        start: URI of the checkpoint that the stage starts from; None starts from initial weights.
+        resume: skip loading what a saved state will replace.
+
+    Raises:
+        UserError: for a network that cannot be built, or a checkpoint that does not fit.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    network = build.model(config, len(labels), pretrained=start is None and not resume)
+    if start is not None and not resume:
+        content = checkpoint.load_cached(start)
+        checkpoint.load_network(network, content, start, labels, whole=number == 2)
+    contrast = number == 2 and config.loss.contrasts
+    bank = _choose_trainable(network, config, len(labels), contrast)
+    if bank is not None:
+        bank.to(device)
+    network.to(device)
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)
+    model = ddp.wrap(network, device)
+    if config.optim.compile:
+        model = cast(nn.Module, torch.compile(model))
+    stage = config.stage1 if number == 1 else config.stage2
+    optimizer = adamw(network, stage, config.optim)
+    return Training(
+        config=config,
+        stage=number,
+        network=network,
+        model=model,
+        criterion=build.criterion(config, contrast=contrast),
+        optimizer=optimizer,
+        schedule=one_cycle(optimizer, stage, config.optim, steps),
+        ema=create_average(network, config.optim),
+        bank=bank,
+        device=device,
+    )
+
+
+def _choose_trainable(
+    network: SADCL | Pooled, config: Config, num_labels: int, contrast: bool
+) -> MemoryBank | None:
+    """Freeze what no loss of the stage trains, and build the bank where a contrast takes part."""
+    if not isinstance(network, SADCL):
+        return None
+    network.projection.requires_grad_(contrast)
+    network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
+    if not contrast:
+        return None
+    dim = network.classifier.weight_LD.shape[1]
+    return build.bank(config, num_labels, dim, distributed.world_size())
