@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -18,6 +20,16 @@ class UserError(ValueError):
     A script or command ends with it as one paragraph and exit code 2; everything else that is raised is a fault of ours
     and keeps its traceback.
     """
+
+
+def did_you_mean(name: str, names: Iterable[object]) -> str:
+    """Return the end of a message about an unknown name: the closest existing name, or the first dozen."""
+    existing = [str(candidate) for candidate in names]
+    closest = difflib.get_close_matches(name, existing, n=1, cutoff=0.5)
+    if closest:
+        return f"; did you mean {closest[0]!r}?"
+    more = f" and {len(existing) - 12} more" if len(existing) > 12 else ""
+    return f"; there are {', '.join(existing[:12]) or 'none'}{more}."
 
 
 class TrialFailed(RuntimeError):

@@ -22,8 +22,8 @@ FILES = {
     " audit/published_counts audit/image_file audit/findings audit/__init__",
     "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection loop"
     " __init__",
-    "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
-    " export __init__",
+    "results": "errors schema provenance published table_file files benchmarks cache store run_writer compact"
+    " predictions query verify checkpoints export __init__",
     "search": "trial space stopping ranking ablation plan __init__",
     "study": "__init__ placement record live_table tensorboard checkpoint_quota execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"

@@ -16,7 +16,8 @@ from sadcl.config import Data
 from sadcl.errors import DISK_FULL, TrialFailed, UserError
 from sadcl.results import predictions
 from sadcl.results.provenance import provenance
-from sadcl.results.store import RunWriter, row_of
+from sadcl.results.run_writer import RunWriter
+from sadcl.results.store import row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
 from sadcl.training import Epoch, Heartbeat, LeaveReason, Rescheduled, checkpoint, fit

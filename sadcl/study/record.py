@@ -26,7 +26,7 @@ def study_name(name: str, scale: str) -> str:
 
 def study_rows(root: str, plan: Plan | AblationPlan) -> list[dict[str, Any]]:
     """The study's rows of the trials table, and each stage 1 that it starts from whoever trained it."""
-    if not storage.exists(storage.join(root, store.FOLDER)):
+    if not storage.exists(storage.join(root, store.TABLES_FOLDER)):
         return []
     there = store.read(root, "trials")
     of = pc.equal(there["study"], plan.study).fill_null(False)
@@ -42,7 +42,7 @@ def all_rows(root: str) -> list[dict[str, Any]]:
     """The trials table; nothing where there is no store yet."""
     return (
         store.read(root, "trials").to_pylist()
-        if storage.exists(storage.join(root, store.FOLDER))
+        if storage.exists(storage.join(root, store.TABLES_FOLDER))
         else []
     )
 
@@ -77,7 +77,7 @@ def check_same(root: str, identity: Mapping[str, Any]) -> tuple[dict[str, Any], 
         UserError: for a study of the same name that is another, with what differs.
     """
     here = json.loads(json.dumps(identity))
-    before = store.describe(root, identity["name"])
+    before = store.study_record(root, identity["name"])
     if before:
         for name in GROWS:
             if name in here:
