@@ -22,9 +22,14 @@ class UnknownName(UserError):
         self, kind: str, name: str, existing: Iterable[str], place: str = "", remedy: str = ""
     ) -> None:
         self.kind, self.name, self.existing = kind, name, list(existing)
+        self.place, self.remedy = place, remedy
         where = f" in {place}" if place else ""
         statement = f"There is no {kind} {name!r}{where}{did_you_mean(name, self.existing)}"
         super().__init__(f"{statement} {remedy}".rstrip())
+
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[object, ...]]:
+        """Pickle the fields: by default only the message would go to another process."""
+        return type(self), (self.kind, self.name, self.existing, self.place, self.remedy)
 
 
 class BadFile(UserError):
@@ -39,6 +44,10 @@ class BadFile(UserError):
     def __init__(self, uri: str, problem: str, remedy: str) -> None:
         self.uri, self.problem, self.remedy = uri, problem, remedy
         super().__init__(f"{uri!r} {problem}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[BadFile], tuple[str, str, str]]:
+        """Pickle the fields: by default only the message would go to another process."""
+        return type(self), (self.uri, self.problem, self.remedy)
 
 
 class FileVanished(Exception):
