@@ -45,8 +45,8 @@ def main() -> None:
         from sadcl.figures import draw_paper
         from sadcl.results import checkpoints
 
-        chosen = given.checkpoint or checkpoints.best_checkpoint(given.storage, given.study)
-        baseline = given.baseline or checkpoints.baseline_checkpoint(given.storage, chosen)
+        chosen = given.checkpoint or checkpoints.best_trial_key(given.storage, given.study)
+        baseline = given.baseline or checkpoints.baseline_trial_key(given.storage, chosen)
         console.print(f"checkpoint: {chosen}, baseline: {baseline or 'none'}", highlight=False)
         with progress_bar("reading the data") as show:
             said = draw_paper(

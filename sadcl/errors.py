@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 import errno
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,6 +49,16 @@ class TrialFailed(RuntimeError):
     ) -> None:
         super().__init__(message)  # pickling restores `kind` and `final` from the instance's dict
         self.kind, self.final = kind, final
+
+
+def did_you_mean(name: str, names: Iterable[object]) -> str:
+    """Return the end of a message about an unknown name: the closest existing name, or the first dozen."""
+    existing = [str(candidate) for candidate in names]
+    closest = difflib.get_close_matches(name, existing, n=1, cutoff=0.5)
+    if closest:
+        return f"; did you mean {closest[0]!r}?"
+    more = f" and {len(existing) - 12} more" if len(existing) > 12 else ""
+    return f"; there are {', '.join(existing[:12]) or 'none'}{more}."
 
 
 def print_error(error: UserError | TrialFailed) -> int:

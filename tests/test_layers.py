@@ -20,10 +20,10 @@ FILES = {
     " readers/files readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc"
     " readers/label_groups readers/__init__ load __init__ image_check loader prepare"
     " audit/published_counts audit/image_file audit/findings audit/__init__",
-    "training": "heartbeat sync_points report replica_check checkpoint optim timer localiser engine ddp setup resume"
-    " selection loop __init__",
-    "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
-    " export __init__",
+    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection loop"
+    " __init__",
+    "results": "errors schema provenance published table_file files benchmarks cache store run_writer compact"
+    " predictions query verify checkpoints export __init__",
     "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",
     "study": "__init__ placement record trial_event event_text live_table tensorboard checkpoint_quota"
     " execute",

@@ -145,7 +145,7 @@ def explain(
     main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
     networks = {figures.name_of(main): main}
     found = (
-        checkpoints.baseline_checkpoint(storage, checkpoint)
+        checkpoints.baseline_trial_key(storage, checkpoint)
         if baseline is None
         else (baseline or None)
     )

@@ -115,12 +115,11 @@ def _config(name: str, changes: Sequence[str]) -> Data:
     from typing import get_args
 
     from sadcl.config import Config, Data
-    from sadcl.errors import UserError
-    from sadcl.results.store import nearest
+    from sadcl.errors import UserError, did_you_mean
 
     names = get_args(Data.model_fields["name"].annotation)
     if name not in names:
-        raise UserError(f"There is no data set {name!r}{nearest(name, names)}")
+        raise UserError(f"There is no data set {name!r}{did_you_mean(name, names)}")
     policies = {"data.name": name}
     for change in changes:
         field, equals, value = change.partition("=")

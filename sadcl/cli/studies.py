@@ -26,7 +26,9 @@ def listing(storage: Storage = "runs") -> None:
     by_key, by_study = record.checkpoint_bytes(storage), Counter[str]()
     for run in read(storage, "trials").select(["study", "key"]).to_pylist():
         by_study[run["study"]] += by_key[run["key"]]
-    rows = [{**row, "checkpoint_bytes": by_study[row["study"]]} for row in query.studies(storage)]
+    rows = [
+        {**row, "checkpoint_bytes": by_study[row["study"]]} for row in query.study_overview(storage)
+    ]
     _table(rows, list(rows[0]) if rows else ["study"])
 
 
@@ -39,12 +41,11 @@ def delete(
     """Remove a study's rows and checkpoints; a stage 1 that other studies start from stays."""
     import sys
 
-    from sadcl.errors import UserError
-    from sadcl.results import store
+    from sadcl.errors import UserError, did_you_mean
     from sadcl.study import record
 
     if name not in (known := record.study_names(storage)):
-        raise UserError(f"There is no study {name!r} in {storage!r}{store.nearest(name, known)}")
+        raise UserError(f"There is no study {name!r} in {storage!r}{did_you_mean(name, known)}")
     study = record.StoredStudy(storage, name)
     with study.locked_with_runs():
         going, staying = study.split_rows()

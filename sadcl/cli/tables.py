@@ -51,7 +51,7 @@ def overview(storage: Storage = "runs") -> None:
     """The studies: how many trials, how they ended, the best held-out mAP."""
     from sadcl.results import query
 
-    rows = query.studies(storage)
+    rows = query.study_overview(storage)
     _table(rows, list(rows[0]) if rows else ["study"])
 
 
@@ -223,11 +223,11 @@ def export(
     from sadcl.results import export as exports
 
     flags = {"csv": csv, "arrow": arrow, "parquet": parquet, "latex": latex}
-    kind = exports.kind_of([name for name, given in flags.items() if given], output)
+    kind = exports.file_kind([name for name, given in flags.items() if given], output)
     if output is not None:
         places.check_new(output)
     with progress_bar("reading") as show:
-        table = exports.answer(storage, what, show("reading files for the first time"))
+        table = exports.table_or_query(storage, what, show("reading files for the first time"))
     content = exports.encode(table, kind)
     if output is None:
         sys.stdout.buffer.write(content)
@@ -297,6 +297,6 @@ def verify(
             )
         )
     for fault in faults:
-        typer.echo(f"{fault.file}: {fault.what}. {fault.do}")
+        typer.echo(f"{fault.file}: {fault.problem}. {fault.remedy}")
     typer.echo(f"{len(faults)} faults." if faults else "No fault was found.")
     raise typer.Exit(bool(faults))

@@ -12,10 +12,9 @@ from sadcl import storage as storage_of
 from sadcl.config import Config
 from sadcl.console import console, progress_bar
 from sadcl.data import image_check
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
 from sadcl.launch.options import Options
-from sadcl.results import store
 from sadcl.search.trial import DataContext
 from sadcl.study import execute
 from sadcl.study.placement import Placement
@@ -87,7 +86,7 @@ def roots_of(known: Sequence[str], given: str | Mapping[str, str] | None) -> dic
         return {known[0]: given}
     if unknown := [name for name in given if name not in known]:
         raise UserError(
-            f"--data-root names the data set {unknown[0]!r}{store.nearest(unknown[0], known)}"
+            f"--data-root names the data set {unknown[0]!r}{did_you_mean(unknown[0], known)}"
         )
     return dict(given)
 

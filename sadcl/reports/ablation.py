@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import Effect, compare_arms
 from sadcl.results import store
 
@@ -73,12 +73,10 @@ def ablation_report(
         UserError: for an unknown study, arm or metric, and for a study that is no ablation.
     """
     trials = store.read(root, "trials")
-    described = store.described(root)
+    described = store.recorded_studies(root)
     if study not in described:
-        raise UserError(
-            f"There is no study {study!r} here{store.nearest(study, sorted(described))}"
-        )
-    about = store.describe(root, study)
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, sorted(described))}")
+    about = store.study_record(root, study)
     if about.get("kind") != "ablation":
         raise UserError(
             f"The study {study!r} is a search, not an ablation: `sadcl results top --study {study}` asks it."
@@ -87,14 +85,14 @@ def ablation_report(
     baseline = about["baseline"] if baseline is None else baseline
     if baseline not in arms:
         raise UserError(
-            f"The study {study!r} has no arm {baseline!r}{store.nearest(baseline, arms)}"
+            f"The study {study!r} has no arm {baseline!r}{did_you_mean(baseline, arms)}"
         )
     metrics = [
         f.name for f in trials.schema if pa.types.is_floating(f.type) and _in_percent(f.name)
     ]
     if metric not in metrics:
         raise UserError(
-            f"The trials have no metric {metric!r} in percent{store.nearest(metric, metrics)}"
+            f"The trials have no metric {metric!r} in percent{did_you_mean(metric, metrics)}"
         )
     rows = [row for row in trials.to_pylist() if row["study"] == study and row["phase"] == "arm"]
     comparable = about["scale"] == "full" and metric == "test_mAP"

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import interval
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial, is_finite
@@ -50,16 +50,17 @@ def compare_studies(root: str, studies: Sequence[str] = ()) -> list[Row]:
     )
     trials = [{**row, "data_image_size": side} for row, side in zip(trials, sides, strict=True)]
     known = sorted(
-        {row["study"] for row in trials if row["study"] is not None} | set(store.described(root))
+        {row["study"] for row in trials if row["study"] is not None}
+        | set(store.recorded_studies(root))
     )
     for name in studies:
         if name not in known:
-            raise UserError(f"There is no study {name!r} here{store.nearest(name, known)}")
+            raise UserError(f"There is no study {name!r} here{did_you_mean(name, known)}")
     wanted = list(dict.fromkeys(studies)) or known
     curves = _curves(root, {row["key"] for row in trials if row["study"] in set(wanted)})
     lines = []
     for name in wanted:
-        about = store.describe(root, name)
+        about = store.study_record(root, name)
         mine = [row for row in trials if row["study"] == name]
         for dataset in dict.fromkeys(
             [row["dataset"] for row in mine if row["phase"] != "stage1"] or [None]

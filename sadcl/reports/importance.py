@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import ALPHA, holm
 from sadcl.results import store
 from sadcl.search.space import Choice, Distribution, Float, Int, plain
@@ -101,16 +101,14 @@ def field_importances(
         UserError: for an unknown study or evaluator, and for a study that is no search.
     """
     if evaluator not in EVALUATORS:
-        raise UserError(
-            f"There is no evaluator {evaluator!r}{store.nearest(evaluator, EVALUATORS)}"
-        )
+        raise UserError(f"There is no evaluator {evaluator!r}{did_you_mean(evaluator, EVALUATORS)}")
     there = store.read(root, "trials")
     known = sorted(set(there["study"].drop_null().to_pylist()))
     if study not in known:
-        raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, known)}")
     searched = there.filter((pc.field("study") == study) & (pc.field("phase") == "search"))
     trials = searched.sort_by("key").to_pylist()
-    about = store.describe(root, study)
+    about = store.study_record(root, study)
     if not trials and about.get("kind") == "ablation":
         raise UserError(
             f"The study {study!r} is an ablation, which searches nothing: `sadcl results ablation` asks it."

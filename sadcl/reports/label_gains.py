@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import stats
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import ALPHA, Effect, compare_arms, holm, interval
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial
@@ -126,12 +126,12 @@ def label_gains(
         UserError: for an unknown study, arm, split or data set, and where no seed has both.
     """
     if split not in ("test", "val"):
-        raise UserError(f"There is no split {split!r}{store.nearest(split, ('test', 'val'))}")
+        raise UserError(f"There is no split {split!r}{did_you_mean(split, ('test', 'val'))}")
     trials = store.read(root, "trials")
     known = sorted(set(trials["study"].drop_null().to_pylist()))
     if study not in known:
-        raise UserError(f"There is no study {study!r} here{store.nearest(study, known)}")
-    about = store.describe(root, study)
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, known)}")
+    about = store.study_record(root, study)
     there = trials.filter(pc.field("study") == study).to_pylist()
     best = chosen_trial(there, about)
     mine = [
@@ -150,14 +150,14 @@ def label_gains(
     for name in (arm, baseline):
         if name not in arms:
             raise UserError(
-                f"The study {study!r} has no runs of an arm {name!r}{store.nearest(name, arms)}"
+                f"The study {study!r} has no runs of an arm {name!r}{did_you_mean(name, arms)}"
             )
     if arm == baseline:
         raise UserError(f"The arm {arm!r} is the baseline: give another as --arm or as --baseline.")
     datasets = list(dict.fromkeys(row["dataset"] for row in mine))
     if dataset is not None and dataset not in datasets:
         raise UserError(
-            f"The study {study!r} has no runs on {dataset!r}{store.nearest(dataset, datasets)}"
+            f"The study {study!r} has no runs on {dataset!r}{did_you_mean(dataset, datasets)}"
         )
     of = (pc.field("study") == study) & (pc.field("split") == split)
     rows = store.read(root, "labels").filter(of).to_pylist()

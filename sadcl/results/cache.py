@@ -1,7 +1,11 @@
-"""A table as parts that can be asked at once: large files as they are, and many small ones as copies in the user's cache.
+"""A table as few local files that can be queried at once, with copies in the user's cache folder.
 
-A small file is copied once, and is known again by name, size and time. Only this makes a store of ten thousand files quick;
-nothing depends on it, and the folder may be removed at any time.
+Large files are read where they are. Many small ones are copied into few large ones, each once: a
+copy is recognised by the file's name, size and time. So a store of ten thousand files answers
+quickly. Nothing depends on the cache, and its folder may be removed at any time.
+
+For each table the folder has ``index.parquet``, which lists what was copied, and parts
+``ID.parquet`` with the rows.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,251 +29,302 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import files, schema
-from sadcl.results.files import Files, Single, Vanished
+from sadcl.results import files, schema, table_file
+from sadcl.results.errors import FileVanished
+from sadcl.results.files import RunFile, TableFiles
 
-FEW = 64
-"""So many files, or bytes, are read where they lie."""
-FEW_BYTES = 32 << 20
-SETTLED = 3.0
-"""Seconds without a change after which a file's time tells it from what was there before."""
+MAX_UNCACHED_FILES = 64
+"""Up to so many new files, with up to so many bytes, are read where they are."""
+MAX_UNCACHED_BYTES = 32 << 20
+SETTLE_SECONDS = 3.0
+"""Only a file that is unchanged for so long is copied.
+
+Its time then tells it from an earlier file of the same name."""
 PART_BYTES = 256 << 20
-"""Of Arrow data that become one file."""
-MANY_PARTS = 8
+"""Bytes of Arrow data after which a part is full."""
+MAX_PARTS = 8
+"""Parts after which their rows that still count are gathered in new ones."""
+READ_AHEAD = 64
+"""Files whose content is in memory at once."""
+MAX_PENDING = 512
+"""Small tables that wait to be joined; more would take more memory, and time, than one table."""
+UNUSED_SECONDS = 600.0
+"""Age at which an unused copy is removed; queries that started before may still read it."""
 Progress = Callable[[int, int], None]
+"""Called with how many files were handled, and of how many."""
+Entry = dict[str, object]
+"""What an index says of one file that a part, or a merged file, has the rows of."""
+_INDEX = pa.schema(
+    [
+        ("file", pa.string()),
+        ("size", pa.int64()),
+        ("time", pa.int64()),
+        ("key", pa.string()),
+        ("part", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
-class Parts:
+class TableParts:
     """A table as files on this machine, and rows in memory.
 
     Attributes:
-        paths: each with the keys whose rows in it do not count.
-        rows: the rest.
+        paths: the superseded keys of each local file, by its path: their rows in it do not count.
+        rows: tables with the rest of the rows.
     """
 
     paths: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rows: Sequence[pa.Table] = ()
 
     def schemas(self) -> list[pa.Schema]:
-        return [files.opened(path).schema_arrow for path in self.paths] + [
+        """Return the schema of each file, then of each table in memory."""
+        return [table_file.open_file(path).schema_arrow for path in self.paths] + [
             part.schema for part in self.rows
         ]
 
 
-def parts(root: str, table: str, progress: Progress | None = None) -> Parts:
-    """The parts of a table at one moment; those of an object store are copied to the cache first.
+def table_parts(root: str, table: str, progress: Progress | None = None) -> TableParts:
+    """Return a table as it is at one moment.
+
+    Merged files of an object store are copied to the cache first.
+
+    Args:
+        progress: called while many files are read for the first time.
 
     Raises:
-        UserError: for a file that is not of the tables.
+        BadFile: for a file that does not belong to the tables.
+        UserError: if there is no room for a copy of an object store's files.
     """
-    return files.steady(lambda: _parts(root, table, progress))
+    return files.retry_if_vanished(lambda: _table_parts_once(root, table, progress))
 
 
-def _parts(root: str, table: str, progress: Progress | None) -> Parts:
-    found = files.look(root, table)
-    place = _place(root, table)
+def _table_parts_once(root: str, table: str, progress: Progress | None) -> TableParts:
+    listed = files.list_table(root, table)
+    folder = _table_cache(root, table)
     remote = not isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
-    paths = dict(found.merged)
     if remote:
-        paths = {
-            _mirrored(place / files.MERGED, uri): without for uri, without in found.merged.items()
-        }
-        _sweep(place / files.MERGED, set(paths))
+        mirror = folder / files.MERGED_FOLDER
+        merged = {_mirror_object(mirror, uri): keys for uri, keys in listed.merged.items()}
+        _remove_unused(mirror, set(merged))
     else:
-        paths = {storage.resolve(uri)[1]: without for uri, without in paths.items()}
-    if table == "predictions" and not remote:  # large already, and of few kinds
-        singles = {storage.resolve(found.uri(one))[1]: () for one in found.single.values()}
-        return Parts({**paths, **singles}, [schema.table(table, [])])
-    copies, fresh = _copied(found, place, progress)
-    rows = list(reading(found, fresh))
-    return Parts({**paths, **copies}, [schema.table(table, []), *rows])
+        merged = {storage.resolve(uri)[1]: keys for uri, keys in listed.merged.items()}
+    empty = schema.to_table(table, [])
+    if table == "predictions" and not remote:  # its files are large, and their columns all alike
+        uncopied = {storage.resolve(listed.uri(one))[1]: () for one in listed.run_files.values()}
+        return TableParts({**merged, **uncopied}, [empty])
+    copies, new_files = _copy_small_files(listed, folder, progress)
+    return TableParts({**merged, **copies}, [empty, *read_run_files(listed, new_files)])
 
 
-def _place(root: str, table: str) -> Path:
-    where = storage.absolute(os.fspath(root))
-    return files.cache() / hashlib.sha256(where.encode()).hexdigest()[:16] / table
-
-
-def _copied(
-    found: Files, place: Path, progress: Progress | None
-) -> tuple[dict[str, list[str]], list[Single]]:
-    """Copies with the keys whose rows in them do not count, and the files that have no copy."""
-    own = {one.file: one for one in found.single.values()}
-    known = _known(place)
-    copies, fresh = _known_of(place, known, own)
-    if len(fresh) <= FEW and sum(one.mark[0] for one in fresh) <= FEW_BYTES:
-        return copies, fresh
-    settled = [one for one in fresh if time.time() - one.mark[1] / 1e9 > SETTLED]
-    if not settled:
-        return copies, fresh
-    with contextlib.suppress(OSError):  # a cache that cannot be written: all is read where it lies
-        place.mkdir(parents=True, exist_ok=True)
-        known = _extend(found, place, known, own, settled, progress)
-        copies, fresh = _known_of(place, known, own)
-    return copies, fresh
-
-
-def _known(place: Path) -> pa.Table | None:
+def cache_folder() -> Path:
+    """Return the folder of all copies in the user's cache."""
     try:
-        known = pq.ParquetFile(pa.OSFile(str(place / "index.parquet"))).read()
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's user may have no home
+        return Path(tempfile.gettempdir()) / f"sadcl-{os.getuid()}" / "tables"
+    return storage.local(home) / "sadcl" / "tables"
+
+
+def _table_cache(root: str, table: str) -> Path:
+    store = storage.absolute(os.fspath(root))
+    return cache_folder() / hashlib.sha256(store.encode()).hexdigest()[:16] / table
+
+
+def _copy_small_files(
+    listed: TableFiles, folder: Path, progress: Progress | None
+) -> tuple[dict[str, list[str]], list[RunFile]]:
+    """Copy new files if they are many.
+
+    Returns:
+        The superseded keys of each part that is of use, by its path, and the files that have no
+        copy.
+    """
+    run_files = {one.file: one for one in listed.run_files.values()}
+    index = _read_index(folder)
+    copies, new_files = _match_copies(folder, index, run_files)
+    size = sum(one.mark[0] for one in new_files)
+    if len(new_files) <= MAX_UNCACHED_FILES and size <= MAX_UNCACHED_BYTES:
+        return copies, new_files
+    settled = [one for one in new_files if time.time() - one.mark[1] / 1e9 > SETTLE_SECONDS]
+    if not settled:
+        return copies, new_files
+    with contextlib.suppress(
+        OSError
+    ):  # the cache may be read-only or full: then all is read in place
+        folder.mkdir(parents=True, exist_ok=True)
+        source = _read_new_files(listed, settled, progress)
+        index = _add_copies(folder, index, run_files, source)
+        copies, new_files = _match_copies(folder, index, run_files)
+    return copies, new_files
+
+
+def _read_index(folder: Path) -> pa.Table | None:
+    """Read what was copied; None if nothing was, the index is damaged or a part is missing."""
+    try:
+        index = pq.ParquetFile(pa.OSFile(str(folder / "index.parquet"))).read()
     except (OSError, pa.ArrowInvalid):
         return None
-    return (
-        known
-        if all((place / f"{part}.parquet").exists() for part in known["part"].unique().to_pylist())
-        else None
-    )
+    parts = index["part"].unique().to_pylist()
+    return index if all((folder / f"{part}.parquet").exists() for part in parts) else None
 
 
-def _known_of(
-    place: Path, known: pa.Table | None, own: Mapping[str, Single]
-) -> tuple[dict[str, list[str]], list[Single]]:
-    if known is None:
-        return {}, list(own.values())
-    columns = [known[name].to_pylist() for name in ("file", "size", "time", "key", "part")]
-    copies: dict[str, list[str]] = {}
-    fresh, counts = dict(own), set()
+def _match_copies(
+    folder: Path, index: pa.Table | None, run_files: Mapping[str, RunFile]
+) -> tuple[dict[str, list[str]], list[RunFile]]:
+    """Compare the index with the files as they are; returns as :func:`_copy_small_files` does."""
+    if index is None:
+        return {}, list(run_files.values())
+    columns = [index[name].to_pylist() for name in ("file", "size", "time", "key", "part")]
+    superseded: dict[str, list[str]] = {}
+    uncopied, useful = dict(run_files), set()
     for file, size, changed, key, part in zip(*columns, strict=True):
-        path = str(place / f"{part}.parquet")
-        without = copies.setdefault(path, [])
-        if file in fresh and fresh[file].mark == (size, changed):
-            del fresh[file]
-            counts.add(path)
+        path = str(folder / f"{part}.parquet")
+        keys = superseded.setdefault(path, [])
+        if file in uncopied and uncopied[file].mark == (size, changed):
+            del uncopied[file]
+            useful.add(path)
         elif key is not None:
-            without.append(key)
-    return {path: without for path, without in copies.items() if path in counts}, list(
-        fresh.values()
-    )
+            keys.append(key)
+    copies = {path: keys for path, keys in superseded.items() if path in useful}
+    return copies, list(uncopied.values())
 
 
-def _extend(
-    found: Files,
-    place: Path,
-    known: pa.Table | None,
-    own: Mapping[str, Single],
-    new: Sequence[Single],
-    progress: Progress | None,
+def _add_copies(
+    folder: Path,
+    index: pa.Table | None,
+    run_files: Mapping[str, RunFile],
+    source: Iterator[tuple[pa.Table, list[Entry]]],
 ) -> pa.Table:
-    """Copy files, and what is left of the former copies where these have become many; gives the new index."""
-    rows: list[dict[str, object]] = [] if known is None else known.to_pylist()
+    """Write new parts and a new index, and return the index.
+
+    If there are many parts, all of them are written anew.
+    """
+    entries: list[Entry] = [] if index is None else index.to_pylist()
     valid = [
-        row
-        for row in rows
-        if row["file"] in own and own[str(row["file"])].mark == (row["size"], row["time"])
+        entry
+        for entry in entries
+        if entry["file"] in run_files
+        and run_files[str(entry["file"])].mark == (entry["size"], entry["time"])
     ]
-    keep = {str(row["part"]) for row in valid}
-    if len(keep) >= MANY_PARTS:
-        copies, _ = _known_of(place, known, own)
-        source: Iterator[tuple[pa.Table, list[dict[str, object]]]] = _again(place, copies, valid)
-        rows = []
-    else:
-        source = iter(())
-        rows = [
-            row for row in rows if row["part"] in keep
-        ]  # a part that stays says which of its rows do not count
-    for part, entries in gathered(itertools.chain(source, _new(found, new, progress)), PART_BYTES):
-        name = uuid.uuid4().hex
-        storage.write(place / f"{name}.parquet", files.encode(part, large=True))
-        rows += [{**entry, "part": name} for entry in entries]
-    kinds = {
-        "file": pa.string(),
-        "size": pa.int64(),
-        "time": pa.int64(),
-        "key": pa.string(),
-        "part": pa.string(),
-    }
-    table = pa.Table.from_pylist(rows, schema=pa.schema(kinds))
-    storage.write(place / "index.parquet", files.encode(table, large=True))
-    _sweep(place, {str(place / f"{name}.parquet") for name in table["part"].unique().to_pylist()})
+    useful = {str(entry["part"]) for entry in valid}
+    if len(useful) >= MAX_PARTS:
+        copies, _ = _match_copies(folder, index, run_files)
+        source = itertools.chain(_read_parts(folder, copies, valid), source)
+        entries = []
+    else:  # of a part that stays, the index also has to name the rows that do not count
+        entries = [entry for entry in entries if entry["part"] in useful]
+    for rows, new_entries in batches(source, PART_BYTES):
+        part = uuid.uuid4().hex
+        storage.write(folder / f"{part}.parquet", table_file.encode_parquet(rows, large=True))
+        entries += [{**entry, "part": part} for entry in new_entries]
+    table = pa.Table.from_pylist(entries, schema=_INDEX)
+    storage.write(folder / "index.parquet", table_file.encode_parquet(table, large=True))
+    parts = table["part"].unique().to_pylist()
+    _remove_unused(folder, {str(folder / f"{part}.parquet") for part in parts})
     return table
 
 
-def _again(
-    place: Path, copies: Mapping[str, Sequence[str]], rows: Iterable[dict[str, object]]
-) -> Iterator[tuple[pa.Table, list[dict[str, object]]]]:
-    by_part: dict[str, list[dict[str, object]]] = {}
-    for row in rows:
-        by_part.setdefault(str(place / f"{row['part']}.parquet"), []).append(row)
-    for path, entries in by_part.items():
-        yield files.kept(files.read(path), copies[path]), entries
+def _read_parts(
+    folder: Path, copies: Mapping[str, Sequence[str]], entries: Iterable[Entry]
+) -> Iterator[tuple[pa.Table, list[Entry]]]:
+    """Yield the rows of each part that still count, with their entries."""
+    by_path: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_path.setdefault(str(folder / f"{entry['part']}.parquet"), []).append(entry)
+    for path, part_entries in by_path.items():
+        yield table_file.without_keys(table_file.read_file(path), copies[path]), part_entries
 
 
-def _new(
-    found: Files, new: Sequence[Single], progress: Progress | None
-) -> Iterator[tuple[pa.Table, list[dict[str, object]]]]:
-    for one, part in zip(new, reading(found, new, progress), strict=True):
-        if "key" not in part.column_names:
-            raise UserError(files.damaged(found.uri(one), "it has no column 'key'"))
-        key = part["key"][0].as_py() if len(part) else None
-        yield part, [{"file": one.file, "size": one.mark[0], "time": one.mark[1], "key": key}]
+def _read_new_files(
+    listed: TableFiles, new_files: Sequence[RunFile], progress: Progress | None
+) -> Iterator[tuple[pa.Table, list[Entry]]]:
+    """Yield the rows of each new file, with its entry."""
+    for one, rows in zip(new_files, read_run_files(listed, new_files, progress), strict=True):
+        if "key" not in rows.column_names:
+            raise table_file.damaged(listed.uri(one), "it has no column 'key'")
+        key = rows["key"][0].as_py() if len(rows) else None
+        yield rows, [{"file": one.file, "size": one.mark[0], "time": one.mark[1], "key": key}]
 
 
-def reading(
-    found: Files,
-    singles: Sequence[Single],
+def read_run_files(
+    listed: TableFiles,
+    run_files: Sequence[RunFile],
     progress: Progress | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The content of runs' files, in their order, of which few are in memory at once."""
+    """Yield the content of runs' own files in their order, few of them in memory at once.
+
+    Args:
+        columns: those to read; None is all.
+    """
     with ThreadPoolExecutor(4) as pool:
-        for at in range(0, len(singles), 64):
+        for start in range(0, len(run_files), READ_AHEAD):
             yield from pool.map(
-                lambda one: files.read(found.uri(one), columns), singles[at : at + 64]
+                lambda one: table_file.read_file(listed.uri(one), columns),
+                run_files[start : start + READ_AHEAD],
             )
             if progress is not None:
-                progress(min(at + 64, len(singles)), len(singles))
+                progress(min(start + READ_AHEAD, len(run_files)), len(run_files))
 
 
-def gathered(
-    source: Iterable[tuple[pa.Table, list[dict[str, object]]]], most: int
-) -> Iterator[tuple[pa.Table, list[dict[str, object]]]]:
-    """Tables put together until they have so many bytes, each time in the order of their keys, with what comes with them."""
+def batches(
+    source: Iterable[tuple[pa.Table, list[Entry]]], max_bytes: int
+) -> Iterator[tuple[pa.Table, list[Entry]]]:
+    """Join tables until they have so many bytes.
+
+    Yields:
+        Each joined table, sorted by key, with the index entries of the tables in it.
+    """
     pending: list[pa.Table] = []
-    entries: list[dict[str, object]] = []
+    entries: list[Entry] = []
     size = 0
-    for part, with_it in source:
-        pending.append(part)
-        entries += with_it
-        size += part.nbytes
-        if len(pending) >= 512:  # many small tables take more memory, and time, than one
-            pending = [files.together(pending).combine_chunks()]
-        if size >= most:
-            yield _sorted(pending), entries
+    for rows, row_entries in source:
+        pending.append(rows)
+        entries += row_entries
+        size += rows.nbytes
+        if len(pending) >= MAX_PENDING:
+            pending = [table_file.concatenate(pending).combine_chunks()]
+        if size >= max_bytes:
+            yield _join_sorted(pending), entries
             pending, entries, size = [], [], 0
     if entries:
-        yield _sorted(pending), entries
+        yield _join_sorted(pending), entries
 
 
-def _sorted(pending: Sequence[pa.Table]) -> pa.Table:
-    whole = files.together(pending).sort_by("key")
-    return whole.replace_schema_metadata({"sadcl": str(schema.VERSION)})
+def _join_sorted(parts: Sequence[pa.Table]) -> pa.Table:
+    joined = table_file.concatenate(parts).sort_by("key")
+    return joined.replace_schema_metadata(schema.metadata())
 
 
-def _mirrored(place: Path, uri: str) -> str:
-    """A merged file of an object store, which never changes, as a file here."""
-    path = place / uri.rsplit("/", 1)[-1]
+def _mirror_object(folder: Path, uri: str) -> str:
+    """Copy a merged file of an object store to this machine, and return the copy's path.
+
+    A merged file never changes, so each is copied once.
+    """
+    path = folder / uri.rsplit("/", 1)[-1]
     if not path.exists():
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
             system, source = storage.resolve(uri)
-            with system.open_input_stream(source) as stream, open(part, "wb") as file:
+            with system.open_input_stream(source) as stream, open(unfinished, "wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
-            part.replace(path)
+            unfinished.replace(path)
         except FileNotFoundError:
-            raise Vanished from None
+            raise FileVanished from None
         except OSError as error:
             raise UserError(
-                f"{uri!r} cannot be copied to {str(place)!r}: {error}. Set XDG_CACHE_HOME to a disk with room."
+                f"{uri!r} cannot be copied to {str(folder)!r}: {error}. Set XDG_CACHE_HOME to a "
+                "folder on a disk with room."
             ) from None
     return str(path)
 
 
-def _sweep(place: Path, keep: set[str]) -> None:
-    """Remove old copies that nothing refers to any more; whoever still reads one looks again."""
+def _remove_unused(folder: Path, used: set[str]) -> None:
+    """Remove old copies that are not used; a query that still reads one lists the files again."""
     with contextlib.suppress(OSError):
-        kept = keep | {str(place / "index.parquet")}
-        for path in place.glob("*.parquet"):
-            if str(path) not in kept and time.time() - path.stat().st_mtime > 600:
+        needed = used | {str(folder / "index.parquet")}
+        for path in folder.glob("*.parquet"):
+            if str(path) not in needed and time.time() - path.stat().st_mtime > UNUSED_SECONDS:
                 path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant: by its own URI, by the key of a trial, or as the best of a study."""
+"""Find the checkpoint that a user means: by URI, by the key of a trial, or the best of a study."""
 
 from __future__ import annotations
 
@@ -6,118 +6,135 @@ from typing import Any
 
 from sadcl import storage
 from sadcl.errors import UserError
+from sadcl.results import store
+from sadcl.results.errors import UnknownName
 from sadcl.results.query import show
-from sadcl.results.store import nearest, read
+from sadcl.results.schema import Status
 
-COLUMNS = (
-    *(
-        "key",
-        "study",
-        "phase",
-        "status",
-        "seed",
-        "dataset",
-        "data_digest",
-        "started",
-        "checkpoint",
-        "val_mAP",
-    ),
-    *("model_arch", "loss_prototype_weight", "stage2_epochs"),
+_COLUMNS = (
+    "key",
+    "study",
+    "phase",
+    "status",
+    "seed",
+    "dataset",
+    "data_digest",
+    "started",
+    "checkpoint",
+    "val_mAP",
+    "model_arch",
+    "loss_prototype_weight",
+    "stage2_epochs",
 )
 
 
-def find_checkpoint(root: str, given: str) -> str:
-    """A checkpoint's URI from itself, from its folder or from the key of a trial.
-
-    Raises:
-        UserError: for an unknown key, or a trial that has no checkpoint.
-    """
-    if given and storage.exists(storage.join(given, "best.pt")):
-        return storage.join(given, "best.pt")
-    if given.endswith(".pt") or (given and storage.exists(given)):
-        return given
-    trial = show(root, given)
-    if (uri := trial["checkpoint"]) is None:
-        ended = trial["status"] in ("complete", "pruned")
-        why = (
-            "it gave it up for the limit of the disk (--max-disk)"
-            if ended
-            else f"its status is {trial['status']}"
-        )
-        raise UserError(f"The trial {given!r} has no checkpoint: {why}.")
-    return str(uri)
-
-
-def best_checkpoint(root: str, study: str | None = None) -> str:
-    """Key of the trial to look into: the study's final one, else the best on held-out images that has prototypes, if any.
+def find_checkpoint(root: str, checkpoint: str) -> str:
+    """Return a checkpoint's URI.
 
     Args:
+        root: of the store.
+        checkpoint: its URI, the URI of its folder, or the key of a trial.
+
+    Raises:
+        UnknownName: for a key that does not exist.
+        UserError: for a trial that has no checkpoint.
+    """
+    if checkpoint and storage.exists(storage.join(checkpoint, "best.pt")):
+        return storage.join(checkpoint, "best.pt")
+    if checkpoint.endswith(".pt") or (checkpoint and storage.exists(checkpoint)):
+        return checkpoint
+    trial = show(root, checkpoint)
+    if trial["checkpoint"] is None:
+        reason = (
+            "it was deleted to stay within the disk limit (--max-disk)"
+            if trial["status"] in (Status.COMPLETE, Status.PRUNED)
+            else f"the status of the trial is {trial['status']}"
+        )
+        raise UserError(f"The trial {checkpoint!r} has no checkpoint: {reason}.")
+    return str(trial["checkpoint"])
+
+
+def best_trial_key(root: str, study: str | None = None) -> str:
+    """Return the key of the study's trial of SADCL to look into.
+
+    That is its final run, otherwise the trial with the best held-out mAP among those with
+    prototypes, or among all if no trial has prototypes.
+
+    Args:
+        root: of the store.
         study: None is the one that was started last.
 
     Raises:
-        UserError: for an unknown study, or one without a complete trial of SADCL.
+        UnknownName: for a study that does not exist.
+        UserError: for a study without a complete trial of SADCL.
     """
     rows = _trials(root)
     names = sorted({row["study"] for row in rows})
     if study is not None and study not in names:
-        raise UserError(f"There is no study {study!r} here{nearest(study, names)}")
-    complete = [
-        r
-        for r in rows
-        if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") != "pooled"
-    ]
-    own = [
+        raise UnknownName("study", study, names, repr(str(root)))
+    candidates = [
         row
-        for row in complete
-        if row["study"] == study or (study is None and row["phase"] != "stage1")
+        for row in rows
+        if _has_weights(row)
+        and not _is_pooled(row)
+        and (row["study"] == study or (study is None and row["phase"] != "stage1"))
     ]
-    if not own:
+    if not candidates:
         raise UserError(
-            f"No trial of {'any study' if study is None else repr(study)} in {root!r} is complete yet."
+            f"No trial of {'any study' if study is None else repr(study)} in {root!r} is complete "
+            "yet."
         )
-    last = max(own, key=lambda row: row["started"])["study"]
-    return str(max((row for row in own if row["study"] == last), key=_rank)["key"])
+    last = max(candidates, key=lambda row: row["started"])["study"]
+    return str(max((row for row in candidates if row["study"] == last), key=_rank)["key"])
 
 
-def baseline_checkpoint(root: str, given: str) -> str | None:
-    """Key of the complete pooled baseline of a trial's study and data set; None without.
+def baseline_trial_key(root: str, checkpoint: str) -> str | None:
+    """Return the key of the complete pooled baseline of a trial's study and data set, if any.
 
-    Of several that of the same training images, then of the same seed.
+    Of several, one with the same training images is preferred, then one with the same seed.
 
     Args:
-        given: the trial's key, or the URI of a checkpoint in a folder of that name.
+        root: of the store.
+        checkpoint: the trial's key, or the URI of a checkpoint in a folder of that name.
     """
-    if not storage.exists(storage.join(root, "tables")):
+    if not store.is_store(root):
         return None
-    key = given.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
+    key = checkpoint.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
     rows = _trials(root)
     trial = next((row for row in rows if row["key"] == key), None)
-    if trial is None or trial.get("model_arch") == "pooled":
+    if trial is None or _is_pooled(trial):
         return None
-    like = ("study", "dataset")
-    pooled = [
-        r
-        for r in rows
-        if r["status"] == "complete" and r["checkpoint"] and r.get("model_arch") == "pooled"
-    ]
-    fits = [
+    baselines = [
         row
-        for row in pooled
-        if all(row[name] == trial[name] for name in like) and row["key"] != key
+        for row in rows
+        if _has_weights(row)
+        and _is_pooled(row)
+        and all(row[name] == trial[name] for name in ("study", "dataset"))
+        and row["key"] != key
     ]
-    near = ("data_digest", "seed")
-    return (
-        max(fits, key=lambda row: ([row[n] == trial[n] for n in near], _rank(row)))["key"]
-        if fits
-        else None
-    )
+    if not baselines:
+        return None
+
+    def similarity(row: dict[str, Any]) -> tuple[list[bool], tuple[bool, bool, float]]:
+        return [row[name] == trial[name] for name in ("data_digest", "seed")], _rank(row)
+
+    return str(max(baselines, key=similarity)["key"])
 
 
 def _trials(root: str) -> list[dict[str, Any]]:
-    table = read(root, "trials")
-    return table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+    table = store.read(root, "trials")
+    return table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist()
+
+
+def _has_weights(row: dict[str, Any]) -> bool:
+    return row["status"] == Status.COMPLETE and bool(row["checkpoint"])
+
+
+def _is_pooled(row: dict[str, Any]) -> bool:
+    return row.get("model_arch") == "pooled"
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, bool, float]:
+    """Return what trials are ordered by: final or not, with or without prototypes, held-out mAP."""
     prototypes = (row.get("loss_prototype_weight") or 0) > 0 and (row.get("stage2_epochs") or 0) > 0
     return row["phase"] == "final", prototypes, row["val_mAP"] or 0.0

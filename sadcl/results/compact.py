@@ -1,4 +1,4 @@
-"""Merging the small files of runs that have ended into large ones, while others read and write."""
+"""Merge the small files of ended runs into few large ones, while others read and write."""
 
 from __future__ import annotations
 
@@ -11,160 +11,188 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl import storage
-from sadcl.results import cache, files, schema, store
-from sadcl.results.files import Files, Single
+from sadcl.results import cache, files, schema, store, table_file
+from sadcl.results.cache import Entry
+from sadcl.results.files import RunFile, TableFiles
 
 PART_BYTES = 256 << 20
-"""Of Arrow data that become one file; a merged file of half as many stays as it is while most of its rows count."""
-GRACE = 86400.0
-"""Seconds that a file which says that rows were removed stays on an object store, where two may merge at once."""
-Entry = dict[str, object]
+"""Bytes of Arrow data after which a merged file is full.
+
+A merged file of at least half of that stays, as long as most of its rows count."""
+GRACE_SECONDS = 86400.0
+"""Age in seconds at which leftovers are removed from an object store.
+
+It has no locks, so a younger file may belong to a compaction that is at work."""
 _INDEX = pa.schema([("name", pa.string()), ("number", pa.int64()), ("key", pa.string())])
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a table had before, and has now: files in all."""
+class Compaction:
+    """What merging did to one table.
+
+    Attributes:
+        before, after: how many files the table had before, and has now.
+    """
 
     table: str
     before: int
     after: int
 
 
-def compact(root: str, progress: Callable[[str], cache.Progress] | None = None) -> list[Done]:
-    """Merge the files of runs that have ended, whatever others read or write at the same time; a crash harms nothing.
+def compact(root: str, progress: Callable[[str], cache.Progress] | None = None) -> list[Compaction]:
+    """Merge the files of runs that have ended.
+
+    Others may read and write meanwhile, and a crash at any moment does no harm.
 
     Args:
-        progress: for a table, takes how many files were read, and of how many.
+        progress: takes a table's name, and returns what is called while its files are read.
 
     Raises:
-        UserError: for a root that is no store, or a file that is damaged.
+        UserError: if the root is not a store, or for a file that is damaged.
     """
-    store.check_root(root)
-    with store.merging(root) as alone:
-        for table in schema.BY_RUN:
-            _sweep(storage.join(files.folder(root, table), files.MERGED), alone)
-        ended = _ended(root)
+    store.check_store(root)
+    with store.compaction_lock(root) as locked:
+        for table in schema.TRIAL_TABLES:
+            folder = storage.join(files.table_folder(root, table), files.MERGED_FOLDER)
+            _remove_unfinished(folder, locked)
+        ended = _ended_numbers(root)
         return [
-            files.steady(lambda table=table: _table(root, table, ended, alone, progress))  # type: ignore[misc]
-            for table in schema.BY_RUN
+            files.retry_if_vanished(
+                lambda table=table: _compact_table(  # type: ignore[misc]
+                    root, table, ended, locked, progress
+                )
+            )
+            for table in schema.TRIAL_TABLES
         ]
 
 
-def _ended(root: str) -> dict[str, int]:
-    """The highest number of each run's files that will not change any more: none of a run that is under way."""
+def _ended_numbers(root: str) -> dict[str, int]:
+    """Return, by run, the highest number of its files that will not change any more."""
 
     def attempt() -> dict[str, int]:
-        found = files.look(root, "trials")
+        listed = files.list_table(root, "trials")
         ended: dict[str, int] = {}
-        for uri in found.merged:
-            part = files.index(uri)
-            for of, number in zip(
-                part["name"].to_pylist(), part["number"].to_pylist(), strict=True
+        for uri in listed.merged:
+            index = files.read_index(uri)
+            for stem, number in zip(
+                index["name"].to_pylist(), index["number"].to_pylist(), strict=True
             ):
-                ended[of] = max(number, ended.get(of, -1))
-        rows = cache.reading(found, list(found.single.values()), columns=["status"])
-        for (of, one), part in zip(found.single.items(), rows, strict=True):
-            if not len(part) or part["status"][0].as_py() in store.ENDED:
-                ended[of] = one.number
-            else:  # under way again; what it had before may be merged
-                ended[of] = one.number - 1
+                ended[stem] = max(number, ended.get(stem, -1))
+        tables = cache.read_run_files(listed, list(listed.run_files.values()), columns=["status"])
+        for (stem, run_file), rows in zip(listed.run_files.items(), tables, strict=True):
+            if not len(rows) or rows["status"][0].as_py() in schema.ENDED:
+                ended[stem] = run_file.number
+            else:  # the run was started again; what it had before may be merged
+                ended[stem] = run_file.number - 1
         return ended
 
-    return files.steady(attempt)
+    return files.retry_if_vanished(attempt)
 
 
-def _table(
+def _compact_table(
     root: str,
     table: str,
     ended: dict[str, int],
-    alone: bool,
+    locked: bool,
     progress: Callable[[str], cache.Progress] | None,
-) -> Done:
-    found = files.look(root, table)
-    for one in (
-        found.old
-    ):  # first, so that nobody sees a former row once the one that replaced it is merged
-        if one.number <= ended.get(files.parse(one.file)[0], -1):
-            storage.delete(found.uri(one))
-    take = {of: one for of, one in found.single.items() if one.number <= ended.get(of, -1)}
-    again = [uri for uri, without in found.merged.items() if _worth(uri, len(without))]
-    before = len(found.single) + len(found.merged)
-    if not take and len(again) < 2 and not any(found.merged[uri] for uri in again):
-        return Done(table, before, before)
-    for rows, entries in cache.gathered(
-        _inputs(found, again, take, progress and progress(table)), PART_BYTES
-    ):
-        _publish(storage.join(found.folder, files.MERGED), rows, entries)
-    for uri in again:
+) -> Compaction:
+    listed = files.list_table(root, table)
+    # Replaced files go first: once the file that replaced them is merged, their rows would count.
+    for run_file in listed.replaced:
+        if run_file.number <= ended.get(files.split_file_name(run_file.file)[0], -1):
+            storage.delete(listed.uri(run_file))
+    small = {
+        stem: run_file
+        for stem, run_file in listed.run_files.items()
+        if run_file.number <= ended.get(stem, -1)
+    }
+    rewritten = [uri for uri, keys in listed.merged.items() if _is_worth_rewriting(uri, len(keys))]
+    before = len(listed.run_files) + len(listed.merged)
+    if not small and len(rewritten) < 2 and not any(listed.merged[uri] for uri in rewritten):
+        return Compaction(table, before, before)
+    inputs = _inputs(listed, rewritten, small, progress and progress(table))
+    for rows, entries in cache.batches(inputs, PART_BYTES):
+        _publish(storage.join(listed.folder, files.MERGED_FOLDER), rows, entries)
+    for uri in rewritten:
         storage.delete(
-            uri.removesuffix(".parquet") + files.INDEX
-        )  # it is the index that makes it count
+            files.index_uri(uri)
+        )  # the index makes a merged file count, so it goes first
         storage.delete(uri)
-    stay = [set(files.index(uri)["name"].to_pylist()) for uri in found.merged if uri not in again]
-    for of, one in take.items():
-        # what says that rows were removed stays as long as a merged file has them, or may come to have them
-        young = not alone and time.time() - one.mark[1] / 1e9 < GRACE
-        if one.number and (young or any(of in names for names in stay)) and _rowless(found, one):
+    _delete_merged_run_files(listed, rewritten, small, locked)
+    now = files.list_table(root, table)
+    return Compaction(table, before, len(now.run_files) + len(now.merged))
+
+
+def _delete_merged_run_files(
+    listed: TableFiles, rewritten: Sequence[str], small: dict[str, RunFile], locked: bool
+) -> None:
+    """Delete files whose rows are merged now.
+
+    A file that says that rows were removed stays as long as a merged file has these rows, or may
+    come to have them.
+    """
+    remaining = [
+        set(files.read_index(uri)["name"].to_pylist())
+        for uri in listed.merged
+        if uri not in rewritten
+    ]
+    for stem, run_file in small.items():
+        young = not locked and time.time() - run_file.mark[1] / 1e9 < GRACE_SECONDS
+        needed = run_file.number and (young or any(stem in stems for stems in remaining))
+        if needed and _is_empty(listed.uri(run_file)):
             continue
-        storage.delete(found.uri(one))
-    now = files.look(root, table)
-    return Done(table, before, len(now.single) + len(now.merged))
+        storage.delete(listed.uri(run_file))
 
 
-def _rowless(found: Files, one: Single) -> bool:
-    return files.opened(found.uri(one)).metadata.num_rows == 0
+def _is_empty(uri: str) -> bool:
+    return table_file.open_file(uri).metadata.num_rows == 0
 
 
-def _worth(uri: str, superseded: int) -> bool:
-    """Whether a merged file is to be merged again: a small one, or one of whose rows many do not count."""
-    about = files.opened(uri).metadata
-    size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    return size < PART_BYTES // 2 or superseded > len(files.index(uri)) / 4
+def _is_worth_rewriting(uri: str, superseded: int) -> bool:
+    """Whether a merged file is small, or a quarter of its runs are superseded."""
+    metadata = table_file.open_file(uri).metadata
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return size < PART_BYTES // 2 or superseded > len(files.read_index(uri)) / 4
 
 
 def _inputs(
-    found: Files, again: Sequence[str], take: dict[str, Single], progress: cache.Progress | None
+    listed: TableFiles,
+    rewritten: Sequence[str],
+    small: dict[str, RunFile],
+    progress: cache.Progress | None,
 ) -> Iterator[tuple[pa.Table, list[Entry]]]:
-    """What is to be merged, with the names, numbers and keys that it stands for."""
-    for uri in again:
-        without = found.merged[uri]
+    """Yield the rows to be merged, with the index entries of their runs: name, number and key."""
+    for uri in rewritten:
+        superseded = listed.merged[uri]
         yield (
-            files.kept(files.read(uri), without),
-            files.kept(files.index(uri), without).to_pylist(),
+            table_file.without_keys(table_file.read_file(uri), superseded),
+            table_file.without_keys(files.read_index(uri), superseded).to_pylist(),
         )
-    for (of, one), part in zip(
-        sorted(take.items()),
-        cache.reading(found, [take[of] for of in sorted(take)], progress),
-        strict=True,
-    ):
-        yield (
-            part,
-            [{"name": of, "number": one.number, "key": part["key"][0].as_py()}]
-            if len(part)
-            else [],
-        )
+    ordered = sorted(small.items())
+    tables = cache.read_run_files(listed, [run_file for _, run_file in ordered], progress)
+    for (stem, run_file), rows in zip(ordered, tables, strict=True):
+        if len(rows):
+            key = rows["key"][0].as_py()
+            yield rows, [{"name": stem, "number": run_file.number, "key": key}]
+        else:
+            yield rows, []
 
 
-def _sweep(where: str, alone: bool) -> None:
-    """Remove what a merging that was killed has left: a merged file without its index."""
-    marks = storage.marks(where, ".parquet")
+def _remove_unfinished(folder: str, locked: bool) -> None:
+    """Remove merged files without an index, which a compaction that was killed has left."""
+    marks = storage.marks(folder, ".parquet")
     for file, mark in marks.items():
-        ours = file.removesuffix(".parquet") + files.INDEX not in marks and not file.endswith(
-            files.INDEX
-        )
-        if ours and (alone or time.time() - mark[1] / 1e9 > GRACE):
-            storage.delete(storage.join(where, file))
+        unfinished = not file.endswith(files.INDEX_SUFFIX) and files.index_uri(file) not in marks
+        if unfinished and (locked or time.time() - mark[1] / 1e9 > GRACE_SECONDS):
+            storage.delete(storage.join(folder, file))
 
 
-def _publish(where: str, rows: pa.Table, entries: list[Entry]) -> None:
+def _publish(folder: str, rows: pa.Table, entries: list[Entry]) -> None:
     """Write a merged file, then the index that makes it count."""
     if not entries:
         return
-    uri = storage.join(where, uuid.uuid4().hex)
-    listed = pa.Table.from_pylist(entries, schema=_INDEX)
-    storage.write(f"{uri}.parquet", files.encode(rows, large=True))
-    storage.write(
-        f"{uri}{files.INDEX}",
-        files.encode(listed.take(pc.sort_indices(listed["name"])), large=True),
-    )
+    uri = storage.join(folder, f"{uuid.uuid4().hex}.parquet")
+    index = pa.Table.from_pylist(entries, schema=_INDEX)
+    index = index.take(pc.sort_indices(index["name"]))
+    storage.write(uri, table_file.encode_parquet(rows, large=True))
+    storage.write(files.index_uri(uri), table_file.encode_parquet(index, large=True))

@@ -1,4 +1,4 @@
-"""A table or an answer as a file for other programs, and for a paper."""
+"""A table, or the answer to a query, as a file for other programs or for a paper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".tex": "latex",
 }
-_TEX = (
+"""Kind of file by suffix."""
+_TEX_ESCAPES = (
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {
         "\\": r"\textbackslash{}",
@@ -29,66 +30,77 @@ _TEX = (
         "^": r"\textasciicircum{}",
         "|": r"\textbar{}",
     }
-    | {c: f"{{{c}}}" for c in "[]*"}  # which a row's \\ before them would take for its own
+    | {
+        c: f"{{{c}}}" for c in "[]*"
+    }  # the \\ that ends the row before would take them for its options
     | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "✓": r"\checkmark{}"}
 )
 
 
-def answer(root: str, what: str, progress: cache.Progress | None = None) -> pa.Table:
-    """A table by its name, or the answer to a query.
+def table_or_query(root: str, name_or_sql: str, progress: cache.Progress | None = None) -> pa.Table:
+    """Read a table by its name, or answer a query.
 
     Raises:
-        UserError: for neither.
+        UserError: for a table that does not exist, or a query that cannot be answered.
     """
-    if re.fullmatch(r"\w+", what):
-        return store.read(root, what, progress=progress)
-    return query.sql(root, what, progress=progress)
+    if re.fullmatch(r"\w+", name_or_sql):
+        return store.read(root, name_or_sql, progress=progress)
+    return query.sql(root, name_or_sql, progress=progress)
 
 
-def kind_of(given: Iterable[str], path: str | None) -> str:
-    """The kind of file that was asked for, by name or by the file's suffix; CSV where nothing says.
+def file_kind(flags: Iterable[str], path: str | None) -> str:
+    """Return the kind of file to write: by flag, else by the path's suffix, else CSV.
+
+    Args:
+        flags: the kinds that were given as flags.
+        path: of the file; None is standard output.
 
     Raises:
-        UserError: for several, or another suffix.
+        UserError: for several flags, or a suffix that is not in :data:`SUFFIXES`.
     """
-    names = list(given)
-    if len(names) > 1:
+    kinds = list(flags)
+    if len(kinds) > 1:
         raise UserError(
-            f"One kind of file at a time, but got {' and '.join(f'--{name}' for name in names)}."
+            "Only one kind of file can be written, but got "
+            f"{' and '.join(f'--{kind}' for kind in kinds)}."
         )
-    if names:
-        return names[0]
+    if kinds:
+        return kinds[0]
     if path is None:
         return "csv"
     suffix = f".{path.rsplit('.', 1)[-1].lower()}" if "." in path.rsplit("/", 1)[-1] else ""
     if suffix not in SUFFIXES:
         raise UserError(
-            f"{path!r} does not say what kind of file it is: end it in {', '.join(SUFFIXES)}, or give --csv, ..."
+            f"{path!r} does not say what kind of file it is: end it in {', '.join(SUFFIXES)}, or "
+            "give --csv, --arrow, --parquet or --latex."
         )
     return SUFFIXES[suffix]
 
 
 def encode(table: pa.Table, kind: str) -> bytes:
-    """The table as ``csv``, ``arrow`` (an Arrow file), ``parquet`` or ``latex``."""
+    """Return the table as a file of the kind ``csv``, ``arrow``, ``parquet`` or ``latex``."""
     buffer = io.BytesIO()
     if kind == "latex":
         return latex(table).encode()
     if kind == "parquet":
         import pyarrow.parquet as pq
 
-        pq.write_table(_spans(table), buffer, compression="zstd")
+        pq.write_table(_durations_as_seconds(table), buffer, compression="zstd")
     elif kind == "arrow":
         with pa.ipc.new_file(buffer, table.schema) as writer:
             writer.write_table(table)
     else:
         from pyarrow import csv
 
-        csv.write_csv(_flat(_spans(table)), buffer)
+        csv.write_csv(_lists_as_json(_durations_as_seconds(table)), buffer)
     return buffer.getvalue()
 
 
-def _spans(table: pa.Table) -> pa.Table:
-    """Differences of times, which neither CSV nor Parquet has as DuckDB gives them, as seconds."""
+def _durations_as_seconds(table: pa.Table) -> pa.Table:
+    """Replace durations by seconds in a column ``NAME_seconds``.
+
+    Neither CSV nor Parquet has a type for them as DuckDB returns them.
+    """
     for i, column in enumerate(table.schema):
         if pa.types.is_interval(column.type) or pa.types.is_duration(column.type):
             seconds = [_seconds(value) for value in table[i].to_pylist()]
@@ -102,13 +114,13 @@ def _seconds(value: Any) -> float | None:
     return (value.months * 30 + value.days) * 86_400 + value.nanoseconds / 1e9
 
 
-def _flat(table: pa.Table) -> pa.Table:
-    """Lists, which CSV does not have, as JSON."""
+def _lists_as_json(table: pa.Table) -> pa.Table:
+    """Replace lists, which CSV does not have, by JSON, and columns without a type by text."""
     for i, column in enumerate(table.schema):
         if pa.types.is_nested(column.type):
             texts = [
-                None if v is None else json.dumps(v, ensure_ascii=False, default=str)
-                for v in table[i].to_pylist()
+                None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+                for value in table[i].to_pylist()
             ]
             table = table.set_column(i, column.name, pa.array(texts, pa.string()))
         elif pa.types.is_null(column.type):
@@ -117,20 +129,20 @@ def _flat(table: pa.Table) -> pa.Table:
 
 
 def tex(text: str) -> str:
-    """Text as LaTeX prints it, in one line."""
-    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+    """Escape text for LaTeX, in one line."""
+    return "".join(_TEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
 
 
 def latex(table: pa.Table) -> str:
-    """A tabular environment in the manner of booktabs, whatever names and cells hold."""
-    numbers = [
+    """Return a LaTeX tabular in the style of booktabs; names and cells may hold any character."""
+    is_number = [
         pa.types.is_floating(c.type) or pa.types.is_integer(c.type) or pa.types.is_decimal(c.type)
         for c in table.schema
     ]
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     lines = [
         "% Needs the package booktabs.",
-        f"\\begin{{tabular}}{{{''.join('r' if number else 'l' for number in numbers)}}}",
+        f"\\begin{{tabular}}{{{''.join('r' if number else 'l' for number in is_number)}}}",
         r"\toprule",
         " & ".join(map(tex, table.column_names)) + r" \\",
         r"\midrule",

@@ -1,4 +1,4 @@
-"""What made a row: versions, sources, machine. Nothing heavy is imported to find out."""
+"""Which code and which machine made a row; nothing heavy is imported to find out."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("sadcl", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "pyarrow")
+"""Packages whose versions are recorded."""
 
 
 @functools.cache
 def provenance() -> dict[str, str | None]:
-    """Columns of the trials table that say where a row comes from."""
+    """Return the columns of the trials table that say where a row comes from."""
     return {
         "python": platform.python_version(),
         "host": platform.node(),
-        "cpu": _cpu(),
-        **{name: _version(name) for name in PACKAGES},
-        "code": _sources(),
-        "revision": _revision(),
+        "cpu": _cpu_model(),
+        **{name: _package_version(name) for name in PACKAGES},
+        "code": _source_hash(),
+        "revision": _git_revision(),
     }
 
 
-def _version(name: str) -> str | None:
+def _package_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _cpu() -> str | None:
-    """Model of the CPU, as Linux has it; elsewhere its architecture."""
+def _cpu_model() -> str | None:
+    """Return the CPU's model on Linux, elsewhere its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -44,8 +45,8 @@ def _cpu() -> str | None:
     )
 
 
-def _sources() -> str:
-    """Hash of the package's own files, so that a changed checkout shows."""
+def _source_hash() -> str:
+    """Return twelve hexadecimal digits that change with any Python file of this package."""
     root = Path(__file__).parents[1]
     content = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -53,24 +54,18 @@ def _sources() -> str:
     return content.hexdigest()[:12]
 
 
-def _revision() -> str | None:
-    """Git revision of the checkout that the package lies in; a + says that files differ from it."""
+def _git_revision() -> str | None:
+    """Return the git revision of the package's checkout, with + for uncommitted changes.
+
+    None outside a checkout.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe"]
+    command += ["--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        command = [
-            "git",
-            "-C",
-            str(root),
-            "describe",
-            "--always",
-            "--abbrev=12",
-            "--dirty=+",
-            "--exclude=*",
-        ]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""Questions to the tables: SQL, and the few that are asked every day."""
+"""Answer questions from the tables: SQL, the best trials, one trial, an overview of the studies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sadcl.errors import UserError
-from sadcl.results import cache, files, schema, store
-from sadcl.results.store import nearest, read
+from sadcl.results import cache, files, schema, store, table_file
+from sadcl.results.errors import FileVanished, UnknownName
+from sadcl.results.store import SEE_SCHEMA, read
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,17 +24,21 @@ if TYPE_CHECKING:
 def sql(
     root: str, query: str, *, memory: str | None = None, progress: cache.Progress | None = None
 ) -> pa.Table:
-    """Answer of DuckDB to a query over the tables: one SELECT, which reads no more than the columns that it uses.
+    """Answer a DuckDB query over the tables: one SELECT, which reads only the columns that it uses.
 
-    The store is only read; the query can reach no other file and no network. What does not fit into memory is kept in a
-    folder of its own for as long as the query takes.
+    The store is only read; the query reaches no other file and no network. What does not fit into
+    memory goes to a temporary folder for as long as the query takes.
 
     Args:
-        memory: that DuckDB may use, ``"2GB"`` for example; None is four fifths of what there is.
+        root: of the store.
+        query: the SQL; tables have the names that :func:`sadcl.results.store.table_names` returns.
+        memory: the most that DuckDB may use, ``"2GB"`` for example; None is four fifths of the
+            machine's.
         progress: called while many files are read for the first time.
 
     Raises:
-        UserError: for a query that is wrong, with the nearest name where one was mistyped.
+        UnknownName: for a table or column that does not exist.
+        UserError: for another mistake in the query, or if the root is not a store.
     """
     if not query.strip():
         raise UserError(
@@ -41,24 +46,16 @@ def sql(
         )
     import duckdb
 
-    store.check_root(root)
-    used = [
-        name for name in store.tables() if re.search(rf"\b{name}\b", query, re.IGNORECASE)
-    ] or store.tables()
+    store.check_store(root)
+    names = store.table_names()
+    used = [name for name in names if re.search(rf"\b{name}\b", query, re.IGNORECASE)] or names
     try:
-        return files.steady(lambda: _ask(root, query, used, memory, progress))
-    except duckdb.CatalogException as error:
-        missing = re.search(r"Table with name (.+?) does not exist", str(error))
-        if missing:
-            raise UserError(
-                f"There is no table {missing[1]!r}{nearest(missing[1], store.tables())}"
-            ) from None
-        raise UserError(f"The query cannot be answered: {str(error).strip()}") from None
+        return files.retry_if_vanished(lambda: _answer(root, query, used, memory, progress))
     except duckdb.Error as error:
-        raise UserError(f"The query cannot be answered: {str(error).strip()}") from None
+        raise _query_error(error, root, used) from None
 
 
-def _ask(
+def _answer(
     root: str, query: str, used: Sequence[str], memory: str | None, progress: cache.Progress | None
 ) -> pa.Table:
     import duckdb
@@ -66,107 +63,149 @@ def _ask(
     with tempfile.TemporaryDirectory(prefix="sadcl-") as scratch:
         config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": scratch,
-            "python_enable_replacements": "false",  # names of variables of this program are no tables
+            "python_enable_replacements": "false",  # variables of this program are not tables
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
         if memory is not None:
             config["memory_limit"] = memory
         with duckdb.connect(config=config) as connection:
-            paths = [path for name in used for path in _view(connection, root, name, progress)]
+            paths = [
+                path for name in used for path in _create_view(connection, root, name, progress)
+            ]
             connection.execute(
                 "set enable_progress_bar = false"
-            )  # it would stand in the midst of the answer
-            connection.execute(f"set allowed_paths = [{', '.join(map(_text, paths))}]")
+            )  # it would be printed amid the answer
+            connection.execute(f"set allowed_paths = [{', '.join(map(_literal, paths))}]")
             connection.execute("set enable_external_access = false")
             connection.execute("set lock_configuration = true")
             statements = connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError(
-                    "The query cannot be answered: it must be one SELECT (or WITH, FROM, DESCRIBE, SUMMARIZE), because the "
-                    "tables are only read."
+                    "The query cannot be answered: it must be one SELECT (or WITH, FROM, DESCRIBE, "
+                    "SUMMARIZE), because the tables are only read."
                 )
-            with _while_there(paths):
-                return _named(connection.sql(query).to_arrow_table())
+            with _detect_vanished(paths):
+                return _with_unique_names(connection.sql(query).to_arrow_table())
+
+
+def _query_error(error: duckdb.Error, root: str, used: Sequence[str]) -> UserError:
+    """Turn an error of DuckDB into ours.
+
+    DuckDB's exceptions have no field for the name that does not exist, so it is read from their
+    text, here only. If a version of DuckDB words it otherwise, its own text is shown.
+    """
+    text = str(error).strip()
+    if match := re.search(r"Table with name (.+?) does not exist", text):
+        return UnknownName("table", match[1], store.table_names(), remedy=SEE_SCHEMA)
+    if match := re.search(r'Referenced column "(.+?)" not found|a column named "(.+?)"', text):
+        place = f"the table{'s' if len(used) > 1 else ''} {', '.join(used)}"
+        columns = dict.fromkeys(column for name in used for column in _columns(root, name))
+        return UnknownName("column", match[1] or match[2], columns, place, SEE_SCHEMA)
+    return UserError(f"The query cannot be answered: {text}")
+
+
+def _columns(root: str, table: str) -> list[str]:
+    if table not in schema.TRIAL_TABLES:
+        names: list[str] = read(root, table).column_names
+        return names
+    schemas = files.retry_if_vanished(lambda: cache.table_parts(root, table).schemas())
+    return [column for one in schemas for column in one.names]
 
 
 @contextlib.contextmanager
-def _while_there(paths: Sequence[str]) -> Iterator[None]:
-    """Turns DuckDB's errors about a file that is gone into :class:`files.Vanished`."""
+def _detect_vanished(paths: Sequence[str]) -> Iterator[None]:
+    """Turn DuckDB's errors into :class:`FileVanished` if one of the files is gone."""
     import duckdb
 
     try:
         yield
-    except (
-        duckdb.IOException,
-        duckdb.PermissionException,
-    ):  # what is gone, DuckDB looks for as a folder
+    except (duckdb.IOException, duckdb.PermissionException):
+        # A file that is gone is taken for a folder, to which there is no permission.
         if all(os.path.exists(path) for path in paths):
             raise
-        raise files.Vanished from None
+        raise FileVanished from None
 
 
-def _named(table: pa.Table) -> pa.Table:
-    """Columns of one name, as a join of a table with itself has them, told apart: ``mAP``, ``mAP_1``."""
+def _with_unique_names(table: pa.Table) -> pa.Table:
+    """Rename columns of the same name, as a self-join gives them: ``mAP``, ``mAP_1``."""
     names: list[str] = []
     for name in table.column_names:
-        others = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
-        names.append(next(other for other in others if other not in names))
+        candidates = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+        names.append(next(candidate for candidate in candidates if candidate not in names))
     return table.rename_columns(names)
 
 
-def _view(
+def _create_view(
     connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None
 ) -> list[str]:
-    """Make a table known to DuckDB; gives the files that it reads."""
-    if name not in schema.BY_RUN:
+    """Give DuckDB a table, and return the files that it reads for it."""
+    if name not in schema.TRIAL_TABLES:
         connection.register(name, read(root, name))
         return []
-    parts = cache.parts(root, name, progress)
+    parts = cache.table_parts(root, name, progress)
     schemas = parts.schemas()
-    words = files.mixed(schemas)
-    selects, plain = [], []
-    for (path, without), one in zip(parts.paths.items(), schemas, strict=False):
-        numbers = [c.name for c in one if c.name in words and pa.types.is_floating(c.type)]
-        if not numbers and not without:
-            plain.append(path)
-            continue
-        # as Arrow writes them
-        as_text = ", ".join(
-            f"regexp_replace({_name(c)}::varchar, '\\.0$', '') as {_name(c)}" for c in numbers
-        )
-        select = (
-            f"select *{f' replace ({as_text})' * bool(numbers)} from read_parquet({_text(path)})"
-        )
-        if without:
-            superseded = f"superseded in {path}"
-            connection.register(superseded, pa.table({"key": pa.array(without, pa.string())}))
-            select += f" where key not in (select key from {_name(superseded)})"
-        selects.append(select)
-    if plain:
-        selects.append(
-            f"select * from read_parquet([{', '.join(map(_text, plain))}], union_by_name = true)"
-        )
-    rows = files.together(parts.rows)
-    there = {column for one in schemas[: len(parts.paths)] for column in one.names}
-    if there.issuperset(rows.column_names) and not len(rows):
-        rows = None
-    elif name == "predictions":  # DuckDB takes float16 from files alone
-        at = rows.column_names.index("logits")
-        rows = rows.set_column(at, "logits", rows["logits"].cast(pa.list_(pa.float32())))
-    if rows is not None:
-        connection.register(f"{name} in memory", rows)
-        selects.append(f"select * from {_name(f'{name} in memory')}")
-    with _while_there(list(parts.paths)):
+    selects = _selects_from_files(connection, parts, schemas)
+    in_memory = _rows_in_memory(name, parts, schemas[: len(parts.paths)])
+    if in_memory is not None:
+        connection.register(f"{name} in memory", in_memory)
+        selects.append(f"select * from {_identifier(f'{name} in memory')}")
+    with _detect_vanished(list(parts.paths)):
         connection.execute(f"create view {name} as {' union all by name '.join(selects)}")
     return list(parts.paths)
 
 
-def _text(value: str) -> str:
+def _selects_from_files(
+    connection: duckdb.DuckDBPyConnection, parts: cache.TableParts, schemas: Sequence[pa.Schema]
+) -> list[str]:
+    """Write the SELECTs that read the files.
+
+    Each file with superseded rows or conflicting columns has one, and all others share one.
+    """
+    as_text = table_file.conflicting_columns(schemas)
+    selects, plain = [], []
+    for (path, superseded), one in zip(parts.paths.items(), schemas, strict=False):
+        numbers = [c.name for c in one if c.name in as_text and pa.types.is_floating(c.type)]
+        if not numbers and not superseded:
+            plain.append(path)
+            continue
+        replacements = ", ".join(  # 3.0 becomes '3', as Arrow casts it
+            f"regexp_replace({_identifier(c)}::varchar, '\\.0$', '') as {_identifier(c)}"
+            for c in numbers
+        )
+        replace = f" replace ({replacements})" if numbers else ""
+        select = f"select *{replace} from read_parquet({_literal(path)})"
+        if superseded:
+            keys = f"superseded in {path}"
+            connection.register(keys, pa.table({"key": pa.array(superseded, pa.string())}))
+            select += f" where key not in (select key from {_identifier(keys)})"
+        selects.append(select)
+    if plain:
+        paths = ", ".join(map(_literal, plain))
+        selects.append(f"select * from read_parquet([{paths}], union_by_name = true)")
+    return selects
+
+
+def _rows_in_memory(
+    name: str, parts: cache.TableParts, file_schemas: Sequence[pa.Schema]
+) -> pa.Table | None:
+    """Join the rows in memory; None if there is no row, nor a column that the files lack."""
+    rows = table_file.concatenate(parts.rows)
+    in_files = {column for one in file_schemas for column in one.names}
+    if in_files.issuperset(rows.column_names) and not len(rows):
+        return None
+    if name == "predictions":  # DuckDB reads float16 from files, but not from Arrow tables
+        position = rows.column_names.index("logits")
+        logits = rows["logits"].cast(pa.list_(pa.float32()))
+        rows = rows.set_column(position, "logits", logits)
+    return rows
+
+
+def _literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _name(value: str) -> str:
+def _identifier(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
 
@@ -178,45 +217,56 @@ def top(
     *,
     progress: cache.Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """The n best trials by a metric, best first, those without it left out.
+    """Return the n best trials by a metric, best first; trials without it are left out.
 
     Args:
+        root: of the store.
+        study: None is all studies.
+        metric: a column of numbers of the trials table.
+        n: how many.
         progress: called while many files are read for the first time.
 
     Raises:
-        UserError: for an unknown study or metric.
+        UnknownName: for a study or metric that does not exist.
     """
-    only = f" and study = {_text(study)}" if study is not None else ""
-    column = _name(metric)
-    query = f"select * from trials where isfinite({column}){only} order by {column} desc, key limit {int(n)}"
+    condition = f" and study = {_literal(study)}" if study is not None else ""
+    column = _identifier(metric)
+    query = (
+        f"select * from trials where isfinite({column}){condition} "
+        f"order by {column} desc, key limit {int(n)}"
+    )
     try:
         rows: list[dict[str, Any]] = sql(root, query, progress=progress).to_pylist()
-        if rows and metric not in rows[0]:  # DuckDB does not tell capitals from others
-            raise UserError(metric)
     except UserError:
-        columns = read(root, "trials").schema
-        numbers = [f.name for f in columns if pa.types.is_floating(f.type)]
-        if metric in numbers:
-            raise
-        raise UserError(f"The trials have no metric {metric!r}{nearest(metric, numbers)}") from None
+        _check_metric(root, metric)
+        raise
+    if rows and metric not in rows[0]:  # DuckDB takes val_map for val_mAP
+        _check_metric(root, metric)
     if not rows and study is not None:
         names = set(read(root, "trials", ["study"])["study"].to_pylist()) - {None}
         if study not in names:
-            raise UserError(f"There is no study {study!r} here{nearest(study, sorted(names))}")
+            raise UnknownName("study", study, sorted(names), repr(str(root)))
     return rows
 
 
+def _check_metric(root: str, metric: str) -> None:
+    columns = read(root, "trials").schema
+    numbers = [column.name for column in columns if pa.types.is_floating(column.type)]
+    if metric not in numbers:
+        raise UnknownName("metric", metric, numbers, "the table trials", SEE_SCHEMA)
+
+
 def show(root: str, key: str) -> dict[str, Any]:
-    """One trial: its row with ``epochs`` and ``labels`` as lists.
+    """Return one trial: its row, with its ``epochs`` and ``labels`` as lists of rows.
 
     Raises:
-        UserError: for an unknown key.
+        UnknownName: for a key that does not exist.
     """
-    store.check_root(root)
+    store.check_store(root)
     row = store.row_of(root, key)
     if row is None:
         keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
-        raise UserError(f"There is no trial {key!r}{nearest(key, keys)}")
+        raise UnknownName("trial", key, keys, repr(str(root)))
     return {
         **row,
         "epochs": store.epochs_of(root, key),
@@ -224,13 +274,17 @@ def show(root: str, key: str) -> dict[str, Any]:
     }
 
 
-def studies(root: str) -> list[dict[str, Any]]:
-    """Each study with its trials by status and its best held-out mAP."""
-    query = """
+def study_overview(root: str) -> list[dict[str, Any]]:
+    """Return a row for each study: its trials by status, and its best held-out mAP in percent."""
+    counts = ", ".join(
+        f"count(*) filter (status = {_literal(status)}) as {status}"
+        for status in (*schema.ENDED, schema.Status.RUNNING)
+    )
+    query = f"""
         select study, any_value(dataset) as dataset, any_value(scale) as scale, count(*) as trials,
-               count(*) filter (status = 'complete') as complete, count(*) filter (status = 'pruned') as pruned,
-               count(*) filter (status = 'failed') as failed, count(*) filter (status = 'running') as running,
-               max(val_mAP) filter (where isfinite(val_mAP)) as best_val_mAP, min(started) as started
+               {counts},
+               max(val_mAP) filter (where isfinite(val_mAP)) as best_val_mAP,
+               min(started) as started
         from trials group by study order by started
     """
     return sql(root, query).to_pylist()

@@ -1,4 +1,9 @@
-"""The tables and what their columns mean."""
+"""The tables, their columns and what the columns mean.
+
+Each table is a dictionary from column name to Arrow type and meaning. Rows may have more columns
+than these: the trials table also has each field of the configuration (``loss_tau``, ...) and each
+metric (``val_CF1``, ...).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import pyarrow as pa
 
 
 class Status(StrEnum):
-    """The state of a run, as the column ``status`` of the trials table stores it."""
+    """How a run stands; the column ``status`` of the trials table."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -16,174 +21,275 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+ENDED = tuple(status.value for status in Status if status is not Status.RUNNING)
+"""The statuses of a run that has ended."""
+PHASES = {
+    "stage1": "a first stage that other runs start from",
+    "baseline": "a baseline of a search",
+    "search": "a setting that a search tries",
+    "confirm": "one of the best settings, or a baseline, again over other seeds",
+    "final": "the chosen setting, trained on all training images",
+    "arm": "an arm of an ablation",
+    "train": "a single run",
+}
+"""What a run is for, by its phase; the column ``phase`` of the trials table."""
 VERSION = 2
-"""Written in every file; a newer file is refused, an older one stays readable."""
+"""Written in every file; a file of a newer version is refused, an older one stays readable."""
 
-_F, _I, _S, _T = pa.float64(), pa.int64(), pa.string(), pa.timestamp("ms", tz="UTC")
-_SS, _HH, _BB = (
-    pa.list_(pa.field("element", kind)) for kind in (_S, pa.float16(), pa.int8())
-)  # as Parquet has them
-
-TRIALS: dict[str, tuple[pa.DataType, str]] = {
-    "key": (_S, "identity of the run: study, arm, seed and configuration; one row each"),
-    "study": (_S, "the study it belongs to"),
-    "phase": (_S, "stage1, baseline, search, confirm or final"),
-    "arm": (_S, "name of the setting; 'tuned' where a search chose it"),
-    "seed": (_I, "of initialisation, order, augmentation and dropout"),
-    "dataset": (_S, "concrete data set"),
-    "scale": (_S, "demo or full"),
-    "status": (_S, "running, complete, pruned or failed"),
-    "cause": (_S, "why it failed, or was stopped early"),
-    "params": (_S, "JSON of what the search set"),
-    "val_mAP": (
-        _F,
-        "percent, on the held-out training images that select: interpolated envelope, all points",
+Columns = dict[str, tuple[pa.DataType, str]]
+_FLOAT, _INT, _BOOL = pa.float64(), pa.int64(), pa.bool_()
+_TEXT, _TIME = pa.string(), pa.timestamp("ms", tz="UTC")
+# Parquet calls the items of a list "element": with another name a column would change its type when
+# it is read back.
+_TEXTS, _HALVES, _BYTES = (
+    pa.list_(pa.field("element", kind)) for kind in (pa.string(), pa.float16(), pa.int8())
+)
+_AT_END = "; null until the run is complete or pruned"
+_CODE: Columns = {
+    "sadcl": (_TEXT, "version of this package; null where it is not installed"),
+    "code": (_TEXT, "hash of this package's Python sources"),
+    "revision": (
+        _TEXT,
+        "git revision of the sources, with + for uncommitted changes; null outside a checkout",
     ),
-    "test_mAP": (_F, "percent, on the test images that never choose anything; final runs only"),
-    "weights": (_S, "raw or ema: which weights the figures come from"),
-    "epoch": (_I, "epoch that the figures come from"),
-    "epochs_done": (_I, "epochs trained, both stages"),
-    "checkpoint": (_S, "URI of the selected weights"),
-    "weights_digest": (_S, "of the file of the selected weights"),
-    "stage1_key": (_S, "the stage 1 that it started from"),
-    "config": (_S, "JSON of the whole configuration"),
-    "config_digest": (_S, "of the configuration"),
-    "data_digest": (_S, "of labels, file names, targets and split"),
-    "start_digest": (_S, "of the checkpoint model.start that the run started from"),
-    "seconds": (_F, "training and selection, without a shared stage 1"),
-    "images": (_I, "training images seen"),
-    "images_per_second": (_F, "images / seconds"),
-    "memory_mb": (_F, "peak: of the GPU in this run, or of the process so far on a CPU"),
-    "workers": (_I, "training processes"),
-    "gpus": (_F, "GPUs of a worker"),
-    "cpus": (_I, "CPUs of a worker"),
-    "gpu_hours": (_F, "seconds / 3600 x workers x GPUs of a worker; 0 on CPUs"),
-    "device": (_S, "what it ran on: the GPU, or cpu"),
-    "cpu": (_S, "model of the machine's CPU"),
-    "host": (_S, "name of the machine"),
-    "sadcl": (_S, "version of this package"),
-    "python": (_S, "version"),
-    "torch": (_S, "version"),
-    "torchvision": (_S, "version"),
-    "timm": (_S, "version"),
-    "ray": (_S, "version"),
-    "optuna": (_S, "version"),
-    "numpy": (_S, "version"),
-    "pyarrow": (_S, "version"),
-    "cuda": (_S, "version that torch was built for; none for CPUs alone"),
-    "cudnn": (_S, "version, where there is a GPU"),
-    "code": (_S, "hash of this package's sources"),
-    "revision": (_S, "git revision where known, with + for changes"),
-    "started": (_T, "first start"),
-    "ended": (_T, "end, in whatever status"),
-    "schema_version": (_I, "of this table"),
+    "python": (_TEXT, "version of Python"),
+    "torch": (_TEXT, "version of torch; null where it is not installed"),
 }
-EPOCHS: dict[str, tuple[pa.DataType, str]] = {
-    "key": (_S, "the trial"),
-    "study": (_S, "its study"),
-    "stage": (_I, "1: SARL alone; 2: with the contrasts"),
-    "epoch": (_I, "from 1, within the stage"),
-    "val_mAP": (_F, "percent, of the weights that are reported"),
-    "val_mAP_raw": (_F, "percent, of the raw weights"),
-    "val_mAP_ema": (_F, "percent, of the averaged weights"),
-    "loss": (_F, "weighted sum of the terms, mean over the steps"),
-    "loss_class": (_F, "Eq. 8"),
-    "loss_sample": (_F, "Eq. 4"),
-    "loss_prototype": (_F, "Eq. 6"),
-    "anchors": (_F, "anchors with a positive, mean over the steps"),
-    "counted_labels": (_F, "labels counted by Eq. 6, mean over the steps"),
-    "admitted": (_F, "rows admitted to the bank, mean over the labels"),
-    "labels_admitted": (_F, "labels with at least one admitted row"),
-    "bank_fill": (_F, "valid rows of the bank at the end"),
-    "lr": (_F, "learning rate at the end"),
-    "seconds": (_F, "training and selection"),
-    "images_per_second": (_F, "training alone"),
-    "memory_mb": (_F, "peak so far"),
+"""Columns that trials and benchmarks share."""
+
+TRIALS: Columns = {
+    "key": (
+        _TEXT,
+        "identity of the run, made of study, arm, seed and configuration; one row per key",
+    ),
+    "study": (_TEXT, "name of the study that started the run"),
+    "phase": (
+        _TEXT,
+        "what the run is for: "
+        + "; ".join(f"{phase}, {meaning}" for phase, meaning in PHASES.items()),
+    ),
+    "arm": (_TEXT, "name of the setting; 'tuned' where a search chose it"),
+    "seed": (_INT, "seed of initialisation, image order, augmentation and dropout"),
+    "dataset": (_TEXT, "name of the data set, as concrete as coco14"),
+    "scale": (_TEXT, "demo or full"),
+    "status": (_TEXT, f"one of {', '.join(Status)}"),
+    "cause": (_TEXT, "why the run failed or was stopped early; null otherwise"),
+    "params": (
+        _TEXT,
+        "JSON object of the fields that a search set, with their values; {} without a search",
+    ),
+    "val_mAP": (
+        _FLOAT,
+        "percent, on the held-out training images, which choose epoch and weights: area under the "
+        "interpolated precision envelope, mean over the labels; null where no image is held out, "
+        "as in the phase final, and until the run is complete or pruned; nan where no label has a "
+        "positive",
+    ),
+    "test_mAP": (
+        _FLOAT,
+        "percent, on the test images, which never choose anything: measured once, at the end of "
+        "runs of the phases arm, confirm, final and train; null in the other phases, and where the "
+        "labels of the test images are unknown",
+    ),
+    "weights": (
+        _TEXT,
+        "the weights that the figures come from: raw, or ema for their moving average" + _AT_END,
+    ),
+    "epoch": (_INT, "the epoch that the figures come from, counted from 1 in its stage" + _AT_END),
+    "epochs_done": (
+        _INT,
+        "count of the epochs that this run has rows of, in both stages; null until it ends",
+    ),
+    "checkpoint": (
+        _TEXT,
+        "URI of the selected weights" + _AT_END + ", and where they were deleted",
+    ),
+    "weights_digest": (_TEXT, "hash of the checkpoint's bytes" + _AT_END),
+    "stage1_key": (_TEXT, "key of the stage-1 run that it started from; null where it shares none"),
+    "config": (_TEXT, "JSON of the whole configuration"),
+    "config_digest": (_TEXT, "hash of the configuration"),
+    "data_digest": (
+        _TEXT,
+        "hash of labels, file names, targets and split; null where the data could not be read",
+    ),
+    "start_digest": (
+        _TEXT,
+        "hash of the checkpoint model.start that the run started from; null without one",
+    ),
+    "seconds": (
+        _FLOAT,
+        "seconds of training and selection, without a shared stage 1 and the test images" + _AT_END,
+    ),
+    "images": (_INT, "count of the training images seen, each once per epoch" + _AT_END),
+    "images_per_second": (_FLOAT, "images / seconds" + _AT_END),
+    "memory_mb": (
+        _FLOAT,
+        "peak memory in MB of 2^20 bytes: of the GPU in this run, on a CPU of the process since "
+        "its start" + _AT_END,
+    ),
+    "workers": (_INT, "count of training processes"),
+    "gpus": (_FLOAT, "GPUs per worker"),
+    "cpus": (_INT, "CPUs per worker"),
+    "gpu_hours": (_FLOAT, "seconds / 3600 x workers x GPUs per worker; 0 on CPUs" + _AT_END),
+    "device": (_TEXT, "name of the GPU, or cpu"),
+    "cpu": (_TEXT, "model of the machine's CPU"),
+    "host": (_TEXT, "name of the machine"),
+    "sadcl": _CODE["sadcl"],
+    "python": _CODE["python"],
+    "torch": _CODE["torch"],
+    **{
+        name: (_TEXT, f"version of {name}; null where it is not installed")
+        for name in ("torchvision", "timm", "ray", "optuna", "numpy", "pyarrow")
+    },
+    "cuda": (_TEXT, "version of CUDA that torch was built for; null where it was built for CPUs"),
+    "cudnn": (_TEXT, "version of cuDNN; null without a GPU"),
+    "code": _CODE["code"],
+    "revision": _CODE["revision"],
+    "started": (_TIME, "UTC time of the run's first start"),
+    "ended": (_TIME, "UTC time at which the run ended, in whatever status; null until then"),
+    "schema_version": (_INT, "version of this schema when the row was written"),
 }
-LABELS: dict[str, tuple[pa.DataType, str]] = {
-    "key": (_S, "the trial"),
-    "study": (_S, "its study"),
-    "split": (_S, "val or test"),
-    "label": (_S, "name"),
-    "AP": (_F, "percent; nan where the split has no positive"),
-    "P": (_F, "precision at 0.5, percent"),
-    "R": (_F, "recall at 0.5, percent"),
-    "F1": (_F, "percent"),
-    "support": (_F, "images with the label"),
+EPOCHS: Columns = {
+    "key": (_TEXT, "key of the trial"),
+    "study": (_TEXT, "study of the trial"),
+    "stage": (_INT, "1: SARL alone; 2: with the contrasts"),
+    "epoch": (_INT, "counted from 1 within the stage"),
+    "val_mAP": (
+        _FLOAT,
+        "percent, on the held-out training images, of the weights that are reported; null without "
+        "such images",
+    ),
+    "val_mAP_raw": (_FLOAT, "the same of the raw weights"),
+    "val_mAP_ema": (_FLOAT, "the same of their moving average; null where none is kept"),
+    "loss": (_FLOAT, "weighted sum of the terms, mean over the steps"),
+    "loss_class": (_FLOAT, "the classification loss, Eq. 8, mean over the steps"),
+    "loss_sample": (
+        _FLOAT,
+        "the sample-to-sample loss, Eq. 4, mean over the steps; null without that contrast",
+    ),
+    "loss_prototype": (
+        _FLOAT,
+        "the prototype-to-sample loss, Eq. 6, mean over the steps; null without that contrast",
+    ),
+    "anchors": (
+        _FLOAT,
+        "count of the anchors with a positive, mean over the steps; null without Eq. 4",
+    ),
+    "counted_labels": (
+        _FLOAT,
+        "count of the labels in Eq. 6, mean over the steps; null without Eq. 6",
+    ),
+    "admitted": (
+        _FLOAT,
+        "count of the rows admitted to the bank in this epoch, mean over the labels; null without "
+        "a bank",
+    ),
+    "labels_admitted": (
+        _FLOAT,
+        "count of the labels with at least one row admitted in this epoch; null without a bank",
+    ),
+    "bank_fill": (_FLOAT, "count of the bank's valid rows at the epoch's end; null without a bank"),
+    "lr": (_FLOAT, "learning rate at the epoch's end"),
+    "seconds": (_FLOAT, "seconds of training and selection"),
+    "images_per_second": (
+        _FLOAT,
+        "of training alone; null where the run was resumed after the last step",
+    ),
+    "memory_mb": (_FLOAT, "peak memory so far, in MB as in trials"),
+}
+LABELS: Columns = {
+    "key": (_TEXT, "key of the trial"),
+    "study": (_TEXT, "study of the trial"),
+    "split": (_TEXT, "val or test"),
+    "label": (_TEXT, "name of the label"),
+    "AP": (_FLOAT, "average precision in percent; nan where the split has no positive"),
+    "P": (_FLOAT, "precision at 0.5 in percent; 0 where the label is never predicted"),
+    "R": (_FLOAT, "recall at 0.5 in percent; nan where the split has no positive"),
+    "F1": (_FLOAT, "F1 at 0.5 in percent; nan where the split has no positive"),
+    "support": (_FLOAT, "count of the images with the label"),
     "pointing": (
-        _F,
-        "percent of the images with the label whose map is highest inside a box of it; null where not measured",
+        _FLOAT,
+        "percent of the images with the label whose attention map is highest inside a box of it; "
+        "null where not measured",
     ),
     "box_energy": (
-        _F,
-        "mean share of the map inside the label's boxes, percent; null where not measured",
+        _FLOAT,
+        "mean share of the attention map inside the label's boxes, in percent; null where not "
+        "measured",
     ),
     "box_area": (
-        _F,
-        "mean share of the image inside them, percent: what a map that knows nothing has of both",
+        _FLOAT,
+        "mean share of the image inside the label's boxes, in percent: what a map that is the same "
+        "everywhere has as box_energy; null where not measured",
     ),
 }
-PREDICTIONS: dict[str, tuple[pa.DataType, str]] = {
-    "key": (_S, "the trial"),
-    "study": (_S, "its study"),
-    "split": (_S, "val or test"),
-    "image": (_S, "file name as the data set has it"),
-    "labels": (_SS, "names, in the order of the next two"),
+PREDICTIONS: Columns = {
+    "key": (_TEXT, "key of the trial"),
+    "study": (_TEXT, "study of the trial"),
+    "split": (_TEXT, "val or test"),
+    "image": (_TEXT, "file name in the data set"),
+    "labels": (_TEXTS, "names of the labels, in the order of logits and targets"),
     "logits": (
-        _HH,
-        "of the reported weights, in float16; a label's score is 1 / (1 + exp(-logit))",
+        _HALVES,
+        "logits of the reported weights, in float16; a label's score is 1 / (1 + exp(-logit))",
     ),
-    "targets": (_BB, "1 shows, 0 does not, -1 is ignored"),
+    "targets": (_BYTES, "1 the image shows the label, 0 it does not, -1 is ignored"),
 }
-STUDIES: dict[str, tuple[pa.DataType, str]] = {
-    "study": (_S, "its name"),
-    "kind": (_S, "search or ablation"),
-    "question": (_S, "what it is to answer"),
-    "scale": (_S, "demo or full"),
-    "datasets": (_SS, "concrete data sets, as far as they have rows or are named in the study"),
+STUDIES: Columns = {
+    "study": (_TEXT, "name of the study"),
+    "kind": (_TEXT, "search or ablation; null without a description, as for single runs"),
+    "question": (_TEXT, "the question that it is to answer; null without a description"),
+    "scale": (_TEXT, "demo or full"),
+    "datasets": (_TEXTS, "concrete data sets that its description or its rows name"),
     "base_digest": (
-        _S,
-        "of the configuration that it starts from; of each data set where there are several",
+        _TEXT,
+        "hash of the base configuration, one for each data set; null without a description",
     ),
-    "data_digest": (_S, "of the data; of each data set where there are several"),
-    "created": (_T, "when its first run was started"),
-    "about": (_S, "JSON of all that is written down about it: space, arms, seeds, ..."),
+    "data_digest": (_TEXT, "hash of the data, one for each data set; null without a description"),
+    "created": (_TIME, "UTC time at which its first run started; null before that"),
+    "about": (
+        _TEXT,
+        "JSON of its whole description: space, arms, seeds, ...; null without a description",
+    ),
 }
-BENCHMARKS: dict[str, tuple[pa.DataType, str]] = {
-    "benchmark": (_S, "name of its file in experiments/benchmarks"),
-    "what": (_S, "what was measured"),
-    "measured": (_T, "when the benchmark was started"),
-    "ours": (_F, "median, in the unit"),
-    "reference": (_F, "what it stands beside, in the unit; null where nothing was run"),
-    "unit": (_S, "of ours, reference, bound and at_most"),
-    "ratio": (_F, "how many times better ours is than the reference"),
+BENCHMARKS: Columns = {
+    "benchmark": (_TEXT, "name of its file in experiments/benchmarks"),
+    "what": (_TEXT, "what was measured"),
+    "measured": (_TIME, "UTC time at which the benchmark started"),
+    "ours": (_FLOAT, "median of this package's measurements, in the unit"),
+    "reference": (
+        _FLOAT,
+        "median of what it is compared with, in the unit; null where nothing was run",
+    ),
+    "unit": (_TEXT, "unit of ours, reference, bound and at_most"),
+    "ratio": (
+        _FLOAT,
+        "how many times better ours is than the reference; null without a reference",
+    ),
     "low": (
-        _F,
-        "lowest ratio of interleaved repeats, or the lower quartile where the benchmark says so",
+        _FLOAT,
+        "lowest ratio of interleaved repeats, or the lower quartile where the benchmark says so; "
+        "null without repeats",
     ),
-    "high": (_F, "highest, or the upper quartile"),
-    "bound": (_F, "what the machine cannot pass; null where that is not known"),
-    "share": (_F, "of the bound that ours reaches, 0 to 1"),
-    "goal": (_F, "ratio to reach"),
-    "at_most": (_F, "what ours is to stay within"),
-    "reached": (pa.bool_(), "both of these; null where there is neither"),
-    "command": (_S, "that measures it again"),
-    "quick": (pa.bool_(), "small sizes, to see that it runs: no figure to quote"),
-    "threads": (_I, "of torch, as OMP_NUM_THREADS or the number of cores has it"),
-    "cores": (_I, "of the CPU that the process may use"),
-    "cpu": (_S, "model of the machine's CPU"),
-    "device": (_S, "the GPU, or cpu"),
-    "host": (_S, "name of the machine"),
-    "load": (_F, "processes that wanted to run in the minute before"),
-    "sadcl": (_S, "version of this package"),
-    "code": (_S, "hash of this package's sources"),
-    "revision": (_S, "git revision where known, with + for changes"),
-    "python": (_S, "version"),
-    "torch": (_S, "version"),
+    "high": (_FLOAT, "highest ratio, or the upper quartile; null without repeats"),
+    "bound": (_FLOAT, "the best that the machine could reach, in the unit; null where unknown"),
+    "share": (_FLOAT, "share of the bound that ours reaches, 0 to 1; null without a bound"),
+    "goal": (_FLOAT, "the least ratio to reach; null without a goal"),
+    "at_most": (_FLOAT, "the most that ours may be, in the unit; null without a limit"),
+    "reached": (_BOOL, "whether goal and at_most are met; null where there is neither"),
+    "command": (_TEXT, "the command that measures it again"),
+    "quick": (_BOOL, "measured with small sizes, to see that it runs: not a figure to quote"),
+    "threads": (_INT, "count of torch's threads"),
+    "cores": (_INT, "count of the CPU's cores that the process may use"),
+    "cpu": (_TEXT, "model of the machine's CPU"),
+    "device": (_TEXT, "name of the GPU, or cpu"),
+    "host": (_TEXT, "name of the machine"),
+    "load": (_FLOAT, "mean count of runnable processes in the minute before"),
+    **_CODE,
 }
-BY_RUN = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS, "predictions": PREDICTIONS}
-"""Tables that each run has a file of its own in."""
-TABLES = {**BY_RUN, "studies": STUDIES, "benchmarks": BENCHMARKS}
+TRIAL_TABLES = {"trials": TRIALS, "epochs": EPOCHS, "labels": LABELS, "predictions": PREDICTIONS}
+"""Tables with rows by trial; each run has a file of its own in each of them."""
+TABLES = {**TRIAL_TABLES, "studies": STUDIES, "benchmarks": BENCHMARKS}
 KEYS = {
     "trials": ("key",),
     "epochs": ("key", "stage", "epoch"),
@@ -192,27 +298,41 @@ KEYS = {
     "studies": ("study",),
     "benchmarks": ("benchmark", "what", "measured"),
 }
+"""The columns that identify a row."""
 
 
-def table(name: str, rows: list[dict[str, object]]) -> pa.Table:
-    """Rows as an Arrow table: the columns of the schema in their types, then what else the rows have.
+def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
+    """Make an Arrow table: the schema's columns in their types, then the rows' others by name.
 
-    Another column's type is float64, bool, text, or none yet where all is null; a value of a known column that does
-    not fit is an error of ours.
+    The type of another column is float64, bool or text as its values need, and null where all of
+    them are null.
+
+    Args:
+        name: of the table.
+        rows: values by column; a missing column is null.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowTypeError: for a value that does not fit a column of the schema,
+            which is a bug.
     """
-    known = TABLES[name]
-    extra = sorted({column for row in rows for column in row} - known.keys())
     columns = {
         column: pa.array([row.get(column) for row in rows], kind)
-        for column, (kind, _) in known.items()
+        for column, (kind, _) in TABLES[name].items()
     }
-    for column in extra:
-        values = [row.get(column) for row in rows]
-        there = [v for v in values if v is not None]
-        if not there or all(isinstance(v, bool) for v in there):
-            columns[column] = pa.array(values)
-        elif all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in there):
-            columns[column] = pa.array([None if v is None else float(v) for v in values], _F)  # type: ignore[arg-type]
-        else:
-            columns[column] = pa.array([None if v is None else str(v) for v in values], _S)
-    return pa.table(columns).replace_schema_metadata({"sadcl": str(VERSION)})
+    for column in sorted({column for row in rows for column in row} - columns.keys()):
+        columns[column] = _array([row.get(column) for row in rows])
+    return pa.table(columns).replace_schema_metadata(metadata())
+
+
+def metadata() -> dict[str, str]:
+    """Return the metadata of every table's files: the version of the schema."""
+    return {"sadcl": str(VERSION)}
+
+
+def _array(values: list[object]) -> pa.Array:
+    present = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in present):
+        return pa.array(values)
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
+        return pa.array([None if v is None else float(v) for v in values], _FLOAT)  # type: ignore[arg-type]
+    return pa.array([None if value is None else str(value) for value in values], _TEXT)

@@ -1,12 +1,15 @@
-"""The tables as Parquet files below one root: one file a run and table, replaced whole, one writer each, no server."""
+"""The tables of one storage root: read tables and rows; change, reopen and delete a trial's rows.
+
+A store is a folder, local or in an object store, with Parquet files below ``tables/`` (see
+``files``) and a description of each study in ``studies/NAME.json``. It needs no server: each run
+writes files of its own, which are replaced whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,110 +17,11 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import benchmarks, cache, files, schema
-from sadcl.results.files import FOLDER
+from sadcl.results import benchmarks, cache, files, schema, table_file
+from sadcl.results.errors import BadFile, UnknownName
+from sadcl.results.files import TABLES_FOLDER
 
-ENDED = ("complete", "pruned", "failed")
-
-
-class RunWriter:
-    """Writes the rows of one trial; opening it for a trial that was interrupted goes on with what is there.
-
-    Every call leaves whole files behind, so that a crash loses at most the row being written. The rows of a trial that had
-    ended are taken up in files of a new number (:mod:`sadcl.results.files`), because its former ones may be merged any time.
-
-    Args:
-        root: of the store.
-        key: of the trial.
-        row: its columns of the trials table that are known at the start.
-        ends: it will be finished at once, and is not said to be running before; others may do the same.
-    """
-
-    def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:
-        self.root, self.key = root, key
-        number, before = _newest(root, "trials", key)
-        if not before or before[0]["status"] != "running":
-            number = 1 + max(files.find(root, table, key).number for table in schema.BY_RUN)
-        self.number = number
-        self.row: dict[str, Any] = {
-            **row,
-            "key": key,
-            "status": "running",
-            "cause": None,
-            "started": before[0]["started"] if before else datetime.now(UTC),
-            "schema_version": schema.VERSION,
-        }
-        self._begun = False
-        self._epochs = {(e["stage"], e["epoch"]): e for e in _newest(root, "epochs", key)[1]}
-        if not ends:
-            for table in schema.BY_RUN:
-                storage.sweep(files.folder(root, table), files.name(files.stem(key), self.number))
-            self._write("trials", [self.row])
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch; one reported again takes the place of the former."""
-        self._epochs[row["stage"], row["epoch"]] = {
-            **row,
-            "key": self.key,
-            "study": self.row.get("study"),
-        }
-        self._write("epochs", [self._epochs[at] for at in sorted(self._epochs)])
-
-    def finish(
-        self,
-        status: str,
-        *,
-        cause: str | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        labels: list[dict[str, Any]] | None = None,
-        predictions: Iterable[pa.Table] = (),
-    ) -> None:
-        """End the trial as ``complete``, ``pruned`` or ``failed``; its row appears last, when all else is there.
-
-        Args:
-            labels: rows of the labels table.
-            predictions: of each split that was evaluated, what :func:`sadcl.results.predictions.predictions_table` gives.
-        """
-        study = self.row.get("study")
-        if labels:
-            self._write("labels", [{**label, "key": self.key, "study": study} for label in labels])
-        if scored := list(predictions):
-            whole = pa.concat_tables(scored)
-            own = {
-                "key": pa.repeat(self.key, len(whole)),
-                "study": pa.repeat(pa.scalar(study, pa.string()), len(whole)),
-            }
-            for name, column in own.items():
-                whole = whole.set_column(whole.column_names.index(name), name, column)
-            self._put("predictions", whole)
-        self.row.update(metrics or {})
-        self.row.update(
-            status=status, cause=cause, ended=datetime.now(UTC), epochs_done=len(self._epochs)
-        )
-        self._write("trials", [self.row])
-
-    def _write(self, table: str, rows: list[dict[str, Any]]) -> None:
-        self._put(table, schema.table(table, rows))
-
-    def _put(self, table: str, content: pa.Table) -> None:
-        """Write a table of the run; a storage that fails is waited for, also one whose disk is not mounted at present."""
-
-        def attempt() -> None:
-            own = storage.join(
-                files.folder(self.root, "trials"), files.name(files.stem(self.key), self.number)
-            )
-            if (
-                self._begun
-                and not storage.exists(own)
-                and files.find(self.root, "trials", self.key).uri is None
-            ):
-                raise OSError(
-                    f"{self.root!r} no longer holds this run's row: is its disk still mounted?"
-                )
-            _put(self.root, table, self.key, self.number, content)
-
-        storage.patiently(attempt)
-        self._begun = True
+SEE_SCHEMA = "`sadcl results schema` prints all tables and columns."
 
 
 def read(
@@ -128,252 +32,290 @@ def read(
     keys: Iterable[str] | None = None,
     progress: cache.Progress | None = None,
 ) -> pa.Table:
-    """A whole table, or some columns or trials of it; what a file lacks is null.
+    """Read a table, or some of its columns or trials; what a file lacks is null.
 
     Args:
-        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies``, ``benchmarks`` or ``published``.
-        columns: None is all.
-        keys: of trials; None is all. Tables that are not by trial have none.
+        root: of the store.
+        table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies``, ``benchmarks`` or
+            ``published``.
+        columns: those to read; None is all.
+        keys: of the trials whose rows to read; None is all. Tables whose rows are not by trial
+            ignore it.
         progress: called while many files are read for the first time.
 
+    Returns:
+        The rows; those of ``trials`` are sorted by key.
+
     Raises:
-        UserError: for another table or column, a root that holds no tables, or a file that is not one of theirs.
+        UnknownName: for a table or column that does not exist.
+        BadFile: for a file that does not belong to the tables.
+        UserError: if the root is not a store.
     """
-    wanted = None if columns is None else list(columns)
-    if table not in schema.BY_RUN:
-        whole = _other(root, table)
-        return whole if wanted is None else whole.select(_known(table, wanted, whole.column_names))
-    check_root(root)
-    of = None if keys is None else pa.array(list(keys), pa.string())
-
-    def mine(part: pa.Table) -> pa.Table:
-        if of is None:
-            return part
-        import pyarrow.compute as pc
-
-        return part.filter(pc.is_in(part["key"], value_set=of))
+    names = None if columns is None else list(columns)
+    if table not in schema.TRIAL_TABLES:
+        rows = _read_other_table(root, table)
+        if names is None:
+            return rows
+        _check_columns(table, names, rows.column_names)
+        return rows.select(names)
+    check_store(root)
+    key_array = None if keys is None else pa.array(list(keys), pa.string())
 
     def attempt() -> pa.Table:
-        parts = cache.parts(root, table, progress)
-        if wanted is not None:
-            _known(table, wanted, [column for one in parts.schemas() for column in one.names])
-        names = None if wanted is None else list(dict.fromkeys([*wanted, "key"]))
-        rows = [
-            mine(files.kept(files.read(path, names), without))
-            for path, without in parts.paths.items()
-        ]
-        own = [
-            part if names is None else part.select([n for n in names if n in part.column_names])
-            for part in parts.rows
-        ]
-        rows += map(mine, own)
-        return files.together(rows[-len(parts.rows) :] + rows[: len(parts.paths)])
+        parts = cache.table_parts(root, table, progress)
+        if names is not None:
+            existing = [column for one in parts.schemas() for column in one.names]
+            _check_columns(table, names, existing)
+        return _read_parts(parts, names, key_array)
 
-    whole = files.steady(attempt)
+    rows = files.retry_if_vanished(attempt)
     if table == "trials":
-        whole = whole.sort_by("key")
-    return whole if wanted is None else whole.select(wanted)
+        rows = rows.sort_by("key")
+    return rows if names is None else rows.select(names)
 
 
-def check_root(root: str) -> None:
-    """Find out whether a place is a store.
+def _read_parts(
+    parts: cache.TableParts, columns: list[str] | None, keys: pa.Array | None
+) -> pa.Table:
+    """Read the rows that count.
 
-    Raises:
-        UserError: where it is not.
+    The tables in memory come first, because the first of them has the schema's columns in order.
     """
-    if not storage.exists(storage.join(root, FOLDER)):
-        raise UserError(
-            f"{str(root)!r} holds no results: it has no folder {FOLDER!r}. Give the --storage of a run."
-        )
+    needed = None if columns is None else list(dict.fromkeys([*columns, "key"]))
+
+    def select(rows: pa.Table) -> pa.Table:
+        if needed is not None:
+            rows = rows.select([name for name in needed if name in rows.column_names])
+        if keys is None:
+            return rows
+        import pyarrow.compute as pc
+
+        return rows.filter(pc.is_in(rows["key"], value_set=keys))
+
+    on_disk = [
+        select(table_file.without_keys(table_file.read_file(path, needed), superseded))
+        for path, superseded in parts.paths.items()
+    ]
+    return table_file.concatenate([*map(select, parts.rows), *on_disk])
 
 
-def _known(table: str, wanted: list[str], there: Iterable[str]) -> list[str]:
-    names = dict.fromkeys(there)
-    for column in wanted:
-        if column not in names:
-            raise UserError(f"The table {table} has no column {column!r}{nearest(column, names)}")
-    return wanted
-
-
-def tables() -> list[str]:
-    """The names of all tables."""
-    return [*schema.TABLES, "published"]
-
-
-def _other(root: str, table: str) -> pa.Table:
-    if table not in tables():
-        raise UserError(f"There is no table {table!r}{nearest(table, tables())}")
+def _read_other_table(root: str, table: str) -> pa.Table:
+    if table not in table_names():
+        raise UnknownName("table", table, table_names(), remedy=SEE_SCHEMA)
     if table == "published":
         from sadcl.results import published
 
         return published.table()
-    check_root(root)
-    return benchmarks.read_benchmarks(root) if table == "benchmarks" else studies(root)
+    check_store(root)
+    return benchmarks.read_benchmarks(root) if table == "benchmarks" else studies_table(root)
 
 
-def studies(root: str) -> pa.Table:
-    """The studies table: what is written down about each study, and those that only have rows."""
-    runs: dict[str, dict[str, Any]] = {}
-    for run in read(root, "trials", ["study", "dataset", "scale", "started"]).to_pylist():
-        if run["study"] is not None:
-            seen = runs.setdefault(
-                run["study"], {"datasets": set(), "scale": run["scale"], "started": run["started"]}
-            )
-            seen["datasets"] |= {run["dataset"]} - {None}
-            seen["started"] = min(filter(None, (seen["started"], run["started"])), default=None)
+def _check_columns(table: str, columns: list[str], existing: Iterable[str]) -> None:
+    names = dict.fromkeys(existing)
+    for column in columns:
+        if column not in names:
+            raise UnknownName("column", column, names, f"the table {table}", SEE_SCHEMA)
+
+
+def is_store(root: str) -> bool:
+    """Return whether a place holds tables."""
+    return storage.exists(storage.join(root, TABLES_FOLDER))
+
+
+def check_store(root: str) -> None:
+    """Check that a place holds tables.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not is_store(root):
+        raise UserError(
+            f"{str(root)!r} holds no results: it has no folder {TABLES_FOLDER!r}. Give the "
+            "--storage of a run."
+        )
+
+
+def table_names() -> list[str]:
+    """Return the names of all tables."""
+    return [*schema.TABLES, "published"]
+
+
+def studies_table(root: str) -> pa.Table:
+    """Make the studies table: a row for each study that has a description or trials."""
+    from_trials = _studies_of_trials(root)
     rows = []
-    for name in sorted({*described(root), *runs}):
-        about, seen = describe(root, name), runs.get(name, {})
-        parts = about.get("datasets") or {}
+    for name in sorted({*recorded_studies(root), *from_trials}):
+        record, trials = study_record(root, name), from_trials.get(name, {})
+        datasets = record.get("datasets") or {}
         digests = {
-            what: [part.get(what) for part in parts.values()] or [about.get(what)]
+            what: [dataset.get(what) for dataset in datasets.values()] or [record.get(what)]
             for what in ("base", "data")
         }
         rows.append(
             {
                 "study": name,
-                "kind": about.get("kind"),
-                "question": about.get("question"),
-                "scale": about.get("scale") or seen.get("scale"),
-                "datasets": sorted({*parts, *seen.get("datasets", ())}),
+                "kind": record.get("kind"),
+                "question": record.get("question"),
+                "scale": record.get("scale") or trials.get("scale"),
+                "datasets": sorted({*datasets, *trials.get("datasets", ())}),
                 "base_digest": " ".join(str(d) for d in digests["base"] if d) or None,
                 "data_digest": " ".join(str(d) for d in digests["data"] if d) or None,
-                "created": seen.get("started"),
-                "about": json.dumps(about, sort_keys=True) if about else None,
+                "created": trials.get("started"),
+                "about": json.dumps(record, sort_keys=True) if record else None,
             }
         )
     return pa.Table.from_pylist(
-        rows, schema=pa.schema([(n, kind) for n, (kind, _) in schema.STUDIES.items()])
+        rows, schema=pa.schema([(name, kind) for name, (kind, _) in schema.STUDIES.items()])
     )
 
 
-def described(root: str) -> list[str]:
-    """The studies that something is written down about."""
+def _studies_of_trials(root: str) -> dict[str, dict[str, Any]]:
+    """Return data sets, scale and first start of each study that has trials."""
+    studies: dict[str, dict[str, Any]] = {}
+    for trial in read(root, "trials", ["study", "dataset", "scale", "started"]).to_pylist():
+        if trial["study"] is None:
+            continue
+        study = studies.setdefault(
+            trial["study"],
+            {"datasets": set(), "scale": trial["scale"], "started": trial["started"]},
+        )
+        study["datasets"] |= {trial["dataset"]} - {None}
+        starts = filter(None, (study["started"], trial["started"]))
+        study["started"] = min(starts, default=None)
+    return studies
+
+
+def recorded_studies(root: str) -> list[str]:
+    """Return the names of the studies that have a description, sorted."""
     return [
         name.removesuffix(".json")
         for name in storage.listing(storage.join(root, "studies"), ".json")
     ]
 
 
-def describe(root: str, study: str) -> dict[str, Any]:
-    """What is written down about a study; nothing where there is no file.
+def study_record(root: str, study: str) -> dict[str, Any]:
+    """Read a study's description from ``studies/NAME.json``; empty if there is none.
 
     Raises:
-        UserError: for a file that is damaged.
+        BadFile: if the file is damaged.
     """
     uri = storage.join(root, "studies", f"{study}.json")
     try:
-        about = json.loads(storage.read(uri))
+        record = json.loads(storage.read(uri))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(
-            f"{uri!r} is damaged: {error}. Move it away; running the study again writes it anew."
+        raise BadFile(
+            uri,
+            f"is damaged: {str(error).rstrip('.')}",
+            "Move it away; running the study again writes it anew.",
         ) from None
-    return about if isinstance(about, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def row_of(root: str, key: str) -> dict[str, Any] | None:
-    """A trial's row of the trials table; None where there is none."""
-    rows = _newest(root, "trials", key)[1]
+    """Return a trial's row of the trials table; None if there is none."""
+    rows = newest_rows(root, "trials", key)[1]
     return rows[0] if rows else None
 
 
 def epochs_of(root: str, key: str) -> list[dict[str, Any]]:
-    """A trial's rows of the epochs table, in order."""
-    return _newest(root, "epochs", key)[1]
+    """Return a trial's rows of the epochs table, in order."""
+    return newest_rows(root, "epochs", key)[1]
 
 
 def rows_of(root: str, table: str, key: str) -> list[dict[str, Any]]:
-    """A trial's rows of a table."""
-    return _newest(root, table, key)[1]
+    """Return a trial's rows of a table."""
+    return newest_rows(root, table, key)[1]
 
 
-def table_of(root: str, table: str, key: str) -> pa.Table:
-    """The same as an Arrow table."""
+def arrow_rows_of(root: str, table: str, key: str) -> pa.Table:
+    """Return a trial's rows of a table as an Arrow table."""
 
     def attempt() -> pa.Table:
-        uri = files.find(root, table, key).uri
-        return files.rows_of(uri, key) if uri is not None else schema.table(table, [])
+        uri = files.locate(root, table, key).uri
+        if uri is None:
+            return schema.to_table(table, [])
+        return table_file.read_rows_of(uri, key)
 
-    return files.steady(attempt)
+    return files.retry_if_vanished(attempt)
 
 
 def curve(root: str, key: str) -> dict[int, float]:
-    """Held-out mAP by epoch of a trial's last stage."""
-    rows = epochs_of(root, key)
-    last = max((row["stage"] for row in rows), default=0)
+    """Return the held-out mAP in percent of each epoch of a trial's last stage."""
+    epochs = epochs_of(root, key)
+    last_stage = max((epoch["stage"] for epoch in epochs), default=0)
     return {
-        row["epoch"]: row["val_mAP"]
-        for row in rows
-        if row["stage"] == last and row["val_mAP"] is not None
+        epoch["epoch"]: epoch["val_mAP"]
+        for epoch in epochs
+        if epoch["stage"] == last_stage and epoch["val_mAP"] is not None
     }
 
 
 def amend(root: str, key: str, **columns: Any) -> None:
-    """Change columns of a trial's row."""
-    number, rows = _newest(root, "trials", key)
+    """Change columns of a trial's row; without such a row nothing happens."""
+    number, rows = newest_rows(root, "trials", key)
     for row in rows:
-        now = number if row["status"] == "running" else number + 1
-        _put(root, "trials", key, now, schema.table("trials", [{**row, **columns}]))
+        next_number = number if row["status"] == schema.Status.RUNNING else number + 1
+        content = schema.to_table("trials", [{**row, **columns}])
+        write_run_file(root, "trials", key, next_number, content)
 
 
 def reopen(root: str, key: str) -> None:
-    """Make a trial that has ended one that was interrupted: it is trained again, from its last checkpoint."""
-    amend(root, key, status="running", cause=None, ended=None)
+    """Turn an ended trial into an interrupted one, to be resumed from its last checkpoint."""
+    amend(root, key, status=schema.Status.RUNNING.value, cause=None, ended=None)
 
 
 def delete(root: str, *keys: str) -> None:
-    """Remove the rows of trials from all tables; their own rows go last, so that whoever is cut off can begin again."""
-    with merging(root) as alone:
-        for table in reversed(schema.BY_RUN):
-            for key, found in zip(keys, files.find_all(root, table, keys), strict=True):
-                if found.number < 0:
+    """Delete the rows of trials from all tables.
+
+    The rows of the trials table go last, so that a deletion that was interrupted can be repeated.
+    """
+    with compaction_lock(root) as locked:
+        for table in reversed(schema.TRIAL_TABLES):
+            for key, location in zip(keys, files.locate_all(root, table, keys), strict=True):
+                if location.number < 0:
                     continue
-                if not alone or found.merged:
-                    _put(root, table, key, found.number + 1, schema.table(table, []))
-                for file in found.own:
-                    storage.delete(storage.join(files.folder(root, table), file))
+                # An empty file of a higher number outranks rows in a merged file, also in one that
+                # another process is writing right now to a store without locks.
+                if not locked or location.in_merged:
+                    write_run_file(
+                        root, table, key, location.number + 1, schema.to_table(table, [])
+                    )
+                for file in location.run_files:
+                    storage.delete(storage.join(files.table_folder(root, table), file))
 
 
 @contextlib.contextmanager
-def merging(root: str) -> Iterator[bool]:
-    """Held while files are merged, or rows removed; False on an object store, which has no locks."""
+def compaction_lock(root: str) -> Iterator[bool]:
+    """Hold the lock under which files are merged and rows deleted.
+
+    Yields:
+        Whether it is held; False on an object store, which has no locks.
+    """
     local = isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
-    with storage.exclusive(storage.join(root, FOLDER, ".merging.lock"), wait=True):
+    with storage.exclusive(storage.join(root, TABLES_FOLDER, ".merging.lock"), wait=True):
         yield local
 
 
-def nearest(name: str, names: Any) -> str:
-    """What to say after an unknown name."""
-    known = [str(n) for n in names]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-    return (
-        f"; did you mean {near[0]!r}?"
-        if near
-        else f"; there are {', '.join(known[:12]) or 'none'}{more}."
-    )
-
-
-def _put(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
-    """Write a file of a run, and remove the one that it replaces."""
-    where, of = files.folder(root, table), files.stem(key)
+def write_run_file(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
+    """Write a run's own file of a table, and delete the one that it replaces."""
+    folder, stem = files.table_folder(root, table), files.file_stem(key)
     storage.write(
-        storage.join(where, files.name(of, number)),
-        files.encode(rows, large=table == "predictions"),
+        storage.join(folder, files.file_name(stem, number)),
+        table_file.encode_parquet(rows, large=table == "predictions"),
     )
     if number:
-        storage.delete(storage.join(where, files.name(of, number - 1)))
+        storage.delete(storage.join(folder, files.file_name(stem, number - 1)))
 
 
-def _newest(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Number of the newest file that has rows of a trial, and these rows."""
+def newest_rows(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]:
+    """Return the number of the newest file with a trial's rows, -1 without one, and the rows."""
 
     def attempt() -> tuple[int, list[dict[str, Any]]]:
-        found = files.find(root, table, key)
-        return found.number, files.rows_of(
-            found.uri, key
-        ).to_pylist() if found.uri is not None else []
+        location = files.locate(root, table, key)
+        if location.uri is None:
+            return location.number, []
+        return location.number, table_file.read_rows_of(location.uri, key).to_pylist()
 
-    return files.steady(attempt)
+    return files.retry_if_vanished(attempt)

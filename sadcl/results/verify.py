@@ -1,4 +1,8 @@
-"""Whether the tables are what they should be: files, keys, duplicates, gaps, digests, figures."""
+"""Find what is wrong with a store: files, keys, duplicates, gaps, digests and figures.
+
+:func:`verify` looks at the names of the files, then at each file, then at the rows of all tables
+together, then at the descriptions of the studies, and last, if asked to, at the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,294 +19,345 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from sadcl import storage
-from sadcl.errors import UserError
-from sadcl.results import benchmarks, cache, files, schema, store
-from sadcl.results.files import Files
+from sadcl.results import benchmarks, cache, files, schema, store, table_file
+from sadcl.results.errors import BadFile, FileVanished
+from sadcl.results.files import TableFiles
+from sadcl.results.schema import Status
 
-STATUSES = ("running", *store.ENDED)
-AGAIN = "Remove the run's rows (`sadcl studies delete`, or the file) and run the study again."
-PHASES_ALONE = ("train", "stage1")
-"""Of runs that need no study: single ones, and a stage 1 that others start from after its study was deleted."""
+RUN_AGAIN = "Remove the run's rows (`sadcl studies delete`, or the file) and run the study again."
+MOVE_AND_RUN_AGAIN = "Move it away and run again."
+STANDALONE_PHASES = ("train", "stage1")
+"""Phases of runs that need no study's description.
+
+They are single runs, and a stage 1 that outlives the study that trained it."""
+assert schema.PHASES.keys() >= set(STANDALONE_PHASES)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, where, and what to do."""
+    """Something that is wrong.
+
+    Attributes:
+        file: the file's URI.
+        problem: what is wrong with it, as a clause whose subject is the file.
+        remedy: a sentence that says what to do.
+    """
 
     file: str
-    what: str
-    do: str
+    problem: str
+    remedy: str
 
 
 @dataclass
-class _Seen:
-    """What was found so far, by key."""
+class _Contents:
+    """What the files hold, collected file by file.
+
+    Attributes:
+        trials: file and row of each trial, by key.
+        other_files: the file with rows of a key in each other table, by table and key.
+        epochs: the epochs of each stage, by key and stage.
+    """
 
     trials: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
-    """The file and the row."""
-    others: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """Table, key, file."""
+    other_files: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     epochs: dict[str, dict[int, list[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """Key, stage, epochs."""
 
 
 def verify(
     root: str, *, checkpoints: bool = False, progress: Callable[[str], cache.Progress] | None = None
 ) -> Iterator[Fault]:
-    """Everything that is wrong with a store, as it is found; nothing where it is right.
+    """Yield everything that is wrong with a store.
 
     Args:
-        checkpoints: read each checkpoint that lies on a local disk, and compare its digest with that of the row.
-        progress: for a table, takes how many files were looked at, and of how many.
+        root: of the store.
+        checkpoints: read each checkpoint that is on a local disk, and compare its digest with that
+            of the row.
+        progress: takes a table's name, and returns what is called while its files are read.
 
     Raises:
-        UserError: for a root that is no store.
+        UserError: if the root is not a store.
     """
-    store.check_root(root)
-    seen = _Seen()
-    yield from _strangers(root)
-    for table in schema.BY_RUN:
-        found = files.look(root, table)
-        sources = [(found.uri(one), ()) for one in found.single.values()] + [*found.merged.items()]
-        for i, (uri, without) in enumerate(sources):
-            try:
-                rows = files.kept(files.read(uri, _wanted(table, uri)), without)
-            except files.Vanished:
-                continue  # replaced or merged meanwhile: whole then as now
-            except UserError as error:
-                yield Fault(
-                    uri,
-                    str(error).removeprefix(f"{uri!r} ").split(". Move it")[0],
-                    "Move it away and run again.",
-                )
-                continue
-            yield from _file(table, uri, found, rows, seen)
-            if progress is not None:
-                progress(table)(i + 1, len(sources))
-    yield from _rows(root, seen)
-    yield from _studies(root, seen)
+    store.check_store(root)
+    contents = _Contents()
+    yield from _check_file_names(root)
+    for table in schema.TRIAL_TABLES:
+        yield from _check_table(root, table, contents, progress)
+    yield from _check_orphans(root, contents)
+    for key, (uri, row) in contents.trials.items():
+        yield from _check_trial(key, uri, row, contents)
+        yield from _check_epochs(key, uri, row, contents)
+    yield from _check_studies(root, contents)
     try:
         benchmarks.read_benchmarks(root)
-    except UserError as error:
-        yield Fault(
-            files.folder(root, "benchmarks"), str(error).split(". Move it")[0], "Move it away."
-        )
+    except BadFile as error:
+        yield Fault(error.uri, error.problem, "Move it away.")
     if checkpoints:
-        yield from _checkpoints(seen, progress)
+        yield from _check_checkpoints(contents, progress)
 
 
-def _wanted(table: str, uri: str) -> list[str] | None:
-    """Columns to look at; of the trials all, of which some are metrics."""
-    if table == "trials":
-        return None
-    return [*schema.KEYS[table], *(c for c in ("val_mAP", "loss") if table == "epochs")]
-
-
-def _strangers(root: str) -> Iterator[Fault]:
-    where = storage.join(root, files.FOLDER)
-    marks = storage.sizes(where)
-    for path in marks:
+def _check_file_names(root: str) -> Iterator[Fault]:
+    """Find leftovers of interrupted writers, and files that do not belong there."""
+    folder = storage.join(root, files.TABLES_FOLDER)
+    paths = storage.sizes(folder).keys()
+    for path in paths:
         table, _, file = path.partition("/")
-        base = path.rsplit("/", 1)[-1]
-        uri = storage.join(where, path)
-        if base.endswith(".part"):
+        name, uri = path.rsplit("/", 1)[-1], storage.join(folder, path)
+        if name.endswith(".part"):
             yield Fault(
                 uri,
-                "was left by a writer that was killed",
-                "Running the study again removes it; so may you.",
+                "is unfinished: its writer was killed",
+                "Delete it, or run the study again, which deletes it.",
             )
-        elif base == ".merging.lock" or base.startswith("."):
+        elif name.startswith("."):
             continue
-        elif table not in (*schema.BY_RUN, "benchmarks") or not base.endswith(".parquet"):
-            yield Fault(uri, "is no file of the tables", "Move it away.")
-        elif file.startswith(f"{files.MERGED}/"):
-            whole = (
-                file.endswith(files.INDEX) or path.removesuffix(".parquet") + files.INDEX in marks
-            )
-            if not whole:
+        elif table not in (*schema.TRIAL_TABLES, "benchmarks") or not name.endswith(".parquet"):
+            yield Fault(uri, "does not belong to the tables", "Move it away.")
+        elif file.startswith(f"{files.MERGED_FOLDER}/"):
+            is_index = file.endswith(files.INDEX_SUFFIX)
+            if not is_index and files.index_uri(path) not in paths:
                 yield Fault(
                     uri,
-                    "was left by a merging that was killed",
-                    "`sadcl results compact` removes it.",
+                    "is unfinished: a compaction was killed",
+                    "`sadcl results compact` deletes it.",
                 )
-            elif (
-                file.endswith(files.INDEX)
-                and path.removesuffix(files.INDEX) + ".parquet" not in marks
-            ):
-                yield Fault(uri, "is the index of a merged file that is not there", AGAIN)
+            elif is_index and path.removesuffix(files.INDEX_SUFFIX) + ".parquet" not in paths:
+                yield Fault(uri, "is the index of a merged file that does not exist", RUN_AGAIN)
         elif "/" in file:
-            yield Fault(uri, "is no file of the tables", "Move it away.")
+            yield Fault(uri, "does not belong to the tables", "Move it away.")
 
 
-def _file(table: str, uri: str, found: Files, rows: pa.Table, seen: _Seen) -> Iterator[Fault]:
-    keys = [name for name in schema.KEYS[table] if name not in rows.column_names]
-    if keys:
-        yield Fault(uri, f"has no column {', '.join(keys)}", "Move it away and run again.")
+def _check_table(
+    root: str,
+    table: str,
+    contents: _Contents,
+    progress: Callable[[str], cache.Progress] | None,
+) -> Iterator[Fault]:
+    """Read and check each file of a table."""
+    listed = files.list_table(root, table)
+    sources: list[tuple[str, Sequence[str]]] = [
+        (listed.uri(run_file), ()) for run_file in listed.run_files.values()
+    ]
+    sources += listed.merged.items()
+    # Of the trials all columns are needed, of the other tables the key, and of epochs two figures.
+    columns = None if table == "trials" else [*schema.KEYS[table]]
+    if columns is not None and table == "epochs":
+        columns += _EPOCH_FIGURES
+    for i, (uri, superseded) in enumerate(sources):
+        try:
+            rows = table_file.without_keys(table_file.read_file(uri, columns), superseded)
+        except FileVanished:
+            continue  # replaced or merged since it was listed
+        except BadFile as error:
+            yield Fault(uri, error.problem, error.remedy)
+            continue
+        yield from _check_rows(table, uri, listed, rows, contents)
+        if progress is not None:
+            progress(table)(i + 1, len(sources))
+
+
+_EPOCH_FIGURES = ("val_mAP", "loss")
+
+
+def _check_rows(
+    table: str, uri: str, listed: TableFiles, rows: pa.Table, contents: _Contents
+) -> Iterator[Fault]:
+    """Check the rows of one file, and collect them."""
+    missing = [name for name in schema.KEYS[table] if name not in rows.column_names]
+    if missing:
+        yield Fault(uri, f"has no column {', '.join(missing)}", MOVE_AND_RUN_AGAIN)
         return
     if rows["key"].null_count:
-        yield Fault(uri, f"has {rows['key'].null_count} rows without a key", AGAIN)
+        yield Fault(uri, f"has {rows['key'].null_count} rows without a key", RUN_AGAIN)
         rows = rows.filter(pc.is_valid(rows["key"]))
-    own = rows["key"].unique().to_pylist()
-    if uri in found.merged:
-        listed = set(files.index(uri)["key"].to_pylist()) - set(found.merged[uri])
-        if listed != set(own):
-            odd = sorted(listed ^ set(own))
-            yield Fault(uri, f"and its index do not have the same keys, {odd[0]!r} for one", AGAIN)
-    else:
-        strange = [key for key in own if files.stem(key) != files.parse(uri.rsplit("/", 1)[-1])[0]]
-        for key in strange:
+    yield from _check_keys(uri, listed, rows["key"].unique().to_pylist())
+    identity = [pc.cast(rows[name], pa.string()) for name in schema.KEYS[table]]
+    if len(identity) > 1:
+        separator = pa.scalar("\0", pa.string())
+        identity = [pc.binary_join_element_wise(*identity, separator, null_handling="replace")]
+    if duplicates := len(rows) - pc.count_distinct(identity[0], mode="all").as_py():
+        yield Fault(
+            uri,
+            f"has {duplicates} duplicate rows (the same {', '.join(schema.KEYS[table])})",
+            RUN_AGAIN,
+        )
+    if table == "trials":
+        contents.trials |= {row["key"]: (uri, row) for row in rows.to_pylist()}
+        return
+    contents.other_files[table] |= dict.fromkeys(rows["key"].unique().to_pylist(), uri)
+    if table == "epochs":
+        for key, stage, epoch in zip(
+            *(rows[name].to_pylist() for name in schema.KEYS[table]), strict=True
+        ):
+            contents.epochs[key][stage].append(epoch)
+        yield from _check_epoch_figures(uri, rows)
+
+
+def _check_keys(uri: str, listed: TableFiles, keys: list[str]) -> Iterator[Fault]:
+    """Check that a file has rows of those keys alone that its name, or its index, says."""
+    if uri in listed.merged:
+        indexed = set(files.read_index(uri)["key"].to_pylist()) - set(listed.merged[uri])
+        if different := sorted(indexed ^ set(keys)):
+            yield Fault(
+                uri, f"and its index do not have the same keys, e.g. {different[0]!r}", RUN_AGAIN
+            )
+        return
+    stem, _ = files.split_file_name(uri.rsplit("/", 1)[-1])
+    for key in keys:
+        if files.file_stem(key) != stem:
             yield Fault(
                 uri,
                 f"has rows of another key, {key!r}",
                 "Move it away: no run has written it there.",
             )
-    parts = [pc.cast(rows[name], pa.string()) for name in schema.KEYS[table]]
-    identity = (
-        pc.binary_join_element_wise(*parts, pa.scalar("\0", pa.string()), null_handling="replace")
-        if len(parts) > 1
-        else parts[0]
-    )
-    if double := len(rows) - pc.count_distinct(identity, mode="all").as_py():
-        yield Fault(
-            uri, f"has {double} rows twice (the same {', '.join(schema.KEYS[table])})", AGAIN
-        )
-    if table == "trials":
-        seen.trials |= {row["key"]: (uri, row) for row in rows.to_pylist()}
-        return
-    seen.others[table] |= dict.fromkeys(own, uri)
-    if table == "epochs":
-        for key, stage, epoch in zip(
-            *(rows[name].to_pylist() for name in schema.KEYS[table]), strict=True
-        ):
-            seen.epochs[key][stage].append(epoch)
-        for name in ("val_mAP", "loss"):
-            if name in rows.column_names and (bad := rows.filter(_unreal(rows[name]))).num_rows:
-                at = f"{bad['key'][0]} stage {bad['stage'][0]} epoch {bad['epoch'][0]}"
-                yield Fault(
-                    uri,
-                    f"has {len(bad)} epochs whose {name} is no number, first {at}",
-                    "That run's figures are in doubt.",
-                )
 
 
-def _unreal(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(
-        pc.invert(pc.is_finite(pc.cast(column, pa.float64()))), pa.scalar(False, pa.bool_())
-    )
+def _check_epoch_figures(uri: str, rows: pa.Table) -> Iterator[Fault]:
+    for name in _EPOCH_FIGURES:
+        if name not in rows.column_names:
+            continue
+        not_finite = pc.invert(pc.is_finite(pc.cast(rows[name], pa.float64())))
+        bad = rows.filter(pc.fill_null(not_finite, pa.scalar(False, pa.bool_())))
+        if len(bad):
+            first = f"{bad['key'][0]} stage {bad['stage'][0]} epoch {bad['epoch'][0]}"
+            yield Fault(
+                uri,
+                f"has {len(bad)} epochs whose {name} is not a finite number, the first is {first}",
+                "That run's figures are in doubt.",
+            )
 
 
-def _rows(root: str, seen: _Seen) -> Iterator[Fault]:
-    for keys in seen.others.values():
+def _check_orphans(root: str, contents: _Contents) -> Iterator[Fault]:
+    """Find rows of other tables whose trial has no row."""
+    for keys in contents.other_files.values():
         for key, uri in keys.items():
-            if key not in seen.trials:
-                what = f"has rows of {key!r}, which the table trials does not have: a removal was cut off"
-                others = files.MERGED in uri.split("/")  # rows of other runs are in it too
-                todo = (
-                    f"sadcl.results.store.delete({root!r}, {key!r}) removes them."
-                    if others
-                    else "Remove the file."
-                )
-                yield Fault(uri, what, todo)
-    for key, (uri, row) in seen.trials.items():
-        if row.get("status") not in STATUSES:
-            yield Fault(uri, f"{key!r} has the status {row.get('status')!r}", AGAIN)
-        text = row.get("config")
-        if text is not None and row.get("config_digest") != (now := _digest(text)):
+            if key in contents.trials:
+                continue
+            is_shared = files.MERGED_FOLDER in uri.split("/")  # it has rows of other runs too
             yield Fault(
                 uri,
-                f"{key!r} has config_digest {row.get('config_digest')!r}, but its config gives {now!r}",
-                AGAIN,
-            )
-        metrics = {n: v for n, v in row.items() if n in ("val_mAP", "test_mAP") and v is not None}
-        for name, value in metrics.items():
-            if not math.isfinite(value) or not 0 <= value <= 100:
-                yield Fault(
-                    uri,
-                    f"{key!r} has {name} = {value}",
-                    "It counts nowhere; see the run's labels for the cause.",
-                )
-        if row.get("status") == "complete" and not metrics:
-            yield Fault(uri, f"{key!r} is complete without val_mAP and test_mAP", AGAIN)
-        start = row.get("stage1_key")
-        if start is not None and start not in seen.trials:
-            yield Fault(uri, f"{key!r} starts from the stage 1 {start!r}, which has no row", AGAIN)
-        stages = seen.epochs.get(key, {})
-        for stage, epochs in stages.items():
-            if gaps := sorted(set(range(1, max(epochs) + 1)) - set(epochs)):
-                where = seen.others["epochs"][key]
-                yield Fault(
-                    where, f"{key!r} lacks epoch {gaps[0]} of {max(epochs)} in stage {stage}", AGAIN
-                )
-        count = sum(map(len, stages.values()))
-        if row.get("status") in store.ENDED and row.get("epochs_done") not in (None, count):
-            yield Fault(
-                uri,
-                f"{key!r} has epochs_done = {row['epochs_done']}, but {count} rows of epochs",
-                AGAIN,
+                f"has rows of {key!r}, which has no row in the table trials: a deletion was "
+                "interrupted",
+                f"sadcl.results.store.delete({root!r}, {key!r}) deletes them."
+                if is_shared
+                else "Delete the file.",
             )
 
 
-def _studies(root: str, seen: _Seen) -> Iterator[Fault]:
-    known = set(store.described(root))
-    for name in sorted(known):
-        try:
-            store.describe(root, name)
-        except UserError as error:
-            uri = storage.join(root, "studies", f"{name}.json")
-            yield Fault(
-                uri,
-                str(error).removeprefix(f"{uri!r} ").split(". Move it")[0],
-                "Move it away and run the study again.",
-            )
-    lost: dict[str, list[str]] = defaultdict(list)
-    for key, (_, row) in seen.trials.items():
-        if (
-            row.get("study") is not None
-            and row["study"] not in known
-            and row.get("phase") not in PHASES_ALONE
-        ):
-            lost[row["study"]].append(key)
-    for name, keys in lost.items():
-        uri = storage.join(root, "studies", f"{name}.json")
+def _check_trial(
+    key: str, uri: str, row: Mapping[str, Any], contents: _Contents
+) -> Iterator[Fault]:
+    """Check one row of the trials table: status, digest, figures and stage 1."""
+    status = row.get("status")
+    if status not in tuple(Status):
+        yield Fault(uri, f"gives {key!r} the unknown status {status!r}", RUN_AGAIN)
+    config = row.get("config")
+    if config is not None and row.get("config_digest") != (digest := _config_digest(config)):
         yield Fault(
             uri,
-            f"is missing, but the study {name!r} has {len(keys)} rows",
+            f"gives {key!r} the config_digest {row.get('config_digest')!r}, but its config has "
+            f"{digest!r}",
+            RUN_AGAIN,
+        )
+    figures = {name: row[name] for name in ("val_mAP", "test_mAP") if row.get(name) is not None}
+    for name, value in figures.items():
+        if not math.isfinite(value) or not 0 <= value <= 100:
+            yield Fault(
+                uri,
+                f"gives {key!r} {name} = {value}, which is not a percentage",
+                "No comparison counts it; the run's labels may show the cause.",
+            )
+    if status == Status.COMPLETE and not figures:
+        yield Fault(
+            uri, f"says that {key!r} is complete, but without val_mAP and test_mAP", RUN_AGAIN
+        )
+    stage1 = row.get("stage1_key")
+    if stage1 is not None and stage1 not in contents.trials:
+        yield Fault(
+            uri,
+            f"says that {key!r} starts from the stage 1 {stage1!r}, which has no row",
+            RUN_AGAIN,
+        )
+
+
+def _check_epochs(
+    key: str, uri: str, row: Mapping[str, Any], contents: _Contents
+) -> Iterator[Fault]:
+    """Check that a trial has all its epochs."""
+    stages = contents.epochs.get(key, {})
+    for stage, epochs in stages.items():
+        if gaps := sorted(set(range(1, max(epochs) + 1)) - set(epochs)):
+            yield Fault(
+                contents.other_files["epochs"][key],
+                f"lacks epoch {gaps[0]} of {max(epochs)} in stage {stage} of {key!r}",
+                RUN_AGAIN,
+            )
+    count = sum(map(len, stages.values()))
+    if row.get("status") in schema.ENDED and row.get("epochs_done") not in (None, count):
+        yield Fault(
+            uri,
+            f"gives {key!r} epochs_done = {row['epochs_done']}, but the table epochs has {count} "
+            "rows of it",
+            RUN_AGAIN,
+        )
+
+
+def _check_studies(root: str, contents: _Contents) -> Iterator[Fault]:
+    """Check that each study that needs a description has a readable one."""
+    recorded = set(store.recorded_studies(root))
+    for name in sorted(recorded):
+        try:
+            store.study_record(root, name)
+        except BadFile as error:
+            yield Fault(error.uri, error.problem, error.remedy)
+    without_record: dict[str, int] = defaultdict(int)
+    for _, row in contents.trials.values():
+        study = row.get("study")
+        standalone = row.get("phase") in STANDALONE_PHASES
+        if study is not None and study not in recorded and not standalone:
+            without_record[study] += 1
+    for name, count in without_record.items():
+        yield Fault(
+            storage.join(root, "studies", f"{name}.json"),
+            f"is missing, but the study {name!r} has {count} rows",
             "Run the study again, or `sadcl studies delete`.",
         )
 
 
-def _checkpoints(seen: _Seen, progress: Callable[[str], cache.Progress] | None) -> Iterator[Fault]:
-    rows: list[Mapping[str, Any]] = [
-        row for _, row in seen.trials.values() if row.get("checkpoint")
-    ]
+def _check_checkpoints(
+    contents: _Contents, progress: Callable[[str], cache.Progress] | None
+) -> Iterator[Fault]:
+    """Compare each local checkpoint with its recorded digest; object stores are skipped."""
+    rows = [row for _, row in contents.trials.values() if row.get("checkpoint")]
     for i, row in enumerate(rows):
         system, path = storage.resolve(row["checkpoint"])
         if not isinstance(system, fs.LocalFileSystem):
             continue
         try:
             with open(path, "rb") as file:
-                now = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         except OSError:
-            yield Fault(row["checkpoint"], f"is missing, but {row['key']!r} names it", AGAIN)
+            yield Fault(row["checkpoint"], f"is missing, but {row['key']!r} names it", RUN_AGAIN)
             continue
-        if row.get("weights_digest") not in (None, now):
-            what = f"has the digest {now}, but {row['key']!r} was recorded with {row['weights_digest']}"
+        if row.get("weights_digest") not in (None, digest):
             yield Fault(
                 row["checkpoint"],
-                what,
+                f"has the digest {digest}, but {row['key']!r} was recorded with "
+                f"{row['weights_digest']}",
                 "It is another file, or it is damaged: take it from a copy, or run again.",
             )
         if progress is not None:
             progress("checkpoints")(i + 1, len(rows))
 
 
-def _digest(text: str) -> str | None:
-    """What :meth:`sadcl.config.Config.digest` gives for a configuration's JSON."""
+def _config_digest(text: str) -> str | None:
+    """Return what :meth:`sadcl.config.Config.digest` gives for a configuration's JSON.
+
+    None if it is not JSON.
+    """
     try:
-        return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[
-            :12
-        ]
+        tree = json.loads(text)
     except ValueError:
         return None
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]

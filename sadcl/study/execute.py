@@ -15,7 +15,8 @@ from sadcl.config import Data
 from sadcl.errors import DISK_FULL, FailureKind, TrialFailed, UserError
 from sadcl.results import predictions
 from sadcl.results.provenance import provenance
-from sadcl.results.store import RunWriter, row_of
+from sadcl.results.run_writer import RunWriter
+from sadcl.results.store import row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import (

@@ -64,7 +64,7 @@ class StudyRecord(Generic[PlanT]):
         return self.rows
 
     def _read_rows(self) -> list[dict[str, Any]]:
-        if not storage.exists(storage.join(self.root, store.FOLDER)):
+        if not storage.exists(storage.join(self.root, store.TABLES_FOLDER)):
             return []
         trials = store.read(self.root, "trials")
         in_study = pc.equal(trials["study"], self.name).fill_null(False)
@@ -111,7 +111,7 @@ class StudyRecord(Generic[PlanT]):
         The identity includes all arms and data sets that the file has already.
         """
         identity = _as_json(self.plan.identity())
-        stored = store.describe(self.root, self.name)
+        stored = store.study_record(self.root, self.name)
         if stored:
             comparable = stored
             if isinstance(self.plan, Plan):
@@ -302,7 +302,7 @@ def locked(root: str, name: str) -> Iterator[None]:
 
 def all_rows(root: str) -> list[dict[str, Any]]:
     """Return the trials table; no rows if there is no store yet."""
-    if not storage.exists(storage.join(root, store.FOLDER)):
+    if not storage.exists(storage.join(root, store.TABLES_FOLDER)):
         return []
     return store.read(root, "trials").to_pylist()
 
@@ -310,7 +310,7 @@ def all_rows(root: str) -> list[dict[str, Any]]:
 def study_names(root: str) -> list[str]:
     """Return the names of the studies that have rows or a file."""
     with_rows = {row["study"] for row in all_rows(root) if row["study"] is not None}
-    return sorted({*store.described(root), *with_rows})
+    return sorted({*store.recorded_studies(root), *with_rows})
 
 
 def checkpoint_bytes(root: str) -> Counter[str]:

@@ -111,7 +111,7 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         (("results", "top", "--storage", "nowhere"), "'nowhere' holds no results"),
         (
             ("results", "top", "--study", "clj", "--storage", "{root}"),
-            "no study 'clj' here; did you mean 'cli'",
+            "There is no study 'clj' in ",
         ),
         (
             ("results", "top", "--metric", "val_map", "--storage", "{root}"),
@@ -119,6 +119,10 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         ),
         (
             ("results", "sql", "select val_mpa from trials", "--storage", "{root}"),
+            "There is no column 'val_mpa' in the table trials; did you mean 'val_mAP'?",
+        ),
+        (
+            ("results", "sql", "selec 1", "--storage", "{root}"),
             "The query cannot be answered",
         ),
         (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),

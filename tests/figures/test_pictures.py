@@ -248,17 +248,15 @@ def test_figures_that_a_checkpoint_cannot_have(runs, here):
 def test_which_checkpoint_is_shown(runs):
     root, main, pooled = runs
     assert (
-        checkpoints.best_checkpoint(root)
-        == checkpoints.best_checkpoint(root, "look")
-        == main["key"]
+        checkpoints.best_trial_key(root) == checkpoints.best_trial_key(root, "look") == main["key"]
     )
     assert (
-        checkpoints.baseline_checkpoint(root, main["key"])
-        == checkpoints.baseline_checkpoint(root, main["checkpoint"])
+        checkpoints.baseline_trial_key(root, main["key"])
+        == checkpoints.baseline_trial_key(root, main["checkpoint"])
         == pooled["key"]
     )
-    assert checkpoints.baseline_checkpoint(root, pooled["key"]) is None
-    assert checkpoints.baseline_checkpoint(root, "elsewhere/best.pt") is None
+    assert checkpoints.baseline_trial_key(root, pooled["key"]) is None
+    assert checkpoints.baseline_trial_key(root, "elsewhere/best.pt") is None
     assert checkpoints.find_checkpoint(root, main["key"]) == main["checkpoint"]
-    with pytest.raises(UserError, match="no study 'loko' here; did you mean 'look'"):
-        checkpoints.best_checkpoint(root, "loko")
+    with pytest.raises(UserError, match="no study 'loko' in .*; did you mean 'look'"):
+        checkpoints.best_trial_key(root, "loko")

@@ -164,5 +164,5 @@ def write(root, tables, name, about):
     for table, found in tables.items():
         folder = root / "tables" / table
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(schema.table(table, found), folder / "all.parquet")
+        pq.write_table(schema.to_table(table, found), folder / "all.parquet")
     storage.write(f"{root}/studies/{file_name(name)}.json", json.dumps(about).encode())

@@ -74,4 +74,4 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"bad.parquet' is damaged"):
         results.sql(str(tmp_path), "from benchmarks")
     (fault,) = verify(str(tmp_path))
-    assert "bad.parquet" in fault.what
+    assert "bad.parquet" in fault.file

@@ -1,4 +1,4 @@
-"""Merging: nobody ever sees too much or too little, whoever reads, writes, removes or dies meanwhile."""
+"""Merging: nobody sees too much or too little, whoever reads, writes, deletes or dies meanwhile."""
 
 import json
 import os
@@ -13,20 +13,8 @@ import pytest
 
 from sadcl import results, storage
 from sadcl.errors import UserError
-from sadcl.results import RunWriter, cache, compact, files, query, schema, store
-
-
-def trial(root, key, *, status="complete", epochs=3, value=50.0, **row):
-    writer = RunWriter(str(root), key, {"study": "s", "phase": "search", "arm": "tuned", **row})
-    for epoch in range(1, epochs + 1):
-        writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value})
-    if status != "running":
-        writer.finish(
-            status,
-            metrics={"val_mAP": value},
-            labels=[{"split": "val", "label": "cat", "AP": value}],
-        )
-    return writer
+from sadcl.results import RunWriter, compact, files, schema, store
+from tests.results.runs import run, trial
 
 
 def content(root):
@@ -180,11 +168,16 @@ while True:
         keys.remove(one); print("going", one[0], 0, file=log)
         store.delete(root, one[0]); print("gone", one[0], 0, file=log)
 """
-MERGER = "import sys; from sadcl.results import compact\nprint('up', flush=True)\nwhile True: compact.compact(sys.argv[1])"
+MERGER = """
+import sys
+from sadcl.results import compact
+print('up', flush=True)
+while True: compact.compact(sys.argv[1])
+"""
 
 
 def _ledger(paths):
-    """What was promised by now: rows by key with the least version, keys that may be going, keys that are gone."""
+    """What holds by now: the least version by key, keys that may be going, keys that are gone."""
     there, going, gone = {}, set(), set()
     for path in paths:
         for line in path.read_text().split("\n")[:-1] if path.exists() else ():
@@ -259,62 +252,6 @@ def test_readers_while_others_write_remove_merge_and_are_killed(tmp_path, second
     assert not gone & set(keys)
 
 
-def test_many_small_files_are_copied_to_the_cache_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "FEW", 4)
-    monkeypatch.setattr(cache, "MANY_PARTS", 2)
-    root = tmp_path / "runs"
-    old = time.time() - 100
-
-    def settle():
-        for path in root.rglob("*.parquet"):
-            if path.stat().st_mtime > old + 50:
-                os.utime(path, (old, old))
-
-    reads = []
-    read = files.read
-    monkeypatch.setattr(
-        files, "read", lambda uri, columns=None: (reads.append(uri), read(uri, columns))[1]
-    )
-    for batch in range(4):
-        for i in range(6):
-            trial(root, f"k{batch}-{i}", epochs=1)
-        settle()
-        assert len(results.read(root, "trials")) == 6 * (batch + 1)
-        reads.clear()
-        assert len(results.read(root, "trials")) == 6 * (batch + 1)
-        assert not [uri for uri in reads if "/runs/" in uri]
-    store.amend(str(root), "k0-0", checkpoint="x")
-    store.delete(str(root), "k0-1")
-    (root / "tables" / "trials" / "k0-2.parquet").write_bytes(
-        (root / "tables" / "trials" / "k0-3.parquet").read_bytes()
-    )
-    rows = results.read(root, "trials")
-    assert rows["checkpoint"].drop_null().to_pylist() == ["x"]
-    assert sorted(rows["key"].to_pylist()) == sorted(
-        results.sql(root, "from trials")["key"].to_pylist()
-    )
-    assert len(rows) == 23
-    assert rows["key"].to_pylist().count("k0-2") == 0  # its file holds another row now
-    for path in (tmp_path / "cache").rglob("index.parquet"):
-        path.write_bytes(b"damaged")
-    assert results.read(root, "trials").equals(rows)
-    for path in (tmp_path / "cache").rglob("*.parquet"):
-        if path.name != "index.parquet":
-            path.unlink()
-    assert results.read(root, "trials").equals(rows)
-
-
-def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
-    (tmp_path / "cache").write_text("a file")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "FEW", 1)
-    monkeypatch.setattr(cache, "SETTLED", -1)
-    for i in range(3):
-        trial(tmp_path / "runs", f"k{i}")
-    assert len(results.read(tmp_path / "runs", "trials")) == 3
-
-
 def test_large_tables_become_several_files_with_each_run_in_one(tmp_path, monkeypatch):
     monkeypatch.setattr(compact, "PART_BYTES", 10_000)
     for i in range(8):
@@ -324,7 +261,7 @@ def test_large_tables_become_several_files_with_each_run_in_one(tmp_path, monkey
     assert content(tmp_path) == before
     assert names(tmp_path, "epochs")[1] > 1
     owners = [
-        set(files.index(str(uri).replace(".index", ""))["key"].to_pylist())
+        set(files.read_index(str(uri).replace(".index", ""))["key"].to_pylist())
         for uri in tmp_path.glob("tables/epochs/merged/*.index.parquet")
     ]
     assert sum(map(len, owners)) == len(set.union(*owners)) == 8
@@ -340,20 +277,23 @@ def test_compact_wants_a_store(tmp_path):
     assert schema.VERSION == 2
 
 
-def test_a_query_whose_files_are_merged_away_meanwhile_looks_again(tmp_path, monkeypatch):
-    for i in range(3):
-        trial(tmp_path, f"a{i}")
-    compact.compact(str(tmp_path))
-    trial(tmp_path, "b")
-    view, moments = query._view, []
-
-    def merged_away(*args):
-        found = view(*args)
-        if not moments:
-            compact.compact(str(tmp_path))
-            moments.append(found)
-        return found
-
-    monkeypatch.setattr(query, "_view", merged_away)
-    assert results.sql(tmp_path, "select count(*) as n from trials").to_pylist() == [{"n": 4}]
-    assert not any(os.path.exists(path) for path in moments[0])
+def test_damage_in_a_merged_file_is_named_and_nothing_is_lost_by_merging(tmp_path, sadcl):
+    run(tmp_path, "a")
+    run(tmp_path, "b")
+    (tmp_path / "tables" / "labels" / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="labels/b.parquet' is damaged"):
+        sadcl("compact")
+    assert (tmp_path / "tables" / "labels" / "a.parquet").exists()
+    os.remove(tmp_path / "tables" / "labels" / "b.parquet")
+    sadcl("compact")
+    (merged,) = (
+        p for p in tmp_path.glob("tables/trials/merged/*.parquet") if ".index" not in p.name
+    )
+    os.truncate(merged, 100)
+    for ask in (
+        lambda: results.read(tmp_path, "trials"),
+        lambda: results.sql(tmp_path, "from trials"),
+        lambda: sadcl("compact"),
+    ):
+        with pytest.raises(UserError, match="is damaged"):
+            ask()

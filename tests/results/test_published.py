@@ -223,7 +223,8 @@ def test_what_a_row_is_and_what_stands_beside_it(cells):
 
 def test_one_line_of_sql():
     published_ = published.table()  # noqa: F841
-    query = "select method, value from published_ where dataset = 'voc2007' and label = 'bird' order by value desc limit 2"
+    query = """select method, value from published_ where dataset = 'voc2007' and label = 'bird'
+               order by value desc limit 2"""
     assert duckdb.sql(query).fetchall() == [("SADCL", 99.5), ("MulCon", 99.3)]
 
 

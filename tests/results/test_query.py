@@ -1,71 +1,26 @@
-"""Questions to the tables: SQL in bounded memory, files for others, what is wrong with a store."""
+"""SQL in bounded memory, the best trials, one trial, and names of any kind."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import types
+import threading
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from sadcl import metrics, recipes, results, storage
-from sadcl.cli.app import app
-from sadcl.config import Config
+from sadcl import results
 from sadcl.errors import UserError
 from sadcl.reports import comparison
-from sadcl.results import RunWriter, compact, export, predictions, query, schema, store, verify
+from sadcl.results import RunWriter, compact, query, schema, store
 from sadcl.search.ranking import best_trials
-from tests.reports.ablations import EVIL, ablation
+from tests.reports.ablations import EVIL
+from tests.results.runs import complete_trial, run, trial
 
 NASTY = [EVIL, "it's", 'a "b"', "a/b\\c", "x\ny", "🦆; drop table trials", "-- x", "%s {0}"]
-
-
-def run(
-    root,
-    key="k",
-    *,
-    study="s",
-    phase="search",
-    epochs=2,
-    status="complete",
-    figures=None,
-    config=None,
-    **row,
-):
-    text = config.json_text() if config is not None else None
-    known = {"config": text, "config_digest": config.digest() if config else None} if config else {}
-    writer = RunWriter(
-        str(root),
-        key,
-        {"study": study, "phase": phase, "arm": "tuned", "params": "{}", **known, **row},
-    )
-    for epoch in range(1, epochs + 1):
-        writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": 50.0 + epoch})
-    if status != "running":
-        labels = [{"split": "val", "label": label, "AP": 50.0} for label in ("cat", "dog")]
-        writer.finish(status, metrics=figures or {"val_mAP": 52.0}, labels=labels)
-    return writer
-
-
-@pytest.fixture
-def sadcl(tmp_path):
-    """Runs a command of `sadcl results` in this process; gives exit code and output, a mistake is raised."""
-
-    def command(*words, code=0):
-        done = CliRunner().invoke(app, ["results", *map(str, words), "--storage", str(tmp_path)])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == code
-        return done.stdout
-
-    return command
 
 
 def test_names_of_any_kind_go_through_every_question(tmp_path, sadcl):
@@ -93,13 +48,17 @@ def test_names_of_any_kind_go_through_every_question(tmp_path, sadcl):
 def test_columns_are_read_alone_and_a_mistyped_one_is_named(tmp_path):
     run(tmp_path)
     assert results.read(tmp_path, "epochs", ["val_mAP"]).to_pydict() == {"val_mAP": [51.0, 52.0]}
-    with pytest.raises(UserError, match="epochs has no column 'val_map'; did you mean 'val_mAP'"):
+    with pytest.raises(
+        UserError, match="no column 'val_map' in the table epochs; did you mean 'val_mAP'"
+    ):
         results.read(tmp_path, "epochs", ["val_map"])
     with pytest.raises(UserError, match="no table 'epoch'; did you mean 'epochs'"):
         results.sql(tmp_path, "select t.key from trials t join epoch e using (key)")
     with pytest.raises(UserError, match="no table 'trails'; did you mean 'trials'"):
         results.sql(tmp_path, "select * from trails")
-    with pytest.raises(UserError, match='Candidate bindings: .*"val_mAP"'):
+    with pytest.raises(
+        UserError, match="no column 'val_mpa' in the table trials; did you mean 'val_mAP'"
+    ):
         results.sql(tmp_path, "select val_mpa from trials")
 
 
@@ -131,7 +90,7 @@ def test_only_one_select_is_answered(tmp_path, text):
 
 
 def test_a_query_over_more_than_memory_is_answered_in_bounded_memory(tmp_path):
-    """800,000 epochs (180 MB) grouped where the process may grow by 250 MB, of which DuckDB takes 120."""
+    """800,000 epochs (180 MB) are grouped by a process that may grow by 250 MB, DuckDB by 120."""
     folder = tmp_path / "tables" / "epochs" / "merged"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -166,7 +125,8 @@ def test_a_query_over_more_than_memory_is_answered_in_bounded_memory(tmp_path):
         "results.sql(sys.argv[1], 'select count(*) from epochs where epoch < 0', memory='120MB')\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + (250 << 20),) * 2)\n"
-        "q = 'select key, avg(val_mAP) as m, max(loss), min(lr) from epochs group by key order by m desc, key'\n"
+        "q = 'select key, avg(val_mAP) as m, max(loss), min(lr) from epochs '\n"
+        "q += 'group by key order by m desc, key'\n"
         "print(len(results.sql(sys.argv[1], q, memory='120MB')))\n"
         "q = 'select * from epochs order by loss desc limit 10'\n"
         "print(len(results.sql(sys.argv[1], q, memory='120MB')))\n"
@@ -176,38 +136,6 @@ def test_a_query_over_more_than_memory_is_answered_in_bounded_memory(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment
     )
     assert done.stdout.split() == ["8000", "10"], done.stderr[-2000:]
-
-
-def test_files_of_the_first_schema_are_read_and_merged(tmp_path):
-    """As the first version of this program wrote them: fewer columns, statistics, version 1."""
-    run(tmp_path, "new")
-    for table, columns in {
-        "trials": {
-            "key": ["old"],
-            "study": ["s"],
-            "status": ["complete"],
-            "val_mAP": [60.0],
-            "epochs_done": [1],
-            "x": [None],
-        },
-        "epochs": {"key": ["old"], "stage": [2], "epoch": [1], "val_mAP": [60.0]},
-        "labels": {"key": ["old"], "split": ["val"], "label": ["cat"], "AP": [60.0]},
-    }.items():
-        rows = pa.table(columns).replace_schema_metadata({"sadcl": "1"})
-        pq.write_table(rows, tmp_path / "tables" / table / "old.parquet", compression="zstd")
-    for merged in (False, True):
-        if merged:
-            compact.compact(str(tmp_path))
-            assert not list(tmp_path.glob("tables/*/*.parquet"))
-        rows = {row["key"]: row for row in results.read(tmp_path, "trials").to_pylist()}
-        assert (rows["old"]["val_mAP"], rows["old"]["weights_digest"]) == (60.0, None)
-        ask = "select t.key, count(*) as n from trials t join epochs using (key) group by all order by n"
-        assert results.sql(tmp_path, ask).to_pylist() == [
-            {"key": "old", "n": 1},
-            {"key": "new", "n": 2},
-        ]
-        assert query.top(str(tmp_path))[0]["key"] == "old"
-        assert not list(verify.verify(str(tmp_path)))[1:]  # the study has no file
 
 
 def test_numbers_here_and_words_there_are_words_in_sql_too(tmp_path):
@@ -225,367 +153,6 @@ def test_numbers_here_and_words_there_are_words_in_sql_too(tmp_path):
     assert table == {"a": "3", "b": "many", "c": None}
 
 
-def test_the_studies_are_a_table(tmp_path):
-    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]})
-    run(tmp_path, study="alone", dataset="voc2007", scale="demo")
-    identity = {
-        "name": "ab2",
-        "scale": "full",
-        "base": "b1",
-        "data": "d1",
-        "kind": "search",
-        "space": {},
-    }
-    storage.write(f"{tmp_path}/studies/ab2.json", json.dumps(identity).encode())
-    rows = {row["study"]: row for row in results.read(tmp_path, "studies").to_pylist()}
-    assert list(rows) == ["ab", "ab2", "alone"]
-    assert (rows["ab"]["kind"], rows["ab"]["question"], rows["ab"]["datasets"]) == (
-        "ablation",
-        "Why?",
-        ["coco14"],
-    )
-    assert rows["ab"]["created"] == min(
-        results.read(tmp_path, "trials", ["started"])["started"].to_pylist()
-    )
-    assert (rows["ab2"]["base_digest"], rows["ab2"]["data_digest"], rows["ab2"]["datasets"]) == (
-        "b1",
-        "d1",
-        [],
-    )
-    assert (rows["alone"]["kind"], rows["alone"]["scale"], rows["alone"]["datasets"]) == (
-        None,
-        "demo",
-        ["voc2007"],
-    )
-    joined = "select s.kind, count(*) as n from trials t join studies s on t.study = s.study group by all order by n"
-    assert results.sql(tmp_path, joined).to_pylist() == [
-        {"kind": None, "n": 1},
-        {"kind": "ablation", "n": 2},
-    ]
-    storage.write(f"{tmp_path}/studies/ab2.json", b"{")
-    with pytest.raises(UserError, match="ab2.json' is damaged"):
-        results.read(tmp_path, "studies")
-
-
-def test_metrics_are_had_again_from_predictions(tmp_path):
-    rng = np.random.default_rng(0)
-    targets_NL = (rng.random((500, 20)) < 0.2).astype(np.int8)
-    targets_NL[3, 4] = -1
-    logits_NL = rng.normal(-2, 2, (500, 20)) + 3 * targets_NL
-    logits_NL[0, 0], logits_NL[1, 0] = 1e-4, -1e-4  # scores that would round to 0.5
-    labels = [f"label {i}" for i in range(20)]
-    recorded = metrics.multilabel_metrics(1 / (1 + np.exp(-logits_NL)), targets_NL)
-    images = [f"dir/{i}.jpg" for i in range(500)]
-    for key in ("a", "b"):
-        writer = RunWriter(str(tmp_path), key, {"study": "s"})
-        said = [
-            predictions.predictions_table(s, images, labels, logits_NL, targets_NL)
-            for s in ("val", "test")
-        ]
-        writer.finish("complete", predictions=said)
-    for merged in (False, True):
-        if merged:
-            compact.compact(str(tmp_path))
-        again = predictions.metrics(str(tmp_path), "a", "test")
-        for name in ("CP", "CR", "CF1", "OP", "OR", "OF1", "CF1_macro"):
-            assert again[name] == recorded[name]
-        for name in ("mAP", "CF1_top3", "OF1_top3"):
-            assert again[name] == pytest.approx(recorded[name], abs=0.05)
-        higher = predictions.metrics(str(tmp_path), "a", "test", threshold=0.8)
-        wanted = metrics.multilabel_metrics(1 / (1 + np.exp(-logits_NL)), targets_NL, threshold=0.8)
-        assert higher["OF1"] == pytest.approx(wanted["OF1"], abs=0.1)
-        assert higher["OF1"] != again["OF1"]
-        ask = """select label, avg(case when (logit > 0) = (target = 1) then 1 else 0 end) as right from (
-                   select unnest(labels) as label, unnest(logits) as logit, unnest(targets) as target from predictions
-                   where key = 'b' and split = 'val') group by label order by label"""
-        right = results.sql(tmp_path, ask).to_pydict()
-        assert right["right"][0] == pytest.approx(
-            ((logits_NL[:, 0] > 0) == (targets_NL[:, 0] == 1)).mean()
-        )
-        names, found, scores_NL, read_NL = predictions.load_predictions(str(tmp_path), "b", "val")
-        assert (names, found) == (images, tuple(labels))
-        assert np.array_equal(read_NL, targets_NL)
-        assert np.abs(scores_NL - 1 / (1 + np.exp(-logits_NL))).max() < 5e-4
-    size = sum(p.stat().st_size for p in tmp_path.rglob("tables/predictions/**/*.parquet"))
-    assert (
-        size < 2.6 * logits_NL.size * 4
-    )  # bytes for four matrices of float16, names and targets in the rest
-    with pytest.raises(UserError, match="no predictions of the split 'train'; there are val, test"):
-        predictions.metrics(str(tmp_path), "a", "train")
-    with pytest.raises(UserError, match="no trial 'c'"):
-        predictions.metrics(str(tmp_path), "c", "val")
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        recipes.coco14().override(
-            {"data.name": "coco14", "loss.tau": 0.123456789, "loss.prototype_tau": None, "seed": 3}
-        ),
-        recipes.voc2012("paper").override(
-            {"model.frozen": (), "model.start": 'it\'s/"x".pt', "optim.ema_warmup": True}
-        ),
-        recipes.demo("nuswide").override({"stage2.augmentation.multiscale": (1.0, 0.5)}),
-        recipes.vg500(),
-    ],
-)
-def test_a_recipe_pasted_is_the_same_configuration(tmp_path, sadcl, config):
-    run(tmp_path, config=config)
-    pasted = {}
-    text = sadcl("recipe", "k")
-    exec(text, pasted)
-    assert pasted["config"].digest() == config.digest()
-    assert text.count("\n") <= 12
-    assert "# The run was made" not in text
-
-
-def test_a_recipe_of_an_older_configuration_says_so(tmp_path, sadcl):
-    tree = recipes.demo().model_dump(mode="json")
-    del tree["loss"]["anchor_mask"]
-    run(tmp_path, config=recipes.demo())
-    store.amend(str(tmp_path), "k", config=json.dumps(tree), config_digest="000000000000")
-    text = sadcl("recipe", "k")
-    assert "another version of the package: its configuration had the digest 000000000000" in text
-    assert Config.parse(tree).digest() in text
-
-
-def test_studies_side_by_side(tmp_path, sadcl, monkeypatch):
-    published = types.ModuleType("published")
-    cell = {
-        "dataset": "coco14",
-        "metric": "mAP",
-        "is_ours": True,
-        "arm": None,
-        "test_px": 448,
-        "value": 85.6,
-    }
-    cells = [cell | {"test_px": 576, "value": 1.0}, cell, cell | {"arm": "both", "value": 86.0}]
-    published.table = lambda: pa.Table.from_pylist(cells)
-    monkeypatch.setattr(results, "published", published, raising=False)
-    monkeypatch.setitem(sys.modules, "sadcl.results.published", published)
-    about = {"name": "s", "kind": "search", "scale": "full"}
-    storage.write(f"{tmp_path}/studies/s.json", json.dumps(about).encode())
-    cost = {"data_image_size": 448, "scale": "full", "dataset": "coco14", "workers": 2, "gpus": 0.5}
-    for seed, (test, params) in enumerate([(80.0, 0.1), (82.0, 0.1), (90.0, 0.2)]):
-        figures = {"val_mAP": 70.0 - 10 * params, "test_mAP": test, "seconds": 1800.0}
-        run(
-            tmp_path,
-            f"c{seed}",
-            phase="confirm",
-            figures=figures,
-            **cost | {"params": json.dumps({"loss.tau": params})},
-        )
-    chosen = {
-        "study": "s",
-        "phase": "search",
-        "arm": "tuned",
-        "params": '{"loss.tau": 0.1}',
-    }  # the other is not among the best
-    lucky = RunWriter(str(tmp_path), "lucky", {**chosen, **cost})
-    for epoch, value in enumerate([60.0, 99.0, 61.0, float("nan")], 1):
-        lucky.epoch({"stage": 2, "epoch": epoch, "val_mAP": value})
-    lucky.finish("complete", metrics={"val_mAP": 99.0, "seconds": 3600.0})
-    ablation(tmp_path, {"stage2": [50.0], "both": [51.0]})
-    store.amend(str(tmp_path), "ab-both-coco14-s0", data_image_size=448)
-    (search, arms) = comparison.compare_studies(str(tmp_path), ["s", "ab"])
-    assert (search["setting"], search["seeds"], search["test mAP"]) == ("tau=0.1", 2, 81.0)
-    assert search["± 95 %"] == pytest.approx(12.706, abs=1e-3)
-    assert (search["best-ever, optimistic"], search["its last epoch"]) == (99.0, 61.0)
-    assert (search["paper"], search["trials"], search["hours"], search["GPU hours"]) == (
-        85.6,
-        4,
-        2.5,
-        2.5,
-    )
-    assert (arms["setting"], arms["test mAP"], arms["± 95 %"], arms["paper"]) == (
-        "both",
-        51.0,
-        None,
-        86.0,
-    )
-    lines = sadcl("compare").splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["study", "ab", "s"]
-    with pytest.raises(UserError, match="no study 'a'; did you mean 'ab'|no study 'a' here"):
-        sadcl("compare", "a")
-
-
-def test_export_gives_what_other_programs_read(tmp_path, sadcl):
-    run(tmp_path, 'a,"b"\n🦆')
-    RunWriter(str(tmp_path), "p", {}).finish(
-        "complete", predictions=[predictions.predictions_table("val", ["x"], ["c"], [[1]], [[1]])]
-    )
-    out = tmp_path / "out"
-    for suffix in (".csv", ".arrow", ".parquet", ".tex"):
-        sadcl("export", "trials", "-o", f"{out}{suffix}")
-    table = results.read(tmp_path, "trials")
-    assert pq.read_table(f"{out}.parquet").equals(table)
-    assert pa.ipc.open_file(f"{out}.arrow").read_all().equals(table)
-    from pyarrow import csv
-
-    options = csv.ParseOptions(newlines_in_values=True)
-    assert (
-        csv.read_csv(f"{out}.csv", parse_options=options)["key"].to_pylist()
-        == table["key"].to_pylist()
-    )
-    assert (
-        sadcl("export", "select val_mAP, status from trials where val_mAP > 1")
-        == '"val_mAP","status"\n52,"complete"\n'
-    )
-    assert '"[""c""]"' in sadcl("export", "predictions", "--csv")
-    with pytest.raises(UserError, match="--csv and --latex"):
-        sadcl("export", "trials", "--csv", "--latex")
-    with pytest.raises(UserError, match="does not say what kind of file"):
-        sadcl("export", "trials", "-o", "x.xlsx")
-    with pytest.raises(UserError, match="no table 'trails'; did you mean 'trials'"):
-        sadcl("export", "trails")
-    assert export.kind_of([], "s3://a/b.PARQUET") == "parquet"
-
-
-def test_a_store_without_faults(tmp_path, sadcl):
-    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
-    config = recipes.demo()
-    storage.write(f"{tmp_path}/checkpoints/k/best.pt", b"x")
-    digest = "2d711642b726"  # sha256 of x
-    run(
-        tmp_path,
-        config=config,
-        checkpoint=f"{tmp_path}/checkpoints/k/best.pt",
-        weights_digest=digest,
-    )
-    run(tmp_path, "going", status="running")
-    run(tmp_path, "failed", status="failed", figures={"cause": "NaN"})
-    assert sadcl("verify", "--checkpoints") == "No fault was found.\n"
-    compact.compact(str(tmp_path))
-    store.amend(str(tmp_path), "k", cause=None)
-    assert sadcl("verify", "--checkpoints") == "No fault was found.\n"
-
-
-def _change(root, table, key, **columns):
-    rows = store.rows_of(str(root), table, key)
-    data = schema.table(table, [{**row, **columns} for row in rows])
-    storage.write(f"{root}/tables/{table}/{key}.parquet", _bytes(data))
-
-
-def _bytes(rows):
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _rows(root, table, change):
-    rows = store.rows_of(str(root), table, "k")
-    storage.write(f"{root}/tables/{table}/k.parquet", _bytes(schema.table(table, change(rows))))
-
-
-FAULTS = {
-    "truncated": (
-        lambda r: os.truncate(r / "tables/epochs/k.parquet", 300),
-        r"epochs/k.parquet: is damaged",
-    ),
-    "empty": (
-        lambda r: os.truncate(r / "tables/trials/k.parquet", 0),
-        r"trials/k.parquet: is damaged",
-    ),
-    "another schema": (
-        lambda r: pq.write_table(pa.table({"a": [1]}), r / "tables/labels/z.parquet"),
-        "z.parquet: has no version",
-    ),
-    "foreign": (
-        lambda r: (r / "tables/trials/notes.txt").write_text(""),
-        "notes.txt: is no file of the tables",
-    ),
-    "killed writer": (
-        lambda r: (r / "tables/trials/.k.parquet.1.part").write_text(""),
-        "left by a writer that was killed",
-    ),
-    "killed merging": (
-        lambda r: storage.write(f"{r}/tables/trials/merged/1.parquet", b""),
-        "1.parquet: was left by a merging that was killed. `sadcl results compact` removes it",
-    ),
-    "another key": (
-        lambda r: os.rename(r / "tables/labels/k.parquet", r / "tables/labels/o.parquet"),
-        "rows of another key, 'k'",
-    ),
-    "twice": (lambda r: _rows(r, "epochs", lambda rows: [*rows, rows[0]]), "1 rows twice"),
-    "gap": (lambda r: _rows(r, "epochs", lambda rows: rows[1:]), "lacks epoch 1 of 2 in stage 2"),
-    "lost epoch": (
-        lambda r: _rows(r, "epochs", lambda rows: rows[:1]),
-        "epochs_done = 2, but 1 rows of epochs",
-    ),
-    "nan epoch": (
-        lambda r: _change(r, "epochs", "k", loss=float("nan")),
-        "2 epochs whose loss is no number, first k stage 2 epoch 1",
-    ),
-    "nan": (lambda r: _change(r, "trials", "k", val_mAP=float("nan")), "has val_mAP = nan"),
-    "no figure": (lambda r: _change(r, "trials", "k", val_mAP=None), "complete without val_mAP"),
-    "status": (lambda r: _change(r, "trials", "k", status="done"), "has the status 'done'"),
-    "digest": (
-        lambda r: _change(r, "trials", "k", config_digest="0"),
-        "has config_digest '0', but its config gives",
-    ),
-    "orphan": (
-        lambda r: os.remove(r / "tables/trials/k.parquet"),
-        "rows of 'k', which the table trials does not have",
-    ),
-    "no stage 1": (
-        lambda r: _change(r, "trials", "k", stage1_key="none"),
-        "starts from the stage 1 'none', which has no row",
-    ),
-    "no study": (
-        lambda r: os.remove(r / "studies/s.json"),
-        "studies/s.json: is missing, but the study 's' has 1 rows",
-    ),
-    "bad study": (lambda r: (r / "studies/s.json").write_text("{"), "studies/s.json: is damaged"),
-    "weights": (
-        lambda r: (r / "checkpoints/k/best.pt").write_text("y"),
-        "best.pt: has the digest .* but 'k' was recorded with",
-    ),
-    "no weights": (
-        lambda r: os.remove(r / "checkpoints/k/best.pt"),
-        "best.pt: is missing, but 'k' names it",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", FAULTS)
-def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
-    spoil, message = FAULTS[what]
-    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
-    storage.write(f"{tmp_path}/checkpoints/k/best.pt", b"x")
-    run(
-        tmp_path,
-        config=recipes.demo(),
-        checkpoint=f"{tmp_path}/checkpoints/k/best.pt",
-        weights_digest="2d711642b726",
-    )
-    spoil(tmp_path)
-    import re
-
-    assert re.search(message, sadcl("verify", "--checkpoints", code=1))
-
-
-def test_damage_in_a_merged_file_is_named_and_nothing_is_lost_by_merging(tmp_path, sadcl):
-    run(tmp_path, "a")
-    run(tmp_path, "b")
-    (tmp_path / "tables" / "labels" / "b.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="labels/b.parquet' is damaged"):
-        sadcl("compact")
-    assert (tmp_path / "tables" / "labels" / "a.parquet").exists()
-    os.remove(tmp_path / "tables" / "labels" / "b.parquet")
-    sadcl("compact")
-    (merged,) = (
-        p for p in tmp_path.glob("tables/trials/merged/*.parquet") if ".index" not in p.name
-    )
-    os.truncate(merged, 100)
-    for ask in (
-        lambda: results.read(tmp_path, "trials"),
-        lambda: results.sql(tmp_path, "from trials"),
-        lambda: sadcl("compact"),
-    ):
-        with pytest.raises(UserError, match="is damaged"):
-            ask()
-
-
 def test_a_row_with_a_nan_metric_is_last_and_compares_as_nothing(tmp_path):
     run(tmp_path, "nan", figures={"val_mAP": float("nan")})
     run(tmp_path, "one", figures={"val_mAP": 1.0})
@@ -593,76 +160,10 @@ def test_a_row_with_a_nan_metric_is_last_and_compares_as_nothing(tmp_path):
     assert comparison.compare_studies(str(tmp_path))[0]["seeds"] == 0
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "top",
-        "studies",
-        "compare",
-        "verify",
-        "compact",
-        "export trials",
-        "sql 1",
-        "show k",
-        "recipe k",
-    ],
-)
-def test_a_folder_that_is_no_store(sadcl, what):
-    words = ["sql", "select 1 from trials"] if what == "sql 1" else what.split()
-    with pytest.raises(UserError, match="holds no results: it has no folder 'tables'"):
-        sadcl(*words)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("top",),
-        ("compare",),
-        ("sql", "select count(*) from trials"),
-        ("export", "trials", "--latex"),
-        ("recipe", "k"),
-        ("verify",),
-        ("compact",),
-    ],
-)
-def test_commands_import_nothing_heavy(tmp_path, words):
-    """That is what makes them start in half a second: no torch, Ray, Optuna, pandas, matplotlib or scipy.stats."""
-    run(tmp_path, config=recipes.demo())
-    heavy = {
-        "torch",
-        "ray",
-        "optuna",
-        "pandas",
-        "matplotlib",
-        "scipy.stats",
-        "sklearn",
-        "pyarrow.dataset",
-    }
-    code = (
-        "import atexit, sys; from sadcl.cli import main\n"
-        f"atexit.register(lambda: print({heavy} & sys.modules.keys(), file=sys.stderr))\n"
-        "main()"
-    )
-    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
-    words = [sys.executable, "-c", code, "results", *words, "--storage", str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "set()\n")
-    assert done.stdout
-
-
 def test_columns_of_one_name_are_told_apart(sadcl, tmp_path):
     run(tmp_path, "k")
     query = "select a.val_mAP, b.val_mAP from (select 1.0 as val_mAP) a, (select 2.0 as val_mAP) b"
     assert sadcl("sql", query).splitlines() == ["val_mAP\tval_mAP_1", "1.0\t2.0"]
-
-
-def test_lists_and_spans_of_time_can_be_printed_and_exported(sadcl, tmp_path):
-    run(tmp_path, "k")
-    assert "datasets" in sadcl("sql", "select study, datasets from studies", "--csv")
-    query = "select key, interval 90 second as took, [started] as at from trials"
-    assert '"k",90,' in sadcl("export", query, "--csv")
-    sadcl("export", query, "-o", str(tmp_path / "x.parquet"))
-    assert pq.read_table(tmp_path / "x.parquet")["took_seconds"].to_pylist() == [90.0]
 
 
 def test_a_figure_that_is_no_number_is_nobodys_best(tmp_path, sadcl):
@@ -677,14 +178,118 @@ def test_a_figure_that_is_no_number_is_nobodys_best(tmp_path, sadcl):
     assert "nan" not in sadcl("studies")
 
 
-def test_a_damaged_study_file_is_named(tmp_path, sadcl, capsys):
-    run(tmp_path, "k")
-    storage.write(f"{tmp_path}/studies/s.json", b"{")
-    for words in (
-        ["ablation", "--study", "s"],
-        ["importance", "--study", "s"],
-        ["labels", "--study", "s"],
-        ["report", "s"],
-    ):
-        with pytest.raises(UserError, match=r"studies/s.json' is damaged"):
-            sadcl(*words)
+def test_questions(tmp_path):
+    for i, (value, status) in enumerate([(50.0, "complete"), (70.0, "complete"), (60.0, "failed")]):
+        complete_trial(tmp_path, f"t{i}", mAP=value, status=status)
+    complete_trial(tmp_path, "other", mAP=99.0, study="o")
+    complete_trial(tmp_path, "nan", mAP=float("nan"))
+    assert [r["key"] for r in query.top(str(tmp_path), "s")] == ["t1", "t2", "t0"]
+    assert [r["key"] for r in query.top(str(tmp_path), n=1)] == ["other"]
+    answer = results.sql(
+        tmp_path,
+        "select arm, count(*) as n, max(val_mAP) as best from trials where study = 'o' "
+        "group by arm",
+    )
+    assert answer.to_pylist() == [{"arm": "tuned", "n": 1, "best": 99.0}]
+    joined = results.sql(
+        tmp_path, "select count(*) as n from trials join epochs using (key) join labels using (key)"
+    )
+    assert joined.to_pylist() == [{"n": 5 * 2 * 2}]
+    shown = query.show(str(tmp_path), "t0")
+    assert (len(shown["epochs"]), len(shown["labels"])) == (2, 2)
+    overview = query.study_overview(str(tmp_path))
+    counts = {row["study"]: (row["trials"], row["failed"]) for row in overview}
+    assert counts == {"s": (4, 1), "o": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda r: results.read(r, "trails"), "no table 'trails'; did you mean 'trials'"),
+        (
+            lambda r: results.sql(r, "select t.zzz from epochs e join trials t using (key)"),
+            "no column 'zzz' in the tables trials, epochs; there are key,",
+        ),
+        (
+            lambda r: results.sql(r, "select * from trial"),
+            "no table 'trial'; did you mean 'trials'",
+        ),
+        (lambda r: results.sql(r, "selec 1"), "cannot be answered"),
+        (lambda r: query.top(r, "ss"), "no study 'ss' in '.*'; did you mean 's'"),
+        (
+            lambda r: query.top(r, "s", "val_map"),
+            "no metric 'val_map' in the table trials; did you mean 'val_mAP'",
+        ),
+        (
+            lambda r: query.show(r, "s-tuned-s0-b"),
+            "no trial 's-tuned-s0-b' in '.*'; did you mean 's-tuned-s0-a'",
+        ),
+        (lambda r: results.read(r + "/nowhere", "trials"), "holds no results"),
+        (lambda r: results.read("s4://x/y", "trials"), "cannot be opened"),
+    ],
+)
+def test_typos_suggest_the_nearest(tmp_path, ask, message):
+    complete_trial(tmp_path)
+    with pytest.raises(UserError, match=message):
+        ask(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "query_text",
+    [
+        "copy trials to '{0}/out.csv'",
+        "select * from read_csv('/etc/passwd')",
+        "select * from '{0}/tables/trials/s-tuned-s0-a.parquet'",
+        "attach '{0}/x.db'",
+        "set enable_external_access = true",
+        "install httpfs",
+    ],
+)
+def test_a_query_reaches_no_file(tmp_path, query_text):
+    complete_trial(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError):
+        results.sql(tmp_path, query_text.format(tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_query_changes_nothing(tmp_path):
+    complete_trial(tmp_path)
+    with pytest.raises(UserError):
+        results.sql(tmp_path, "delete from trials")
+    assert len(results.read(tmp_path, "trials")) == 1
+
+
+def test_two_threads_ask_at_once(tmp_path):
+    complete_trial(tmp_path)
+    found = []
+    threads = [
+        threading.Thread(
+            target=lambda: found.append(results.sql(tmp_path, "select 1 as x").to_pylist())
+        )
+        for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[{"x": 1}]] * 2
+
+
+def test_a_query_whose_files_are_merged_away_meanwhile_looks_again(tmp_path, monkeypatch):
+    for i in range(3):
+        trial(tmp_path, f"a{i}")
+    compact.compact(str(tmp_path))
+    trial(tmp_path, "b")
+    view, moments = query._create_view, []
+
+    def merged_away(*args):
+        found = view(*args)
+        if not moments:
+            compact.compact(str(tmp_path))
+            moments.append(found)
+        return found
+
+    monkeypatch.setattr(query, "_create_view", merged_away)
+    assert results.sql(tmp_path, "select count(*) as n from trials").to_pylist() == [{"n": 4}]
+    assert not any(os.path.exists(path) for path in moments[0])

@@ -5,7 +5,7 @@ import pytest
 from sadcl import results
 from sadcl.results import cache, compact, query, store, verify
 from tests.buckets import serving
-from tests.results.test_compact import trial
+from tests.results.runs import trial
 
 
 @pytest.fixture
@@ -41,10 +41,12 @@ def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
     assert second["key"] == "c/ä"
     assert len(results.sql(root, "from epochs")) == 9
     assert query.show(root, "a")["labels"][0]["AP"] == 50.0
-    assert [fault.what[:10] for fault in verify.verify(root)] == ["is missing"]  # the study's file
+    assert [fault.problem[:10] for fault in verify.verify(root)] == [
+        "is missing"
+    ]  # the study's file
     copies = list((tmp_path / "cache").rglob("merged/*.parquet"))
     assert copies
     monkeypatch.setattr(
-        cache, "_mirrored", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])
+        cache, "_mirror_object", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])
     )  # nothing is fetched again
     assert len(results.read(root, "epochs")) == 9

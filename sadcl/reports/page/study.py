@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.reports import ablation
 from sadcl.reports.ablation import AblationReport
 from sadcl.reports.statistics import compare_arms
@@ -181,10 +181,10 @@ def study_data(root: str, name: str) -> StudyData:
         UserError: for a study that has neither rows nor a description, with the nearest name.
     """
     trials = store.read(root, "trials")
-    known = sorted({*store.described(root), *filter(None, trials["study"].to_pylist())})
+    known = sorted({*store.recorded_studies(root), *filter(None, trials["study"].to_pylist())})
     if name not in known:
-        raise UserError(f"There is no study {name!r} here{store.nearest(name, known)}")
-    about = store.describe(root, name)
+        raise UserError(f"There is no study {name!r} here{did_you_mean(name, known)}")
+    about = store.study_record(root, name)
     mine = trials.filter(pc.equal(trials["study"], name))
     starts = pc.is_in(trials["key"], mine["stage1_key"].combine_chunks().drop_null())
     rows = (

@@ -1,0 +1,176 @@
+"""One Parquet file of a table: its bytes, its schema, its rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from sadcl import storage
+from sadcl.results import schema
+from sadcl.results.errors import BadFile, FileVanished
+
+_UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+
+
+def open_file(uri: str) -> pq.ParquetFile:
+    """Open a file of a table; the content of a local file is not read yet.
+
+    Raises:
+        FileVanished: if it is gone.
+        BadFile: if it is damaged, not a file of the tables, or written by a newer version.
+    """
+    system, path = storage.resolve(uri)
+    try:
+        local = isinstance(system, fs.LocalFileSystem)
+        source = pa.OSFile(path) if local else pa.BufferReader(storage.read(uri))
+        file = pq.ParquetFile(source, pre_buffer=False)
+    except FileNotFoundError:
+        raise FileVanished from None
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+    _check_version(uri, file.schema_arrow)
+    return file
+
+
+def read_file(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
+    """Read a file, or those of the columns that it has.
+
+    Raises:
+        FileVanished, BadFile: as :func:`open_file`.
+    """
+    file = open_file(uri)
+    try:
+        present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+        return file.read(columns=present, use_threads=False)
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+
+
+def read_rows_of(uri: str, key: str) -> pa.Table:
+    """Read the rows of one key; row groups whose statistics exclude the key are skipped.
+
+    Raises:
+        FileVanished, BadFile: as :func:`open_file`.
+    """
+    import pyarrow.compute as pc
+
+    file = open_file(uri)
+    position = file.schema_arrow.names.index("key")
+    groups = []
+    try:
+        for i in range(file.num_row_groups):
+            statistics = file.metadata.row_group(i).column(position).statistics
+            if (
+                statistics is None
+                or not statistics.has_min_max
+                or statistics.min <= key <= statistics.max
+            ):
+                groups.append(i)
+        rows = file.read_row_groups(groups, use_threads=False)
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+    return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read the bytes of a listed file.
+
+    Raises:
+        FileVanished: if it is gone.
+    """
+    try:
+        return storage.read(uri)
+    except FileNotFoundError:
+        raise FileVanished from None
+
+
+def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:
+    """Return the bytes of a Parquet file.
+
+    Args:
+        large: compress, and write statistics and row groups of 25,000 rows: DuckDB takes whole row
+            groups into memory, so they are no larger than its speed needs. A small file is plain,
+            which halves the time to write and read it.
+    """
+    buffer = io.BytesIO()
+    options: dict[str, Any] = (
+        {"compression": "zstd", "row_group_size": 25_000}
+        if large
+        else {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    )
+    pq.write_table(rows, buffer, **options)
+    return buffer.getbuffer()
+
+
+def damaged(uri: str, reason: object) -> BadFile:
+    """Return the error for a file whose content is at fault."""
+    lines = str(reason).strip().splitlines()
+    first = lines[0] if lines else type(reason).__name__
+    return BadFile(
+        uri,
+        f"is damaged or not a table of results: {first.rstrip('.')}",
+        "Move it away and run again.",
+    )
+
+
+def without_keys(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Return the rows of all other keys."""
+    if not keys:
+        return rows
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(keys, pa.string()))))
+
+
+def concatenate(parts: Sequence[pa.Table]) -> pa.Table:
+    """Join the rows of several tables.
+
+    Where a table lacks a column it is null, and a column whose types differ becomes text.
+    """
+    as_text = conflicting_columns(part.schema for part in parts)
+
+    def convert(part: pa.Table) -> pa.Table:
+        for i, column in enumerate(part.schema):
+            if column.name in as_text and column.type != pa.string():
+                part = part.set_column(i, column.name, part[column.name].cast(pa.string()))
+        return part
+
+    return pa.concat_tables([convert(part) for part in parts], promote_options="permissive")
+
+
+def conflicting_columns(schemas: Iterable[pa.Schema]) -> set[str]:
+    """Return the columns that have different types in different schemas.
+
+    Null types are not counted, because they fit any other, nor are nested ones.
+    """
+    types: dict[str, set[pa.DataType]] = {}
+    for column in (column for one in schemas for column in one):
+        if not pa.types.is_null(column.type) and not pa.types.is_nested(column.type):
+            types.setdefault(column.name, set()).add(column.type)
+    return {name for name, kinds in types.items() if len(kinds) > 1}
+
+
+def _damage_or_disk_error(uri: str, error: Exception) -> Exception:
+    """Blame the file, unless the error has an error number: then it is the disk's."""
+    return error if getattr(error, "errno", None) else damaged(uri, error)
+
+
+def _check_version(uri: str, file_schema: pa.Schema) -> None:
+    version = (file_schema.metadata or {}).get(b"sadcl", b"")
+    if not version.isdigit():
+        raise BadFile(
+            uri,
+            "has no version of the schema, so it is not a file of the tables",
+            "Move it away and run again.",
+        )
+    if int(version) > schema.VERSION:
+        raise BadFile(
+            uri,
+            f"has version {int(version)} of the schema; this program reads up to {schema.VERSION}",
+            "Install a newer version of sadcl.",
+        )

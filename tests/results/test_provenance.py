@@ -1,0 +1,48 @@
+"""What a real run's row says of where it comes from and what it cost."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from sadcl import results
+from sadcl.results import compact, schema, verify
+
+
+def test_its_row_says_where_it_comes_from_and_what_it_cost(trained):
+    root, row = trained
+    (read,) = results.read(root, "trials").to_pylist()
+    for name in (
+        "config",
+        "config_digest",
+        "data_digest",
+        "weights_digest",
+        "code",
+        "sadcl",
+        "torch",
+        "pyarrow",
+        "cpu",
+        "host",
+    ):
+        assert read[name], name
+    assert (
+        read["weights_digest"]
+        == hashlib.sha256(Path(row["checkpoint"]).read_bytes()).hexdigest()[:12]
+    )
+    assert (
+        read["config_digest"]
+        == hashlib.sha256(
+            json.dumps(json.loads(read["config"]), sort_keys=True).encode()
+        ).hexdigest()[:12]
+    )
+    assert (read["gpus"], read["gpu_hours"], read["device"], read["schema_version"]) == (
+        0.0,
+        0.0,
+        "cpu",
+        schema.VERSION,
+    )
+    assert read["seconds"] > 0
+    assert read["images"] == 46 * 2
+    assert not list(verify.verify(str(root), checkpoints=True))
+    compact.compact(str(root))
+    assert results.read(root, "trials").to_pylist() == [read]
+    assert not list(verify.verify(str(root), checkpoints=True))

@@ -1,0 +1,141 @@
+"""Each fault of a store is named with its file, and a good store has none."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sadcl import recipes, storage
+from sadcl.results import compact, schema, store
+from tests.results.runs import run
+
+
+def test_a_store_without_faults(tmp_path, sadcl):
+    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
+    config = recipes.demo()
+    storage.write(f"{tmp_path}/checkpoints/k/best.pt", b"x")
+    digest = "2d711642b726"  # sha256 of x
+    run(
+        tmp_path,
+        config=config,
+        checkpoint=f"{tmp_path}/checkpoints/k/best.pt",
+        weights_digest=digest,
+    )
+    run(tmp_path, "going", status="running")
+    run(tmp_path, "failed", status="failed", figures={"cause": "NaN"})
+    assert sadcl("verify", "--checkpoints") == "No fault was found.\n"
+    compact.compact(str(tmp_path))
+    store.amend(str(tmp_path), "k", cause=None)
+    assert sadcl("verify", "--checkpoints") == "No fault was found.\n"
+
+
+def _change(root, table, key, **columns):
+    rows = store.rows_of(str(root), table, key)
+    data = schema.to_table(table, [{**row, **columns} for row in rows])
+    storage.write(f"{root}/tables/{table}/{key}.parquet", _bytes(data))
+
+
+def _bytes(rows):
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _rows(root, table, change):
+    rows = store.rows_of(str(root), table, "k")
+    storage.write(f"{root}/tables/{table}/k.parquet", _bytes(schema.to_table(table, change(rows))))
+
+
+FAULTS = {
+    "truncated": (
+        lambda r: os.truncate(r / "tables/epochs/k.parquet", 300),
+        r"epochs/k.parquet: is damaged",
+    ),
+    "empty": (
+        lambda r: os.truncate(r / "tables/trials/k.parquet", 0),
+        r"trials/k.parquet: is damaged",
+    ),
+    "another schema": (
+        lambda r: pq.write_table(pa.table({"a": [1]}), r / "tables/labels/z.parquet"),
+        "z.parquet: has no version",
+    ),
+    "foreign": (
+        lambda r: (r / "tables/trials/notes.txt").write_text(""),
+        "notes.txt: does not belong to the tables",
+    ),
+    "killed writer": (
+        lambda r: (r / "tables/trials/.k.parquet.1.part").write_text(""),
+        ".k.parquet.1.part: is unfinished: its writer was killed",
+    ),
+    "killed merging": (
+        lambda r: storage.write(f"{r}/tables/trials/merged/1.parquet", b""),
+        "1.parquet: is unfinished: a compaction was killed. `sadcl results compact` deletes it",
+    ),
+    "another key": (
+        lambda r: os.rename(r / "tables/labels/k.parquet", r / "tables/labels/o.parquet"),
+        "rows of another key, 'k'",
+    ),
+    "twice": (lambda r: _rows(r, "epochs", lambda rows: [*rows, rows[0]]), "has 1 duplicate rows"),
+    "gap": (
+        lambda r: _rows(r, "epochs", lambda rows: rows[1:]),
+        "lacks epoch 1 of 2 in stage 2 of 'k'",
+    ),
+    "lost epoch": (
+        lambda r: _rows(r, "epochs", lambda rows: rows[:1]),
+        "epochs_done = 2, but the table epochs has 1 rows of it",
+    ),
+    "nan epoch": (
+        lambda r: _change(r, "epochs", "k", loss=float("nan")),
+        "2 epochs whose loss is not a finite number, the first is k stage 2 epoch 1",
+    ),
+    "nan": (lambda r: _change(r, "trials", "k", val_mAP=float("nan")), "gives 'k' val_mAP = nan"),
+    "no figure": (
+        lambda r: _change(r, "trials", "k", val_mAP=None),
+        "'k' is complete, but without val_mAP",
+    ),
+    "status": (lambda r: _change(r, "trials", "k", status="done"), "the unknown status 'done'"),
+    "digest": (
+        lambda r: _change(r, "trials", "k", config_digest="0"),
+        "the config_digest '0', but its config has",
+    ),
+    "orphan": (
+        lambda r: os.remove(r / "tables/trials/k.parquet"),
+        "rows of 'k', which has no row in the table trials",
+    ),
+    "no stage 1": (
+        lambda r: _change(r, "trials", "k", stage1_key="none"),
+        "starts from the stage 1 'none', which has no row",
+    ),
+    "no study": (
+        lambda r: os.remove(r / "studies/s.json"),
+        "studies/s.json: is missing, but the study 's' has 1 rows",
+    ),
+    "bad study": (lambda r: (r / "studies/s.json").write_text("{"), "studies/s.json: is damaged"),
+    "weights": (
+        lambda r: (r / "checkpoints/k/best.pt").write_text("y"),
+        "best.pt: has the digest .* but 'k' was recorded with",
+    ),
+    "no weights": (
+        lambda r: os.remove(r / "checkpoints/k/best.pt"),
+        "best.pt: is missing, but 'k' names it",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
+    spoil, message = FAULTS[what]
+    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
+    storage.write(f"{tmp_path}/checkpoints/k/best.pt", b"x")
+    run(
+        tmp_path,
+        config=recipes.demo(),
+        checkpoint=f"{tmp_path}/checkpoints/k/best.pt",
+        weights_digest="2d711642b726",
+    )
+    spoil(tmp_path)
+    assert re.search(message, sadcl("verify", "--checkpoints", code=1))
