@@ -64,7 +64,7 @@ def test_show_studies_and_schema(command, runs):
     )
     schema = command("sadcl", "results", "schema").stdout
     assert "# trials (key: key)" in schema
-    assert "val_mAP\tdouble\tpercent, on the held-out training images that select" in schema
+    assert "val_mAP\tdouble\tpercent, on the held-out training images, which choose" in schema
 
 
 def test_evaluate_reproduces_every_recorded_figure_to_the_last_digit(command, runs):
@@ -184,7 +184,10 @@ def test_a_checkpoint_of_other_data_is_refused(command, runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "why"),
-    [("complete", "it gave it up for the limit of the disk"), ("failed", "its status is failed")],
+    [
+        ("complete", "it was deleted to stay within the disk limit"),
+        ("failed", "the status of the trial is failed"),
+    ],
 )
 def test_a_trial_without_a_checkpoint_says_why(command, tmp_path, status, why):
     results.RunWriter(str(tmp_path), "k", {"study": "s"}).finish(status)

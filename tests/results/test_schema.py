@@ -45,7 +45,8 @@ def test_files_of_the_first_schema_are_read_and_merged(tmp_path):
             {"key": "new", "n": 2},
         ]
         assert query.top(str(tmp_path))[0]["key"] == "old"
-        assert not list(verify.verify(str(tmp_path)))[1:]  # the study has no file
+        (fault,) = verify.verify(str(tmp_path))
+        assert fault.problem.startswith("is missing, but the study 's' has 2 rows")
 
 
 def test_columns_are_documented_and_typed_as_the_schema_says(tmp_path):
