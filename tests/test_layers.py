@@ -25,15 +25,16 @@ FILES = {
     "results": "schema provenance published files benchmarks cache store compact predictions query verify checkpoints"
     " export __init__",
     "search": "trial space stopping ranking ablation plan __init__",
-    "study": "__init__ placement record live_table tensorboard checkpoint_quota execute",
+    "study": "__init__ placement process record live_table tensorboard checkpoint_quota execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
     " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
     " page/__init__ page/study page/charts page/tables page/figures page/html",
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": "__init__ environment membership hangs pruner prometheus optuna_study spot capacity cluster"
     " node_report event_channel node_check trainer tasks tuner driver",
-    "launch": "__init__ options resources estimate datasets setup run train",
-    "cli": "__init__ options data checkpoints tables reports studies app experiment",
+    "launch": "__init__ options outcome resources estimate datasets study_estimate setup search ablation"
+    " run train",
+    "cli": "__init__ options data checkpoints tables reports studies experiment run app",
 }
 """The files of each package; a file imports only those before it."""
 
@@ -95,7 +96,9 @@ MAY = {
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
-    "launch/estimate": {"build", "config", "storage", "study"},
+    "launch/outcome": {"results", "search"},
+    "launch/estimate": {"build", "config", "console", "storage", "study"},
+    "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {
         *(
             "build",
@@ -111,12 +114,15 @@ MAY = {
         ),
     },
     "launch/setup": {"config", "console", "errors", "results", "search", "storage", "study"},
+    "launch/search": {"errors", "ray_backend", "reports", "search", "study"},
+    "launch/ablation": {
+        *("config", "console", "errors", "ray_backend", "reports", "search", "study"),
+    },
     "launch/run": {
         "console",
         "errors",
         "ray_backend",
         "reports",
-        "results",
         "search",
         "storage",
         "study",
@@ -127,6 +133,7 @@ MAY = {
             "config",
             "console",
             "data",
+            "errors",
             "ray_backend",
             "results",
             "search",
@@ -147,6 +154,7 @@ MAY = {
         "results",
         "storage",
     },
+    "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
     "cli/studies": {"console", "errors", "results", "study"},
@@ -173,12 +181,20 @@ WITHOUT_TORCH = {
         "search",
         "cli",
     ),
-    *("study/__init__", "study/placement", "study/record", "study/live_table", "study/tensorboard"),
+    *(
+        "study/__init__",
+        "study/placement",
+        "study/process",
+        "study/record",
+        "study/live_table",
+        "study/tensorboard",
+    ),
     *(
         "study/checkpoint_quota",
         "ray_backend/environment",
         "ray_backend/node_report",
         "launch/options",
+        "launch/outcome",
     ),
 }
 BEFORE_RAY = ("ray_backend/environment", "ray_backend/node_report")

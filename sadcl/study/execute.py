@@ -19,6 +19,7 @@ from sadcl.results.provenance import provenance
 from sadcl.results.store import RunWriter, row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
+from sadcl.study.process import large_pages
 from sadcl.training import Epoch, Heartbeat, LeaveReason, Rescheduled, checkpoint, fit
 
 FINISHED = ("complete", "pruned", "failed")
@@ -39,6 +40,7 @@ def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
     return row if row is not None and row["status"] in FINISHED else None
 
 
+@large_pages()
 def execute(
     trial: Trial, placement: Placement, emit: Emit | None = None, ask: LeaveReason | None = None
 ) -> dict[str, Any]:
