@@ -138,7 +138,7 @@ def test_a_source_that_fails_does_not_end_the_block():
     [
         (UserError("Wrong field."), 2, "error: Wrong field."),
         (TrialFailed("It diverged."), 1, "failed: It diverged."),
-        (KeyboardInterrupt(), 130, "nothing is lost: the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "Stopped. Nothing is lost; run the same command to resume."),
     ],
 )
 def test_a_command_ends_with_one_paragraph_and_a_code(capsys, error, code, words):
@@ -158,7 +158,7 @@ def test_a_disk_that_fails_is_said_without_a_traceback(capsys):
         raise OSError(errno.EROFS, "Read-only file system", "/runs/optuna")
     assert end.value.code == 2
     assert (
-        "A disk fails: [Errno 30] Read-only file system: '/runs/optuna'" in capsys.readouterr().err
+        "A disk failed: [Errno 30] Read-only file system: '/runs/optuna'" in capsys.readouterr().err
     )
 
 
@@ -180,7 +180,7 @@ def test_an_interruption_is_one_whatever_a_library_makes_of_it(capsys, number):
         for of, handler in before.items():
             signal.signal(of, handler)
     assert end.value.code == 130
-    assert "nothing is lost" in capsys.readouterr().err
+    assert "Nothing is lost" in capsys.readouterr().err
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):

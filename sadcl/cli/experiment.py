@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sadcl.config import Config
 from sadcl.console import banner, guarded, print_text
-from sadcl.errors import UserError
+from sadcl.errors import UserError, print_error
 from sadcl.launch.options import SEARCH_ONLY, Options, StartOptions, TrainOptions
 from sadcl.search import Ablation, Search
 
@@ -155,8 +155,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         end = "" if message.endswith((".", "?")) else "."
-        print(f"error: {message}{end} See --help.", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(print_error(UserError(f"{message}{end} See --help.")))
 
 
 def _parse_roots(values: Sequence[str] | None) -> str | dict[str, str] | None:

@@ -24,8 +24,8 @@ def run(
 ) -> None:
     """Run an experiment's file with its flags, as `python FILE [FLAGS]...` does.
 
-    The file calls sadcl.main(...), or it only defines one study: a Search, an Ablation, or a list
-    of Searches. `sadcl run FILE --help` lists the flags.
+    The file calls sadcl.main(...), or it only defines one study: a Search, an
+    Ablation, or a list of Searches. `sadcl run FILE --help` lists the flags.
     """
     from sadcl.cli import experiment
     from sadcl.errors import UserError

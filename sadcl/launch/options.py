@@ -234,7 +234,9 @@ def takes_options(
             for former in FORMER_NAMES.keys() & kwargs.keys():
                 name = FORMER_NAMES[former]
                 warnings.warn(f"{former}= is called {name}= now", DeprecationWarning, stacklevel=2)
-                kwargs.setdefault(name, kwargs.pop(former))
+                if name in kwargs:
+                    raise TypeError(f"give {name}= only, not both {name}= and {former}=")
+                kwargs[name] = kwargs.pop(former)
             bound = signature.bind(*args, **kwargs).arguments
             value = bound.pop(first.name)
             return function(value, kind(**bound))  # type: ignore[call-arg]

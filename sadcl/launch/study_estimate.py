@@ -57,7 +57,7 @@ class StudyEstimate:
 
     @property
     def spare_trials(self) -> int:
-        """Trials whose checkpoints may be removed; those that run, the best perhaps, keep theirs."""
+        """Trials whose checkpoints may be removed: not those that run, one of which may be best."""
         return max(self.remaining.trials - self.at_once, 0)
 
     @property

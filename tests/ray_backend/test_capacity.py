@@ -29,8 +29,8 @@ def test_a_number_or_a_range(given, found):
         ("2:", "give a number, or a range such as 2:8"),
         ("0:4", "at least 1"),
         (-1, "at least 1"),
-        ("4:4", "the second number is the larger one"),
-        ("8:2", "the second number is the larger one"),
+        ("4:4", "the second number must be the larger one"),
+        ("8:2", "the second number must be the larger one"),
     ],
 )
 def test_another_number_is_refused(given, message, tmp_path):
@@ -53,7 +53,7 @@ def test_a_study_refuses_a_range(tmp_path, capsys):
     assert ended.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        "--workers 2:8 is not possible here: the runs of a study have one fixed number of workers"
+        "--workers 2:8 is not possible here: the trials of a study have one fixed number of workers"
         in said
     )
     assert not (tmp_path / "runs").exists()
@@ -67,12 +67,12 @@ def test_the_time_that_a_worker_may_keep_the_others_waiting(monkeypatch, tmp_pat
     monkeypatch.delenv(resources.TIMEOUT, raising=False)
     if text is not None:
         monkeypatch.setenv(resources.TIMEOUT, text)
-    arguments = (str(tmp_path), None, "demo", 1, 0, None)
+    start = options.StartOptions(storage=str(tmp_path), gpus_per_worker=0)
     if seconds is None:
         with pytest.raises(UserError, match=f"SADCL_TIMEOUT_SECONDS = '{text}' is not possible"):
-            resources.make_placement(*arguments)
+            resources.make_placement(start, "demo", None, workers=1)
     else:
-        assert resources.make_placement(*arguments).timeout == seconds
+        assert resources.make_placement(start, "demo", None, workers=1).timeout == seconds
 
 
 def test_who_is_gone_and_who_keeps_the_others_waiting_is_said(monkeypatch):

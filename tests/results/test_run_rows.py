@@ -20,7 +20,7 @@ def run(tmp_path_factory):
     config = recipes.demo().override(TINY | {"stage1.epochs": 1, "stage2.epochs": 1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return root, sadcl.train(config, storage=str(root), workers=1, gpus_per_trial=0)
+        return root, sadcl.train(config, storage=str(root), workers=1, gpus_per_worker=0)
 
 
 def test_its_predictions_give_the_recorded_figures(run):
