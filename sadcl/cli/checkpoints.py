@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sadcl.cli.options import Checkpoint, DataRoot, Device, Images, ImageSize, Storage
+from sadcl.cli.options import AnyImages, Checkpoint, DataRoot, Device, Images, ImageSize, Storage
 
 if TYPE_CHECKING:
     from sadcl.inference import Predictor
@@ -59,7 +59,7 @@ def evaluate(
 
 def predict(
     checkpoint: Checkpoint,
-    images: Images | None = None,
+    images: AnyImages = None,
     top: Annotated[int, typer.Option(min=1, help="Number of labels for each image.")] = 5,
     voc2012_submission: Annotated[
         str | None,

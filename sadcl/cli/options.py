@@ -23,6 +23,7 @@ Checkpoint = Annotated[
     str, typer.Option(help="Path of a best.pt, or the key of a trial in --storage.")
 ]
 Images = Annotated[list[Path], typer.Argument(help="Image files.")]
+AnyImages = Annotated[list[Path] | None, typer.Argument(help="Image files.")]
 DataRoot = Annotated[
     str | None, typer.Option(help="Where the data set is; not needed for the embedded scenes.")
 ]

@@ -76,7 +76,7 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
             ("predict", "text.jpg", "--checkpoint", "text.jpg"),
             "is not a checkpoint, or it is damaged",
         ),
-        (("predict", "--checkpoint", "{best}"), "Give image files, or --voc2012-submission"),
+        (("predict", "--checkpoint", "{best}"), "Give either image files, or --voc2012-submission"),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, tmp_path, words, message):

@@ -19,7 +19,7 @@ def test_an_ablation_takes_no_budget(capsys):
         baseline="one",
     )
     with pytest.raises(UserError, match="are for searches"):
-        run(both, trials=3)
+        run(both, n_trials=3)
     with pytest.raises(UserError, match="has no demo"):
         run(dataclasses.replace(both, demo=None))
 
