@@ -20,7 +20,8 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="val (held-out training images) or test (default: the one with recorded metrics)."
+            metavar="SPLIT",
+            help="val (held-out training images) or test (default: the one with recorded metrics).",
         ),
     ] = None,
     image_size: ImageSize = None,
@@ -60,7 +61,9 @@ def evaluate(
 def predict(
     checkpoint: Checkpoint,
     images: AnyImages = None,
-    top: Annotated[int, typer.Option(min=1, help="Number of labels for each image.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of labels for each image.")
+    ] = 5,
     voc2012_submission: Annotated[
         str | None,
         typer.Option(
@@ -141,20 +144,26 @@ def explain(
     checkpoint: Checkpoint,
     images: Images,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="The figure's file: .png, .svg or .pdf.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The figure's file: .png, .svg or .pdf."
+        ),
     ],
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="Path or key of a pooled baseline to draw next to it (default: that of the "
-            "study, if any; '' for none)."
+            metavar="KEY",
+            help="Key or path of a pooled baseline to draw next to it (default: that of the "
+            "study, if any; '' for none).",
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="A label to show; may be repeated (default: the predicted ones)."),
+        typer.Option(
+            metavar="LABEL", help="A label to show; may be repeated (default: the predicted ones)."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Most labels for each image.")] = 4,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Most labels for each image.")] = 4,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:

@@ -26,7 +26,8 @@ def check(
     name: Annotated[
         str,
         typer.Argument(
-            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes."
+            metavar="NAME",
+            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes.",
         ),
     ],
     data_root: DataRoot = None,
@@ -72,9 +73,15 @@ def check(
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="coco, voc2007, voc2012, nuswide, vg500 or folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="coco, voc2007, voc2012, nuswide, vg500 or folder."),
+    ],
     data_root: Annotated[
-        str, typer.Option(help="Where the photographs are: a folder, s3://... or gs://...")
+        str,
+        typer.Option(
+            metavar="DIR", help="Where the photographs are: a folder, s3://... or gs://..."
+        ),
     ],
     to: Annotated[
         Path,
@@ -85,7 +92,8 @@ def prepare(
         typer.Option(
             min=32,
             max=2048,
-            help="Side in pixels; at least what the augmentation resizes images to.",
+            metavar="PIXELS",
+            help="Side of the images, 32 to 2048; at least what the augmentation resizes to.",
         ),
     ] = 512,
     changes: Policies = None,

@@ -8,30 +8,41 @@ from typing import Annotated
 import typer
 
 Storage = Annotated[
-    str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")
+    str,
+    typer.Option(
+        metavar="ROOT", help="Root of tables and checkpoints: a folder, s3://... or gs://..."
+    ),
 ]
-Study = Annotated[str | None, typer.Option(help="Only this study.")]
-Key = Annotated[str, typer.Argument(help="Key of the trial, as `sadcl results top` prints it.")]
+Study = Annotated[str | None, typer.Option(metavar="NAME", help="Only this study.")]
+Key = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="Key of the trial, as `sadcl results top` prints it."),
+]
 Baseline = Annotated[
-    str | None, typer.Option(help="The arm to compare with (default: the study's own).")
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare with (default: the study's own)."),
 ]
 Plot = Annotated[
     str | None,
-    typer.Option(help="Draw the differences into this file: .png, .svg or .pdf."),
+    typer.Option(metavar="FILE", help="Draw the differences into this file: .png, .svg or .pdf."),
 ]
 Checkpoint = Annotated[
-    str, typer.Option(help="Path of a best.pt, or the key of a trial in --storage.")
+    str,
+    typer.Option(metavar="KEY", help="Key of a trial in --storage, or the path of a best.pt."),
 ]
-Images = Annotated[list[Path], typer.Argument(help="Image files.")]
-AnyImages = Annotated[list[Path] | None, typer.Argument(help="Image files.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+AnyImages = Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")]
 DataRoot = Annotated[
-    str | None, typer.Option(help="Where the data set is; not needed for the embedded scenes.")
+    str | None,
+    typer.Option(metavar="DIR", help="Where the data set is; not needed for the embedded scenes."),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:1 (default: a GPU if there is one).")
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1 (default: a GPU if there is one)."),
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Side of the input in pixels (default: that of training).")
+    int | None,
+    typer.Option(metavar="PIXELS", help="Side of the input in pixels (default: that of training)."),
 ]
 Policies = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ from sadcl.cli.options import Baseline, Plot, Storage
 
 
 def ablation(
-    study: Annotated[str, typer.Option(help="The ablation.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The ablation.")],
     storage: Storage = "runs",
     baseline: Baseline = None,
     metric: Annotated[
@@ -54,7 +54,7 @@ def ablation(
 
 
 def importance(
-    study: Annotated[str, typer.Option(help="The search.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The search.")],
     storage: Storage = "runs",
     evaluator: Annotated[str, typer.Option(help="ped-anova or fanova.")] = "ped-anova",
     seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
@@ -85,11 +85,15 @@ def importance(
 
 def labels(
     study: Annotated[
-        str, typer.Option(help="An ablation, or a search that has confirmed its setting.")
+        str,
+        typer.Option(
+            metavar="NAME", help="An ablation, or a search that has confirmed its setting."
+        ),
     ],
     storage: Storage = "runs",
     arm: Annotated[
-        str | None, typer.Option(help="The arm to look at (default for a search: tuned).")
+        str | None,
+        typer.Option(metavar="ARM", help="The arm to look at (default for a search: tuned)."),
     ] = None,
     baseline: Baseline = None,
     split: Annotated[str, typer.Option(help="test, or val: held-out training images.")] = "test",
@@ -121,9 +125,14 @@ def labels(
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="Name of the study, as `studies` prints it.")],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Name of the study, as `studies` prints it.")
+    ],
     out: Annotated[
-        str, typer.Option("-o", "--out", help="The HTML file: a path, s3://... or gs://...")
+        str,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The HTML file: a path, s3://... or gs://..."
+        ),
     ] = "report.html",
     storage: Storage = "runs",
 ) -> None:

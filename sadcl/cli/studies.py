@@ -29,7 +29,9 @@ def list_studies(storage: Storage = "runs") -> None:
 
 @studies.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="Name of the study, as `list` prints it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the study, as `list` prints it.")
+    ],
     storage: Storage = "runs",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

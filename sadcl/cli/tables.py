@@ -17,9 +17,9 @@ def top(
     storage: Storage = "runs",
     study: Study = None,
     metric: Annotated[
-        str, typer.Option(help="A column of the trials table that holds numbers.")
+        str, typer.Option(metavar="COLUMN", help="A column of the trials table that holds numbers.")
     ] = "val_mAP",
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of trials.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of trials.")] = 10,
 ) -> None:
     """Print the best trials, best first."""
     from sadcl.console import progress_bar, show_table
@@ -74,7 +74,10 @@ def show(key: Key, storage: Storage = "runs") -> None:
 @results.command()
 def sql(
     query: Annotated[
-        str, typer.Argument(help="For example: select arm, avg(val_mAP) from trials group by arm")
+        str,
+        typer.Argument(
+            metavar="QUERY", help="For example: select arm, avg(val_mAP) from trials group by arm"
+        ),
     ],
     storage: Storage = "runs",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
@@ -135,7 +138,9 @@ def export(
     storage: Storage = "runs",
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="The file: a path, s3://... or gs://..."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The file: a path, s3://... or gs://..."
+        ),
     ] = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Comma-separated values, with lists as JSON.")

@@ -20,7 +20,7 @@ def hours_text(hours: float) -> str:
         return f"{hours:,.0f} hours"
     if hours >= 1:
         return f"{hours:.1f} hours"
-    return f"{max(hours * 60, 1):.0f} minutes"
+    return count_text(max(round(hours * 60), 1), "minute")
 
 
 def disk_limit(root: str, gigabytes: float | None) -> float | None:

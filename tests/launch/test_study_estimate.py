@@ -43,7 +43,7 @@ def test_a_dry_run_says_what_it_takes(capsys, copy):
     text = capsys.readouterr().out.replace("\n", " ")
     assert "at most 3 hours of training" in text
     assert re.search(
-        r"to run: \d+ runs, \d+ epochs on CPUs; about [\d.]+ (minutes|hours) with \d+ at once",
+        r"to run: \d+ runs, \d+ epochs on CPUs; about [\d.]+ (minutes?|hours) with \d+ at once",
         text,
     )
     assert re.search(r"up to [\d.]+ (kB|MB) of checkpoints", text)
