@@ -153,6 +153,7 @@ MAY = {
         "reports",
         "results",
         "storage",
+        "study",
     },
     "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},

@@ -32,9 +32,10 @@ def evaluate(
     from sadcl import inference
     from sadcl.console import progress_bar, show_table
     from sadcl.results import checkpoints
+    from sadcl.study.process import large_pages
 
     uri = checkpoints.find_checkpoint(storage, checkpoint)
-    with progress_bar("reading the data") as show:
+    with large_pages(), progress_bar("reading the data") as show:
         evaluation = inference.evaluate(
             uri,
             data_root=data_root,
@@ -169,25 +170,18 @@ def explain(
 ) -> None:
     """Draw attention maps of the labels in photographs next to the baseline's activation maps."""
     from sadcl import figures, inference
-    from sadcl.errors import UserError
     from sadcl.reports.plot_style import check_ending
     from sadcl.results import checkpoints
 
     check_ending(output)
     main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
     networks = {figures.name_of(main): main}
-    pooled = baseline
     if baseline is None:
-        pooled = checkpoints.baseline_checkpoint(storage, checkpoint)
-    if pooled and figures.name_of(main) == "SADCL":
-        other = inference.load(checkpoints.find_checkpoint(storage, pooled), device=device)
-        if figures.name_of(other) != "baseline":
-            raise UserError(
-                f"--baseline {pooled!r} is not a pooled network (model.arch = 'pooled'), so it has "
-                "no class activation maps."
-            )
-        networks[figures.name_of(other)] = other
-        typer.echo(f"baseline: {pooled}")
+        baseline = checkpoints.baseline_checkpoint(storage, checkpoint)
+    if baseline and figures.name_of(main) == "SADCL":
+        uri = checkpoints.find_checkpoint(storage, baseline)
+        networks["baseline"] = _load_baseline(uri, baseline, device)
+        typer.echo(f"baseline: {baseline}")
     photos: list[figures.Shown] = []
 
     def explain_image(image: Path) -> None:
@@ -202,3 +196,16 @@ def explain(
         if photos:
             figures.draw_maps(photos, networks, output)
             typer.echo(output)
+
+
+def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
+    from sadcl import figures, inference
+    from sadcl.errors import UserError
+
+    network = inference.load(uri, device=device)
+    if figures.name_of(network) != "baseline":
+        raise UserError(
+            f"--baseline {name!r} is not a pooled network (model.arch = 'pooled'), so it has no "
+            "class activation maps."
+        )
+    return network

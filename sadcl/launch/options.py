@@ -39,6 +39,7 @@ def option(
     parse: Callable[[str], Any] = str,
     flags: Sequence[str] = (),
     choices: Sequence[str] = (),
+    docs: str = "",
 ) -> Any:
     """Declare a field of options.
 
@@ -49,9 +50,11 @@ def option(
         parse: Makes the value from the flag's text.
         flags: The flag's names; one made from the field's name where there are none.
         choices: The only values, where there are few.
+        docs: For Python's docstrings, where the flag's help does not fit.
     """
     metadata = {
         "help": help_text,
+        "docs": docs or help_text,
         "metavar": metavar or None,
         "parse": parse,
         "flags": tuple(flags),
@@ -81,6 +84,8 @@ class StartOptions:
         "where the data set is (default: embedded scenes, at demo scale); with several data sets "
         "NAME=DIR, once for each",
         "DIR",
+        docs="where the data set is; with several data sets a mapping from data.name to its "
+        "folder, and those without one are left out. None trains on embedded scenes, at demo scale",
     )
     storage: str = option(
         "runs",
@@ -122,7 +127,7 @@ class TrainOptions(StartOptions):
         "W",
         parse=_workers,
     )
-    name: str = field(default="train", metadata={"help": "study that the run's row belongs to"})
+    name: str = field(default="train", metadata={"docs": "study that the run's row belongs to"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,5 +255,5 @@ def takes_options(
 
 def _with_options(text: str, kind: type) -> str:
     """Put the options below ``Args:`` of a docstring, after the first argument."""
-    paragraphs = [textwrap.fill(f"{one.name}: {one.metadata['help']}.", 92) for one in fields(kind)]
+    paragraphs = [textwrap.fill(f"{one.name}: {one.metadata['docs']}.", 92) for one in fields(kind)]
     return text.replace(_PLACEHOLDER, textwrap.indent("\n".join(paragraphs), " " * 8).lstrip())
