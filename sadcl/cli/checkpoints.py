@@ -205,7 +205,7 @@ def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
     network = inference.load(uri, device=device)
     if figures.name_of(network) != "baseline":
         raise UserError(
-            f"--baseline {name!r} is not a pooled network (model.arch = 'pooled'), so it has no "
-            "class activation maps."
+            f"--baseline {name!r} is not a pooled baseline (model.arch = 'pooled'), so it has "
+            "no class activation maps."
         )
     return network

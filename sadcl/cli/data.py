@@ -136,8 +136,8 @@ def _config(name: str, changes: Sequence[str]) -> Data:
             )
         if field.removeprefix("data.") == "name":
             raise UserError(
-                f"--set {change!r} is not possible: the data set is the first argument, here "
-                f"{name!r}."
+                f"--set {change!r} is not possible: the data set is the first argument, {name!r} "
+                "here."
             )
         policies[f"data.{field.removeprefix('data.')}"] = value
     return Config().override(policies).data

@@ -191,8 +191,8 @@ def recipe(key: Key, storage: Storage = "runs") -> None:
     typer.echo(recipes.code(config), nl=False)
     if row["config_digest"] != config.digest():
         typer.echo(
-            "# Another version of the package made this run. Its configuration had the digest "
-            f"{row['config_digest']};\n# with the fields that were added since it has "
+            "# The run was made by another version of the package: its configuration had the digest "
+            f"{row['config_digest']};\n# with the fields that were added since then it has "
             f"{config.digest()}."
         )
 

@@ -80,11 +80,7 @@ def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
             return row
         store.reopen(placement.storage, trial.key)
     _check_costs(trial, placement, images, options)
-    workers = (
-        f"{options.workers} workers"
-        if ":" in str(options.workers)
-        else (count_text(least, "worker"))
-    )
+    workers = f"{least} to {most} workers" if most else count_text(least, "worker")
     print_text(
         f"{trial.key}: {images.name} ({image_counts(images)}{missing_note(images)}), {workers}"
     )
