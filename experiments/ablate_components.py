@@ -1,12 +1,14 @@
-"""What does each component of SADCL bring? The paper's Table 7, over seeds, with the control that it lacks.
+"""What does each component of SADCL add? The paper's Table 7 over seeds, with the missing control.
 
-python experiments/ablate_components.py                                                                 # demo scale
-python experiments/ablate_components.py --data-root coco=/data/coco --data-root nuswide=/data/nuswide   # the real thing
+At demo scale, then at full scale:
+
+python experiments/ablate_components.py
+python experiments/ablate_components.py --data-root coco=/data/coco --data-root nuswide=/data/nus
 """
 
 from sadcl import Ablation, main, recipes
 
-ALONE = {"stage2.epochs": 0}  # stage 1 and no more, as the paper's rows of SARL
+ALONE = {"stage2.epochs": 0}  # only stage 1, as in the paper's rows of SARL
 
 ablation = Ablation(
     name="components",

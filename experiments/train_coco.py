@@ -1,7 +1,8 @@
 """Train SADCL on MS-COCO with the published settings, on one worker or on many.
 
 python experiments/train_coco.py --workers 2                         # embedded scenes, demo scale
-python experiments/train_coco.py --data-root /data/coco --workers 8  # the real thing; 2:8 on nodes that come and go
+python experiments/train_coco.py --data-root /data/coco --workers 8  # full scale
+python experiments/train_coco.py --data-root /data/coco --workers 2:8  # nodes that come and go
 """
 
 from sadcl import recipes

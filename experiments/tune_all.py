@@ -1,7 +1,9 @@
-"""All five data sets in turn; each search first tries the best settings of those before it.
+"""All five data sets in turn: each search first tries the best settings of those before it.
 
-python experiments/tune_all.py                                                                    # demo scale
-python experiments/tune_all.py --data-root coco=/data/coco --data-root voc2007=/data/VOCdevkit    # those that are there
+At demo scale, then at full scale for the data sets that have a folder:
+
+python experiments/tune_all.py
+python experiments/tune_all.py --data-root coco=/data/coco --data-root voc2007=/data/VOCdevkit
 """
 
 from tune_coco import search as coco

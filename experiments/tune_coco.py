@@ -1,7 +1,9 @@
-"""Which temperatures, thresholds and weights does SADCL want on MS-COCO?
+"""Which temperatures, thresholds and weights serve SADCL best on MS-COCO?
 
-python experiments/tune_coco.py                                # minutes on a laptop: embedded scenes, demo scale
-python experiments/tune_coco.py --data-root /data/coco   # the real thing, COCO 2014 or 2017 as it lies on disk
+At demo scale (minutes on a laptop, no data needed), then at full scale (COCO 2014 or 2017):
+
+python experiments/tune_coco.py
+python experiments/tune_coco.py --data-root /data/coco
 """
 
 from sadcl import Search, main, recipes

@@ -1,7 +1,9 @@
-"""Which temperatures, thresholds and weights does SADCL want on NUS-WIDE?
+"""Which temperatures, thresholds and weights serve SADCL best on NUS-WIDE?
 
-python experiments/tune_nuswide.py                                # minutes on a laptop: embedded scenes, demo scale
-python experiments/tune_nuswide.py --data-root /data/nuswide   # the real thing
+At demo scale (minutes on a laptop, no data needed), then at full scale:
+
+python experiments/tune_nuswide.py
+python experiments/tune_nuswide.py --data-root /data/nuswide
 """
 
 from sadcl import Search, main, recipes

@@ -1,7 +1,9 @@
-"""Which temperatures, thresholds and weights does SADCL want on VG500?
+"""Which temperatures, thresholds and weights serve SADCL best on VG500?
 
-python experiments/tune_vg500.py                                # minutes on a laptop: embedded scenes, demo scale
-python experiments/tune_vg500.py --data-root /data/vg   # the real thing
+At demo scale (minutes on a laptop, no data needed), then at full scale:
+
+python experiments/tune_vg500.py
+python experiments/tune_vg500.py --data-root /data/vg
 """
 
 from sadcl import Search, main, recipes

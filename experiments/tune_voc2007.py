@@ -1,7 +1,9 @@
-"""Which temperatures, thresholds and weights does SADCL want on PASCAL VOC 2007?
+"""Which temperatures, thresholds and weights serve SADCL best on PASCAL VOC 2007?
 
-python experiments/tune_voc2007.py                                # minutes on a laptop: embedded scenes, demo scale
-python experiments/tune_voc2007.py --data-root /data/VOCdevkit   # the real thing
+At demo scale (minutes on a laptop, no data needed), then at full scale:
+
+python experiments/tune_voc2007.py
+python experiments/tune_voc2007.py --data-root /data/VOCdevkit
 """
 
 from sadcl import Search, main, recipes

@@ -1,7 +1,9 @@
-"""Which temperatures, thresholds and weights does SADCL want on PASCAL VOC 2012?
+"""Which temperatures, thresholds and weights serve SADCL best on PASCAL VOC 2012?
 
-python experiments/tune_voc2012.py                                # minutes on a laptop: embedded scenes, demo scale
-python experiments/tune_voc2012.py --data-root /data/VOCdevkit   # the real thing
+At demo scale (minutes on a laptop, no data needed), then at full scale:
+
+python experiments/tune_voc2012.py
+python experiments/tune_voc2012.py --data-root /data/VOCdevkit
 """
 
 from sadcl import Search, main, recipes

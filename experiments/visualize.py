@@ -1,65 +1,53 @@
-"""What has a checkpoint learned? The paper's Fig. 4, 5 and 6, each with a number that says whether what it shows is so.
+"""What has a checkpoint learned? The paper's Fig. 4, 5 and 6, each with a number that checks it.
 
-python experiments/visualize.py                                        # the best trial of the last study in runs/
+The best trial of the last study in runs/, of a certain study, or any checkpoint (key or best.pt):
+
+python experiments/visualize.py
 python experiments/visualize.py --study coco14-tune --data-root /data/coco --format pdf
-python experiments/visualize.py --checkpoint KEY --baseline KEY        # or paths of a best.pt
+python experiments/visualize.py --checkpoint KEY --baseline KEY
 """
 
 import argparse
 
-from sadcl.console import console, guarded, progress_bar
+from sadcl.console import console, guarded, print_text, progress_bar
+
+
+def _flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    add = parser.add_argument
+    add("--storage", default="runs", metavar="ROOT", help="root of tables and checkpoints")
+    add("--study", metavar="NAME", help="draw its best trial (default: the study started last)")
+    add("--checkpoint", metavar="KEY", help="key of a trial, or path of a best.pt")
+    add("--baseline", metavar="KEY", help="pooled network to compare (default: the study's own)")
+    add("--data-root", metavar="DIR", help="where the data set is (default: embedded scenes)")
+    add("--output", default="figures", metavar="DIR", help="folder for fig4, fig5 and fig6")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="of the figures")
+    add("--photos", type=int, default=4, metavar="N", help="number of test images in Fig. 5")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument(
-        "--storage",
-        default="runs",
-        metavar="ROOT",
-        help="of tables and checkpoints (default: runs)",
-    )
-    parser.add_argument(
-        "--study", metavar="NAME", help="whose best trial is shown (default: the one started last)"
-    )
-    parser.add_argument("--checkpoint", metavar="KEY", help="of a trial, or the path of a best.pt")
-    parser.add_argument(
-        "--baseline", metavar="KEY", help="a pooled network beside it (default: the study's own)"
-    )
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="where the data lies (default: embedded scenes)"
-    )
-    parser.add_argument(
-        "--output",
-        default="figures",
-        metavar="DIR",
-        help="where fig4, fig5 and fig6 go (default: figures)",
-    )
-    parser.add_argument(
-        "--format", choices=("png", "svg", "pdf"), default="png", help="default: png"
-    )
-    parser.add_argument(
-        "--photos", type=int, default=4, metavar="N", help="test images in Fig. 5 (default: 4)"
-    )
-    given = parser.parse_args()
+    flags = _flags()
     with guarded():
         from sadcl.figures import draw_paper
         from sadcl.results import checkpoints
 
-        chosen = given.checkpoint or checkpoints.best_trial_key(given.storage, given.study)
-        baseline = given.baseline or checkpoints.baseline_trial_key(given.storage, chosen)
-        console.print(f"checkpoint: {chosen}, baseline: {baseline or 'none'}", highlight=False)
+        key = flags.checkpoint or checkpoints.best_trial_key(flags.storage, flags.study)
+        baseline = flags.baseline or checkpoints.baseline_trial_key(flags.storage, key)
+        console.print(f"checkpoint: {key}, baseline: {baseline or 'none'}", highlight=False)
+        baseline_uri = checkpoints.find_checkpoint(flags.storage, baseline) if baseline else None
         with progress_bar("reading the data") as show:
-            said = draw_paper(
-                checkpoints.find_checkpoint(given.storage, chosen),
-                given.output,
-                baseline=checkpoints.find_checkpoint(given.storage, baseline) if baseline else None,
-                data_root=given.data_root,
-                ending=given.format,
-                photos=given.photos,
+            sentences = draw_paper(
+                checkpoints.find_checkpoint(flags.storage, key),
+                flags.output,
+                baseline=baseline_uri,
+                data_root=flags.data_root,
+                ending=flags.format,
+                photos=flags.photos,
                 show_progress=show,
             )
-        for sentence in said:
-            console.print(sentence, highlight=False)
+        for sentence in sentences:
+            print_text(sentence)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""SADCL on Ray: hyper-parameter search and ablation of semantic-aware dual contrastive learning."""
+"""Hyper-parameter search and ablation for semantic-aware dual contrastive learning, on Ray."""
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,20 +11,19 @@ if TYPE_CHECKING:
     from sadcl.config import Config
     from sadcl.errors import UserError
     from sadcl.inference import load
+    from sadcl.launch.outcome import Run, StudyResult
     from sadcl.launch.run import run
     from sadcl.launch.train import train
     from sadcl.results import read, sql
     from sadcl.search import Ablation, Search
 
-os.environ.setdefault(
-    "THP_MEM_ALLOC_ENABLE", "1"
-)  # torch then takes large pages: a batch of floats costs a third
-
 __version__ = "0.1.0"
 __all__ = [
     "Ablation",
     "Config",
+    "Run",
     "Search",
+    "StudyResult",
     "UserError",
     "load",
     "losses",
@@ -38,10 +36,12 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+_MODULES = {
     "Ablation": "sadcl.search",
     "Config": "sadcl.config",
+    "Run": "sadcl.launch.outcome",
     "Search": "sadcl.search",
+    "StudyResult": "sadcl.launch.outcome",
     "UserError": "sadcl.errors",
     "load": "sadcl.inference",
     "main": "sadcl.cli.experiment",
@@ -53,11 +53,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import sadcl` loads neither torch nor Ray."""
+    """Import a public name at its first use: ``import sadcl`` loads neither PyTorch nor Ray."""
     if name in ("losses", "metrics", "recipes"):
         return importlib.import_module(f"sadcl.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sadcl' has no attribute {name!r}")
 
 

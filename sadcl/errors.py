@@ -1,25 +1,41 @@
-"""What can go wrong that is not a fault of this program, and how a script ends where nobody catches it."""
+"""Errors that are not faults of this program, and how a script ends where nobody catches them."""
 
 from __future__ import annotations
 
 import difflib
 import enum
 import errno
+import shutil
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that is full, or a user's share of it."""
+"""Error numbers of a disk that is full, or of a user's quota that is used up."""
 DISK_UNAVAILABLE = (errno.EIO, errno.EROFS, errno.ESTALE)
-"""What a disk says that fails, or is not there at present."""
+"""Error numbers of a disk that fails, or that is not mounted at present."""
 
 
-class UserError(ValueError):
-    """Bad input: the message says what was found, where, and what to do.
+class _OneParagraph(Exception):
+    """The base of errors that end a script with one paragraph instead of a traceback.
 
-    A script or command ends with it as one paragraph and exit code 2; everything else that is raised is a fault of ours
-    and keeps its traceback.
+    An experiment's file builds its study while Python reads the file, before any function of this
+    package could catch a mistake in it. That is why creating such an error calls
+    :func:`install_hook`; importing this module changes nothing.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        install_hook()
+
+
+class UserError(_OneParagraph, ValueError):
+    """Bad input. The message says what is wrong, where it is, and what to do.
+
+    A script or command that nobody catches it in ends with the message as one paragraph and with
+    exit code 2. Every other exception is a fault of this program and keeps its traceback.
     """
 
 
@@ -35,7 +51,7 @@ class FailureKind(enum.Enum):
     DISK_FULL = "disk full"
 
 
-class TrialFailed(RuntimeError):
+class TrialFailed(_OneParagraph, RuntimeError):
     """A trial failed; its row of the trials table has the message. A script exits with code 1.
 
     Args:
@@ -62,20 +78,46 @@ def did_you_mean(name: str, names: Iterable[object]) -> str:
 
 
 def print_error(error: UserError | TrialFailed) -> int:
-    """Say in one paragraph what went wrong, and give the exit code that says it too."""
+    """Print an error on standard error as one paragraph, wrapped where that is a terminal.
+
+    Returns:
+        The exit code that goes with it: 2 for a user's mistake, 1 for a failed trial.
+    """
     mistake = isinstance(error, UserError)
-    print(f"{'error' if mistake else 'failed'}: {error}", file=sys.stderr)
+    text = f"{'error' if mistake else 'failed'}: {error}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+            for line in text.splitlines()
+        )
+        text = "\n".join(lines)
+    print(text, file=sys.stderr)
     return 2 if mistake else 1
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not isinstance(error, (UserError, TrialFailed)):
-        _previous_hook(kind, error, trace)
-        return
-    code = print_error(error)
-    if not hasattr(sys, "ps1"):  # an interpreter that somebody types into goes on
-        raise SystemExit(code)
+def install_hook() -> None:
+    """Let an uncaught error of this module end the process without a traceback."""
+    if not isinstance(sys.excepthook, _Hook):
+        sys.excepthook = _Hook(sys.excepthook)
 
 
-# An experiment's value is made when its file is read, before any function of ours could catch a mistake in it.
-_previous_hook, sys.excepthook = sys.excepthook, _uncaught
+class _Hook:
+    """Goes before another ``sys.excepthook``, which still gets every other exception.
+
+    As soon as it is called it puts the other hook back.
+    """
+
+    def __init__(self, previous: Callable[..., Any]) -> None:
+        self.previous = previous
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        sys.excepthook = self.previous
+        if not isinstance(error, UserError | TrialFailed):
+            self.previous(kind, error, trace)
+            return
+        code = print_error(error)
+        if not hasattr(sys, "ps1"):  # an interactive interpreter does not end
+            raise SystemExit(code)

@@ -20,12 +20,12 @@ FILES = {
     " readers/files readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc"
     " readers/label_groups readers/__init__ load __init__ image_check loader prepare"
     " audit/published_counts audit/image_file audit/findings audit/__init__",
-    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection loop"
+    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection ddp report setup loop"
     " __init__",
     "results": "errors schema provenance published table_file files benchmarks cache store run_writer compact"
     " predictions query verify checkpoints export __init__",
     "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",
-    "study": "__init__ placement record trial_event event_text live_table tensorboard checkpoint_quota"
+    "study": "__init__ placement process record trial_event event_text live_table tensorboard checkpoint_quota"
     " execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
     " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
@@ -33,8 +33,9 @@ FILES = {
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": "__init__ environment membership hangs optuna_study pruner prometheus spot capacity cluster"
     " node_report event_channel node_check trainer tasks tuner driver",
-    "launch": "__init__ options resources estimate datasets setup run train",
-    "cli": "__init__ options data checkpoints tables reports studies app experiment",
+    "launch": "__init__ options outcome resources estimate datasets study_estimate setup search ablation"
+    " run train",
+    "cli": "__init__ options data checkpoints tables reports studies experiment run app",
 }
 """The files of each package; a file imports only those before it."""
 
@@ -96,7 +97,9 @@ MAY = {
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
-    "launch/estimate": {"build", "config", "storage", "study"},
+    "launch/outcome": {"results", "search"},
+    "launch/estimate": {"build", "config", "console", "storage", "study"},
+    "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {
         *(
             "build",
@@ -112,12 +115,15 @@ MAY = {
         ),
     },
     "launch/setup": {"config", "console", "errors", "results", "search", "storage", "study"},
+    "launch/search": {"errors", "ray_backend", "reports", "search", "study"},
+    "launch/ablation": {
+        *("config", "console", "errors", "ray_backend", "reports", "search", "study"),
+    },
     "launch/run": {
         "console",
         "errors",
         "ray_backend",
         "reports",
-        "results",
         "search",
         "storage",
         "study",
@@ -128,6 +134,7 @@ MAY = {
             "config",
             "console",
             "data",
+            "errors",
             "ray_backend",
             "results",
             "search",
@@ -147,7 +154,9 @@ MAY = {
         "reports",
         "results",
         "storage",
+        "study",
     },
+    "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
     "cli/studies": {"console", "errors", "results", "study"},
@@ -174,14 +183,22 @@ WITHOUT_TORCH = {
         "search",
         "cli",
     ),
-    *("study/__init__", "study/placement", "study/record", "study/live_table", "study/tensorboard"),
-    *("study/trial_event", "study/event_text"),
+    *(
+        "study/__init__",
+        "study/placement",
+        "study/process",
+        "study/record",
+        "study/live_table",
+        "study/tensorboard",
+    ),
     *(
         "study/checkpoint_quota",
         "ray_backend/environment",
         "ray_backend/node_report",
         "launch/options",
+        "launch/outcome",
     ),
+    *("study/trial_event", "study/event_text"),
 }
 BEFORE_RAY = ("ray_backend/environment", "ray_backend/node_report")
 """Imported before Ray, or on nodes that answer in a second."""

@@ -1,52 +1,69 @@
-"""The command ``sadcl``: its commands put together."""
+"""The command ``sadcl``: puts its commands together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
-from sadcl.cli import checkpoints, data, reports, studies, tables
+from sadcl.cli import checkpoints, data, reports, run, studies, tables
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Search hyper-parameters and compare arms of SADCL, and query what was found.",
 )
-reports.add_to(tables.results)
-tables.results.command("report")(reports.report)
+app.command(context_settings=run.FLAGS)(run.run)
+_COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
+    (tables.results, reports.ablation),
+    (tables.results, reports.importance),
+    (tables.results, reports.labels),
+    (tables.results, reports.report),
+    (app, checkpoints.evaluate),
+    (app, checkpoints.predict),
+    (app, checkpoints.explain),
+]
+for _group, _command in _COMMANDS:
+    _group.command()(_command)
 app.add_typer(tables.results, name="results")
 app.add_typer(studies.studies, name="studies")
 app.add_typer(data.app, name="data")
-for command in (checkpoints.evaluate, checkpoints.predict, checkpoints.explain):
-    app.command()(command)
 
 
 def main() -> None:
-    """The command ``sadcl``."""
+    """Run the command line of this process."""
     import gc
     import sys
 
-    gc.set_threshold(
-        50_000
-    )  # importing makes much that lives on, and looking through it again and again takes a tenth
+    # Imports create many objects that stay; collecting among them takes a tenth of the time.
+    gc.set_threshold(50_000)
     from sadcl.console import guarded
 
     with guarded():
         if sys.argv[1:2] in (["results"], ["studies"]):
-            _leave_pandas_out()
+            _import_arrow_without_pandas()
         app()
 
 
-def _leave_pandas_out() -> None:
-    """Arrow looks for pandas with the first array that it makes, and its import is half of the time that a question takes."""
+class _NoPandas:
+    """An import finder that says that pandas is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _import_arrow_without_pandas() -> None:
+    """Let Arrow look for pandas in vain: its import would be half of the time that a query takes.
+
+    Arrow looks for it once, when it makes its first array.
+    """
     import sys
 
-    class Nowhere:
-        @staticmethod
-        def find_spec(name: str, path: object = None, target: object = None) -> None:
-            if name == "pandas":
-                raise ModuleNotFoundError(name)
-
-    finder: Any = Nowhere
+    finder: Any = _NoPandas
     sys.meta_path.insert(0, finder)
     try:
         import pyarrow as pa

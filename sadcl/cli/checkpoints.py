@@ -1,42 +1,42 @@
-"""The commands ``sadcl evaluate``, ``predict`` and ``explain``: a checkpoint at work."""
+"""The commands ``sadcl evaluate``, ``predict`` and ``explain``: what a checkpoint does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sadcl.cli.options import Storage
+from sadcl.cli.options import AnyImages, Checkpoint, DataRoot, Device, Images, ImageSize, Storage
 
-DataRoot = Annotated[
-    str | None, typer.Option(help="Where the data set lies; not needed for the embedded scenes.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")]
-ImageSize = Annotated[
-    int | None, typer.Option(help="Side of the input in pixels; that of training.")
-]
-Checkpoint = Annotated[str, typer.Option(help="A best.pt, or the key of a trial in --storage.")]
+if TYPE_CHECKING:
+    from sadcl.inference import Predictor
 
 
 def evaluate(
     checkpoint: Checkpoint,
     data_root: DataRoot = None,
     split: Annotated[
-        str | None, typer.Option(help="val (held-out training images) or test; the recorded one.")
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="val (held-out training images) or test (default: the one with recorded metrics).",
+        ),
     ] = None,
     image_size: ImageSize = None,
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
-    """A checkpoint's figures, computed anew from the images, beside those recorded when it was made."""
+    """Compute a checkpoint's metrics from the images, and print the recorded ones next to them."""
     from sadcl import inference
     from sadcl.console import progress_bar, show_table
     from sadcl.results import checkpoints
+    from sadcl.study.process import large_pages
 
     uri = checkpoints.find_checkpoint(storage, checkpoint)
-    with progress_bar("reading the data") as show:
-        found = inference.evaluate(
+    with large_pages(), progress_bar("reading the data") as show:
+        evaluation = inference.evaluate(
             uri,
             data_root=data_root,
             split=split,
@@ -45,23 +45,32 @@ def evaluate(
             progress=show("evaluating"),
         )
     rows = [
-        {"metric": f"{found.split}_{name}", "now": value, "recorded": found.recorded.get(name)}
-        for name, value in found.metrics.items()
+        {
+            "metric": f"{evaluation.split}_{name}",
+            "now": value,
+            "recorded": evaluation.recorded.get(name),
+        }
+        for name, value in evaluation.metrics.items()
     ]
-    title = f"{found.images} images, {found.weights} weights"
-    if found.image_size != found.trained_at:
-        title += f", {found.image_size} px (trained and recorded at {found.trained_at} px)"
+    title = f"{evaluation.images} images, {evaluation.weights} weights"
+    if evaluation.image_size != evaluation.trained_at:
+        sizes = (evaluation.image_size, evaluation.trained_at)
+        title += ", {} px (trained and recorded at {} px)".format(*sizes)
     show_table(rows, ["metric", "now", "recorded"], title=title)
 
 
 def predict(
     checkpoint: Checkpoint,
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Labels to print for each image.")] = 5,
+    images: AnyImages = None,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of labels for each image.")
+    ] = 5,
     voc2012_submission: Annotated[
         str | None,
         typer.Option(
-            help="Write the archive of VOC 2012's server (.tar.gz) for the test images in --data-root."
+            metavar="FILE.tar.gz",
+            help="Write the archive for the VOC 2012 evaluation server instead, for the test "
+            "images in --data-root.",
         ),
     ] = None,
     data_root: DataRoot = None,
@@ -69,106 +78,134 @@ def predict(
     storage: Storage = "runs",
     device: Device = None,
 ) -> None:
-    """Labels of photographs with their scores, highest first; or what VOC 2012's evaluation server takes."""
+    """Print the labels of photographs with their scores, highest first."""
+    from sadcl import inference
+    from sadcl import storage as files
+    from sadcl.errors import UserError
+    from sadcl.results import checkpoints
+
+    wants_archive = voc2012_submission is not None
+    if bool(images) == wants_archive or (data_root is not None) != wants_archive:
+        raise UserError(
+            "Give either image files, or --voc2012-submission FILE.tar.gz together with "
+            "--data-root."
+        )
+    if voc2012_submission is not None:
+        files.check_new(voc2012_submission)
+    uri = checkpoints.find_checkpoint(storage, checkpoint)
+    predictor = inference.load(uri, device=device, image_size=image_size)
+    if voc2012_submission is not None:
+        _write_submission(predictor, str(data_root), voc2012_submission)
+        return
+
+    def print_labels(image: Path) -> None:
+        (scored,) = predictor.predict(image)
+        labels = ", ".join(f"{label} {score:.3f}" for label, score in scored[:top])
+        typer.echo(f"{image}: {labels}")
+
+    _for_each_image(images or (), print_labels)
+
+
+def _write_submission(predictor: Predictor, data_root: str, output: str) -> None:
     from sadcl import inference
     from sadcl import storage as files
     from sadcl.console import progress_bar
     from sadcl.data.readers import voc
-    from sadcl.errors import UserError
-    from sadcl.results import checkpoints
 
-    if bool(images) == (voc2012_submission is not None) or (data_root is None) == (
-        voc2012_submission is not None
-    ):
-        raise UserError(
-            "Give image files, or --voc2012-submission OUT.tar.gz with --data-root, not both and not neither."
-        )
-    if voc2012_submission is not None:
-        files.check_new(voc2012_submission)
-    predictor = inference.load(
-        checkpoints.find_checkpoint(storage, checkpoint), device=device, image_size=image_size
-    )
-    if voc2012_submission is not None:
-        with progress_bar("reading the lists") as show:
-            archive = inference.voc2012_submission(
-                predictor, str(data_root), show("looking at the test images")
-            )
-        files.write(voc2012_submission, archive)
-        count = len(voc.server_images(Path(str(data_root)).expanduser().absolute()))
-        odd = (
-            f" WARNING: it has {count:,} images; the server expects {voc.SERVER:,}."
-            if count != voc.SERVER
-            else ""
-        )
-        typer.echo(f"{voc2012_submission}: {len(archive):,} bytes, for the evaluation server.{odd}")
-        return
+    with progress_bar("reading the lists") as show:
+        progress = show("evaluating the test images")
+        archive = inference.voc2012_submission(predictor, data_root, progress)
+    files.write(output, archive)
+    count = len(voc.server_images(Path(data_root).expanduser().absolute()))
+    warning = ""
+    if count != voc.SERVER:
+        warning = f" WARNING: it has {count:,} images; the server expects {voc.SERVER:,}."
+    typer.echo(f"{output}: {len(archive):,} bytes, for the evaluation server.{warning}")
+
+
+def _for_each_image(images: Iterable[Path], action: Callable[[Path], None]) -> None:
+    """Do something with each image, and report those that cannot be used after all others are done.
+
+    Raises:
+        UserError: Where an image cannot be used.
+    """
+    from sadcl.errors import UserError
+
     mistakes = []
-    for image in images or ():
+    for image in images:
         try:
-            (scored,) = predictor.predict(image)
-        except UserError as error:  # the other images are named all the same
+            action(image)
+        except UserError as error:
             mistakes.append(str(error))
-            continue
-        typer.echo(
-            f"{image}: " + ", ".join(f"{label} {score:.3f}" for label, score in scored[:top])
-        )
     if mistakes:
-        raise UserError(" ".join(mistakes))
+        raise UserError(" ".join(dict.fromkeys(mistakes)))
 
 
 def explain(
-    checkpoint: Annotated[str, typer.Option(help="A best.pt, or the key of a trial in --storage.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The figure: .png, .svg or .pdf.")],
+    checkpoint: Checkpoint,
+    images: Images,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The figure's file: .png, .svg or .pdf."
+        ),
+    ],
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="The pooled baseline beside it: a best.pt or key; the study's own where it has one, '' for none."
+            metavar="KEY",
+            help="Key or path of a pooled baseline to draw next to it (default: that of the "
+            "study, if any; '' for none).",
         ),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="A label to show, again for others; those found.")
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL", help="A label to show; may be repeated (default: the predicted ones)."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Labels to show of each image at most.")] = 4,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Most labels for each image.")] = 4,
     storage: Storage = "runs",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU where there is one.")
-    ] = None,
+    device: Device = None,
 ) -> None:
-    """Attention maps of the labels found in photographs, beside the baseline's class activation maps, as a figure."""
+    """Draw attention maps of the labels in photographs next to the baseline's activation maps."""
     from sadcl import figures, inference
-    from sadcl.errors import UserError
     from sadcl.reports.plot_style import check_ending
     from sadcl.results import checkpoints
 
     check_ending(output)
     main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
     networks = {figures.name_of(main): main}
-    found = (
-        checkpoints.baseline_trial_key(storage, checkpoint)
-        if baseline is None
-        else (baseline or None)
-    )
-    if found is not None and figures.name_of(main) == "SADCL":
-        beside = inference.load(checkpoints.find_checkpoint(storage, found), device=device)
-        if figures.name_of(beside) != "baseline":
-            raise UserError(
-                f"--baseline {found!r} is not a pooled baseline (model.arch = 'pooled'): it has no such maps."
-            )
-        networks[figures.name_of(beside)] = beside
-        typer.echo(f"baseline: {found}")
-    shown: list[Any] = []
-    mistakes = []
-    for image in images:
-        try:
-            shown.append(figures.show(image, list(networks.values()), label, top))
-        except UserError as error:  # the other images are drawn all the same
-            mistakes.append(str(error))
-            continue
-        pairs = zip(shown[-1].labels, shown[-1].scores, strict=True)
+    if baseline is None:
+        baseline = checkpoints.baseline_trial_key(storage, checkpoint)
+    if baseline and figures.name_of(main) == "SADCL":
+        uri = checkpoints.find_checkpoint(storage, baseline)
+        networks["baseline"] = _load_baseline(uri, baseline, device)
+        typer.echo(f"baseline: {baseline}")
+    photos: list[figures.Shown] = []
+
+    def explain_image(image: Path) -> None:
+        photo = figures.show(image, list(networks.values()), label, top)
+        photos.append(photo)
+        pairs = zip(photo.labels, photo.scores, strict=True)
         typer.echo(f"{image}: " + ", ".join(f"{name} {score:.3f}" for name, score in pairs))
-    if shown:
-        figures.draw_maps(shown, networks, output)
-        typer.echo(output)
-    if mistakes:
-        raise UserError(" ".join(dict.fromkeys(mistakes)))
+
+    try:
+        _for_each_image(images, explain_image)
+    finally:
+        if photos:
+            figures.draw_maps(photos, networks, output)
+            typer.echo(output)
+
+
+def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
+    from sadcl import figures, inference
+    from sadcl.errors import UserError
+
+    network = inference.load(uri, device=device)
+    if figures.name_of(network) != "baseline":
+        raise UserError(
+            f"--baseline {name!r} is not a pooled baseline (model.arch = 'pooled'), so it has "
+            "no class activation maps."
+        )
+    return network

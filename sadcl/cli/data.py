@@ -1,4 +1,4 @@
-"""The command ``sadcl data``: a copy of a data set checked, or prepared for training."""
+"""The command ``sadcl data``: checks a copy of a data set, or prepares it for training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sadcl.cli.options import DataRoot, Policies
+
 if TYPE_CHECKING:
     from sadcl.config import Data
     from sadcl.data.audit.findings import Audit, Finding
-
 
 app = typer.Typer(
     no_args_is_help=True, help="Check a copy of a data set, or prepare it for training."
 )
 EXAMPLES, LABELS = 3, 5
-"""Files of each kind of finding, and labels at either end, that are printed."""
+"""How many files of each kind of finding, and labels at either end, are printed."""
 
 
 @app.command()
@@ -25,24 +26,22 @@ def check(
     name: Annotated[
         str,
         typer.Argument(
-            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes."
+            metavar="NAME",
+            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes.",
         ),
     ],
-    data_root: Annotated[
-        str | None, typer.Option(help="Where the copy lies; not needed for the embedded scenes.")
-    ] = None,
+    data_root: DataRoot = None,
     fast: Annotated[bool, typer.Option("--fast", help="Do not open the image files.")] = False,
     report: Annotated[
-        str | None, typer.Option(help="Write all findings there, as Parquet, one row each.")
+        str | None,
+        typer.Option(metavar="FILE.parquet", help="Write all findings here, one row each."),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A policy, such as missing=drop or voc2012_test=server; repeat it."
-        ),
-    ] = None,
+    changes: Policies = None,
 ) -> None:
-    """Is my copy right? Exit code 0: it is; 1: it has errors; 2: it cannot be read."""
+    """Check a copy of a data set against the published counts, and every image file.
+
+    The exit code is 0 if the copy is right, 1 if it has errors, 2 if it cannot be read.
+    """
     from sadcl import storage
     from sadcl.console import progress_bar
     from sadcl.data import prepared
@@ -51,63 +50,69 @@ def check(
     from sadcl.errors import UserError
 
     config = _config(name, changes or [])
-    if (
-        data_root is not None
-        and (mark := prepared.mark_of(annotation_folder(data_root))) is not None
-    ):
-        config = config.model_copy(
-            update={"prepared": mark["size"]}
-        )  # a copy that says so is checked as what it is
+    if data_root is not None:
+        mark = prepared.mark_of(annotation_folder(data_root))
+        if mark is not None:  # a prepared copy is checked as one
+            config = config.model_copy(update={"prepared": mark["size"]})
     if report is not None:
         storage.check_new(report)
     try:
         with progress_bar("reading the lists") as show:
-            found = findings.audit_copy(config, data_root, fast=fast, progress=show)
+            audit = findings.audit_copy(config, data_root, fast=fast, progress=show)
     except UserError as error:
         _write(report, [findings.Finding("unreadable copy", "error", detail=str(error))])
         raise
     except KeyboardInterrupt:
-        typer.echo("stopped; no report was written.", err=True)
+        typer.echo("Stopped. No report was written.", err=True)
         raise typer.Exit(130) from None
-    _write(report, found.findings)
-    _tell(found, fast, data_root, report)
-    if not found.right:
+    _write(report, audit.findings)
+    _print_audit(audit, fast, data_root, report)
+    if not audit.right:
         raise typer.Exit(1)
 
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="coco, voc2007, voc2012, nuswide, vg500 or folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="coco, voc2007, voc2012, nuswide, vg500 or folder."),
+    ],
     data_root: Annotated[
-        str, typer.Option(help="Where the photographs lie: a folder, s3://... or gs://...")
+        str,
+        typer.Option(
+            metavar="DIR", help="Where the photographs are: a folder, s3://... or gs://..."
+        ),
     ],
     to: Annotated[
         Path,
-        typer.Option(help="A new folder for the copy, which is the data root to train on then."),
+        typer.Option(metavar="DIR", help="A new folder for the copy, to train on as --data-root."),
     ],
     size: Annotated[
         int,
         typer.Option(
-            min=32, max=2048, help="Side in pixels; at least what the augmentation resizes to."
+            min=32,
+            max=2048,
+            metavar="PIXELS",
+            help="Side of the images, 32 to 2048; at least what the augmentation resizes to.",
         ),
     ] = 512,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A policy that decides which images there are, as missing=drop."
-        ),
-    ] = None,
+    changes: Policies = None,
 ) -> None:
-    """A copy of a data set with its images decoded and resized once; the same command goes on where it was stopped."""
+    """Copy a data set with its images decoded and resized once.
+
+    The same command resumes a copy that was interrupted.
+    """
     from sadcl.console import guarded, progress_bar
     from sadcl.data.prepare import prepare as write
 
     config = _config(name, changes or [])
-    with guarded(), progress_bar("reading the data") as show:  # typer says nothing after Ctrl-C
-        done = write(config, data_root, to.expanduser().absolute(), size, show("resizing"))
+    # After Ctrl-C typer alone would print nothing useful.
+    with guarded(), progress_bar("reading the data") as show:
+        copy = write(config, data_root, to.expanduser().absolute(), size, show("resizing"))
     typer.echo(
-        f"{done.images:,} images of {size} x {size} pixels, {done.bytes / 1e9:,.2f} GB, in {to} ({done.written:,} written "
-        f"now; digest {done.digest}, as in the source). To train on them: --data-root {to} and data.prepared = {size}."
+        f"{to} has {copy.images:,} images of {size} x {size} pixels, {copy.bytes / 1e9:,.2f} GB "
+        f"({copy.written:,} written now; digest {copy.digest}, as in the source). To train on "
+        f"them: --data-root {to} and data.prepared = {size}."
     )
 
 
@@ -125,11 +130,13 @@ def _config(name: str, changes: Sequence[str]) -> Data:
         field, equals, value = change.partition("=")
         if not equals:
             raise UserError(
-                f"--set {change!r} is not possible: a policy and its value are needed, such as missing=drop."
+                f"--set {change!r} is not possible: give a policy and its value, such as "
+                "missing=drop."
             )
         if field.removeprefix("data.") == "name":
             raise UserError(
-                f"--set {change!r} is not possible: the data set is the first argument, {name!r} here."
+                f"--set {change!r} is not possible: the data set is the first argument, {name!r} "
+                "here."
             )
         policies[f"data.{field.removeprefix('data.')}"] = value
     return Config().override(policies).data
@@ -150,85 +157,80 @@ def _write(report: str | None, findings: Sequence[Finding]) -> None:
     try:
         storage.write(report, sink.getvalue())
     except OSError as error:
-        raise UserError(
-            f"The report {report!r} cannot be written: {error.strerror or error}."
-        ) from None
+        reason = error.strerror or error
+        raise UserError(f"The report {report!r} cannot be written: {reason}.") from None
 
 
-def _tell(found: Audit, fast: bool, root: str | None, report: str | None) -> None:
-    from sadcl.console import clock_text, console, show_table
+def _print_audit(audit: Audit, fast: bool, root: str | None, report: str | None) -> None:
+    from sadcl.console import clock_text, count_text, print_text, show_table
     from sadcl.data.audit.published_counts import CountLine
 
-    title = f"{found.name} in {root}" if root else found.name
-    show_table([line._asdict() for line in found.lines], CountLine._fields, title)
-    if rows := _kinds(found):
-        show_table(rows, ["severity", "number", "split", "what", "examples"], "findings")
-    show_table(_labels(found), ["label", "train", "test"], "images of a label")
+    title = f"{audit.name} in {root}" if root else audit.name
+    show_table([line._asdict() for line in audit.lines], CountLine._fields, title)
+    show_table(_kinds(audit), title="findings")
+    show_table(_labels(audit), ["label", "train", "test"], "images of a label")
     if fast:
-        console.print(
-            "No image file was opened (--fast): damage and duplicates are not known.",
-            highlight=False,
-        )
+        print_text("No image file was opened (--fast), so damage and duplicates are unknown.")
     else:
-        speed = found.opened / max(found.seconds, 1e-9)
-        console.print(
-            f"{found.opened:,} image files read and decoded in {clock_text(found.seconds)} ({speed:,.0f} images/s).",
-            highlight=False,
+        speed = audit.opened / max(audit.seconds, 1e-9)
+        print_text(
+            f"{audit.opened:,} image files were read and decoded in {clock_text(audit.seconds)} "
+            f"({speed:,.0f} images/s)."
         )
-    errors = sum(row.severity == "error" for row in found.findings)
-    rest = (
-        f"all findings are in {report}" if report else "--report FILE.parquet writes all findings"
-    )
-    verdict = "RIGHT: no errors" if found.right else f"WRONG: {errors:,} error{'s' * (errors != 1)}"
-    console.print(f"{verdict}; {rest}.", highlight=False, markup=False)
+    errors = sum(row.severity == "error" for row in audit.findings)
+    verdict = "RIGHT: no errors" if audit.right else f"WRONG: {count_text(errors, 'error')}"
+    more = "all findings are in" if report else "to write all findings, pass --report"
+    print_text(f"{verdict}; {more} {report or 'FILE.parquet'}.")
 
 
-def _kinds(found: Audit) -> list[Mapping[str, Any]]:
-    """Findings of one kind and split in one row."""
+def _kinds(audit: Audit) -> list[Mapping[str, Any]]:
+    """Findings of one kind and split in one row; counts are left to the first table."""
     from sadcl.data.audit.findings import KINDS
 
     groups: dict[tuple[str, str, str], list[Finding]] = {}
-    for row in found.findings:
-        if row.severity != "fact" and row.kind != "count":  # which the first table has
+    for row in audit.findings:
+        if row.severity != "fact" and row.kind != "count":
             groups.setdefault((row.severity, row.kind, row.split), []).append(row)
-    rows: list[Mapping[str, Any]] = []
-    for (severity, kind, split), group in groups.items():
-        shown = [
-            " ".join(filter(None, [one.file or one.label, _short(one)])) for one in group[:EXAMPLES]
-        ]
-        more = f"and {len(group) - EXAMPLES:,} more" if len(group) > EXAMPLES else ""
-        number = sum(one.number or 1 for one in group)
-        what = f"{kind}: {KINDS[kind][1]}"
-        examples = "; ".join(filter(None, [*shown, more]))
-        rows.append(
-            {
-                "severity": severity,
-                "number": f"{number:,}",
-                "split": split,
-                "what": what,
-                "examples": examples,
-            }
-        )
-    return rows
+    return [
+        {
+            "severity": severity,
+            "number": f"{sum(one.number or 1 for one in group):,}",
+            "split": split,
+            "what": f"{kind}: {KINDS[kind][1]}",
+            "examples": _examples(group),
+        }
+        for (severity, kind, split), group in groups.items()
+    ]
 
 
-def _short(row: Finding) -> str:
-    """What is of this one alone; long details are in the report."""
+def _examples(group: Sequence[Finding]) -> str:
+    texts = [
+        " ".join(filter(None, [one.file or one.label, _detail(one)])) for one in group[:EXAMPLES]
+    ]
+    if len(group) > EXAMPLES:
+        texts.append(f"and {len(group) - EXAMPLES:,} more")
+    return "; ".join(texts)
+
+
+def _detail(row: Finding) -> str:
+    """What distinguishes a finding from others of its kind; long details are in the report only."""
     if row.kind in ("leak", "duplicate", "box", "misnamed", "rotated", "hole"):
         return f"({row.label}{', ' * bool(row.label)}{row.detail})"
-    return (
-        f"({row.label})" if row.file and row.label else "" if row.file or row.label else row.detail
-    )
+    if row.file and row.label:
+        return f"({row.label})"
+    return "" if row.file or row.label else row.detail
 
 
-def _labels(found: Audit) -> list[Mapping[str, Any]]:
+def _labels(audit: Audit) -> list[Mapping[str, Any]]:
+    """The most and the least frequent labels."""
     counts: dict[str, dict[str, int | None]] = {}
-    for row in found.findings:
+    for row in audit.findings:
         if row.kind == "frequency":
             counts.setdefault(row.label, {})[row.split] = row.number
     ranked = sorted(counts, key=lambda label: -sum(n or 0 for n in counts[label].values()))
-    shown = ranked if len(ranked) <= 2 * LABELS else [*ranked[:LABELS], "...", *ranked[-LABELS:]]
+    if len(ranked) > 2 * LABELS:
+        ranked = [*ranked[:LABELS], "...", *ranked[-LABELS:]]
     return [
         {"label": label, **{part: counts.get(label, {}).get(part) for part in ("train", "test")}}
-        for label in shown
+        for label in ranked
     ]

@@ -1,148 +1,176 @@
-"""The command line of an experiment's file: flags only say where and how much."""
+"""The command line of an experiment's file and of ``sadcl run``.
+
+Flags say only where a study runs and how much of it; what is computed is in the file. They are read
+before PyTorch or Ray are imported, so that ``--help`` and a mistyped flag are answered at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import difflib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sadcl.config import Config
-from sadcl.console import banner, console, guarded
-from sadcl.errors import UserError
-from sadcl.launch.datasets import roots_of, scale_of
-from sadcl.launch.run import Study, run
-from sadcl.launch.train import train
+from sadcl.console import banner, guarded, print_text
+from sadcl.errors import UserError, print_error
+from sadcl.launch.options import SEARCH_ONLY, Options, StartOptions, TrainOptions
 from sadcl.search import Ablation, Search
 
+if TYPE_CHECKING:
+    from sadcl.launch.outcome import Run
 
-def main(study: Study | Sequence[Search], arguments: Sequence[str] | None = None) -> None:
-    """Run a study, or several searches in turn, from the command line."""
-    searches = not isinstance(study, Ablation)
-    question = (
-        study.question
-        if isinstance(study, Search | Ablation)
-        else "; ".join(s.question for s in study)
-    )
-    parser = argparse.ArgumentParser(description=question.replace("%", "%%"))
-    _shared_flags(parser)
-    parser.add_argument(
-        "--max-concurrent", type=int, metavar="N", help="trials at once (default: as many as fit)"
-    )
-    parser.add_argument(
-        "--max-disk",
-        type=float,
-        metavar="GB",
-        help="of checkpoints in the storage (default: what is free)",
-    )
-    if searches:
-        parser.add_argument(
-            "--trials", type=int, metavar="N", help="settings that the whole search tries"
-        )
-        parser.add_argument(
-            "--max-epochs", type=int, metavar="N", help="that all trials together train"
-        )
-        parser.add_argument(
-            "--max-hours", type=float, metavar="H", help="that all trials together train"
-        )
-    parser.add_argument(
-        "--scale", choices=("demo", "full"), help="default: full with --data-root, else demo"
-    )
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="run again what failed, with the same settings"
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="remove what the study has and start anew"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-    options = vars(parser.parse_args(arguments))
+calls = 0
+"""Command lines read in this process: ``sadcl run`` sees by it whether a file runs its study."""
+
+
+def main(
+    study: Search | Ablation | Sequence[Search], arguments: Sequence[str] | None = None
+) -> None:
+    """Run a study, or several searches one after the other, as the command line says.
+
+    Args:
+        study: What to find out.
+        arguments: The flags; None takes those of this process.
+    """
+    if isinstance(study, Search | Ablation):
+        question = study.question
+    else:
+        question = "; ".join(search.question for search in study)
+    skip = SEARCH_ONLY if isinstance(study, Ablation) else ()
+    options = _parse(question, Options, arguments, skip=skip)
     with guarded():
         options["data_root"] = _parse_roots(options["data_root"])
+        from sadcl.launch.run import run
+
         run(study, **options)
-
-
-def _parse_roots(given: list[str] | None) -> str | dict[str, str] | None:
-    """DIR of the one data set, or NAME=DIR of several."""
-    if given is None:
-        return None
-    named = [re.fullmatch(r"([A-Za-z0-9_-]+)=(.+)", text) for text in given]
-    if len(given) == 1 and named[0] is None:
-        return given[0]
-    roots: dict[str, str] = {}
-    for text, match in zip(given, named, strict=True):
-        if match is None or match[1] in roots:
-            raise UserError(
-                f"--data-root {text!r}: of several data sets each is given once, as NAME=DIR."
-            )
-        roots[match[1]] = match[2]
-    return roots
 
 
 def main_train(
     config: Config, demo: Config, name: str, arguments: Sequence[str] | None = None
 ) -> None:
-    """Train one configuration from the command line; without data the demo's, on the embedded scenes."""
-    parser = argparse.ArgumentParser(description=f"Train {name}.")
-    _shared_flags(
-        parser, "; 2:8 takes as many as there is room for, and follows nodes that come or go"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
-    parser.add_argument(
-        "--scale", choices=("demo", "full"), help="default: full with --data-root, else demo"
-    )
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-    options = vars(parser.parse_args(arguments))
-    seed = options.pop("seed")
+    """Train one configuration as the command line says.
+
+    Args:
+        config: At full scale.
+        demo: At demo scale; without a data root it is trained on the embedded scenes.
+        name: The study that the run's row belongs to; at demo scale ``-demo`` is added.
+        arguments: The flags; None takes those of this process.
+    """
+    options = _parse(f"Train {name}.", TrainOptions, arguments, skip=("name",), seed=True)
+    seed, dataset = options.pop("seed"), config.data.name
     with guarded():
-        given = _parse_roots(options["data_root"])
-        options["data_root"] = roots_of([config.data.name], given).get(config.data.name)
-        scale = scale_of(options.pop("scale"), options["data_root"])
-        if options["data_root"] is None:
-            banner("no --data-root was given: a small network on embedded scenes.", "DEMO SCALE")
+        from sadcl.launch.datasets import roots_of, scale_of
+        from sadcl.launch.train import train
+
+        root = roots_of([dataset], _parse_roots(options["data_root"])).get(dataset)
+        scale = scale_of(options["scale"], root)
+        if root is None:
+            banner(
+                "There is no --data-root, so a small network is trained on embedded scenes.",
+                "DEMO SCALE",
+            )
         chosen = config if scale == "full" else demo
-        if options["data_root"] is not None:
-            chosen = chosen.override({"data.name": config.data.name})
-        study_name = name if scale == "full" else f"{name}-demo"
-        row = train(chosen.override({"seed": seed}), name=study_name, scale=scale, **options)
-        figures = [
-            (n, row.get(f"{split}_mAP")) for split, n in (("val", "held-out"), ("test", "test"))
-        ]
-        text = ", ".join(f"{name} mAP {value:.2f}" for name, value in figures if value is not None)
-        console.print(f"{text} ({row['weights']} weights)", highlight=False)
-        console.print(f"checkpoint: {row['checkpoint']}", highlight=False)
+        if root is not None:
+            chosen = chosen.override({"data.name": dataset})
+        options |= {"data_root": root, "scale": scale}
+        study = name if scale == "full" else f"{name}-demo"
+        _print_run(train(chosen.override({"seed": seed}), name=study, **options))
 
 
-def _parse_workers(text: str) -> int | str:
-    return text if ":" in text else int(text)
+def _print_run(run: Run) -> None:
+    splits = (("val", "held-out"), ("test", "test"))
+    metrics = [(word, run.metrics.get(f"{split}_mAP")) for split, word in splits]
+    text = ", ".join(f"{word} mAP {value:.2f}" for word, value in metrics if value is not None)
+    print_text(f"{text} ({run['weights']} weights)")
+    print_text(f"checkpoint: {run.checkpoint}")
 
 
-def _shared_flags(parser: argparse.ArgumentParser, ranges: str = "") -> None:
-    parser.add_argument(
-        "--data-root",
-        action="append",
-        metavar="DIR",
-        help="where the data lies (default: embedded scenes, at demo scale); of several data sets NAME=DIR, for each",
-    )
-    parser.add_argument(
-        "--storage",
-        default="runs",
-        metavar="ROOT",
-        help="of tables and checkpoints (default: runs)",
-    )
-    parser.add_argument(
-        "--address",
-        help="of a Ray cluster (default: RAY_ADDRESS, else a private one on this machine)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=_parse_workers,
-        default=1,
-        metavar="W",
-        help=f"training processes (default: 1){ranges}",
-    )
-    parser.add_argument(
-        "--gpus-per-trial",
-        type=float,
-        metavar="G",
-        help="GPUs of each worker, also a part of one; 0 is the CPU",
-    )
+def _parse(
+    description: str,
+    kind: type[StartOptions],
+    arguments: Sequence[str] | None,
+    *,
+    skip: Sequence[str] = (),
+    seed: bool = False,
+) -> dict[str, Any]:
+    """Read flags.
+
+    Args:
+        description: The first line of the help.
+        kind: The options that there are flags for.
+        arguments: The flags; None takes those of this process.
+        skip: Options without a flag.
+        seed: Whether there is a flag for the seed.
+
+    Returns:
+        The options by name.
+    """
+    global calls
+    calls += 1
+    parser = _Parser(description=description.replace("%", "%%"))
+    for one in dataclasses.fields(kind):
+        if one.name not in skip:
+            _add_flag(parser, one)
+    if seed:
+        parser.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)"
+        )
+    return vars(parser.parse_args(arguments))
+
+
+def _add_flag(parser: argparse.ArgumentParser, one: dataclasses.Field[Any]) -> None:
+    about: Mapping[str, Any] = one.metadata
+    flags = about["flags"] or (f"--{one.name.replace('_', '-')}",)
+    shared = {"dest": one.name, "help": about["help"]}
+    if one.default is False:
+        parser.add_argument(*flags, action="store_true", **shared)
+    elif one.name == "data_root":  # once for each data set
+        parser.add_argument(*flags, action="append", metavar=about["metavar"], **shared)
+    else:
+        parser.add_argument(
+            *flags,
+            type=about["parse"],
+            default=one.default,
+            metavar=about["metavar"],
+            choices=about["choices"],
+            **shared,
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one paragraph that names the nearest flag, not with the usage."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith((".", "?")) else "."
+        sys.exit(print_error(UserError(f"{message}{end} See --help.")))
+
+
+def _parse_roots(values: Sequence[str] | None) -> str | dict[str, str] | None:
+    """Read the values of --data-root: DIR of the only data set, or NAME=DIR of each of several."""
+    if values is None:
+        return None
+    matches = [re.fullmatch(r"([A-Za-z0-9_-]+)=(.+)", value) for value in values]
+    if len(values) == 1 and matches[0] is None:
+        return values[0]
+    roots: dict[str, str] = {}
+    for value, match in zip(values, matches, strict=True):
+        if match is None or match[1] in roots:
+            raise UserError(
+                f"--data-root {value!r} is not possible: with several data sets, give each of them "
+                "once as NAME=DIR."
+            )
+        roots[match[1]] = match[2]
+    return roots

@@ -1,16 +1,55 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
-
-
 Storage = Annotated[
-    str, typer.Option(help="Root of tables and checkpoints: a folder, s3://... or gs://...")
+    str,
+    typer.Option(
+        metavar="ROOT", help="Root of tables and checkpoints: a folder, s3://... or gs://..."
+    ),
 ]
-Study = Annotated[str | None, typer.Option(help="Only this study.")]
+Study = Annotated[str | None, typer.Option(metavar="NAME", help="Only this study.")]
+Key = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="Key of the trial, as `sadcl results top` prints it."),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare with (default: the study's own)."),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Draw the differences into this file: .png, .svg or .pdf."),
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option(metavar="KEY", help="Key of a trial in --storage, or the path of a best.pt."),
+]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+AnyImages = Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where the data set is; not needed for the embedded scenes."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1 (default: a GPU if there is one)."),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Side of the input in pixels (default: that of training)."),
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="POLICY=VALUE",
+        help="A policy of the data set, such as missing=drop or voc2012_test=server; may be "
+        "repeated.",
+    ),
+]

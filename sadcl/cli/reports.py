@@ -1,4 +1,4 @@
-"""Those of the commands ``sadcl results`` that conclude: importance, label gains, the report of a study."""
+"""The commands of ``sadcl results`` that draw conclusions."""
 
 from __future__ import annotations
 
@@ -7,101 +7,136 @@ from typing import Annotated, Any
 
 import typer
 
-from sadcl.cli.options import Storage
+from sadcl.cli.options import Baseline, Plot, Storage
+
+
+def ablation(
+    study: Annotated[str, typer.Option(metavar="NAME", help="The ablation.")],
+    storage: Storage = "runs",
+    baseline: Baseline = None,
+    metric: Annotated[
+        str, typer.Option(help="A column of the trials table that is in percent.")
+    ] = "test_mAP",
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a document in Markdown instead.")
+    ] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print a LaTeX table for a paper instead.")
+    ] = False,
+    plot: Plot = None,
+) -> None:
+    """Compare each arm of an ablation with the baseline, paired by seed."""
+    from sadcl.console import show_table
+    from sadcl.errors import UserError
+    from sadcl.reports import ablation as ablation_reports
+    from sadcl.reports import ablation_documents, ablation_text, forest_plot, plot_style
+
+    if markdown and latex:
+        raise UserError("--markdown and --latex cannot both be printed: choose one of them.")
+    if plot is not None:
+        plot_style.check_ending(plot)
+    report = ablation_reports.ablation_report(storage, study, baseline, metric)
+    if markdown:
+        typer.echo(ablation_documents.markdown(report), nl=False)
+    elif latex:
+        typer.echo(ablation_documents.latex(report), nl=False)
+    else:
+        typer.echo(report.title)
+        for dataset in report.datasets:
+            show_table(ablation_text.ablation_table(report, dataset), title=dataset)
+        sentences = ablation_text.ablation_sentences(report)
+        for sentence in (*ablation_text.ablation_notes(report), *sentences):
+            typer.echo(sentence)
+        show_table(ablation_text.runs_without_figure(report), title="runs without a figure")
+    if plot is not None:
+        forest_plot.draw_forest(report, plot)
+        typer.echo(f"The differences are drawn in {plot}.", err=True)
 
 
 def importance(
-    study: Annotated[str, typer.Option(help="A search.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The search.")],
     storage: Storage = "runs",
     evaluator: Annotated[str, typer.Option(help="ped-anova or fanova.")] = "ped-anova",
-    seed: Annotated[int, typer.Option(help="Of resampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
 ) -> None:
-    """Which fields of a search matter for the held-out mAP: shares with intervals, and whether they are more than chance."""
+    """Estimate which fields of a search matter for the held-out mAP, beyond chance."""
     from sadcl.console import progress_bar, show_table
     from sadcl.reports import importance as importances
 
     with progress_bar("reading the trials") as show:
-        found = importances.field_importances(
+        result = importances.field_importances(
             storage, study, evaluator, seed=seed, progress=show("resampling the trials")
         )
     rows = [
         {
-            "field": one.field,
-            "share": f"{one.share:.2f}",
-            "95 % interval": f"{one.low:.2f} to {one.high:.2f}",
-            "trials": str(one.trials),
-            "p (Holm)": f"{one.corrected:.3f}",
-            "verdict": one.verdict,
+            "field": field.field,
+            "share": f"{field.share:.2f}",
+            "95 % interval": f"{field.low:.2f} to {field.high:.2f}",
+            "trials": str(field.trials),
+            "p (Holm)": f"{field.corrected:.3f}",
+            "verdict": field.verdict,
         }
-        for one in found.fields
+        for field in result.fields
     ]
-    if rows:
-        show_table(rows, list(rows[0]), title=f"{study}: {evaluator}")
-    for text in importances.importance_sentences(found):
-        typer.echo(text)
+    show_table(rows, title=f"{study}: {evaluator}")
+    for sentence in importances.importance_sentences(result):
+        typer.echo(sentence)
 
 
 def labels(
     study: Annotated[
-        str, typer.Option(help="An ablation, or a search that has confirmed its setting.")
+        str,
+        typer.Option(
+            metavar="NAME", help="An ablation, or a search that has confirmed its setting."
+        ),
     ],
     storage: Storage = "runs",
-    arm: Annotated[str | None, typer.Option(help="The arm to look at; tuned of a search.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="The arm to compare with; the study's own.")
+    arm: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help="The arm to look at (default for a search: tuned)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="test or val (held-out training images).")] = "test",
+    baseline: Baseline = None,
+    split: Annotated[str, typer.Option(help="test, or val: held-out training images.")] = "test",
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw the differences there: .png, .svg or .pdf.")
-    ] = None,
+    plot: Plot = None,
 ) -> None:
-    """Which labels an arm helps, over the seeds that it shares with the baseline: by frequency and by size of the objects."""
+    """Find out which labels an arm helps, paired by seed: by label frequency and by object size."""
     from sadcl.console import show_table
     from sadcl.errors import UserError
-    from sadcl.reports import label_gains, label_plot, plot_style
-    from sadcl.reports import label_gains_text as words
+    from sadcl.reports import label_gains, label_gains_text, label_plot, plot_style
 
     if plot is not None:
         plot_style.check_ending(plot)
-    found = label_gains.label_gains(storage, study, arm, baseline, split, dataset)
-    if plot is not None and len(found) > 1:
-        raise UserError(
-            f"A plot is of one data set: give --dataset as one of {', '.join(one.dataset for one in found)}."
-        )
-    for one in found:
-        for rows, title in (
-            (words.gains_table(one), one.dataset),
-            (words.thirds_table(one), f"{one.dataset}, thirds of the labels"),
-        ):
-            if rows:
-                show_table(rows, list(rows[0]), title=title)
-    for text in dict.fromkeys(
-        [
-            *words.gains_notes(found[0]),
-            *(text for one in found for text in words.gains_sentences(one)),
-        ]
-    ):
-        typer.echo(text)
+    gains = label_gains.label_gains(storage, study, arm, baseline, split, dataset)
+    if plot is not None and len(gains) > 1:
+        names = ", ".join(part.dataset for part in gains)
+        raise UserError(f"A plot shows one data set: give --dataset as one of {names}.")
+    sentences = list(label_gains_text.gains_notes(gains[0]))
+    for part in gains:
+        show_table(label_gains_text.gains_table(part), title=part.dataset)
+        thirds = f"{part.dataset}, thirds of the labels"
+        show_table(label_gains_text.thirds_table(part), title=thirds)
+        sentences += label_gains_text.gains_sentences(part)
+    for sentence in dict.fromkeys(sentences):
+        typer.echo(sentence)
     if plot is not None:
-        label_plot.draw_labels(found[0], plot)
-        typer.echo(f"the differences are drawn in {plot}", err=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put both beside the other questions."""
-    for command in (importance, labels):
-        app.command()(command)
+        label_plot.draw_labels(gains[0], plot)
+        typer.echo(f"The differences are drawn in {plot}.", err=True)
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="Its name, as `studies` prints it.")],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Name of the study, as `studies` prints it.")
+    ],
     out: Annotated[
-        str, typer.Option("-o", "--out", help="The HTML file: a path, s3://... or gs://...")
+        str,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The HTML file: a path, s3://... or gs://..."
+        ),
     ] = "report.html",
     storage: Storage = "runs",
 ) -> None:
-    """A study as one HTML file that opens without a network: the question, the answer, and what it stands on."""
+    """Write a study as one HTML file that opens without a network: question, answer, evidence."""
     from sadcl import storage as files
     from sadcl.console import bytes_text, progress_bar
     from sadcl.errors import UserError
@@ -111,15 +146,14 @@ def report(
         raise UserError(f"The report {out!r} cannot be written: its name must end in .html.")
     files.check_new(out)
     with progress_bar("reading the tables") as show:
-        content = html.html(
-            storage, study, recipe=_recipe, progress=show("resampling the trials")
-        ).encode()
+        text = html.html(storage, study, recipe=_recipe, progress=show("resampling the trials"))
+    content = text.encode()
     files.write(out, content)
     typer.echo(f"{out}: {bytes_text(len(content))}")
 
 
 def _recipe(row: Mapping[str, Any]) -> str:
-    """A run's setting as Python to paste; the whole configuration where this version's recipes do not give it."""
+    """A run's setting as Python, or its whole configuration where no recipe can express it."""
     import json
 
     from sadcl import recipes

@@ -1,4 +1,4 @@
-"""The command ``sadcl studies``: what lies in a storage, and its removal."""
+"""The command ``sadcl studies``: what a storage holds, and its removal."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    pass
+    from sadcl.study.record import StoredStudy
 
 from sadcl.cli.options import Storage
-from sadcl.cli.tables import _table
 
-studies = typer.Typer(no_args_is_help=True, help="See and remove studies.")
+studies = typer.Typer(no_args_is_help=True, help="List and remove studies.")
 
 
 @studies.command("list")
-def listing(storage: Storage = "runs") -> None:
-    """The studies as `sadcl results studies` has them, with the bytes that their checkpoints take."""
+def list_studies(storage: Storage = "runs") -> None:
+    """List the studies as `sadcl results studies` does, with the bytes of their checkpoints."""
     from collections import Counter
 
+    from sadcl.console import show_table
     from sadcl.results import query, read
     from sadcl.study import record
 
@@ -29,37 +29,49 @@ def listing(storage: Storage = "runs") -> None:
     rows = [
         {**row, "checkpoint_bytes": by_study[row["study"]]} for row in query.study_overview(storage)
     ]
-    _table(rows, list(rows[0]) if rows else ["study"])
+    show_table(rows, list(rows[0]) if rows else ["study"])
 
 
 @studies.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="Of the study, as `list` prints it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the study, as `list` prints it.")
+    ],
     storage: Storage = "runs",
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a study's rows and checkpoints; a stage 1 that other studies start from stays."""
-    import sys
-
+    """Remove a study's rows and checkpoints, except a stage 1 that other studies start from."""
+    from sadcl.console import confirm
     from sadcl.errors import UserError, did_you_mean
     from sadcl.study import record
 
-    if name not in (known := record.study_names(storage)):
-        raise UserError(f"There is no study {name!r} in {storage!r}{did_you_mean(name, known)}")
+    if name not in (names := record.study_names(storage)):
+        raise UserError(f"There is no study {name!r} in {storage!r}{did_you_mean(name, names)}")
     study = record.StoredStudy(storage, name)
     with study.locked_with_runs():
-        going, staying = study.split_rows()
-        sizes = study.freeable_bytes()
-        running = sum(row["status"] == "running" for row in going)
-        what = (
-            f"The study {name!r} in {storage!r}: {len(going)} runs{f' ({running} interrupted)' * bool(running)} with all "
-            f"their rows, and the checkpoints of {len(sizes)} ({sum(sizes):,} bytes), would be removed"
-            f"{f'; {len(staying)} runs of stage 1 that other studies start from stay' * bool(staying)}."
-        )
-        if not yes and not sys.stdin.isatty():
-            raise UserError(f"{what} Give --yes to go on without being asked.")
-        typer.echo(what)
-        if not yes and not typer.confirm("Go on?"):
-            raise UserError("Nothing was done.")
+        text = _removal_text(study)
+        if yes:
+            typer.echo(text)
+        confirm(text, yes)
         study.remove()
     typer.echo("Removed.")
+
+
+def _removal_text(study: StoredStudy) -> str:
+    """What the removal of a study takes away, and what it leaves."""
+    from sadcl.console import count_text
+
+    removed, shared = study.split_rows()
+    sizes = study.freeable_bytes()
+    running = sum(row["status"] == "running" for row in removed)
+    interrupted = f" ({running} of them interrupted)" if running else ""
+    runs = f"{count_text(len(removed), 'run')}{interrupted} with all rows"
+    checkpoints = (
+        f"{count_text(len(sizes), 'checkpoint folder')} ({count_text(sum(sizes), 'byte')})"
+    )
+    kept = (
+        f" It keeps {count_text(len(shared), 'stage-1 run')} that other studies start from."
+        if shared
+        else ""
+    )
+    return f"This removes from the study {study.name!r} in {study.root!r}: {runs}, and {checkpoints}.{kept}"

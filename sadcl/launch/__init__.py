@@ -1,1 +1,1 @@
-"""What is looked at before a start, and the start itself."""
+"""The start of a run or a study: what is checked before, and how the parts are put together."""

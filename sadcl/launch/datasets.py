@@ -1,4 +1,4 @@
-"""The data sets of a study: where they lie, read, and looked at before anything is reserved."""
+"""The data sets of a study: found, read and checked before anything is reserved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sadcl import build, data
-from sadcl import storage as storage_of
+from sadcl import build, data, storage
 from sadcl.config import Config
-from sadcl.console import console, progress_bar
+from sadcl.console import print_text, progress_bar
 from sadcl.data import image_check
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
-from sadcl.launch.options import Options
+from sadcl.launch.options import StartOptions
 from sadcl.search.trial import DataContext
 from sadcl.study import execute
 from sadcl.study.placement import Placement
@@ -23,76 +22,109 @@ from sadcl.training import checkpoint
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set that was read and looked at, and what runs on it."""
+    """A data set that was read and checked, and what is needed to train on it.
+
+    Attributes:
+        context: What all runs of the study have in common on the data set.
+        placement: Where and on how much each run runs.
+        images: The data set.
+        witnesses: Files below the data root that every node must have.
+    """
 
     context: DataContext
     placement: Placement
     images: data.MultiLabelData
     witnesses: Sequence[str]
-    """Files that every node must have below the data root."""
 
     @functools.cached_property
     def checkpoint_bytes(self) -> tuple[int, int]:
-        """Of :func:`sadcl.launch.estimate.checkpoint_bytes`, which builds a network for it."""
+        """Bytes of a run's checkpoint and state; see :mod:`sadcl.launch.estimate`."""
         return estimate.checkpoint_bytes(self.context.base, len(self.images.labels))
+
+    def description(self) -> str:
+        """The data set with its number of images and labels."""
+        return (
+            f"{self.images.name} ({image_counts(self.images)}, {len(self.images.labels)} labels"
+            f"{missing_note(self.images)})"
+        )
 
 
 def prepare_data(
-    name: str, base: Config, known: str, root: str | None, scale: str, options: Options
+    name: str, base: Config, dataset: str, scale: str, root: str | None, options: StartOptions
 ) -> PreparedData:
-    """Read a data set, and find out whether its configuration can be trained here."""
+    """Read a data set, and check that its configuration can be trained here.
+
+    Args:
+        name: The study's name at its scale.
+        base: The study's configuration at its scale.
+        dataset: The data set as the study names it, such as ``coco``, which takes the place of the
+            embedded scenes of a demo configuration where there is a data root.
+        scale: ``demo`` or ``full``.
+        root: Where the data set is; None for the embedded scenes.
+        options: Those of the start.
+
+    Raises:
+        UserError: For data, resources or a model that cannot be used.
+    """
     if root is not None:
-        concrete = data.resolve(base.data.model_copy(update={"name": known}), root).name
+        concrete = data.resolve(base.data.model_copy(update={"name": dataset}), root).name
         base = base.override({"data.name": concrete})
-    placement = resources.make_placement(
-        options.storage, root, scale, options.workers, options.gpus_per_trial, options.address
-    )
+    placement = resources.make_placement(options, scale, root, workers=int(options.workers))
     images = read_data(base, root)
     whole = execute.cached_data(base.data.model_copy(update={"holdout": 0.0}), root)
     build.check_model(base)
-    base, start = started_from(base, images.labels)
+    base, start = check_start(base, images.labels)
     context = DataContext(name, base, images.digest, whole.digest, start)
     return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
 
 
 def scale_of(scale: str | None, data_root: Any) -> str:
-    """The scale that was asked for, or that goes with the data.
+    """The requested scale; by default ``full`` if there is a data root, else ``demo``.
 
     Raises:
-        UserError: for another word, or full scale without data.
+        UserError: For another word, or for full scale without data.
     """
     scale = scale or ("full" if data_root is not None else "demo")
     if scale not in ("demo", "full"):
-        raise UserError(f"--scale {scale!r} is not possible: demo or full.")
+        raise UserError(f"--scale {scale!r} is not possible: choose demo or full.")
     if scale == "full" and data_root is None:
-        raise UserError("--scale full needs --data-root: say where the data set lies.")
+        raise UserError("--scale full needs --data-root, the folder of the data set.")
     return scale
 
 
-def roots_of(known: Sequence[str], given: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Where each data set lies, of those that were given a place.
+def roots_of(datasets: Sequence[str], data_root: str | Mapping[str, str] | None) -> dict[str, str]:
+    """The folder of each data set that has one.
+
+    Args:
+        datasets: Those of the study.
+        data_root: One folder for the only data set, or a folder by data set.
 
     Raises:
-        UserError: for a data set that the study does not have, or one place for several.
+        UserError: For a data set that the study does not have, or for one folder where there are
+            several data sets.
     """
-    if given is None:
+    if data_root is None:
         return {}
-    if isinstance(given, str):
-        if len(known) > 1:
-            example = f"--data-root {known[0]}={given}"
+    if isinstance(data_root, str):
+        if len(datasets) > 1:
             raise UserError(
-                f"This study has {len(known)} data sets ({', '.join(known)}): say whose {given!r} is, as in {example}."
+                f"This study has {len(datasets)} data sets ({', '.join(datasets)}). Say which of "
+                f"them is in {data_root!r}, as in --data-root {datasets[0]}={data_root}."
             )
-        return {known[0]: given}
-    if unknown := [name for name in given if name not in known]:
+        return {datasets[0]: data_root}
+    if unknown := [name for name in data_root if name not in datasets]:
         raise UserError(
-            f"--data-root names the data set {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+            f"--data-root names the data set {unknown[0]!r}{did_you_mean(unknown[0], datasets)}"
         )
-    return dict(given)
+    return dict(data_root)
 
 
 def read_data(config: Config, root: str | None) -> data.MultiLabelData:
-    """Read the data and look at every image file here first, so that what is wrong is said before anything is reserved."""
+    """Read the data, and check every image file before anything is reserved.
+
+    Image files are not checked in a prepared copy, whose images were decoded when it was made, nor
+    in an object store, where the check would take as long as an epoch.
+    """
     with progress_bar("reading the data") as show:
         images = data.load(
             config.data,
@@ -100,30 +132,44 @@ def read_data(config: Config, root: str | None) -> data.MultiLabelData:
             progress=show("drawing the scenes" if root is None else "fetching annotations"),
         )
         if config.data.prepared is not None or "://" in str(root):
-            return images  # decoded when they were made; or so far away that looking takes as long as an epoch
+            return images
         image_check.check_files(
-            [images.train, images.val, images.test], progress=show("looking at the image files")
+            [images.train, images.val, images.test], progress=show("checking the image files")
         )
     return images
 
 
-def missing_note(images: data.MultiLabelData) -> str:
+def image_counts(images: data.MultiLabelData) -> str:
+    """The number of images in each part."""
     return (
-        f", {images.missing:,} listed images are not on disk and were left out"
-        if images.missing
-        else ""
+        f"{len(images.train):,} train, {len(images.val):,} held-out, {len(images.test):,} test "
+        "images"
     )
 
 
-def started_from(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
-    """Try the checkpoint that training starts from, where there is one; its absolute place, and its digest."""
+def missing_note(images: data.MultiLabelData) -> str:
+    """The number of images that are left out because they are not on disk; empty for 0."""
+    if not images.missing:
+        return ""
+    return f"; {images.missing:,} listed images are not on disk and are left out"
+
+
+def check_start(config: Config, labels: tuple[str, ...]) -> tuple[Config, str]:
+    """Try the checkpoint ``model.start`` that training starts from, where there is one.
+
+    Returns:
+        The configuration with the checkpoint's absolute URI, and the checkpoint's digest; empty
+        where there is none.
+
+    Raises:
+        UserError: For a checkpoint that does not fit the model.
+    """
     uri = config.model.start
     if uri is None:
         return config, ""
-    uri = storage_of.absolute(uri)
+    uri = storage.absolute(uri)
     network = build.model(config, len(labels), pretrained=False)
-    taken = checkpoint.load_network(
-        network, checkpoint.load_checkpoint(uri), uri, labels, whole=not config.stage1.epochs
-    )
-    console.print(f"  starts from {uri}: {taken}", highlight=False)
+    content = checkpoint.load_checkpoint(uri)
+    loaded = checkpoint.load_network(network, content, uri, labels, whole=not config.stage1.epochs)
+    print_text(f"  starts from {uri}: {loaded}")
     return config.override({"model.start": uri}), checkpoint.digest(uri)

@@ -1,58 +1,84 @@
-"""What a study takes: hours by a timed step, bytes of checkpoints."""
+"""What a study takes: hours, from a timed step, and bytes of checkpoints."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import torch
 
-from sadcl import build
-from sadcl import storage as storage_of
+from sadcl import build, storage
 from sadcl.config import Config
+from sadcl.console import count_text
 from sadcl.study import record
 from sadcl.study.placement import Placement
 
 
-def in_hours(hours: float) -> str:
-    return (
-        f"{hours:,.0f} hours"
-        if hours >= 10
-        else f"{hours:.1f} hours"
-        if hours >= 1
-        else f"{max(hours * 60, 1):.0f} minutes"
-    )
+def hours_text(hours: float) -> str:
+    """Write a duration as ``3 minutes``, ``1.5 hours`` or ``1,200 hours``."""
+    if hours >= 10:
+        return f"{hours:,.0f} hours"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return count_text(max(round(hours * 60), 1), "minute")
 
 
-def disk_limit(root: str, given: float | None) -> float | None:
-    """Bytes of checkpoints that may lie below a storage: as many GB as were given, and never more than the disk has."""
-    free = storage_of.free_bytes(root)
-    if free is None:
-        return None if given is None else given * 1e9
-    most = record.checkpoint_bytes(root)["."] + 0.95 * free
-    return most if given is None else min(most, given * 1e9)
+def disk_limit(root: str, gigabytes: float | None) -> float | None:
+    """The most bytes of checkpoints that a storage may hold.
 
-
-def training_hours(config: Config, labels: int, images: int, of: Placement) -> tuple[float, str]:
-    """Hours that one trial's worker takes for so many training images, by a timed step forward and backward.
+    Args:
+        root: The storage.
+        gigabytes: The user's limit, 1e9 bytes each; None for no limit but the disk's.
 
     Returns:
-        The hours, and what they were timed on, in words.
+        The user's limit, and never more than 95 % of what is free besides the checkpoints that
+        exist; None for an object store without a limit.
     """
-    cuda = torch.cuda.is_available() and of.gpus > 0
+    free = storage.free_bytes(root)
+    if free is None:
+        return None if gigabytes is None else gigabytes * 1e9
+    most = record.checkpoint_bytes(root)["."] + 0.95 * free
+    return most if gigabytes is None else min(most, gigabytes * 1e9)
+
+
+class TimedTraining(NamedTuple):
+    """How long one worker trains.
+
+    Attributes:
+        hours: Estimated from one step.
+        device: Name of what the step was timed on.
+        on_gpu: Whether that was a GPU.
+    """
+
+    hours: float
+    device: str
+    on_gpu: bool
+
+
+def training_hours(
+    config: Config, num_labels: int, images: int, placement: Placement
+) -> TimedTraining:
+    """Estimate how long one worker trains, from one timed step forward and backward.
+
+    Args:
+        config: What is trained.
+        num_labels: Of the data set.
+        images: Training images, counted once an epoch.
+        placement: What the worker gets.
+    """
+    cuda = torch.cuda.is_available() and placement.gpus > 0
     device = torch.device("cuda" if cuda else "cpu")
     side, threads = config.data.image_size, torch.get_num_threads()
     count = min(config.optim.batch_size, 16 if cuda or side <= 128 else 2)
     if not cuda:
-        torch.set_num_threads(of.threads)
+        torch.set_num_threads(placement.threads)
     try:
-        network = build.model(config, labels, pretrained=False).to(device)
-        pixels = torch.zeros(
-            count, 3, side, side, device=device, dtype=next(network.parameters()).dtype
-        )
-        took = 0.0
-        for _ in range(
-            3 if cuda or side <= 128 else 1
-        ):  # the first ones are slow, where waiting for more costs little
+        network = build.model(config, num_labels, pretrained=False).to(device)
+        dtype = next(network.parameters()).dtype
+        pixels = torch.zeros(count, 3, side, side, device=device, dtype=dtype)
+        seconds = 0.0
+        # The first steps are slow; where a step is cheap the third one counts.
+        for _ in range(3 if cuda or side <= 128 else 1):
             began = time.monotonic()
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=config.optim.precision == "bf16"
@@ -61,23 +87,26 @@ def training_hours(config: Config, labels: int, images: int, of: Placement) -> t
             logits.float().sum().backward()
             if cuda:
                 torch.cuda.synchronize()
-            took = time.monotonic() - began
+            seconds = time.monotonic() - began
     finally:
         torch.set_num_threads(threads)
-    return (
-        images * took / count / 3600,
-        torch.cuda.get_device_name() if cuda else f"{of.threads} thread(s) of this CPU",
-    )
+    on_cpu = f"{count_text(placement.threads, 'thread')} of this CPU"
+    name = torch.cuda.get_device_name() if cuda else on_cpu
+    return TimedTraining(images * seconds / count / 3600, name, cuda)
 
 
-def checkpoint_bytes(config: Config, labels: int) -> tuple[int, int]:
-    """Bytes that a run leaves (``best.pt`` and ``last.pt``), and those of its state while it is under way."""
-    network = build.model(config, labels, pretrained=False)
+def checkpoint_bytes(config: Config, num_labels: int) -> tuple[int, int]:
+    """Estimate the size of a run's files.
+
+    Returns:
+        Bytes that a run leaves (``best.pt`` and ``last.pt``), and bytes of its state while it runs.
+    """
+    network = build.model(config, num_labels, pretrained=False)
     tensors = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
     state = tensors * (2 if config.optim.ema_decay else 1) + 2 * trained
     hidden = config.model.hidden or 0
     if config.loss.contrasts and config.bank.policy != "none":
         rows = config.optim.batch_size if config.bank.policy == "slot" else config.bank.size
-        state += 4 * rows * labels * hidden
+        state += 4 * rows * num_labels * hidden
     return 2 * tensors, state

@@ -1,4 +1,4 @@
-"""The workers, CPUs and GPUs that a trial gets."""
+"""The workers, CPUs and GPUs of a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 
 from sadcl import storage
 from sadcl.errors import UserError
+from sadcl.launch.options import StartOptions
 from sadcl.study.placement import Placement, fit_to_cluster
 
 TIMEOUT = "SADCL_TIMEOUT_SECONDS"
-"""Environment variable: seconds that a worker may keep the others waiting, in place of 600."""
+"""Environment variable: seconds that a worker may keep the others waiting (default: 600)."""
 
 
 def _timeout() -> int:
@@ -22,51 +23,72 @@ def _timeout() -> int:
 
 
 def make_placement(
-    root: str,
-    data_root: str | None,
-    scale: str,
-    workers: int,
-    gpus: float | None,
-    address: str | None,
-    up_to: int = 0,
+    options: StartOptions, scale: str, data_root: str | None, *, workers: int, up_to: int = 0
 ) -> Placement:
-    """What a trial runs on; on a private cluster a GPU that is not there is found out now.
+    """Decide where a run runs and what each of its workers gets.
+
+    On a private cluster a trial that this machine has no room for is refused now. On a cluster that
+    is joined the CPUs are an upper limit, which :func:`sadcl.study.placement.fit_to_cluster` lowers
+    to what its nodes have.
+
+    Args:
+        options: Those of the start.
+        scale: ``demo`` or ``full``.
+        data_root: Where the run's data set is; None for the embedded scenes.
+        workers: Training processes.
+        up_to: Most training processes where the number is a range; 0 for a fixed number.
 
     Raises:
-        UserError: for a number of workers or GPUs that is not possible.
+        UserError: For a number of workers or GPUs that is not possible.
     """
-    remote = bool(address or os.environ.get("RAY_ADDRESS"))
-    here = torch.cuda.device_count()
+    is_remote = _is_remote(options.address)
+    local_gpus = torch.cuda.device_count()
+    gpus = options.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if here or (remote and scale == "full") else 0.0
+        gpus = 1.0 if local_gpus or (is_remote and scale == "full") else 0.0
+    _check_gpus(gpus, max(workers, up_to))
+    if gpus and not local_gpus and not is_remote:
+        raise UserError(
+            f"--gpus-per-worker {gpus:g} is not possible: PyTorch {torch.__version__} sees no GPU "
+            "on this machine. Check the driver and CUDA_VISIBLE_DEVICES, pass --gpus-per-worker 0 "
+            "to train on the CPU, or join a cluster with --address."
+        )
+    if not is_remote:
+        trial = Placement(options.storage, None, scale, workers, 1, gpus)
+        fit_to_cluster(trial, _this_machine())
+    cpus = 1
+    if scale == "full":
+        at_once = max(int(local_gpus / gpus), workers) if gpus and local_gpus else workers
+        cpus = 8 if is_remote else max(1, min(8, (os.cpu_count() or 1) // at_once))
+    root = storage.absolute(data_root) if data_root is not None else None
+    return Placement(
+        storage.absolute(options.storage), root, scale, workers, cpus, gpus, up_to, _timeout()
+    )
+
+
+def _check_gpus(gpus: float, workers: int) -> None:
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise UserError(
-            f"--gpus-per-trial {gpus:g} is not possible: 0, a part of one such as 0.25, or a whole number."
+            f"--gpus-per-worker {gpus:g} is not possible: give 0, a fraction such as 0.25, or a "
+            "whole number."
         )
-    if max(workers, up_to) > 1 and 0 < gpus < 1:
+    if workers > 1 and 0 < gpus < 1:
         raise UserError(
-            f"--gpus-per-trial {gpus:g} with --workers {workers} is not possible: each worker needs a GPU of its own."
+            f"--gpus-per-worker {gpus:g} is not possible with {workers} workers: each of several "
+            "workers needs a whole GPU."
         )
-    if gpus and not here and not remote:
-        raise UserError(
-            f"--gpus-per-trial {gpus:g} was asked for, but PyTorch {torch.__version__} sees no GPU on this machine. Check "
-            "the driver and CUDA_VISIBLE_DEVICES, give --gpus-per-trial 0 for the CPU, or join a cluster with --address."
-        )
-    if not remote:
-        fit_to_cluster(Placement(root, None, scale, workers, 1, gpus), _this_machine())
-    cpus = 1
-    if scale == "full":  # on a cluster as many as its nodes have room for beside each other
-        at_once = max(int(here / gpus), workers) if gpus and here else workers
-        cpus = 8 if remote else max(1, min(8, (os.cpu_count() or 1) // at_once))
-    place = storage.absolute(data_root) if data_root is not None else None
-    return Placement(storage.absolute(root), place, scale, workers, cpus, gpus, up_to, _timeout())
 
 
-def trials_at_once(of: Placement, address: str | None) -> int | None:
-    """Trials that a private cluster runs at once; None where the cluster is another."""
-    if address or os.environ.get("RAY_ADDRESS"):
+def _is_remote(address: str | None) -> bool:
+    """Whether a cluster is joined instead of a private one started on this machine."""
+    return bool(address or os.environ.get("RAY_ADDRESS"))
+
+
+def trials_at_once(placement: Placement, address: str | None) -> int | None:
+    """The number of trials that fit on a private cluster at once; None for one that is joined."""
+    if _is_remote(address):
         return None
-    return fit_to_cluster(of, _this_machine())[1]
+    return fit_to_cluster(placement, _this_machine())[1]
 
 
 def _this_machine() -> list[dict[str, float]]:

@@ -4,106 +4,117 @@ from __future__ import annotations
 
 from typing import Any
 
-from sadcl import build, data
-from sadcl import storage as storage_of
+from sadcl import build, data, storage
 from sadcl.config import Config
-from sadcl.console import console
+from sadcl.console import count_text, print_text
+from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch import estimate, resources
-from sadcl.launch.datasets import missing_note, read_data, scale_of, started_from
-from sadcl.launch.estimate import in_hours
-from sadcl.launch.options import parse_workers
-from sadcl.launch.setup import ask_to_continue, check_room
+from sadcl.launch.datasets import (
+    check_start,
+    image_counts,
+    missing_note,
+    read_data,
+    roots_of,
+    scale_of,
+)
+from sadcl.launch.options import TrainOptions, parse_workers, takes_options
+from sadcl.launch.outcome import Run
+from sadcl.launch.setup import check_room
+from sadcl.launch.study_estimate import confirm_without_gpu
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.search import Phase, Trial
+from sadcl.search import Trial
+from sadcl.search.trial import Phase
 from sadcl.study import execute, record
 from sadcl.study.live_table import LiveTable
+from sadcl.study.placement import Placement
+from sadcl.study.process import large_pages
 from sadcl.study.trial_event import TrialEvent
 
 
-@storage_of.away_from_start_folder()
-def train(
-    config: Config,
-    *,
-    data_root: str | None = None,
-    storage: str = "runs",
-    workers: int | str = 1,
-    gpus_per_trial: float | None = None,
-    address: str | None = None,
-    name: str = "train",
-    scale: str | None = None,
-    yes: bool = False,
-) -> dict[str, Any]:
-    """Train one configuration, or what is left of it, and evaluate it on the test images once.
+@takes_options(TrainOptions)
+@storage.away_from_start_folder()
+@large_pages()
+def train(config: Config, options: TrainOptions) -> Run:
+    """Train one configuration, or resume it, and evaluate it on the test images once.
 
-    One worker is this process, unless a cluster is joined; all else runs under Ray Train. The batch is global, so that the
-    number of workers changes nothing but the order of chance: with dropout 0 and frozen BatchNorm not even that (then the
-    figures are equal up to rounding).
+    One worker is this process, unless a cluster is joined; everything else runs under Ray Train.
+    The batch size is global, so the number of workers changes nothing but the order of random
+    draws; with dropout 0 and frozen BatchNorm not even that, and the metrics are equal up to
+    rounding.
 
     Args:
-        config: what to train.
-        data_root: where the data lies; None for the embedded scenes.
-        storage, address: as for :func:`run`.
-        workers: training processes; ``"2:8"`` takes as many of them as the cluster has room for, and goes on with another
-            number when nodes come or go.
-        gpus_per_trial: None takes one where there is any.
-        name: of the study that the row belongs to.
-        scale: written into the row; None is full where there is a data root.
-        yes: ask nothing.
+        config: What to train.
+        **options: those of this start.
 
     Returns:
-        The row of the trials table, ``checkpoint`` among its columns.
+        The run: its checkpoint, its metrics, its epochs as a table, and its row of the trials table
+        as a mapping.
 
     Raises:
-        UserError: for whatever can be known to be wrong beforehand.
-        TrialFailed: where training fails; the row has the cause.
+        UserError: For everything that can be found wrong before training.
+        TrialFailed: Where training fails; the run's row has the cause.
     """
-    least, most = parse_workers(workers)
-    scale = scale_of(scale or ("demo" if config.data.name == "scenes" else None), data_root)
-    environment.check_storage(storage)
-    config = config.model_copy(update={"data": data.resolve(config.data, data_root)})
-    placement = resources.make_placement(
-        storage, data_root, scale, least, gpus_per_trial, address, most
-    )
-    images = read_data(config, data_root)
+    try:
+        return Run(_train(config, options), storage.absolute(options.storage))
+    except (UserError, TrialFailed):
+        install_hook()  # Ray puts back the excepthook of when it was imported
+        raise
+
+
+def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
+    least, most = parse_workers(options.workers)
+    dataset: str = config.data.name
+    root = roots_of([dataset], options.data_root).get(dataset)
+    scale = scale_of(options.scale or ("demo" if dataset == "scenes" else None), root)
+    environment.check_storage(options.storage)
+    config = config.model_copy(update={"data": data.resolve(config.data, root)})
+    placement = resources.make_placement(options, scale, root, workers=least, up_to=most)
+    images = read_data(config, root)
     build.check_model(config)
-    config, start = started_from(config, images.labels)
+    config, start = check_start(config, images.labels)
     source = "-".join([images.digest] + [start] * bool(start))
-    trial = Trial(
-        name, Phase.TRAIN, "train", config, name=f"{name}-s{config.seed}-{config.digest()}-{source}"
-    )
+    key = f"{options.name}-s{config.seed}-{config.digest()}-{source}"
+    trial = Trial(options.name, Phase.TRAIN, "train", config, name=key)
     if (row := execute.ended_row(trial, placement)) is not None:
         if row["status"] == "complete":
-            console.print(
-                f"{trial.key} is complete already; nothing is trained again.", highlight=False
-            )
+            print_text(f"{trial.key} is complete already, so nothing is trained.")
             return row
         store.reopen(placement.storage, trial.key)
-    check_room(
-        config, len(images.labels), placement.storage, execute.checkpoint_folder(trial, placement)
+    _check_costs(trial, placement, images, options)
+    workers = f"{least} to {most} workers" if most else count_text(least, "worker")
+    print_text(
+        f"{trial.key}: {images.name} ({image_counts(images)}{missing_note(images)}), {workers}"
     )
-    if scale == "full" and not placement.gpus:
-        hours, _ = estimate.training_hours(
-            config, len(images.labels), trial.epochs * len(images.train), placement
-        )
-        ask_to_continue(
-            f"There is no GPU: this would take about {in_hours(hours)} on this machine's CPUs.", yes
-        )
-    counts = f"{len(images.train):,} train, {len(images.val):,} held out, {len(images.test):,} test images"
-    console.print(
-        f"{trial.key}: {images.name}, {counts}{missing_note(images)}, {workers} worker(s)",
-        highlight=False,
-    )
-    address = environment.prepare(address)
-    with record.locked(storage, trial.key):
+    address = environment.prepare(options.address)
+    with record.locked(options.storage, trial.key):
         if (least, most) == (1, 0) and address is None:
-            events: list[TrialEvent] = []
-            with LiveTable(name, lambda: [events.pop(0) for _ in range(len(events))], trial.epochs):
-                return execute.execute(trial, placement, events.append)
-        from sadcl.ray_backend import (
-            driver,  # imports Ray, which reads the environment as it is now
-        )
+            return _train_here(trial, placement)
+        from sadcl.ray_backend import driver  # imports Ray, which then reads the environment
 
-        return driver.run_train(
-            trial, placement, address, data.witness_files(images, config.data, data_root)
-        )
+        witnesses = data.witness_files(images, config.data, root)
+        return driver.run_train(trial, placement, address, witnesses)
+
+
+def _check_costs(
+    trial: Trial, placement: Placement, images: data.MultiLabelData, options: TrainOptions
+) -> None:
+    """Check that the checkpoints fit, and ask before hours on CPUs."""
+    config, num_labels = trial.config, len(images.labels)
+    folder = execute.checkpoint_folder(trial, placement)
+    check_room(config, num_labels, placement.storage, folder)
+    if placement.scale == "full" and not placement.gpus:
+        count = trial.epochs * len(images.train)
+        timed = estimate.training_hours(config, num_labels, count, placement)
+        confirm_without_gpu(timed.hours, options.yes)
+
+
+def _train_here(trial: Trial, placement: Placement) -> dict[str, Any]:
+    """Train in this process."""
+    events: list[TrialEvent] = []
+
+    def drain() -> list[TrialEvent]:
+        return [events.pop(0) for _ in range(len(events))]
+
+    with LiveTable(trial.study, drain, trial.epochs):
+        return execute.execute(trial, placement, events.append)

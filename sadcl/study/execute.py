@@ -19,6 +19,7 @@ from sadcl.results.run_writer import RunWriter
 from sadcl.results.store import row_of
 from sadcl.search.trial import Trial
 from sadcl.study.placement import Placement
+from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
     Emit,
     EpochEnded,
@@ -52,6 +53,7 @@ def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
     return row if row is not None and row["status"] in FINISHED else None
 
 
+@large_pages()
 def execute(
     trial: Trial,
     placement: Placement,

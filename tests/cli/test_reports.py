@@ -1,4 +1,4 @@
-"""The commands `sadcl results importance` and `sadcl results labels`."""
+"""The commands ``sadcl results ablation``, ``importance`` and ``labels``."""
 
 from __future__ import annotations
 
@@ -6,28 +6,72 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from sadcl import storage
-from sadcl.cli.app import app
 from sadcl.errors import UserError
 from sadcl.reports import importance
 from sadcl.results import RunWriter
+from tests.reports.ablations import ablation as store_ablation
+from tests.reports.ablations import add as add_run
 from tests.reports.test_importance import UNIT, a_alone, trials
 from tests.reports.test_label_gains import ABLATION, NAMES, store_of
 
 
 @pytest.fixture
-def sadcl(tmp_path):
-    """Runs a command in this process; a mistake is raised."""
+def results_lines(sadcl):
+    """Runs a command of ``sadcl results`` in this process, and gives the lines that it prints."""
+    return lambda *words: sadcl("results", *words).splitlines()
 
-    def run(*words):
-        done = CliRunner().invoke(app, ["results", *map(str, words), "--storage", str(tmp_path)])
-        if done.exception is not None:
-            raise done.exception
-        return done.stdout.splitlines()
 
-    return run
+def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_path):
+    store_ablation(
+        tmp_path, {"stage2": [50.0, 51.0], "both": [50.5, 51.7]}, marks={"both": ["PSCL"]}
+    )
+    add_run(tmp_path, "both", 2, status="running")
+    out = sadcl("results", "ablation", "--study", "ab").splitlines()
+    assert out[:3] == ["ab: Why?", "# coco14", "arm\tPSCL\tmAP\tdifference\tp (Holm)"]
+    assert out[4] == "both\t✓\t51.10 ± 0.85\t+0.60 (-0.67 to +1.87)\t0.105"
+    comparison = "On coco14, both against stage2: +0.60 mAP (-0.67 to +1.87), p = 0.105 corrected: "
+    assert comparison + "not shown." in out
+    assert out[-4:-2] == ["# runs without a figure", "dataset\tarm\tseed\twhat\tkey\tcause"]
+    assert out[-2:] == [
+        "coco14\tstage2\t2\tmissing\t\t",
+        "coco14\tboth\t2\tunfinished\tab-both-coco14-s2\t",
+    ]
+    other = sadcl(
+        "results", "ablation", "--study", "ab", "--baseline", "both", "--metric", "val_mAP"
+    )
+    assert "On coco14, stage2 against both: -0.60 mAP" in other
+
+
+def test_a_document_is_all_that_is_printed(sadcl, tmp_path):
+    store_ablation(tmp_path, {"stage2": [50.0, 51.0], "both": [50.5, 51.7]})
+    assert sadcl("results", "ablation", "--study", "ab", "--markdown").startswith(
+        "### ab: Why?\n\n| arm | mAP |"
+    )
+    plot = tmp_path / "x.svg"
+    assert sadcl("results", "ablation", "--study", "ab", "--latex", "--plot", plot).endswith(
+        "\\end{table}\n"
+    )
+    assert plot.read_bytes().startswith(b"<?xml")
+    with pytest.raises(UserError, match="cannot both be printed"):
+        sadcl("results", "ablation", "--study", "ab", "--latex", "--markdown")
+    with pytest.raises(UserError, match=r"must end in \.png"):
+        sadcl("results", "ablation", "--study", "ab", "--plot", "x.jpeg")
+
+
+def test_ablation_needs_no_pyplot_and_a_mistake_is_one_paragraph(command, tmp_path):
+    store_ablation(tmp_path, {"stage2": [50.0], "both": [50.5]})
+    heavy = {"torch", "ray", "optuna", "matplotlib.pyplot"}
+    code = "import sys; from sadcl.cli.app import app; app(standalone_mode=False); "
+    code += f"sys.exit(bool({heavy} & sys.modules.keys()))"
+    words = ("results", "ablation", "--storage", tmp_path, "--study")
+    done = command("python", "-c", code, *words, "ab", "--plot", "x.png")
+    assert "one seed" in done.stdout
+    assert "drawn in x.png." in done.stderr
+    done = command("sadcl", *words, "an", check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: There is no study 'an' here; did you mean 'ab'?"
 
 
 @pytest.fixture
@@ -39,9 +83,9 @@ def ablation(tmp_path):
 
 
 @pytest.mark.usefixtures("ablation")
-def test_labels_prints_labels_thirds_and_sentences_and_draws(sadcl, tmp_path):
+def test_labels_prints_labels_thirds_and_sentences_and_draws(results_lines, tmp_path):
     plot = tmp_path / "x.png"
-    lines = sadcl("labels", "--study", "ab", "--arm", "both", "--plot", plot)
+    lines = results_lines("labels", "--study", "ab", "--arm", "both", "--plot", plot)
     assert lines[:2] == [
         "# coco14",
         "label\timages\tbaseline AP\tdifference\tp (Benjamini-Hochberg)",
@@ -54,12 +98,12 @@ def test_labels_prints_labels_thirds_and_sentences_and_draws(sadcl, tmp_path):
     )
     assert plot.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match=r"must end in \.png"):
-        sadcl("labels", "--study", "ab", "--plot", "x.jpeg")
+        results_lines("labels", "--study", "ab", "--plot", "x.jpeg")
     with pytest.raises(UserError, match="give --arm"):
-        sadcl("labels", "--study", "ab")
+        results_lines("labels", "--study", "ab")
 
 
-def test_a_plot_is_of_one_data_set(sadcl, tmp_path):
+def test_a_plot_is_of_one_data_set(results_lines, tmp_path):
     for dataset in ("coco14", "voc2007"):
         for arm in ("stage2", "both"):
             store_of(
@@ -68,13 +112,13 @@ def test_a_plot_is_of_one_data_set(sadcl, tmp_path):
     storage.write(f"{tmp_path}/studies/ab.json", ABLATION.encode())
     words = ("labels", "--study", "ab", "--arm", "both")
     with pytest.raises(UserError, match="give --dataset as one of coco14, voc2007"):
-        sadcl(*words, "--plot", tmp_path / "x.svg")
-    sadcl(*words, "--plot", tmp_path / "x.svg", "--dataset", "voc2007")
+        results_lines(*words, "--plot", tmp_path / "x.svg")
+    results_lines(*words, "--plot", tmp_path / "x.svg", "--dataset", "voc2007")
     assert b"voc2007" in (tmp_path / "x.svg").read_bytes()
-    assert sum(line.startswith("# ") for line in sadcl(*words)) == 4
+    assert sum(line.startswith("# ") for line in results_lines(*words)) == 4
 
 
-def test_importance_prints_fields_and_sentences(sadcl, tmp_path, monkeypatch):
+def test_importance_prints_fields_and_sentences(results_lines, tmp_path, monkeypatch):
     monkeypatch.setattr(importance, "SHUFFLED", 60)
     for row in trials(a_alone, 24):
         about = {
@@ -88,7 +132,7 @@ def test_importance_prints_fields_and_sentences(sadcl, tmp_path, monkeypatch):
             "complete", metrics={"val_mAP": row["val_mAP"]}
         )
     storage.write(f"{tmp_path}/studies/s.json", json.dumps({"name": "s", "space": UNIT}).encode())
-    lines = sadcl("importance", "--study", "s")
+    lines = results_lines("importance", "--study", "s")
     assert lines[:2] == ["# s: ped-anova", "field\tshare\t95 % interval\ttrials\tp (Holm)\tverdict"]
     assert lines[2].startswith("a\t0.")
     assert lines[2].endswith("\t24\t0.025\tmatters")  # of 40 shuffles a field
@@ -97,7 +141,8 @@ def test_importance_prints_fields_and_sentences(sadcl, tmp_path, monkeypatch):
 
 def test_both_load_no_more_than_they_need(command, ablation):
     heavy = {"torch", "ray", "matplotlib.pyplot"}
-    code = f"import sys; from sadcl.cli import app; app(standalone_mode=False); sys.exit(bool({heavy} & sys.modules.keys()))"
+    code = "import sys; from sadcl.cli.app import app; app(standalone_mode=False); "
+    code += f"sys.exit(bool({heavy} & sys.modules.keys()))"
     words = ("--storage", ablation, "--study")
     command(
         "python", "-c", code, "results", "labels", *words, "ab", "--arm", "both", "--plot", "x.png"
@@ -105,7 +150,7 @@ def test_both_load_no_more_than_they_need(command, ablation):
     done = command(
         "python",
         "-c",
-        "from sadcl.cli import main; main()",
+        "from sadcl.cli.app import main; main()",
         "results",
         "importance",
         *words,

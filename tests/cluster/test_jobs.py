@@ -220,7 +220,7 @@ def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
     assert job.end(1100) == 0, job.text[-3000:]
     assert "Traceback" not in job.log()
     assert "tuned, confirmed" in job.log()
-    assert "Ask the tables: sadcl results top --study coco14-tune-demo" in job.log()
+    assert "Look further: sadcl results top --study coco14-tune-demo" in job.log()
     assert {row["status"] for row in rows(tmp_path / "runs")} <= {"complete", "pruned"}
     assert len({path.parents[4] for path in packages(local)}) == 3, (
         "a node has no folder of its own"
@@ -275,7 +275,7 @@ def test_a_job_is_sent_watched_stopped_and_resumed(local, tmp_path):
         lambda: re.search(r"both\S* s0: stage 2 epoch 2/40", first.text), 30
     )  # while it runs
     first.stop()
-    assert "nothing is lost: the same command goes on from here" in first.log()
+    assert "Nothing is lost; run the same command to resume" in first.log()
     assert "Traceback" not in first.log()
     before = {row["key"]: row for row in rows(root)}
     (key,) = [key for key, row in before.items() if row["arm"] == "both"]

@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_whole_files_and_says_that_it_goes_on(root, tmp_path, monk
         patch.setattr(module, "read_image", slow)
         ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 130
-    assert ended.stderr == "\nstopped; nothing is lost: the same command goes on from here.\n"
+    assert ended.stderr == "\nStopped. Nothing is lost; run the same command to resume.\n"
     copies = list((tmp_path / "copy").rglob("[!.]*.jpg"))
     assert 0 < len(copies) < 16
     assert {p.stat().st_size for p in copies} == {3 * 64 * 64 + 13}
@@ -151,7 +151,7 @@ def test_a_copy_is_checked_as_what_it_is(root, tmp_path):
     done = CliRunner().invoke(
         app, ["data", "check", "coco17", "--data-root", str(tmp_path / "copy")]
     )
-    assert "16 image files read and decoded" in done.output
+    assert "16 image files were read and decoded" in done.output
     assert not {"corrupt", "empty", "unreadable"} & set(done.output.split())
 
 

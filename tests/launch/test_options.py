@@ -1,57 +1,99 @@
-"""Numbers of workers: what may be asked for, and where a range is refused."""
+"""Options stand once: flags, keyword arguments and signatures are made from them."""
 
 from __future__ import annotations
+
+import dataclasses
+import inspect
 
 import pytest
 
 import sadcl
-from sadcl import recipes
-from sadcl.cli.experiment import main
-from sadcl.errors import UserError
-from sadcl.launch import options
-from sadcl.search import Search
-from sadcl.search.space import Float
+from sadcl import UserError
+from sadcl.cli import experiment
+from sadcl.launch.options import Options, TrainOptions, takes_options
+
+
+@takes_options(Options)
+def start(study: str, options: Options) -> tuple[str, Options]:
+    """Start.
+
+    Args:
+        study: What to run.
+        **options: those of this start.
+    """
+    return study, options
+
+
+@pytest.mark.parametrize(("function", "kind"), [(sadcl.run, Options), (sadcl.train, TrainOptions)])
+def test_a_signature_and_a_docstring_show_every_option(function, kind):
+    parameters = inspect.signature(function).parameters
+    for field in dataclasses.fields(kind):
+        assert parameters[field.name].default == field.default
+        assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert f"        {field.name}: " in function.__doc__
+    assert list(parameters)[1:] == [field.name for field in dataclasses.fields(kind)]
+    assert "**options" not in function.__doc__
+
+
+def test_options_are_keyword_arguments():
+    assert start("s", n_trials=3) == start(study="s", n_trials=3) == ("s", Options(n_trials=3))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'n_trails'"):
+        start("s", n_trails=3)
+    with pytest.raises(TypeError, match="too many positional"):
+        start("s", "/data")
 
 
 @pytest.mark.parametrize(
-    ("text", "range_"), [(1, (1, 0)), ("8", (8, 0)), ("2:8", (2, 8)), ("1:2", (1, 2))]
+    ("former", "name"), [("trials", "n_trials"), ("gpus_per_trial", "gpus_per_worker")]
 )
-def test_a_number_or_a_range(text, range_):
-    assert options.parse_workers(text) == range_
+def test_former_names_work_with_a_warning_that_names_the_caller(former, name):
+    with pytest.warns(DeprecationWarning, match=f"{former}= is called {name}= now") as warnings:
+        _, options = start("s", **{former: 2})
+    assert getattr(options, name) == 2
+    assert warnings[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=former), pytest.raises(TypeError, match="both"):
+        start("s", **{former: 2, name: 3})
+
+
+def test_every_option_has_a_flag_that_sets_it():
+    words = ["--data-root", "/d", "--storage", "s", "--address", "a", "--workers", "2"]
+    words += ["--gpus-per-worker", "0.5", "--scale", "demo", "--yes", "--max-concurrent", "3"]
+    words += ["--max-disk", "1.5", "--trials", "4", "--max-epochs", "5", "--max-hours", "6"]
+    words += ["--retry-failed", "--fresh", "--dry-run"]
+    options = experiment._parse("?", Options, words)
+    assert options["data_root"] == ["/d"]
+    assert Options(**options | {"data_root": "/d"}) == Options(
+        data_root="/d",
+        storage="s",
+        address="a",
+        workers=2,
+        gpus_per_worker=0.5,
+        scale="demo",
+        yes=True,
+        max_concurrent=3,
+        max_disk=1.5,
+        n_trials=4,
+        max_epochs=5,
+        max_hours=6.0,
+        retry_failed=True,
+        fresh=True,
+        dry_run=True,
+    )
+    assert Options(**experiment._parse("?", Options, [])) == Options()
+    again = experiment._parse("?", Options, ["--n-trials", "7", "--gpus-per-trial", "1"])
+    assert (again["n_trials"], again["gpus_per_worker"]) == (7, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("options", "message"),
     [
-        ("two", "--workers two is not possible: give a number, or a range such as 2:8"),
-        ("2:", "give a number, or a range such as 2:8"),
-        ("0:4", "at least 1"),
-        (-1, "at least 1"),
-        ("4:4", "the second number is the larger one"),
-        ("8:2", "the second number is the larger one"),
+        ({"workers": 0}, "--workers 0 is not possible: it must be at least 1"),
+        ({"n_trials": 0}, "--trials 0 is not possible: it must be at least 1"),
+        ({"max_epochs": -1}, "--max-epochs -1 is not possible: it must be at least 1"),
+        ({"max_disk": 0.0}, "--max-disk 0 is not possible: it must be above 0"),
+        ({"workers": "2:8"}, "--workers 2:8 is not possible here"),
     ],
 )
-def test_another_number_is_refused(text, message, tmp_path):
+def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        sadcl.train(recipes.demo(), storage=str(tmp_path), workers=text)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_study_refuses_a_range(tmp_path, capsys):
-    study = Search(
-        name="s",
-        question="?",
-        base=recipes.coco14(),
-        demo=recipes.demo(),
-        space={"loss.tau": Float(0.05, 0.5)},
-        trials=4,
-    )
-    with pytest.raises(SystemExit) as ended:
-        main(study, ["--workers", "2:8", "--storage", str(tmp_path / "runs")])
-    assert ended.value.code == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert (
-        "--workers 2:8 is not possible here: the runs of a study have one fixed number of workers"
-        in message
-    )
-    assert not (tmp_path / "runs").exists()
+        Options(**options)

@@ -154,7 +154,7 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, stu
         assert not alive, f"left running: {alive}"
         text = (tmp_path / "log").read_text()
         assert process.returncode == (130 if how == signal.SIGINT else -9), text[-5000:]
-        assert "nothing is lost: the same command goes on from here" in text
+        assert "Nothing is lost; run the same command to resume" in text
         assert "Traceback" not in text
         before = {row["key"]: row for row in rows(root)}
         losses = {

@@ -56,7 +56,7 @@ def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
     file = train_file(**EXACT)
     one = command("python", file, "--storage", "one")
     two = command("python", file, "--storage", "two", "--workers", "2")
-    assert "2 worker(s)" in two.stdout
+    assert "2 workers" in two.stdout
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(alone) == len(together) == 5
     for a, b in zip(alone, together, strict=True):

@@ -371,7 +371,7 @@ def test_a_right_copy_and_few_examples_of_many(copy):
         in output
     )
     assert "No image file was opened (--fast)" in output
-    assert "RIGHT: no errors; --report" in output
+    assert "RIGHT: no errors; to write all findings, pass --report" in output
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_look_that_is_stopped_leaves_the_files_that_are_left(monkeypatch):
 
     monkeypatch.setattr("sadcl.data.audit.findings.audit_copy", stopped)
     code, output, _ = typed("scenes")
-    assert (code, output) == (130, "stopped; no report was written.\n")
+    assert (code, output) == (130, "Stopped. No report was written.\n")
 
 
 def test_labels_that_look_like_several(copy):

@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 def row(root, tmp_path_factory):
     """Of a run on it."""
     storage = str(tmp_path_factory.mktemp("runs"))
-    return train(CONFIG, data_root=str(root), storage=storage, scale="demo", gpus_per_trial=0)
+    return train(CONFIG, data_root=str(root), storage=storage, scale="demo", gpus_per_worker=0)
 
 
 def typed(*words):

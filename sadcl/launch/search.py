@@ -1,0 +1,98 @@
+"""Prepare and run one search."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from sadcl.errors import UserError
+from sadcl.launch.datasets import PreparedData, prepare_data
+from sadcl.launch.estimate import disk_limit
+from sadcl.launch.options import Options
+from sadcl.launch.setup import claim_study, show_plan
+from sadcl.ray_backend import environment
+from sadcl.reports import search_summary
+from sadcl.search import Plan, Search
+from sadcl.search.ranking import winning_trial
+from sadcl.search.settings import check_setting, transfer
+from sadcl.search.trial import study_name
+from sadcl.study import record
+from sadcl.study.checkpoint_quota import CheckpointQuota
+
+
+def prepare_search(
+    search: Search, scale: str, root: str | None, options: Options
+) -> tuple[Plan, PreparedData]:
+    """Read a search's data, make its plan and print it.
+
+    Args:
+        search: What to find out.
+        scale: ``demo`` or ``full``.
+        root: Where its data set is; None for the embedded scenes.
+        options: Those of the start, whose budget goes before the search's own.
+
+    Raises:
+        UserError: For everything that can be found wrong before trials start.
+    """
+    total = options.n_trials or search.trials_at(scale)
+    if total < search.confirm_top:
+        raise UserError(
+            f"trials >= {search.confirm_top} must hold, because so many are confirmed, but got "
+            f"{total}."
+        )
+    search = dataclasses.replace(
+        search,
+        max_epochs=options.max_epochs or search.max_epochs,
+        max_hours=options.max_hours or search.max_hours,
+    )
+    name, dataset = study_name(search.name, scale), search.base.data.name
+    prepared = prepare_data(name, search.config(scale), dataset, scale, root, options)
+    context = prepared.context
+    plan = Plan(
+        search, scale, context.base, total, context.digest, context.whole_digest, context.start
+    )
+    show_plan(search.question, plan, [prepared], options)
+    return plan, prepared
+
+
+def run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Table, list[str]]:
+    """Run what a search still lacks.
+
+    Returns:
+        Its summary, as a table and as sentences.
+
+    Raises:
+        UserError: Where the study cannot be claimed, or where stage 1 or all trials fail.
+    """
+    with claim_study(plan, options) as study:
+        address = environment.prepare(options.address)
+        from sadcl.ray_backend import driver  # imports Ray, which then reads the environment
+
+        limit = disk_limit(options.storage, options.max_disk)
+        placement = prepared.placement
+        quota = CheckpointQuota(placement.storage, limit, *prepared.checkpoint_bytes)
+        driver.run_search(
+            study, placement, address, prepared.witnesses, options.max_concurrent, quota
+        )
+    study.refresh()
+    return search_summary.summary(study.rows_with_admitted(), plan.search)
+
+
+def best_setting_of(
+    earlier: Search, search: Search, scale: str, storage: str
+) -> dict[str, Any] | None:
+    """The best setting of an earlier search within the space of another; None if there is none."""
+    name = study_name(earlier.name, scale)
+    rows = [row for row in record.all_rows(storage) if row["study"] == name]
+    winner = winning_trial(rows, earlier.confirm_top, earlier.confirm_seeds)
+    if winner is None:
+        return None
+    space = search.space_at(scale)
+    setting = transfer(winner["settings"], earlier.space_at(scale), space)
+    try:
+        check_setting(space, setting, search.config(scale))
+    except UserError:
+        return None
+    return setting or None

@@ -1,0 +1,150 @@
+"""What the rest of a study takes: hours and bytes of checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sadcl.console import bytes_text, confirm, count_text, print_text
+from sadcl.errors import UserError
+from sadcl.launch import resources
+from sadcl.launch.datasets import PreparedData
+from sadcl.launch.estimate import disk_limit, hours_text, training_hours
+from sadcl.launch.options import Options
+from sadcl.study import record
+
+
+class RemainingRuns(NamedTuple):
+    """What a study still has to run.
+
+    Attributes:
+        runs: All runs.
+        epochs: Their epochs, summed.
+        trials: The trials of a search among the runs, which give up their checkpoints where the
+            disk is small.
+    """
+
+    runs: int
+    epochs: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class StudyEstimate:
+    """What the rest of a study takes; the most expensive data set stands for all.
+
+    Attributes:
+        remaining: What is to run.
+        hours: With ``at_once`` runs at the same time.
+        at_once: Runs at the same time.
+        gpus: GPUs of all runs at the same time.
+        device: What a step was timed on.
+        is_proxy: Whether the GPUs that will train are elsewhere, so that a step was timed on a CPU
+            instead.
+        checkpoint: Bytes that each run leaves.
+        state: Bytes of the state of each run while it runs.
+    """
+
+    remaining: RemainingRuns
+    hours: float
+    at_once: int
+    gpus: float
+    device: str
+    is_proxy: bool
+    checkpoint: int
+    state: int
+
+    @property
+    def spare_trials(self) -> int:
+        """Trials whose checkpoints may be removed: not those that run, one of which may be best."""
+        return max(self.remaining.trials - self.at_once, 0)
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of checkpoints if every run keeps its own."""
+        return self.remaining.runs * self.checkpoint + self.at_once * self.state
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of checkpoints if the spare trials give up theirs."""
+        return self.most_bytes - self.spare_trials * self.checkpoint
+
+    def text(self) -> str:
+        """One line for people."""
+        devices = f"{self.gpus:g} GPU(s)" if self.gpus else "CPUs"
+        proxy = ", because none of its GPUs is on this machine" if self.is_proxy else ""
+        return (
+            f"  to run: {count_text(self.remaining.runs, 'run')}, "
+            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
+            f"{hours_text(self.hours)} with {self.at_once} at once (estimated from one step on "
+            f"{self.device}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
+        )
+
+
+def estimate_study(
+    remaining: RemainingRuns, prepared: Sequence[PreparedData], options: Options
+) -> StudyEstimate:
+    """Time one step of the most expensive data set, and multiply."""
+    part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
+    placement, base = part.placement, part.context.base
+    images = remaining.epochs * len(part.images.train)
+    timed = training_hours(base, len(part.images.labels), images, placement)
+    fit = resources.trials_at_once(placement, options.address)
+    at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
+    gpus = placement.gpus * placement.workers * at_once
+    return StudyEstimate(
+        remaining,
+        hours=timed.hours / placement.workers / at_once,
+        at_once=at_once,
+        gpus=gpus,
+        device=timed.device,
+        is_proxy=bool(gpus) and not timed.on_gpu,
+        checkpoint=part.checkpoint_bytes[0],
+        state=part.checkpoint_bytes[1],
+    )
+
+
+def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: int) -> None:
+    """Check that the checkpoints fit, and say if those of the worst trials will be removed.
+
+    Args:
+        estimate: What the study takes.
+        options: Those of the start, with the limit.
+        storage: The absolute root, for the message.
+        freed: Bytes that are removed before the study starts.
+
+    Raises:
+        UserError: Where they do not fit, with the arithmetic.
+    """
+    limit = disk_limit(options.storage, options.max_disk)
+    if limit is None:
+        return
+    room = limit - record.checkpoint_bytes(options.storage)["."] + freed
+    if room < estimate.least_bytes:
+        spare = estimate.spare_trials
+        given_up = f" (which the {spare} worst trials give up)" if spare else ""
+        raise UserError(
+            f"There is room for {bytes_text(max(room, 0))} of checkpoints in {storage!r}, but "
+            f"{bytes_text(estimate.least_bytes)} are needed: {estimate.at_once} runs at once take "
+            f"{bytes_text(estimate.at_once * estimate.state)} while they run, and each of "
+            f"{estimate.remaining.runs} runs leaves {bytes_text(estimate.checkpoint)}{given_up}. "
+            "Free some space, raise --max-disk, lower --max-concurrent, or choose another "
+            "--storage."
+        )
+    if room < estimate.most_bytes:
+        print_text(
+            f"  disk: only {bytes_text(room)} of checkpoints fit, so those of a search's worst "
+            "trials are removed along the way"
+        )
+
+
+def confirm_without_gpu(hours: float, yes: bool) -> None:
+    """Ask before hours of training at full scale on CPUs.
+
+    Raises:
+        UserError: If the answer is no, or if there is no terminal to answer at.
+    """
+    confirm(
+        f"There is no GPU. This would take about {hours_text(hours)} on this machine's CPUs.", yes
+    )

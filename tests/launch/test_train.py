@@ -1,0 +1,54 @@
+"""Training one configuration in this process."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from sadcl import Run, UserError, results, train
+from sadcl.errors import TrialFailed
+from tests.launch.mistakes import DEMO
+
+
+def test_training_in_this_process(good, tmp_path):
+    config = DEMO.override({"data.name": "coco"})
+    row = train(config, data_root=str(good), name="alone", scale="demo")
+    assert (row["status"], row["dataset"], row["workers"]) == ("complete", "coco17", 1)
+    (kept,) = results.read("runs", "trials").to_pylist()
+    assert kept["test_mAP"] == row["test_mAP"]
+    assert kept["study"] == "alone"
+    assert len(results.read("runs", "epochs")) == 5
+    assert isinstance(row, Run)
+    assert row.key == kept["key"]
+    assert row.checkpoint == row.best_checkpoint == kept["checkpoint"]
+    assert row.metrics["test_mAP"] == kept["test_mAP"]
+    epochs = row.table()
+    assert isinstance(epochs, pa.Table)
+    assert epochs["epoch"].to_pylist() == [1, 2, 1, 2, 3]
+    again = train(config, data_root=str(good), name="alone", scale="demo")
+    assert again["ended"] == kept["ended"]
+    with pytest.raises(UserError, match="It holds coco17"):
+        train(config.override({"data.name": "coco14"}), data_root=str(good))
+
+
+def test_training_that_diverges_is_recorded_with_its_cause(good):
+    with pytest.raises(TrialFailed, match="not finite in stage 1"):
+        train(
+            DEMO.override({"data.name": "coco", "stage1.lr": 1e30}),
+            data_root=str(good),
+            name="wild",
+            scale="demo",
+        )
+    (row,) = results.read("runs", "trials").to_pylist()
+    assert row["status"] == "failed"
+    assert row["cause"].startswith("Diverged: The loss is not finite in stage 1, step ")
+
+
+def test_an_image_that_breaks_while_training_is_recorded(copy, monkeypatch):
+    monkeypatch.setattr("sadcl.data.image_check.check_files", lambda *a, **k: None)
+    image = sorted((copy / "train2017").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(TrialFailed, match="cannot be decoded"):
+        train(DEMO.override({"data.name": "coco"}), data_root=str(copy), name="bad", scale="demo")
+    (row,) = results.read("runs", "trials").to_pylist()
+    assert str(image) in row["cause"]
