@@ -1,4 +1,4 @@
-"""Numbers of workers: what may be asked for, and where a range is refused."""
+"""Workers of a run: how many may be asked for, and how long one may keep the others waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sadcl
 from sadcl import recipes
 from sadcl.cli.experiment import main
 from sadcl.errors import UserError
-from sadcl.launch import options
+from sadcl.launch import options, resources
 from sadcl.search import Search
 from sadcl.search.space import Float
 
@@ -55,3 +55,19 @@ def test_a_study_refuses_a_range(tmp_path, capsys):
         in message
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(None, 600), ("45", 45), ("0", None), ("1.5", None), ("soon", None)]
+)
+def test_the_time_that_a_worker_may_keep_the_others_waiting(monkeypatch, tmp_path, text, seconds):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(resources.TIMEOUT, raising=False)
+    if text is not None:
+        monkeypatch.setenv(resources.TIMEOUT, text)
+    arguments = (str(tmp_path), None, "demo", 1, 0, None)
+    if seconds is None:
+        with pytest.raises(UserError, match=f"SADCL_TIMEOUT_SECONDS = '{text}' is not possible"):
+            resources.make_placement(*arguments)
+    else:
+        assert resources.make_placement(*arguments).timeout == seconds
