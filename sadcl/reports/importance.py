@@ -29,9 +29,7 @@ from sadcl.reports.statistics import ALPHA, holm
 from sadcl.results import store
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-    from sadcl.reports.importance_evaluator import Evaluator
+    from sadcl.reports.importance_evaluator import Distribution, Evaluator
 
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -201,12 +199,12 @@ def importances(
 
 def _distributions(
     settings: Sequence[Mapping[str, Any]], domains: Mapping[str, FieldDomain], evaluator: str
-) -> tuple[dict[str, BaseDistribution], tuple[str, ...]]:
+) -> tuple[dict[str, Distribution], tuple[str, ...]]:
     """Return the distributions of the fields that can be evaluated, and the other fields."""
     from sadcl.reports.importance_evaluator import distribution_of
 
     fields = sorted({field for setting in settings for field in setting})
-    distributions: dict[str, BaseDistribution] = {}
+    distributions: dict[str, Distribution] = {}
     for field in fields:
         values = [setting[field] for setting in settings if field in setting]
         distribution = distribution_of(values, domains.get(field))

@@ -21,6 +21,9 @@ from optuna.trial import create_trial
 
 from sadcl.reports.search_space import Choices, FieldDomain
 
+Distribution = BaseDistribution
+"""So that other files need not import Optuna for their annotations."""
+
 
 class Evaluator:
     """An evaluator of Optuna with the settings of some trials.
