@@ -1,4 +1,4 @@
-"""Stores for the page's tests: the rows of a search as the runner writes them, of any size, in one file a table."""
+"""Storages for the tests of the page: the rows of a search, of any size, one file a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def search(
     failed=1,
     confirmed=True,
 ):
-    """A search whose ``pruned`` and ``failed`` trials come last; with its baselines, confirmation and final run."""
+    """Write a search whose ``pruned`` and ``failed`` trials come last.
+
+    It has its baselines, and if ``confirmed``, the confirmation and the final run.
+    """
     dice = random.Random(0)
     base, now = recipes.demo(), datetime(2026, 1, 2, tzinfo=UTC)
     rows, epochs, aps = [], [], []
@@ -71,6 +74,7 @@ def search(
                 "config": config.json_text(),
                 "config_digest": config.digest(),
                 "data_digest": "d1",
+                "sadcl": "0.1.0",
                 "torch": "2.14.1",
                 "code": "abc",
                 "revision": "f00+",
@@ -127,7 +131,7 @@ def search(
                 70,
                 params,
                 status="pruned",
-                cause="ASHA: worse than the best third",
+                cause="stopped after epoch 2 at 65.00 held-out mAP: ASHA from epoch 2, reduction 3",
             )
         else:
             run("search", "tuned", 0, 2, 4, 71 + 2 * dice.random(), params)
@@ -155,14 +159,14 @@ def search(
 
 
 def file_name(name):
-    """A study's own name cannot have a slash; rows that somebody else wrote can."""
+    """Return a file name: a study's own name has no slash, but rows of other programs may."""
     return re.sub(r"[/\\]", "_", name)
 
 
 def write(root, tables, name, about):
-    """Rows in one file a table, and what the study is."""
-    for table, found in tables.items():
+    """Write rows in one file for each table, and the description of the study."""
+    for table, table_rows in tables.items():
         folder = root / "tables" / table
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(schema.table(table, found), folder / "all.parquet")
+        pq.write_table(schema.table(table, table_rows), folder / "all.parquet")
     storage.write(f"{root}/studies/{file_name(name)}.json", json.dumps(about).encode())
