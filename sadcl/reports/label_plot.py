@@ -143,9 +143,9 @@ def _draw_scatter(axes: Axes, gains: ArmGains, variable: str) -> None:
     for gain in gains.labels:
         if gain.effect.pairs and value(gain) > 0:
             axes.plot(value(gain), gain.effect.difference, **(SEED_MARK | {"markersize": 3.4}))
-    for group in gains.groups:
-        if group.variable == variable and group.effect.pairs:
-            _draw_group(axes, group)
+    groups = [group for group in gains.groups if group.variable == variable and group.effect.pairs]
+    for i, group in enumerate(groups):
+        _draw_group(axes, group, name_y=(0.02, 0.08)[i % 2])
     axes.set_xscale("log")
     _set_decimal_ticks(axes)
     axes.set_xlabel(X_LABELS[variable], fontsize=7.5)
@@ -156,8 +156,13 @@ def _draw_scatter(axes: Axes, gains: ArmGains, variable: str) -> None:
     axes.margins(y=0.15)
 
 
-def _draw_group(axes: Axes, group: LabelGroup) -> None:
-    """Draw a group's mean with its interval, from its lowest to its highest label."""
+def _draw_group(axes: Axes, group: LabelGroup, name_y: float) -> None:
+    """Draw a group's mean with its interval, from its lowest to its highest label.
+
+    Args:
+        name_y: the height of the group's name, 0 to 1; that of neighbours differs, so that names of
+            narrow groups do not overlap.
+    """
     mean, half_width = group.effect.difference, group.effect.difference_half_width
     x = [group.low, group.high]
     axes.plot(x, [mean] * 2, **GROUP_LINE, zorder=3)
@@ -167,7 +172,7 @@ def _draw_group(axes: Axes, group: LabelGroup) -> None:
         )
     axes.annotate(
         group.name,
-        (math.sqrt(group.low * group.high), 0.02),
+        (math.sqrt(group.low * group.high), name_y),
         xycoords=("data", "axes fraction"),
         ha="center",
         va="bottom",

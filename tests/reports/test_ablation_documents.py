@@ -53,7 +53,7 @@ def test_latex_has_as_many_cells_in_every_row_and_only_known_commands(evil):
         r"a\&b\_50\%\#1 \textbar{}x\textbar{} \$y\$ \{z\} "
         r"\textbackslash{}n \textasciitilde{}\textasciicircum{}" in text
     )
-    known = {
+    commands = {
         "begin",
         "end",
         "centering",
@@ -65,8 +65,8 @@ def test_latex_has_as_many_cells_in_every_row_and_only_known_commands(evil):
         "toprule",
         "midrule",
     }
-    known |= {"bottomrule", "checkmark", "pm"}
-    assert {c for c in re.findall(r"\\([a-z]+)", text) if not c.startswith("text")} <= known
+    commands |= {"bottomrule", "checkmark", "pm"}
+    assert {c for c in re.findall(r"\\([a-z]+)", text) if not c.startswith("text")} <= commands
     assert "LuaLaTeX" in lines[1]  # for the duck
 
 

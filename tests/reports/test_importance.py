@@ -164,14 +164,14 @@ def test_a_search_from_the_tables(tmp_path):
     root = str(tmp_path)
     for row in trials(a_alone, 12):
         for phase, more in (("search", 0.0), ("confirm", 9.0)):  # which is of chosen settings only
-            about = {
+            row_of_run = {
                 "study": "s",
                 "phase": phase,
                 "params": row["params"],
                 "arm": "tuned",
                 "seed": 0,
             }
-            RunWriter(root, phase + row["key"], about).finish(
+            RunWriter(root, phase + row["key"], row_of_run).finish(
                 "complete", metrics={"val_mAP": row["val_mAP"] + more}
             )
     RunWriter(root, "other", {"study": "ab", "phase": "arm", "params": "{}"}).finish("complete")

@@ -32,17 +32,17 @@ def test_distributions_are_those_of_the_search():
     }
     domains = space_domains({"space": describe(space)})
     for field, distribution in space.items():
-        ours, theirs = (
+        distribution, expected = (
             distribution_of(values[field], domains[field]),
             searched(plain(distribution)),
         )
-        assert type(ours) is type(theirs), field
-        if not isinstance(ours, optuna.distributions.CategoricalDistribution):
-            assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-5), (
-                field
-            )
-            assert ours.log == theirs.log, field
-            assert ours.low <= min(values[field])
+        assert type(distribution) is type(expected), field
+        if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
+            assert (distribution.low, distribution.high) == pytest.approx(
+                (expected.low, expected.high), rel=1e-5
+            ), field
+            assert distribution.log == expected.log, field
+            assert distribution.low <= min(values[field])
     assert distribution_of(["slot", "fifo"], domains["c"]).choices == ('"fifo"', '"slot"')
     assert distribution_of([8, None], domains["numbers"]).choices == ("8", "null")
     assert distribution_of([True, False], None).choices == ("false", "true")

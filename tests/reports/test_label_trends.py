@@ -18,7 +18,7 @@ def test_trends_are_straight_lines_over_the_logarithm(arrays):
     raw = []
     for trend, x_L in zip(gains.trends, (np.log2(SUPPORT), np.log2(size)), strict=True):
         slopes = [
-            np.polyfit(x_L, own - base, 1)[0] for own, base in zip(arm_SL, base_SL, strict=True)
+            np.polyfit(x_L, arm - base, 1)[0] for arm, base in zip(arm_SL, base_SL, strict=True)
         ]
         low, high = stats.t.interval(0.95, 3, loc=np.mean(slopes), scale=stats.sem(slopes))
         assert (trend.slope - trend.half_width, trend.slope + trend.half_width) == pytest.approx(

@@ -58,7 +58,7 @@ def test_interval_of_any_level_is_students():
 
 
 @pytest.mark.parametrize(
-    ("given", "corrected"),
+    ("p_values", "corrected"),
     [
         (
             [0.01, 0.04, 0.03, 0.005],
@@ -70,8 +70,8 @@ def test_interval_of_any_level_is_students():
         ([], []),
     ],
 )
-def test_holm_by_hand(given, corrected):
-    assert holm(given) == pytest.approx(corrected)
+def test_holm_by_hand(p_values, corrected):
+    assert holm(p_values) == pytest.approx(corrected)
 
 
 @PROPERTY

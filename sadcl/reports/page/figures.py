@@ -21,7 +21,7 @@ from sadcl.search.ranking import ranked_trials
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 MAX_CURVES, MAX_LINES = 120, 150
-"""The largest numbers of curves and of lines that a chart has; where there are more, it is said."""
+"""The largest numbers of curves and of lines in a chart; with more, the page says how many."""
 MAX_STRONG = 30
 """The largest number of trials that are drawn as the best."""
 
@@ -236,9 +236,12 @@ def _stopped_note(study: StudyData) -> str:
         max((epoch["epoch"] for epoch in study.epochs.get(row["key"], ())), default=0)
         for row in pruned
     )
-    epochs = ", ".join(f"{n} after epoch {epoch}" for epoch, n in sorted(last_epochs.items()))
+    counts = ", ".join(
+        f"{n} {'trial' if n == 1 else 'trials'} after epoch {epoch}"
+        for epoch, n in sorted(last_epochs.items())
+    )
     rule = stopping_text(study.description)
-    return f"Stopped early{f' ({rule})' if rule else ''}: {len(pruned)} trials, {epochs}."
+    return f"Stopped early{f' ({rule})' if rule else ''}: {counts}."
 
 
 def _axis(name: str, values: Sequence[Any], is_log: bool = False) -> charts.Axis:

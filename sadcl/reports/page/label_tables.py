@@ -80,15 +80,15 @@ def _label_table(study: StudyData, dataset: str) -> LabelTable | None:
     lines = _lines(study, keys, split)
     if not lines:
         return None
-    shown = lines
+    selection = lines
     if len(lines) > MAX_LABELS:
         largest = sorted(lines, key=lambda line: -line.largest_difference)[:MAX_LABELS]
-        shown = [line for line in lines if line in largest]
+        selection = [line for line in lines if line in largest]
     return LabelTable(
         dataset=dataset,
         split=SPLITS[split],
         arms=tuple(keys),
-        lines=tuple(shown),
+        lines=tuple(selection),
         num_labels=len(lines),
         largest_difference=max(line.largest_difference for line in lines) or 1,
         findings=_findings(study, dataset, split, tuple(keys)),
