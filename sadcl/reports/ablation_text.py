@@ -61,9 +61,13 @@ def runs_without_figure(report: AblationReport) -> list[dict[str, Any]]:
     ]
 
 
-def ablation_notes(report: AblationReport) -> Iterator[str]:
-    """Explain the columns of the table."""
-    if report.scale != "full":
+def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterator[str]:
+    """Explain the columns of the table.
+
+    Args:
+        with_scale: whether to state where the scale is not full.
+    """
+    if with_scale and report.scale != "full":
         yield f"{DEMO_NOTE} They must not be compared with the paper's."
     seeds = seeds_text([len(effect.seeds) for effect in report.effects])
     yield (

@@ -110,11 +110,13 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
         for verdict, effects in significant.items()
         if effects
     ]
-    others = sum(effect.verdict == Verdict.NOT_SIGNIFICANT for effect in compared)
+    others = [effect.arm for effect in compared if effect.verdict == Verdict.NOT_SIGNIFICANT]
     untested = sum(math.isnan(effect.p_corrected) for effect in compared)
     if others:
-        which = "the other" if findings else "any of"
-        findings.append(f"no significant difference for {which} {_count(others, 'arm')}")
+        which = others[0] if len(others) == 1 else f"{len(others)} other arms"
+        if len(others) == len(compared) > 1:
+            which = f"any of {len(others)} arms"
+        findings.append(f"no significant difference for {which}")
     if untested:
         findings.append(f"{_count(untested, 'arm')} could not be tested")
     seeds = seeds_text([len(effect.pairs) for effect in compared])

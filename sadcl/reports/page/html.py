@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +13,6 @@ from sadcl.reports.ablation_text import ablation_notes, ablation_sentences
 from sadcl.reports.page import answers, figures, provenance, tables
 from sadcl.reports.page.label_tables import label_tables
 from sadcl.reports.page.study import Row, StudyData, printable, run_title, study_data
-
-BANNERED_SCALE = "full"
-"""Notes are made as if at full scale, because a banner says already where the scale is another."""
 
 
 def study_page(
@@ -82,7 +78,8 @@ def _result_section(study: StudyData, report: AblationReport | None) -> dict[str
         "published": tables.published_table(study),
         "forest": figures.forest(report),
         "sentences": list(ablation_sentences(report)) if report else [],
-        "notes": list(ablation_notes(replace(report, scale=BANNERED_SCALE))) if report else [],
+        # A banner states the scale already.
+        "notes": list(ablation_notes(report, with_scale=False)) if report else [],
         "best_epochs": tables.best_epoch_table(study),
     }
 

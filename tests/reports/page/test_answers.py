@@ -102,13 +102,14 @@ BASE = [50.0, 51.0, 52.5]
 @pytest.mark.parametrize(
     ("arms", "expected"),
     [
-        ({"a": BASE}, "no significant difference for any of 1 arm."),
+        ({"a": BASE}, "no significant difference for a."),
         ({"a": [60.0, 61.1, 62.4]}, "a significant gain for a (+10.00 points, +9.75 to +10.25)."),
         (
             {"a": [40.0, 41.1, 42.4], "b": BASE, "c": [51.0]},
             "a significant loss for a (-10.00 points, -10.25 to -9.75); "
-            "no significant difference for the other 1 arm; 1 arm could not be tested.",
+            "no significant difference for b; 1 arm could not be tested.",
         ),
+        ({"a": BASE, "b": BASE}, "no significant difference for any of 2 arms."),
         ({"a": [51.0]}, "1 arm could not be tested."),
     ],
 )
