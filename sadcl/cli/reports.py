@@ -19,25 +19,15 @@ def importance(
     """Which fields of a search matter for the held-out mAP: shares with intervals, and whether they are more than chance."""
     from sadcl.console import progress_bar, show_table
     from sadcl.reports import importance as importances
+    from sadcl.reports import importance_text
 
     with progress_bar("reading the trials") as show:
         found = importances.field_importances(
             storage, study, evaluator, seed=seed, progress=show("resampling the trials")
         )
-    rows = [
-        {
-            "field": one.field,
-            "share": f"{one.share:.2f}",
-            "95 % interval": f"{one.low:.2f} to {one.high:.2f}",
-            "trials": str(one.trials),
-            "p (Holm)": f"{one.corrected:.3f}",
-            "verdict": one.verdict,
-        }
-        for one in found.fields
-    ]
-    if rows:
+    if rows := importance_text.importance_table(found):
         show_table(rows, list(rows[0]), title=f"{study}: {evaluator}")
-    for text in importances.importance_sentences(found):
+    for text in importance_text.importance_sentences(found):
         typer.echo(text)
 
 
@@ -111,7 +101,7 @@ def report(
         raise UserError(f"The report {out!r} cannot be written: its name must end in .html.")
     files.check_new(out)
     with progress_bar("reading the tables") as show:
-        content = html.html(
+        content = html.study_page(
             storage, study, recipe=_recipe, progress=show("resampling the trials")
         ).encode()
     files.write(out, content)
@@ -125,9 +115,9 @@ def _recipe(row: Mapping[str, Any]) -> str:
     from sadcl import recipes
     from sadcl.config import Config
     from sadcl.errors import UserError
-    from sadcl.reports.page import tables
+    from sadcl.reports.page import provenance
 
     try:
         return recipes.code(Config.parse(json.loads(row["config"])))
     except (UserError, TypeError):
-        return tables.recipe(row)
+        return provenance.config_code(row)

@@ -197,7 +197,7 @@ def compare(
     """Studies side by side: the confirmed mean over seeds on the test images, beside the best that was ever seen."""
     from sadcl.reports import comparison
 
-    rows = comparison.compare_studies(storage, names or ())
+    rows = comparison.comparison_table(comparison.compare_studies(storage, names or ()))
     _table(rows, list(rows[0]) if rows else ["study"])
 
 
