@@ -28,8 +28,10 @@ FILES = {
     "study": "__init__ placement process record trial_event event_text live_table tensorboard checkpoint_quota"
     " execute",
     "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
-    " label_gains label_gains_text label_plot best_epoch comparison importance search_summary"
-    " page/__init__ page/study page/charts page/tables page/figures page/html",
+    " label_trends label_gains label_gains_text label_plot best_epoch comparison "
+    " importance_evaluator importance importance_text search_summary"
+    " page/__init__ page/study page/svg page/charts page/tables page/label_tables page/answers"
+    " page/provenance page/figures page/html",
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": "__init__ environment membership hangs optuna_study pruner prometheus spot capacity cluster"
     " node_report event_channel node_check trainer tasks tuner driver",
@@ -166,7 +168,7 @@ EMPTY = ("study/__init__", "reports/__init__")
 """Nodes look into a study, and laptops at results, without torch."""
 ONLY = {
     "ray": {"ray_backend"},
-    "optuna": {"ray_backend", "reports/importance"},
+    "optuna": {"ray_backend", "reports/importance_evaluator"},
     "tensorboardX": {"study/tensorboard"},
 }
 """Libraries that nobody else imports."""

@@ -62,24 +62,15 @@ def importance(
     """Estimate which fields of a search matter for the held-out mAP, beyond chance."""
     from sadcl.console import progress_bar, show_table
     from sadcl.reports import importance as importances
+    from sadcl.reports import importance_text
 
     with progress_bar("reading the trials") as show:
         result = importances.field_importances(
             storage, study, evaluator, seed=seed, progress=show("resampling the trials")
         )
-    rows = [
-        {
-            "field": field.field,
-            "share": f"{field.share:.2f}",
-            "95 % interval": f"{field.low:.2f} to {field.high:.2f}",
-            "trials": str(field.trials),
-            "p (Holm)": f"{field.corrected:.3f}",
-            "verdict": field.verdict,
-        }
-        for field in result.fields
-    ]
-    show_table(rows, title=f"{study}: {evaluator}")
-    for sentence in importances.importance_sentences(result):
+    if rows := importance_text.importance_table(result):
+        show_table(rows, title=f"{study}: {evaluator}")
+    for sentence in importance_text.importance_sentences(result):
         typer.echo(sentence)
 
 
@@ -146,7 +137,9 @@ def report(
         raise UserError(f"The report {out!r} cannot be written: its name must end in .html.")
     files.check_new(out)
     with progress_bar("reading the tables") as show:
-        text = html.html(storage, study, recipe=_recipe, progress=show("resampling the trials"))
+        text = html.study_page(
+            storage, study, recipe=_recipe, progress=show("resampling the trials")
+        )
     content = text.encode()
     files.write(out, content)
     typer.echo(f"{out}: {bytes_text(len(content))}")
@@ -159,9 +152,9 @@ def _recipe(row: Mapping[str, Any]) -> str:
     from sadcl import recipes
     from sadcl.config import Config
     from sadcl.errors import UserError
-    from sadcl.reports.page import tables
+    from sadcl.reports.page import provenance
 
     try:
         return recipes.code(Config.parse(json.loads(row["config"])))
     except (UserError, TypeError):
-        return tables.recipe(row)
+        return provenance.config_code(row)

@@ -126,7 +126,7 @@ def compare(
     from sadcl.console import show_table
     from sadcl.reports import comparison
 
-    rows = comparison.compare_studies(storage, names or ())
+    rows = comparison.comparison_table(comparison.compare_studies(storage, names or ()))
     show_table(rows, list(rows[0]) if rows else ["study"])
 
 

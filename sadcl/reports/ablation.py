@@ -1,9 +1,10 @@
-"""An ablation as the tables have it: its arms, and what sets each apart from the baseline."""
+"""An ablation as the tables have it: its arms, and how each differs from the baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -12,16 +13,32 @@ from sadcl.reports.statistics import Effect, compare_arms
 from sadcl.results import store
 
 
+class Software(NamedTuple):
+    """The version of this package that made a run, as far as its row has it.
+
+    Attributes:
+        version: of the package.
+        code: the hash of the package's sources.
+        revision: the git revision, with + where files differ from it.
+    """
+
+    version: str
+    code: str
+    revision: str
+
+
 @dataclass(frozen=True)
 class AblationReport:
-    """What a study compared, and what came of it.
+    """The arms of a study and their effects.
 
     Attributes:
         arms: in the order of the table.
-        marks: the components of an arm.
-        published: figures of the paper by arm and data set; empty where ours are not to stand beside them.
-        effects: by data set, and in each in the order of the arms.
-        others: arms that have rows but are no longer in the study.
+        marks: the components of each arm.
+        published: the paper's figures by arm and data set; empty where ours must not be compared
+            with them.
+        effects: by data set, and for each data set in the order of ``arms``.
+        removed_arms: arms that have rows but are no longer part of the study.
+        software: the versions of this package that made the runs.
     """
 
     name: str
@@ -33,7 +50,8 @@ class AblationReport:
     marks: Mapping[str, Sequence[str]]
     published: Mapping[str, Mapping[str, float]]
     effects: tuple[Effect, ...]
-    others: tuple[str, ...] = ()
+    removed_arms: tuple[str, ...] = ()
+    software: tuple[Software, ...] = ()
 
     @property
     def title(self) -> str:
@@ -41,10 +59,12 @@ class AblationReport:
 
     @property
     def split(self) -> str:
+        """``test`` or ``val``."""
         return self.metric.partition("_")[0]
 
     @property
     def quantity(self) -> str:
+        """The metric without its split, for example ``mAP``."""
         return self.metric.partition("_")[2]
 
     @property
@@ -53,66 +73,85 @@ class AblationReport:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """All that any arm has, as they come."""
+        """The components of all arms, in order of first appearance."""
         return tuple(dict.fromkeys(name for arm in self.arms for name in self.marks.get(arm, ())))
 
     def on(self, dataset: str) -> list[Effect]:
+        """Return the effects on one data set."""
         return [effect for effect in self.effects if effect.dataset == dataset]
 
 
 def ablation_report(
     root: str, study: str, baseline: str | None = None, metric: str = "test_mAP"
 ) -> AblationReport:
-    """Read a study and compare its arms.
+    """Read an ablation from a storage and compare its arms.
 
     Args:
-        baseline: another arm than the study's own to compare with.
-        metric: a column in percent of the trials table, ``test_...`` or ``val_...``.
+        root: the storage.
+        study: the name of the study.
+        baseline: the arm to compare with; None takes the study's own baseline.
+        metric: a column of the trials table in percent, ``test_...`` or ``val_...``.
 
     Raises:
-        UserError: for an unknown study, arm or metric, and for a study that is no ablation.
+        UserError: for an unknown study, arm or metric, and for a study that is not an ablation.
     """
     trials = store.read(root, "trials")
-    described = store.recorded_studies(root)
-    if study not in described:
-        raise UserError(f"There is no study {study!r} here{did_you_mean(study, sorted(described))}")
-    about = store.study_record(root, study)
-    if about.get("kind") != "ablation":
-        raise UserError(
-            f"The study {study!r} is a search, not an ablation: `sadcl results top --study {study}` asks it."
-        )
-    arms = tuple(about["order"])
-    baseline = about["baseline"] if baseline is None else baseline
+    description = _ablation_description(root, study)
+    arms = tuple(description["order"])
+    baseline = description["baseline"] if baseline is None else baseline
     if baseline not in arms:
         raise UserError(
             f"The study {study!r} has no arm {baseline!r}{did_you_mean(baseline, arms)}"
         )
     metrics = [
-        f.name for f in trials.schema if pa.types.is_floating(f.type) and _in_percent(f.name)
+        field.name
+        for field in trials.schema
+        if pa.types.is_floating(field.type) and _is_in_percent(field.name)
     ]
     if metric not in metrics:
         raise UserError(
             f"The trials have no metric {metric!r} in percent{did_you_mean(metric, metrics)}"
         )
     rows = [row for row in trials.to_pylist() if row["study"] == study and row["phase"] == "arm"]
-    comparable = about["scale"] == "full" and metric == "test_mAP"
+    is_comparable = description["scale"] == "full" and metric == "test_mAP"
+    seeds, datasets = description.get("seeds") or (), description.get("datasets") or ()
     return AblationReport(
         name=study,
-        question=about["question"],
-        scale=about["scale"],
+        question=description["question"],
+        scale=description["scale"],
         baseline=baseline,
         metric=metric,
         arms=arms,
-        marks=about.get("marks") or {},
-        published=(about.get("published") or {}) if comparable else {},
-        effects=tuple(
-            compare_arms(
-                rows, baseline, metric, arms, about.get("seeds") or (), about.get("datasets") or ()
-            )
-        ),
-        others=tuple(sorted({row["arm"] for row in rows} - set(arms))),
+        marks=description.get("marks") or {},
+        published=(description.get("published") or {}) if is_comparable else {},
+        effects=tuple(compare_arms(rows, baseline, metric, arms, seeds, datasets)),
+        removed_arms=tuple(sorted({row["arm"] for row in rows} - set(arms))),
+        software=software_of(row for row in rows if row["arm"] in arms),
     )
 
 
-def _in_percent(column: str) -> bool:
+def software_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Software, ...]:
+    """Return the distinct versions of this package that made these rows, in their order."""
+    versions = dict.fromkeys(
+        Software(*(row.get(column) or "" for column in ("sadcl", "code", "revision")))
+        for row in rows
+    )
+    return tuple(version for version in versions if any(version))
+
+
+def _ablation_description(root: str, study: str) -> Mapping[str, Any]:
+    """Read the description of a study that must be an ablation."""
+    names = store.recorded_studies(root)
+    if study not in names:
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, sorted(names))}")
+    description = store.study_record(root, study)
+    if description.get("kind") != "ablation":
+        raise UserError(
+            f"The study {study!r} is a search, not an ablation: use "
+            f"`sadcl results top --study {study}`."
+        )
+    return description
+
+
+def _is_in_percent(column: str) -> bool:
     return column.startswith(("test_", "val_")) and not column.endswith("_undefined")

@@ -1,4 +1,4 @@
-"""An ablation in words: the layout of the paper's Table 7, what is shown, what is not, and what was left out."""
+"""An ablation in words: the table in the layout of the paper's Table 7, its notes and findings."""
 
 from __future__ import annotations
 
@@ -6,151 +6,194 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sadcl.reports.ablation import AblationReport
-from sadcl.reports.statistics import ALPHA, Effect
+from sadcl.reports.ablation import AblationReport, Software
+from sadcl.reports.statistics import ALPHA, Effect, Verdict
 
 SPLITS = {"test": "test images", "val": "held-out training images"}
-MADE_BY = {
-    "test": "which every run looked at once and which chose nothing",
-    "val": "which chose the epoch of every run: optimistic, though for all arms alike",
+SPLIT_NOTES = {
+    "test": "on which each run was evaluated once and which chose nothing",
+    "val": "which also chose each run's epoch, so that all arms alike are optimistic",
+}
+DEMO_NOTE = "Demo scale: these figures only show that everything works."
+VERDICT_TEXTS = {
+    Verdict.GAIN: "a significant gain",
+    Verdict.LOSS: "a significant loss",
+    Verdict.NOT_SIGNIFICANT: "no significant difference",
 }
 
 
 def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]:
-    """One line an arm: its components, its figure, and what sets it apart from the baseline."""
+    """Format the arms on one data set, one row each: components, figure, effect, published."""
     published = {
         arm: figures[dataset] for arm, figures in report.published.items() if dataset in figures
     }
-    same = len({len(effect.seeds) for effect in report.effects}) == 1
-    lines = []
+    have_equal_seeds = len({len(effect.seeds) for effect in report.effects}) == 1
+    rows = []
     for effect in report.on(dataset):
-        has = report.marks.get(effect.arm, ())
-        line = {"arm": effect.arm, **{name: "✓" * (name in has) for name in report.components}}
-        if not same:
-            line["seeds"] = str(len(effect.seeds))
-        line |= {
+        marks = report.marks.get(effect.arm, ())
+        row = {"arm": effect.arm, **{name: "✓" * (name in marks) for name in report.components}}
+        if not have_equal_seeds:
+            row["seeds"] = str(len(effect.seeds))
+        row |= {
             report.quantity: _mean(effect),
-            "difference": difference(effect),
-            "p (Holm)": _p(effect),
+            "difference": difference_text(effect),
+            "p (Holm)": p_text(effect),
         }
         if published:
-            line["published"] = f"{published[effect.arm]:.1f}" if effect.arm in published else ""
-        lines.append(line)
-    return lines
+            row["published"] = f"{published[effect.arm]:.1f}" if effect.arm in published else ""
+        rows.append(row)
+    return rows
 
 
 def runs_without_figure(report: AblationReport) -> list[dict[str, Any]]:
-    """The runs without a figure: failed, unfinished, missing; one row each."""
+    """List the runs without a figure (failed, unfinished or missing), one row each."""
     return [
         {
             "dataset": effect.dataset,
             "arm": effect.arm,
-            "seed": gap.seed,
-            "what": gap.why,
-            "key": gap.key,
-            "cause": gap.cause,
+            "seed": missing.seed,
+            "reason": missing.reason,
+            "key": missing.key,
+            "cause": missing.cause,
         }
         for effect in report.effects
-        for gap in effect.gaps
+        for missing in effect.missing
     ]
 
 
-def ablation_notes(report: AblationReport) -> Iterator[str]:
-    """What the columns mean."""
-    if report.scale != "full":
-        yield "Demo scale: these figures prove the path, not the science, and do not stand beside the paper's."
+def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterator[str]:
+    """Explain the columns of the table.
+
+    Args:
+        with_scale: whether to state where the scale is not full.
+    """
+    if with_scale and report.scale != "full":
+        yield f"{DEMO_NOTE} They must not be compared with the paper's."
+    seeds = seeds_text([len(effect.seeds) for effect in report.effects])
     yield (
-        f"{report.quantity} in percent on the {SPLITS[report.split]}, {MADE_BY[report.split]}; mean ± standard "
-        f"deviation over {count_words([len(effect.seeds) for effect in report.effects])} an arm."
+        f"{report.quantity} in percent on the {SPLITS[report.split]}, {SPLIT_NOTES[report.split]}; "
+        f"mean ± standard deviation over {seeds} per arm."
     )
     yield (
-        f"The difference is to {report.baseline}, in percentage points over the seeds that both have, with the 95 % "
-        "interval (Student's t) of that difference by itself; p is of the paired t test, corrected by Holm for all arms that "
-        "are tested on the data set, and decides."
+        f"Differences from {report.baseline} are in percentage points over the seeds that both "
+        "arms have; each 95 % interval (Student's t) is for that difference alone. Significance is "
+        "decided by p, from the two-sided paired t test, corrected by Holm over all arms tested on "
+        "the data set."
     )
     if any(report.published.values()):
         yield "The published figures are single runs whose epoch was chosen on the test images."
 
 
 def ablation_sentences(report: AblationReport) -> Iterator[str]:
-    """What is shown, what is not, and what was left out; an arm a sentence."""
+    """State the result of each arm in a sentence, then what was left out."""
     if not report.datasets:
         yield "No arm of the study has a run yet."
     for dataset in report.datasets:
         effects = report.on(dataset)
-        reasons = [gap.why for effect in effects for gap in effect.gaps]
+        reasons = [missing.reason for effect in effects for missing in effect.missing]
         total = len(reasons) + sum(len(effect.seeds) for effect in effects)
         if not total:
             yield f"On {dataset}, no arm has a run yet."
             continue
-        yield from (_sentence(report, effect) for effect in effects if effect.verdict != "baseline")
-        counts = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
-        if counts:
-            yield f"On {dataset}, {len(reasons)} of {total} runs have no figure and were left out: {counts}."
-    if report.others:
-        yield f"Rows of arms that are not in the study were left out: {', '.join(report.others)}."
+        for effect in effects:
+            if effect.verdict != Verdict.BASELINE:
+                yield _sentence(report, effect)
+        if reasons:
+            counts = ", ".join(f"{reasons.count(name)} {name}" for name in dict.fromkeys(reasons))
+            yield (
+                f"On {dataset}, {len(reasons)} of {total} runs have no figure and were left out: "
+                f"{counts}."
+            )
+    if report.removed_arms:
+        yield (
+            "Rows of arms that are no longer in the study were left out: "
+            f"{', '.join(report.removed_arms)}."
+        )
+
+
+def software_note(report: AblationReport) -> str:
+    """Name the versions of this package that made the runs; empty where no row has one."""
+    if not report.software:
+        return ""
+    return f"Runs made with {'; '.join(software_text(version) for version in report.software)}."
+
+
+def software_text(software: Software) -> str:
+    """Format a version, for example ``sadcl 0.1.0 (sources 1f2e, revision 3d4c+)``."""
+    details = {"sources": software.code, "revision": software.revision}
+    inside = ", ".join(f"{name} {value}" for name, value in details.items() if value)
+    return f"sadcl {software.version}".strip() + (f" ({inside})" if inside else "")
 
 
 def _sentence(report: AblationReport, effect: Effect) -> str:
-    start, gain = (
-        f"On {effect.dataset}, {effect.arm} against {report.baseline}:",
-        f"{effect.difference:+z.2f} {report.quantity}",
+    start = f"On {effect.dataset}, {effect.arm} compared with {report.baseline}:"
+    size = f"{effect.difference:+z.2f} {report.quantity}"
+    unpaired = ""
+    if effect.unpaired and effect.pairs:
+        verb = "has" if len(effect.unpaired) == 1 else "have"
+        unpaired = (
+            f" {len(effect.unpaired)} of its {len(effect.seeds)} seeds {verb} no counterpart in "
+            f"{report.baseline}."
+        )
+    if effect.verdict == Verdict.NO_PAIR:
+        return f"{start} no seed has a figure for both arms, so they cannot be compared."
+    if effect.verdict == Verdict.ONE_SEED:
+        return f"{start} {size} in a single seed, which cannot be tested.{unpaired}"
+    if effect.verdict == Verdict.NO_SPREAD:
+        return (
+            f"{start} {size}, identical to the last digit in all {len(effect.pairs)} seeds, which "
+            f"independent runs do not produce: not tested.{unpaired}"
+        )
+    return (
+        f"{start} {size} ({interval_text(effect)}), corrected p {p_comparison(effect)}: "
+        f"{VERDICT_TEXTS[effect.verdict]}.{unpaired}"
     )
-    partly = f" {len(effect.unpaired)} of its {len(effect.seeds)} seeds have no partner in {report.baseline}."
-    partly *= bool(effect.unpaired and effect.pairs)
-    if effect.verdict == "no pair":
-        return f"{start} no seed has a figure of both, so nothing is compared."
-    if effect.verdict == "one seed":
-        return f"{start} {gain} in one seed, which shows nothing.{partly}"
-    if effect.verdict == "no spread":
-        same = f"in each of {len(effect.pairs)} seeds to the last digit, which independent runs do not give: not tested"
-        return f"{start} {gain} {same}.{partly}"
-    verdict = {"gain": "a gain", "loss": "a loss"}.get(effect.verdict, effect.verdict)
-    return f"{start} {gain} ({_band(effect)}), p {equals(effect)} corrected: {verdict}.{partly}"
 
 
-def count_words(numbers: Sequence[int]) -> str:
-    """So many seeds."""
-    low, high = min(numbers, default=0), max(numbers, default=0)
+def seeds_text(counts: Sequence[int]) -> str:
+    """Format numbers of seeds, for example ``5 seeds`` or ``2 to 5 seeds``."""
+    low, high = min(counts, default=0), max(counts, default=0)
     return ("1 seed" if high == 1 else f"{high} seeds") if low == high else f"{low} to {high} seeds"
 
 
-def difference(effect: Effect) -> str:
-    """In percentage points, with its interval or what stands in its place."""
+def difference_text(effect: Effect) -> str:
+    """Format a difference in percentage points with its interval, or why there is none."""
     if not effect.pairs:
-        return effect.verdict
-    partly = f", {len(effect.pairs)} pairs" if effect.unpaired and len(effect.pairs) > 1 else ""
-    inside = effect.verdict if effect.verdict in ("one seed", "no spread") else _band(effect)
-    return f"{effect.difference:+z.2f} ({inside}{partly})"
+        return effect.verdict.value
+    is_untestable = effect.verdict in (Verdict.ONE_SEED, Verdict.NO_SPREAD)
+    inside = effect.verdict.value if is_untestable else interval_text(effect)
+    if effect.unpaired and len(effect.pairs) > 1:
+        inside += f", {len(effect.pairs)} pairs"
+    return f"{effect.difference:+z.2f} ({inside})"
+
+
+def interval_text(effect: Effect) -> str:
+    """Format the bounds of the 95 % interval of a difference."""
+    low, high = effect.difference_interval
+    return f"{low:+z.2f} to {high:+z.2f}"
+
+
+def p_text(effect: Effect) -> str:
+    """Format the corrected p-value; empty where nothing was tested.
+
+    A value below the significance level is never rounded up to it.
+    """
+    if math.isnan(effect.p_corrected):
+        return ""
+    if effect.p_corrected < 0.001:
+        return "<0.001"
+    if effect.p_corrected < ALPHA <= round(effect.p_corrected, 3):
+        return f"<{ALPHA:g}"
+    return f"{effect.p_corrected:.3f}"
+
+
+def p_comparison(effect: Effect) -> str:
+    """Format the corrected p-value after its sign, for example ``= 0.123`` or ``< 0.001``."""
+    text = p_text(effect)
+    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _mean(effect: Effect) -> str:
     if not effect.seeds:
         return ""
     return f"{effect.mean:.2f}" if math.isnan(effect.sd) else f"{effect.mean:.2f} ± {effect.sd:.2f}"
-
-
-def _band(effect: Effect) -> str:
-    low, high = (
-        effect.difference - effect.difference_half,
-        effect.difference + effect.difference_half,
-    )
-    return f"{low:+z.2f} to {high:+z.2f}"
-
-
-def _p(effect: Effect) -> str:
-    if math.isnan(effect.corrected):
-        return ""
-    if effect.corrected < 0.001:
-        return "<0.001"
-    return (
-        f"<{ALPHA:g}"
-        if effect.corrected < ALPHA <= round(effect.corrected, 3)
-        else f"{effect.corrected:.3f}"
-    )
-
-
-def equals(effect: Effect) -> str:
-    """Its corrected p with the sign between."""
-    text = _p(effect)
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"

@@ -1,4 +1,4 @@
-"""The best epoch ever beside the last one: a figure that is picked as the highest of many is optimistic by how much."""
+"""The best epoch compared with the last: how optimistic it is to pick the highest of many."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from sadcl.reports.statistics import interval
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """Held-out mAP of the runs of an arm, in percent: means, and half of their 95 % intervals (Student's t; nan for one run).
+    """Held-out mAP of the runs of an arm, in percent.
+
+    Each mean has the half-width of its 95 % interval (Student's t), which is nan for one run.
 
     Attributes:
         seeds: of the runs.
-        best_ever: of each run's best epoch of its last stage, chosen on the very images that it is measured on.
-        last_epoch: of each run's last epoch, which nothing chose.
-        optimism: best ever less last epoch, paired by run.
+        best: mean over the runs of the best epoch of the last stage, chosen on the very images that
+            it is measured on.
+        last: mean over the runs of the last epoch, which nothing chose.
+        optimism: ``best`` minus ``last``, paired by run.
     """
 
     study: str
@@ -25,41 +28,49 @@ class BestEpoch:
     phase: str
     arm: str
     seeds: tuple[int, ...]
-    best_ever: float
-    best_ever_half: float
-    last_epoch: float
-    last_epoch_half: float
+    best: float
+    best_half_width: float
+    last: float
+    last_half_width: float
     optimism: float
-    optimism_half: float
+    optimism_half_width: float
 
 
 def best_epoch(
     trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]
 ) -> list[BestEpoch]:
-    """Both figures of each study, data set, phase and arm, as they come; runs that are not complete are left out.
+    """Compare the best with the last epoch for each study, data set, phase and arm.
 
-    Where an arm has runs of several settings (those of a search, or several stage 1), each counts, and the interval is over
-    runs, not over seeds.
+    Runs that are not complete are left out. If an arm has runs of several settings (as a search
+    has, or several stage 1), each run counts, and the interval is over runs, not over seeds.
 
     Args:
-        trials, epochs: rows of the tables.
+        trials: rows of the trials table.
+        epochs: rows of the epochs table.
     """
-    curves: dict[str, dict[int, dict[int, float]]] = {}
-    for row in epochs:
-        if row["val_mAP"] is not None and row["val_mAP"] == row["val_mAP"]:
-            curves.setdefault(row["key"], {}).setdefault(row["stage"], {})[row["epoch"]] = row[
-                "val_mAP"
-            ]
+    curves = _curves(epochs)
     groups: dict[tuple[str, str, str, str], list[tuple[int, float, float]]] = {}
     for row in trials:
         if row["status"] == "complete" and row["key"] in curves:
-            curve = curves[row["key"]][max(curves[row["key"]])]
-            arm = (row["study"], row["dataset"], row["phase"], row["arm"])
-            groups.setdefault(arm, []).append((row["seed"], max(curve.values()), curve[max(curve)]))
-    found = []
-    for (study, dataset, phase, name), runs in groups.items():
+            stages = curves[row["key"]]
+            curve = stages[max(stages)]
+            group = (row["study"], row["dataset"], row["phase"], row["arm"])
+            best_and_last = (row["seed"], max(curve.values()), curve[max(curve)])
+            groups.setdefault(group, []).append(best_and_last)
+    results = []
+    for group, runs in groups.items():
         seeds, best, last = zip(*runs, strict=True)
         optimism = [b - e for b, e in zip(best, last, strict=True)]
         figures = (*interval(best), *interval(last), *interval(optimism))
-        found.append(BestEpoch(study, dataset, phase, name, seeds, *figures))
-    return found
+        results.append(BestEpoch(*group, seeds, *figures))
+    return results
+
+
+def _curves(epochs: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
+    """Return held-out mAP by run, stage and epoch; missing values and nan are left out."""
+    curves: dict[str, dict[int, dict[int, float]]] = {}
+    for row in epochs:
+        value = row["val_mAP"]
+        if value is not None and value == value:
+            curves.setdefault(row["key"], {}).setdefault(row["stage"], {})[row["epoch"]] = value
+    return curves

@@ -1,10 +1,11 @@
-"""Studies side by side: what each has confirmed, beside what looks better and is not."""
+"""Studies side by side: the confirmed result of each, compared with its most optimistic figure."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sadcl.errors import UserError, did_you_mean
@@ -25,110 +26,171 @@ COLUMNS = (
     "val_mAP",
     "test_mAP",
     "seconds",
+    "workers",
+    "gpus",
 )
-COSTS = ("workers", "gpus")
 Row = dict[str, Any]
+Curves = Mapping[str, Sequence[tuple[int, int, float]]]
+"""Stage, epoch and held-out mAP of each run's epochs, by the run's key."""
 
 
-def compare_studies(root: str, studies: Sequence[str] = ()) -> list[Row]:
-    """A row for each study and data set, in the order given, or all studies by name.
+@dataclass(frozen=True)
+class StudyResult:
+    """The result of a study on one data set.
 
-    ``test mAP`` is the answer: the mean over the seeds of the setting that was confirmed (of an ablation, of the arm with
-    the best held-out mean), with half of its 95 % interval; held-out images chose, test images did not. ``best-ever,
-    optimistic`` is the highest held-out mAP of any epoch of any run, and ``its last epoch`` what that run ended with.
-    ``paper`` is the published figure, at full scale only.
+    Attributes:
+        dataset: None where the study has no run yet.
+        scale: ``full`` or ``demo``; None where it is not known.
+        setting: the confirmed setting of a search; of an ablation, the arm with the best mean
+            held-out mAP; None where there is none.
+        num_seeds: seeds of ``setting`` that have a test mAP.
+        test_mAP: mean over these seeds, in percent. The held-out images chose the setting; the test
+            images chose nothing.
+        test_half_width: of the 95 % interval of ``test_mAP``; None for one seed.
+        best_epoch: the highest held-out mAP of any epoch of any run, which is optimistic.
+        last_epoch: the held-out mAP of that run's last epoch.
+        published: the paper's test mAP; at full scale only.
+        num_trials: rows of the trials table.
+        hours, gpu_hours: of all these runs together.
+    """
+
+    study: str
+    dataset: str | None
+    scale: str | None
+    setting: str | None
+    num_seeds: int
+    test_mAP: float | None
+    test_half_width: float | None
+    best_epoch: float | None
+    last_epoch: float | None
+    published: float | None
+    num_trials: int
+    hours: float
+    gpu_hours: float
+
+
+def compare_studies(root: str, studies: Sequence[str] = ()) -> list[StudyResult]:
+    """Read the result of each study on each data set.
+
+    Args:
+        root: the storage.
+        studies: names, in order; none takes all studies by name.
 
     Raises:
         UserError: for an unknown study.
     """
-    table = store.read(root, "trials")
-    trials = table.select([*COLUMNS, *COSTS]).to_pylist()
-    sides = (
-        table["data_image_size"].to_pylist()
-        if "data_image_size" in table.column_names
-        else [None] * len(table)
-    )
-    trials = [{**row, "data_image_size": side} for row, side in zip(trials, sides, strict=True)]
-    known = sorted(
+    trials = _trials(root)
+    names = sorted(
         {row["study"] for row in trials if row["study"] is not None}
         | set(store.recorded_studies(root))
     )
     for name in studies:
-        if name not in known:
-            raise UserError(f"There is no study {name!r} here{did_you_mean(name, known)}")
-    wanted = list(dict.fromkeys(studies)) or known
-    curves = _curves(root, {row["key"] for row in trials if row["study"] in set(wanted)})
-    lines = []
-    for name in wanted:
-        about = store.study_record(root, name)
-        mine = [row for row in trials if row["study"] == name]
-        for dataset in dict.fromkeys(
-            [row["dataset"] for row in mine if row["phase"] != "stage1"] or [None]
-        ):
-            lines.append(
-                _line(name, dataset, about, [r for r in mine if r["dataset"] == dataset], curves)
-            )
-    return lines
+        if name not in names:
+            raise UserError(f"There is no study {name!r} here{did_you_mean(name, names)}")
+    selection = list(dict.fromkeys(studies)) or names
+    curves = _curves(root, {row["key"] for row in trials if row["study"] in set(selection)})
+    results = []
+    for name in selection:
+        description = store.study_record(root, name)
+        runs = [row for row in trials if row["study"] == name]
+        datasets = dict.fromkeys(row["dataset"] for row in runs if row["phase"] != "stage1")
+        for dataset in datasets or [None]:
+            of_dataset = [row for row in runs if row["dataset"] == dataset]
+            results.append(_result(name, dataset, description, of_dataset, curves))
+    return results
 
 
-def _curves(root: str, keys: set[str]) -> dict[str, list[tuple[int, int, float]]]:
-    """Stage, epoch and held-out mAP of the runs' epochs."""
+def comparison_table(results: Iterable[StudyResult]) -> list[Row]:
+    """Return a row for each result, with the columns that a reader sees."""
+    return [
+        {
+            "study": result.study,
+            "data set": result.dataset,
+            "scale": result.scale,
+            "setting": result.setting,
+            "seeds": result.num_seeds,
+            "test mAP": result.test_mAP,
+            "± 95 %": result.test_half_width,
+            "best epoch (optimistic)": result.best_epoch,
+            "last epoch of that run": result.last_epoch,
+            "paper": result.published,
+            "trials": result.num_trials,
+            "hours": result.hours,
+            "GPU hours": result.gpu_hours,
+        }
+        for result in results
+    ]
+
+
+def _trials(root: str) -> list[Row]:
+    """Read the trials table; a run of an older version may lack the image size."""
+    table = store.read(root, "trials")
+    rows = table.select(COLUMNS).to_pylist()
+    image_sizes: list[int | None] = [None] * len(table)
+    if "data_image_size" in table.column_names:
+        image_sizes = table["data_image_size"].to_pylist()
+    return [{**row, "data_image_size": size} for row, size in zip(rows, image_sizes, strict=True)]
+
+
+def _curves(root: str, keys: set[str]) -> Curves:
     table = store.read(root, "epochs", ["key", "stage", "epoch", "val_mAP"])
     curves: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
-    for key, *at in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if key in keys and at[2] is not None and math.isfinite(at[2]):
-            curves[key].append((at[0], at[1], at[2]))
+    columns = (column.to_pylist() for column in table.columns)
+    for key, stage, epoch, value in zip(*columns, strict=True):
+        if key in keys and value is not None and math.isfinite(value):
+            curves[key].append((stage, epoch, value))
     return curves
 
 
-def _line(
-    name: str,
+def _result(
+    study: str,
     dataset: str | None,
-    about: Mapping[str, Any],
-    mine: Sequence[Row],
-    curves: Mapping[str, Sequence[tuple[int, int, float]]],
-) -> Row:
-    setting, runs = comparison_answer(mine, about)
-    tested = [row["test_mAP"] for row in runs if is_finite(row["test_mAP"])]
-    mean, half = interval(tested) if tested else (None, None)
-    ever = max(
-        ((value, row["key"]) for row in mine for *_, value in curves.get(row["key"], ())),
+    description: Mapping[str, Any],
+    rows: Sequence[Row],
+    curves: Curves,
+) -> StudyResult:
+    setting, runs = comparison_answer(rows, description)
+    test_mAPs = [row["test_mAP"] for row in runs if is_finite(row["test_mAP"])]
+    mean, half_width = interval(test_mAPs) if test_mAPs else (None, None)
+    best = max(
+        ((value, row["key"]) for row in rows for *_, value in curves.get(row["key"], ())),
         default=None,
     )
-    scale = about.get("scale") or next((row["scale"] for row in mine), None)
-    arm = setting if about.get("kind") == "ablation" else None
-    hours = [(row["seconds"] or 0) / 3600 for row in mine]
-    return {
-        "study": name,
-        "data set": dataset,
-        "scale": scale,
-        "setting": setting,
-        "seeds": len(tested),
-        "test mAP": mean,
-        "± 95 %": half if half is not None and math.isfinite(half) else None,
-        "best-ever, optimistic": ever[0] if ever else None,
-        "its last epoch": max(curves[ever[1]])[2] if ever else None,
-        "paper": _paper(dataset, arm, {row["data_image_size"] for row in mine})
-        if scale == "full"
-        else None,
-        "trials": len(mine),
-        "hours": sum(hours),
-        "GPU hours": sum(map(gpu_hours, mine)),
-    }
+    scale = description.get("scale") or next((row["scale"] for row in rows), None)
+    arm = setting if description.get("kind") == "ablation" else None
+    image_sizes = {row["data_image_size"] for row in rows}
+    return StudyResult(
+        study=study,
+        dataset=dataset,
+        scale=scale,
+        setting=setting,
+        num_seeds=len(test_mAPs),
+        test_mAP=mean,
+        test_half_width=half_width if is_finite(half_width) else None,
+        best_epoch=best[0] if best else None,
+        last_epoch=max(curves[best[1]])[2] if best else None,
+        published=_published_mAP(dataset, arm, image_sizes) if scale == "full" else None,
+        num_trials=len(rows),
+        hours=sum((row["seconds"] or 0) / 3600 for row in rows),
+        gpu_hours=sum(map(gpu_hours, rows)),
+    )
 
 
 def gpu_hours(row: Mapping[str, Any]) -> float:
-    """Of a run's workers together, also of a row that was written before there was such a column."""
-    known: float | None = row.get("gpu_hours")
-    return (
-        known
-        if known is not None
-        else (row["seconds"] or 0) * (row["workers"] or 1) * (row["gpus"] or 0) / 3600
-    )
+    """Return the GPU hours of all workers of a run.
+
+    Rows that were written before the column existed are computed from their parts.
+    """
+    recorded: float | None = row.get("gpu_hours")
+    if recorded is not None:
+        return recorded
+    return (row["seconds"] or 0) * (row["workers"] or 1) * (row["gpus"] or 0) / 3600
 
 
-def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> float | None:
-    """The published test mAP of SADCL, or of an arm of Table 7, at the runs' side in pixels."""
+def _published_mAP(
+    dataset: str | None, arm: str | None, image_sizes: set[int | None]
+) -> float | None:
+    """Return the paper's test mAP of SADCL, or of an arm of its Table 7, at an image size."""
     from sadcl.results import published
 
     cells = [
@@ -140,41 +202,46 @@ def _paper(dataset: str | None, arm: str | None, sides: set[int | None]) -> floa
         cells = [cell for cell in cells if cell["is_ours"] and cell["arm"] is None]
     else:
         cells = [cell for cell in cells if cell["arm"] == arm]
-    return next((cell["value"] for cell in cells if cell["test_px"] in sides), None)
+    return next((cell["value"] for cell in cells if cell["test_px"] in image_sizes), None)
 
 
 def comparison_answer(
-    rows: Iterable[Row], about: Mapping[str, Any]
+    rows: Iterable[Row], description: Mapping[str, Any]
 ) -> tuple[str | None, list[Row]]:
-    """What a study chose by its held-out images, and the runs over seeds that say what it comes to.
+    """Return what a study chose by its held-out images, and its runs over seeds.
 
-    Of a search the setting that it ended with, once that is confirmed; of an ablation the arm with the best mean held-out mAP
-    over the seeds that all have.
+    Of a search, this is the setting that it ended with, once that is confirmed; of an ablation, the
+    arm with the best mean held-out mAP over the seeds that all arms have.
+
+    Args:
+        rows: the study's rows of the trials table.
+        description: what is written down about the study.
     """
     complete = [row for row in rows if row["status"] == "complete" and is_finite(row["val_mAP"])]
-    best = chosen_trial(complete, about)
-    if best is not None:
-        same = ("confirm", "tuned", best["params"])
-        again = [row for row in complete if (row["phase"], row["arm"], row["params"]) == same]
-        return (_setting(best["settings"]), again) if again else (None, [])
-    groups: dict[str, list[Row]] = defaultdict(list)
+    chosen = chosen_trial(complete, description)
+    if chosen is not None:
+        confirmation = ("confirm", "tuned", chosen["params"])
+        runs = [
+            row for row in complete if (row["phase"], row["arm"], row["params"]) == confirmation
+        ]
+        return (_setting_text(chosen["settings"]), runs) if runs else (None, [])
+    arms: dict[str, list[Row]] = defaultdict(list)
     for row in complete:
         if row["phase"] == "arm":
-            groups[row["arm"]].append(row)
-    shared = (
-        set.intersection(*({row["seed"] for row in group} for group in groups.values()))
-        if groups
-        else set()
-    )
+            arms[row["arm"]].append(row)
+    seeds = [{row["seed"] for row in runs} for runs in arms.values()]
+    shared = set.intersection(*seeds) if seeds else set()
 
-    def mean(group: tuple[str, list[Row]]) -> float:  # seeds differ by more than settings
-        values = [row["val_mAP"] for row in group[1] if row["seed"] in shared or not shared]
+    def mean(arm: tuple[str, list[Row]]) -> float:
+        """Average over the shared seeds, because seeds differ by more than settings do."""
+        values = [row["val_mAP"] for row in arm[1] if row["seed"] in shared or not shared]
         return sum(values) / len(values)
 
-    return max(groups.items(), key=mean, default=(None, []))
+    return max(arms.items(), key=mean, default=(None, []))
 
 
-def _setting(params: Mapping[str, Any]) -> str:
+def _setting_text(settings: Mapping[str, Any]) -> str:
     return " ".join(
-        f"{k.split('.')[-1]}={f'{v:.3g}' if isinstance(v, float) else v}" for k, v in params.items()
+        f"{field.split('.')[-1]}={f'{value:.3g}' if isinstance(value, float) else value}"
+        for field, value in settings.items()
     )

@@ -1,4 +1,4 @@
-"""The forest plot of an ablation: what each arm sets apart from the baseline, and how far that is known."""
+"""The forest plot of an ablation: the difference of each arm from the baseline, with intervals."""
 
 from __future__ import annotations
 
@@ -8,120 +8,145 @@ from typing import TYPE_CHECKING, Any
 
 from sadcl.errors import UserError
 from sadcl.reports.ablation import AblationReport
-from sadcl.reports.ablation_text import SPLITS, count_words, equals
-from sadcl.reports.statistics import ALPHA, Effect
+from sadcl.reports.ablation_text import SPLITS, p_comparison, seeds_text
+from sadcl.reports.plot_style import (
+    DARK,
+    FAINT,
+    OPEN_MARK,
+    SEED_MARK,
+    SIGNIFICANT_MARK,
+    ZERO_LINE,
+    effect_axes,
+    save_figure,
+)
+from sadcl.reports.statistics import ALPHA, SIGNIFICANT, Effect, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-from sadcl.reports.plot_style import DARK, FAINT, OPEN, SEED, SHOWN, save_figure
-
-ACROSS = 3
-"""Panels in a row."""
+MAX_COLUMNS = 3
+"""The largest number of panels in a row."""
 
 
 def draw_forest(report: AblationReport, uri: str) -> None:
-    """Draw the plot into a file.
+    """Draw the forest plot into a file.
 
     Raises:
-        UserError: as :func:`check`, and where there is nothing to draw.
+        UserError: as :func:`sadcl.reports.plot_style.check_ending`, and where there is nothing to
+            draw.
     """
     save_figure(uri, lambda: forest_figure(report))
 
 
 def forest_figure(report: AblationReport) -> Figure:
-    """A panel a data set, a line an arm: mean difference and interval above the seeds' own differences."""
-    from matplotlib.figure import Figure
+    """Draw a panel for each data set with a line for each arm.
 
+    A line has the mean difference with its interval, above the differences of single seeds.
+
+    Raises:
+        UserError: where no arm besides the baseline has a run.
+    """
     datasets, arms = report.datasets, [arm for arm in report.arms if arm != report.baseline]
     if not datasets or not arms:
         raise UserError(
-            f"The study {report.name!r} has nothing to draw: no run of an arm besides {report.baseline!r}."
+            f"The study {report.name!r} has nothing to draw: no arm besides {report.baseline!r} "
+            "has a run."
         )
-    labels = [_wrapped(arm, 30) for arm in arms]
-    words = max(len(line) for label in labels for line in label.split("\n"))
-    line = 0.13 * max(1 + label.count("\n") for label in labels) + 0.15
-    across, down = min(len(datasets), ACROSS), math.ceil(len(datasets) / ACROSS)
-    size = (0.3 + 0.06 * words + 2.9 * across, 0.4 + (0.8 + line * len(arms)) * down)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
-    for axes in panels[len(datasets) :]:
-        axes.remove()
-    panels[0].set_yticks(range(len(arms)), labels)
+    names = [_wrapped(arm, 30) for arm in arms]
+    figure, panels = _panel_grid(names, len(datasets))
+    panels[0].set_yticks(range(len(arms)), names)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
-    for axes, dataset in zip(panels, datasets, strict=False):
+    for axes, dataset in zip(panels, datasets, strict=True):
         effects = [effect for effect in report.on(dataset) if effect.arm != report.baseline]
-        _panel(axes, effects)
-        seeds = count_words([len(effect.pairs) for effect in effects])
+        _draw_panel(axes, effects)
+        seeds = seeds_text([len(effect.pairs) for effect in effects])
         axes.set_title(f"{dataset} ({seeds})", fontsize=8, fontweight="bold", loc="left")
-        label = f"difference in {report.quantity} to {report.baseline} on {SPLITS[report.split]} (percentage points)"
-        axes.set_xlabel(_wrapped(label, 44))
-    columns = 1 if across == 1 else 3
+        x_label = (
+            f"difference in {report.quantity} from {report.baseline} on {SPLITS[report.split]} "
+            "(percentage points)"
+        )
+        axes.set_xlabel(_wrapped(x_label, 44))
     figure.legend(
-        handles=_key(report), loc="outside lower center", ncols=columns, frameon=False, fontsize=7
+        handles=_legend(report),
+        loc="outside lower center",
+        ncols=1 if len(datasets) == 1 else 3,
+        frameon=False,
+        fontsize=7,
     )
     return figure
 
 
+def _panel_grid(names: list[str], num_panels: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure of the size that the names and panels need."""
+    from matplotlib.figure import Figure
+
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    line_height = 0.13 * max(1 + name.count("\n") for name in names) + 0.15
+    columns, rows = min(num_panels, MAX_COLUMNS), math.ceil(num_panels / MAX_COLUMNS)
+    width = 0.3 + 0.06 * longest + 2.9 * columns
+    height = 0.4 + (0.8 + line_height * len(names)) * rows
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axes in panels[num_panels:]:
+        axes.remove()
+    return figure, panels[:num_panels]
+
+
 def _wrapped(text: str, width: int) -> str:
-    """In several lines, broken at spaces, hyphens and underscores."""
+    """Break text into lines at spaces, hyphens and underscores."""
     return textwrap.fill(text.replace("_", "_ "), width).replace("_ ", "_")
 
 
-def _panel(axes: Axes, effects: list[Effect]) -> None:
-    axes.axvline(0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 6.5}
-    axes.text(1.03, -0.5, "mean, Holm's p", va="bottom", color=FAINT, **beside)
-    for at, effect in enumerate(effects):
-        axes.text(
-            1.03, at, _annotation(effect).replace("-", "\N{MINUS SIGN}"), va="center", **beside
-        )
+def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
+    axes.axvline(0, **ZERO_LINE)
+    margin: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 6.5}
+    axes.text(1.03, -0.5, "mean, p (Holm)", va="bottom", color=FAINT, **margin)
+    for y, effect in enumerate(effects):
+        text = _annotation(effect).replace("-", "\N{MINUS SIGN}")
+        axes.text(1.03, y, text, va="center", **margin)
         if len(effect.pairs) > 1:
-            half = effect.difference_half
             axes.errorbar(
                 effect.difference,
-                at,
-                xerr=half,
+                y,
+                xerr=effect.difference_half_width,
                 color=DARK,
                 linewidth=1.1,
                 capsize=2.5,
                 capthick=0.9,
                 zorder=2,
             )
-            axes.plot(effect.differences, [at + 0.25] * len(effect.differences), **SEED)
+            axes.plot(effect.differences, [y + 0.25] * len(effect.differences), **SEED_MARK)
         if effect.pairs:
-            axes.plot(
-                effect.difference, at, **(SHOWN if effect.verdict in ("gain", "loss") else OPEN)
-            )
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", width=0.6, length=3)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+            mark = SIGNIFICANT_MARK if effect.is_significant else OPEN_MARK
+            axes.plot(effect.difference, y, **mark)
+    effect_axes(axes)
     axes.margins(x=0.08)
 
 
 def _annotation(effect: Effect) -> str:
-    """The figures beside a line."""
+    """Format the figures at the end of a line."""
     if not effect.pairs:
-        return effect.verdict
-    return f"{effect.difference:+z.2f}, {effect.verdict if math.isnan(effect.corrected) else f'p {equals(effect)}'}"
+        return effect.verdict.value
+    is_tested = not math.isnan(effect.p_corrected)
+    return (
+        f"{effect.difference:+z.2f}, "
+        f"{f'p {p_comparison(effect)}' if is_tested else effect.verdict.value}"
+    )
 
 
-def _key(report: AblationReport) -> list[Line2D]:
-    """What the marks mean, of those that are there."""
+def _legend(report: AblationReport) -> list[Line2D]:
+    """Make the legend's entries, for the marks that the plot has."""
     from matplotlib.lines import Line2D
 
-    several = any(len(effect.pairs) > 1 for effect in report.effects)
+    has_intervals = any(len(effect.pairs) > 1 for effect in report.effects)
     verdicts = {effect.verdict for effect in report.effects}
-    band = "mean and its 95 % interval, " if several else ""
-    marks = [
-        (SHOWN, f"{band}shown (p < {ALPHA:g})", bool(verdicts & {"gain", "loss"})),
-        (
-            OPEN,
-            f"{band or 'one seed: '}not shown",
-            bool(verdicts - {"gain", "loss", "baseline", "no pair"}),
-        ),
-        (SEED, "difference of a seed", several),
+    has_open = bool(verdicts - SIGNIFICANT - {Verdict.BASELINE, Verdict.NO_PAIR})
+    mean = "mean with 95 % interval, " if has_intervals else ""
+    entries = [
+        (SIGNIFICANT_MARK, f"{mean}significant (p < {ALPHA:g})", bool(verdicts & SIGNIFICANT)),
+        (OPEN_MARK, f"{mean}not significant" if mean else "one seed: not tested", has_open),
+        (SEED_MARK, "difference of one seed", has_intervals),
     ]
-    return [Line2D([], [], label=label, **look) for look, label, there in marks if there]
+    return [Line2D([], [], label=label, **mark) for mark, label, has in entries if has]

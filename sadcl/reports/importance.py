@@ -1,10 +1,12 @@
-"""Which fields of a search matter, how far that is known, and whether it is more than chance.
+"""The importance of the fields of a search: shares, intervals, and tests against chance.
 
-Optuna's PED-ANOVA compares where the best trials lie with where all lie, field by field, so that trials that were stopped
-early count too: as not among the best, which is what stopping them says. fANOVA (shares of the variance that a forest
-explains) uses the figures of the complete trials themselves and leaves the others out.
+PED-ANOVA compares, field by field, the distribution of the best trials with that of all trials, so
+that trials that were stopped early count too: as not among the best, which is why they were
+stopped. fANOVA (shares of the variance that a random forest explains) uses the figures of complete
+trials and leaves the others out.
 
-Source: Watanabe, Bansal, Hutter, PED-ANOVA, 2023; Hutter, Hoos, Leyton-Brown, An Efficient Approach for Assessing
+Sources: Watanabe, Bansal, Hutter, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
+Arbitrary Subspaces, 2023; Hutter, Hoos, Leyton-Brown, An Efficient Approach for Assessing
 Hyperparameter Importance, 2014 (fANOVA).
 """
 
@@ -12,9 +14,9 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,34 +26,45 @@ from numpy.typing import NDArray
 from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import ALPHA, holm
 from sadcl.results import store
-from sadcl.search.space import Choice, Distribution, Float, Int, plain
+from sadcl.search.space import Distribution as SpaceDistribution
 from sadcl.search.study_file import read_space
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from sadcl.reports.importance_evaluator import Distribution, Evaluator
 
-
+Row = Mapping[str, Any]
+Progress = Callable[[int, int], None]
 EVALUATORS = ("ped-anova", "fanova")
-ENOUGH = 10
-"""Complete trials below which nothing is said: of six fields that do nothing one always comes out first."""
-TOP = 0.25
-"""Share of the trials that count as the best; at least five, as Optuna advises, and no more than are complete."""
-RESAMPLED, SHUFFLED = 100, 300
-"""How often the trials are drawn again for the interval, and their figures dealt anew for p; of many fields more often, for p
-cannot be smaller than one in so many, and is multiplied by their number."""
+MIN_TRIALS = 10
+"""With fewer complete trials nothing is reported: one of six useless fields always comes first."""
+BEST_SHARE, MIN_BEST = 0.25, 5
+"""The share of trials that count as the best, and their smallest number, as Optuna advises."""
+RESAMPLES, PERMUTATIONS = 100, 300
+"""How often the trials are resampled for the intervals, and their figures permuted for p."""
+PERMUTATIONS_PER_FIELD = 40
+"""The smallest number of permutations for each field: p cannot be smaller than 1 / (permutations +
+1), and Holm multiplies it by the number of fields."""
+
+
+class ImportanceVerdict(StrEnum):
+    """Whether a field is more important than chance explains."""
+
+    SIGNIFICANT = "significant"
+    NOT_SIGNIFICANT = "not significant"
 
 
 @dataclass(frozen=True)
-class Importance:
-    """One field.
+class FieldImportance:
+    """The importance of one field.
 
     Attributes:
-        share: 0 to 1; those of all fields add up to 1, so that of fields that do nothing is not 0.
-        low, high: 95 % of what resampled trials give (bootstrap), widened to hold ``share``.
-        trials: that set the field.
-        p: how often figures dealt anew over the same settings make the field as important; ``corrected`` by Holm for all
-            fields. That a sampler looked closer where it had found good settings is not in it.
-        verdict: ``matters`` or ``not shown``, by the corrected p.
+        share: 0 to 1. The shares of all fields add up to 1, so a field without effect has not 0.
+        low, high: the 95 % interval of ``share`` over resampled trials (bootstrap), widened to
+            include ``share``.
+        trials: the number of trials that set the field.
+        p: of a permutation test: how often permuted figures make the field as important. It does
+            not account for a sampler that explores good regions more densely.
+        p_corrected: ``p``, corrected by Holm over all fields.
     """
 
     field: str
@@ -60,17 +73,25 @@ class Importance:
     high: float
     trials: int
     p: float
-    corrected: float
-    verdict: str
+    p_corrected: float
+
+    @property
+    def verdict(self) -> ImportanceVerdict:
+        if self.p_corrected < ALPHA:
+            return ImportanceVerdict.SIGNIFICANT
+        return ImportanceVerdict.NOT_SIGNIFICANT
 
 
 @dataclass(frozen=True)
-class Importances:
-    """All fields of a study, the most important first; none where there is nothing to say.
+class StudyImportances:
+    """The importance of all fields of a study.
 
     Attributes:
-        complete, pruned, failed: trials of the search by how they ended.
-        constant: fields that all trials have alike, or too few have.
+        complete, pruned, failed: numbers of trials of the search by how they ended.
+        fields: the most important first; empty with fewer than ``MIN_TRIALS`` complete trials.
+        omitted: fields that all trials have the same value of, or that (for fANOVA) not all set.
+        num_best: for PED-ANOVA, how many trials count as the best.
+        resamples, permutations: how often the trials were resampled, and their figures permuted.
     """
 
     study: str
@@ -78,8 +99,11 @@ class Importances:
     complete: int
     pruned: int
     failed: int
-    fields: tuple[Importance, ...] = ()
-    constant: tuple[str, ...] = ()
+    fields: tuple[FieldImportance, ...] = ()
+    omitted: tuple[str, ...] = ()
+    num_best: int = 0
+    resamples: int = 0
+    permutations: int = 0
 
 
 def field_importances(
@@ -88,225 +112,183 @@ def field_importances(
     evaluator: str = "ped-anova",
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Importances:
-    """Importance for the held-out mAP of the fields that a search has set.
+    progress: Progress | None = None,
+) -> StudyImportances:
+    """Read a search from a storage and evaluate its fields' importance for the held-out mAP.
 
     Args:
+        root: the storage.
+        study: a search.
         evaluator: ``ped-anova`` or ``fanova``.
-        seed: of resampling.
-        progress: called with evaluations done, and how many there are.
+        seed: of the resamples and permutations.
+        progress: called with the number of evaluations done and their total.
 
     Raises:
-        UserError: for an unknown study or evaluator, and for a study that is no search.
+        UserError: for an unknown study or evaluator, and for a study that is not a search.
     """
     if evaluator not in EVALUATORS:
         raise UserError(f"There is no evaluator {evaluator!r}{did_you_mean(evaluator, EVALUATORS)}")
-    there = store.read(root, "trials")
-    known = sorted(set(there["study"].drop_null().to_pylist()))
-    if study not in known:
-        raise UserError(f"There is no study {study!r} here{did_you_mean(study, known)}")
-    searched = there.filter((pc.field("study") == study) & (pc.field("phase") == "search"))
-    trials = searched.sort_by("key").to_pylist()
-    about = store.study_record(root, study)
-    if not trials and about.get("kind") == "ablation":
+    trials = store.read(root, "trials")
+    names = sorted(set(trials["study"].drop_null().to_pylist()))
+    if study not in names:
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, names)}")
+    searched = trials.filter((pc.field("study") == study) & (pc.field("phase") == "search"))
+    rows = searched.sort_by("key").to_pylist()
+    description = store.study_record(root, study)
+    if not rows and description.get("kind") == "ablation":
         raise UserError(
-            f"The study {study!r} is an ablation, which searches nothing: `sadcl results ablation` asks it."
+            f"The study {study!r} is an ablation, which searches nothing: use "
+            f"`sadcl results ablation --study {study}`."
         )
-    return importances(study, trials, read_space(about), evaluator, seed=seed, progress=progress)
+    space = read_space(description)
+    return importances(study, rows, space, evaluator, seed=seed, progress=progress)
 
 
 def importances(
     study: str,
-    rows: Sequence[Mapping[str, Any]],
-    space: Mapping[str, Distribution],
+    rows: Sequence[Row],
+    space: Mapping[str, SpaceDistribution],
     evaluator: str = "ped-anova",
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Importances:
-    """The same from rows of the trials table, and the space of the study.
+    progress: Progress | None = None,
+) -> StudyImportances:
+    """Evaluate importance from rows of the trials table.
 
-    A field that the space does not describe goes from its smallest to its largest value.
+    Args:
+        study: its name.
+        rows: the trials of the search.
+        space: of the study; a field that it does not have ranges over its values.
+        evaluator, seed, progress: as in :func:`field_importances`.
     """
     scored = [row for row in rows if row["status"] == "complete" and row["val_mAP"] is not None]
     scored = [row for row in scored if math.isfinite(row["val_mAP"])]
     pruned = [row for row in rows if row["status"] == "pruned"]
     failed = sum(row["status"] not in ("running", "pruned") for row in rows) - len(scored)
-    nothing = Importances(study, evaluator, len(scored), len(pruned), failed)
-    if len(scored) < ENOUGH:
-        return nothing
-    used = scored + pruned if evaluator == "ped-anova" else scored
-    settings = [json.loads(row["params"] or "{}") for row in used]
-    fields = sorted({field for setting in settings for field in setting})
-    told = {
-        field: _distribution([s[field] for s in settings if field in s], space.get(field))
-        for field in fields
-    }
-    several = {field: d for field, d in told.items() if d is not None}
-    if evaluator == "fanova":  # it knows no conditional fields
-        several = {
-            field: d
-            for field, d in several.items()
-            if all(field in setting for setting in settings)
-        }
-    constant = tuple(field for field in fields if field not in several)
-    if not several:
-        return Importances(study, evaluator, len(scored), len(pruned), failed, constant=constant)
-    figures_N = np.array([row["val_mAP"] for row in scored], dtype=float)
-    lowest = figures_N.min() - 1  # whatever is below all that are complete
-    figures_N = np.concatenate([figures_N, np.full(len(used) - len(scored), lowest)])
-    judge = _Evaluator(settings, several, evaluator, _best(len(scored), len(used)))
+    result = StudyImportances(study, evaluator, len(scored), len(pruned), failed)
+    if len(scored) < MIN_TRIALS:
+        return result
+    trials = scored + pruned if evaluator == "ped-anova" else scored
+    settings = [json.loads(row["params"] or "{}") for row in trials]
+    distributions, omitted = _distributions(settings, space, evaluator)
+    if not distributions:
+        return replace(result, omitted=omitted)
+    from sadcl.reports.importance_evaluator import Evaluator
 
-    shuffled = max(SHUFFLED, 40 * len(several))
-    rng, steps = np.random.default_rng(seed), RESAMPLED + shuffled
-    own_F = judge(figures_N)
-    drawn_BF, dealt_BF = [], []
-    parts = [range(len(scored)), range(len(scored), len(used))]
-    for step in range(steps):
-        if step < RESAMPLED:  # as many complete ones each time
-            places_N = np.concatenate([rng.choice(part, len(part)) for part in parts if part])
-            drawn_BF.append(_shares(judge(figures_N, places_N)))
+    num_best = min(max(MIN_BEST, math.ceil(BEST_SHARE * len(trials))), len(scored))
+    permutations = max(PERMUTATIONS, PERMUTATIONS_PER_FIELD * len(distributions))
+    resampling = _resample(
+        Evaluator(settings, distributions, evaluator, num_best),
+        _figures(scored, len(trials)),
+        num_complete=len(scored),
+        permutations=permutations,
+        seed=seed,
+        progress=progress,
+    )
+    counts = {field: sum(field in setting for setting in settings) for field in distributions}
+    return replace(
+        result,
+        fields=_field_importances(resampling, counts),
+        omitted=omitted,
+        num_best=num_best,
+        resamples=RESAMPLES,
+        permutations=permutations,
+    )
+
+
+def _distributions(
+    settings: Sequence[Mapping[str, Any]], space: Mapping[str, SpaceDistribution], evaluator: str
+) -> tuple[dict[str, Distribution], tuple[str, ...]]:
+    """Return the distributions of the fields that can be evaluated, and the other fields."""
+    from sadcl.reports.importance_evaluator import distribution_of
+
+    fields = sorted({field for setting in settings for field in setting})
+    distributions: dict[str, Distribution] = {}
+    for field in fields:
+        values = [setting[field] for setting in settings if field in setting]
+        distribution = distribution_of(values, space.get(field))
+        if evaluator == "fanova" and len(values) < len(settings):
+            continue  # fANOVA does not support conditional fields
+        if distribution is not None:
+            distributions[field] = distribution
+    return distributions, tuple(field for field in fields if field not in distributions)
+
+
+def _figures(scored: Sequence[Row], num_trials: int) -> NDArray[np.float64]:
+    """Return the held-out mAP of each trial; pruned ones come last, below all complete ones."""
+    mAP_N = np.array([row["val_mAP"] for row in scored], dtype=float)
+    lowest = mAP_N.min() - 1
+    return np.concatenate([mAP_N, np.full(num_trials - len(scored), lowest)])
+
+
+@dataclass(frozen=True)
+class _Resampling:
+    """Importances of F fields: of the trials, of R resamples and of permuted figures."""
+
+    observed_F: NDArray[np.float64]
+    resampled_share_RF: NDArray[np.float64]
+    p_F: NDArray[np.float64]
+
+
+def _resample(
+    evaluator: Evaluator,
+    mAP_N: NDArray[np.float64],
+    *,
+    num_complete: int,
+    permutations: int,
+    seed: int,
+    progress: Progress | None,
+) -> _Resampling:
+    """Evaluate the trials, then resamples of them, then permutations of their figures.
+
+    Each resample has as many complete trials as there are, and as many pruned ones.
+    """
+    rng, total = np.random.default_rng(seed), RESAMPLES + permutations
+    observed_F = evaluator(mAP_N)
+    shares, permuted = [], []
+    parts = [range(num_complete), range(num_complete, len(mAP_N))]
+    for step in range(total):
+        if step < RESAMPLES:
+            index_N = np.concatenate([rng.choice(part, len(part)) for part in parts if part])
+            shares.append(_shares(evaluator(mAP_N, index_N)))
         else:
-            dealt_BF.append(judge(rng.permutation(figures_N)))
+            permuted.append(evaluator(rng.permutation(mAP_N)))
         if progress is not None:
-            progress(step + 1, steps)
-    p_F = (1 + (np.array(dealt_BF) >= own_F - 1e-12).sum(axis=0)) / (shuffled + 1)
-    low_F, high_F = np.quantile(drawn_BF, [0.025, 0.975], axis=0)
-    found = [
-        Importance(
+            progress(step + 1, total)
+    as_important_F = (np.array(permuted) >= observed_F - 1e-12).sum(axis=0)
+    return _Resampling(observed_F, np.array(shares), (1 + as_important_F) / (permutations + 1))
+
+
+def _field_importances(
+    resampling: _Resampling, counts: Mapping[str, int]
+) -> tuple[FieldImportance, ...]:
+    """Join shares, intervals and p-values, the most important field first.
+
+    Args:
+        resampling: of the fields, in the order of ``counts``.
+        counts: the number of trials that set each field.
+    """
+    low_F, high_F = np.quantile(resampling.resampled_share_RF, [0.025, 0.975], axis=0)
+    p_values = [float(p) for p in resampling.p_F]
+    columns = (_shares(resampling.observed_F), low_F, high_F, p_values, holm(p_values))
+    fields = [
+        FieldImportance(
             field=field,
             share=float(share),
             low=float(min(low, share)),
             high=float(max(high, share)),
-            trials=sum(field in setting for setting in settings),
-            p=float(p),
-            corrected=corrected,
-            verdict="matters" if corrected < ALPHA else "not shown",
+            trials=counts[field],
+            p=p,
+            p_corrected=p_corrected,
         )
-        for field, share, low, high, p, corrected in zip(
-            several, _shares(own_F), low_F, high_F, p_F, holm([float(p) for p in p_F]), strict=True
-        )
+        for field, share, low, high, p, p_corrected in zip(counts, *columns, strict=True)
     ]
-    ranked = tuple(sorted(found, key=lambda one: -one.share))
-    return Importances(study, evaluator, len(scored), len(pruned), failed, ranked, constant)
+    return tuple(sorted(fields, key=lambda one: -one.share))
 
 
-class _Evaluator:
-    """Optuna's evaluator on trials in memory."""
-
-    def __init__(
-        self,
-        settings: Sequence[Mapping[str, Any]],
-        several: Mapping[str, BaseDistribution],
-        evaluator: str,
-        best: int,
-    ) -> None:
-        import optuna
-        from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-        from optuna.trial import create_trial
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.fields = list(several)
-        self.evaluator = (
-            PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(settings))
-            if evaluator == "ped-anova"
-            else FanovaImportanceEvaluator(n_trees=16, max_depth=3, seed=0)
-        )
-        self.trials = []
-        for setting in settings:
-            distributions = {field: several[field] for field in self.fields if field in setting}
-            params = {
-                field: json.dumps(setting[field])
-                if isinstance(d, optuna.distributions.CategoricalDistribution)
-                else setting[field]
-                for field, d in distributions.items()
-            }
-            self.trials.append(create_trial(params=params, distributions=distributions, value=0.0))
-        self.study = self._study(range(len(settings)))
-
-    def _study(self, places: Sequence[int] | NDArray[np.int64]) -> Any:
-        import optuna
-
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([self.trials[i] for i in places])
-        return study
-
-    def __call__(
-        self, figures_N: NDArray[np.float64], places_N: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
-        """Importance of each field in the evaluator's own unit, (F,); of the trials at these places."""
-        study = self.study if places_N is None else self._study(places_N)
-        value_N = figures_N if places_N is None else figures_N[places_N]
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that PED-ANOVA takes a target for something to minimise, as here
-            found = self.evaluator.evaluate(study, target=lambda trial: -value_N[trial.number])
-        return np.array([max(float(found.get(field, 0.0)), 0.0) for field in self.fields])
-
-
-def _distribution(
-    values: Sequence[Any], distribution: Distribution | None
-) -> BaseDistribution | None:
-    """Where a field's values lie; None for fewer than two different ones."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if len({json.dumps(value) for value in values}) < 2:
-        return None
-    domain = None if distribution is None else plain(distribution)
-    if isinstance(domain, Choice) or not all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
-    ):
-        return CategoricalDistribution(sorted({json.dumps(value) for value in values}))
-    low, high, log = min(values), max(values), False
-    if domain is not None:  # bounds of an old storage have six digits
-        low, high, log = min(low, domain.low), max(high, domain.high), domain.log
-    steps = domain is not None and all(domain.contains(value) for value in values)
-    whole = all(isinstance(value, int) for value in values) and not isinstance(domain, Float)
-    if whole:
-        step = domain.step if isinstance(domain, Int) and steps else 1
-        return IntDistribution(int(low), int(high), log=log, step=step)
-    step_size = domain.step if isinstance(domain, Float) and steps else None
-    return FloatDistribution(low, high, log=log, step=step_size)
-
-
-def _best(complete: int, all_: int) -> int:
-    return min(max(5, math.ceil(TOP * all_)), complete)
-
-
-def _shares(own_F: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = own_F.sum()
-    return own_F / total if total > 0 else np.full(len(own_F), 1 / len(own_F))
-
-
-def importance_sentences(found: Importances) -> Iterator[str]:
-    """What is shown, what is not, and which trials it rests on."""
-    if found.complete < ENOUGH:
-        yield f"Too few trials are complete to show which field matters: {found.complete}; at least {ENOUGH} are needed."
-        return
-    shown = [one.field for one in found.fields if one.verdict == "matters"]
-    if found.fields:
-        what = f"{', '.join(shown)}: more than chance" if shown else "no field is shown to matter"
-        how = f"p < {ALPHA:g}, figures dealt anew {max(SHUFFLED, 40 * len(found.fields))} times, corrected by Holm"
-        yield f"Of {found.complete} complete trials, {what} ({how})."
-        yield (
-            f"Shares add up to 1, so that each of {len(found.fields)} fields that do nothing has about "
-            f"{1 / len(found.fields):.2f}; intervals are 95 % of {RESAMPLED} resamplings of the trials."
-        )
-    else:
-        yield f"The {found.complete} complete trials differ in no field, so nothing can be told."
-    if found.evaluator == "ped-anova" and found.fields:
-        best = _best(found.complete, found.complete + found.pruned)
-        yield f"PED-ANOVA: what tells the best {best} trials from all {found.complete + found.pruned}."
-    if found.pruned:
-        how = (
-            "count as not among the best"
-            if found.evaluator == "ped-anova"
-            else "are left out, and with them what was bad about their settings"
-        )
-        yield f"{found.pruned} trials that were stopped early {how}."
-    if found.failed:
-        yield f"{found.failed} trials without a figure are left out: where a field makes runs fail, this does not show it."
-    if found.constant:
-        yield f"Left out, because the trials do not differ in them or not all have them: {', '.join(found.constant)}."
+def _shares(importance_F: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale importances to add up to 1; equal shares where all are 0."""
+    total = importance_F.sum()
+    if total > 0:
+        return importance_F / total
+    return np.full(len(importance_F), 1 / len(importance_F))

@@ -1,4 +1,4 @@
-"""Which labels an arm helps: AP a label against the baseline, paired over seeds, by frequency and by size of the objects."""
+"""Which labels an arm helps: its AP on each label compared with the baseline's, paired by seed."""
 
 from __future__ import annotations
 
@@ -9,50 +9,60 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
-from scipy import stats
 
 from sadcl.errors import UserError, did_you_mean
-from sadcl.reports.statistics import ALPHA, Effect, compare_arms, holm, interval
+from sadcl.reports.label_trends import Trend, trend
+from sadcl.reports.statistics import (
+    Effect,
+    benjamini_hochberg_of_tested,
+    compare_arms,
+    holm_of_tested,
+    with_verdict,
+)
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial
 
-THIRDS = {"frequency": ("rare", "middle", "frequent"), "size": ("small", "medium", "large")}
-FEWEST = 6
-"""Labels below which there are no groups: one label is none."""
+Row = Mapping[str, Any]
+GROUP_NAMES = {"frequency": ("rare", "middle", "frequent"), "size": ("small", "medium", "large")}
+MIN_LABELS = 6
+"""With fewer labels there are no groups: a group of one label is not a group."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """One label.
+class LabelGain:
+    """The gain of one label.
 
     Attributes:
-        support: images of the split with it.
-        size: share of an image that its boxes cover, mean over the images, in percent; nan where boxes are not known.
-        frequency, of_size: the third of the labels that it belongs to; empty where there are no groups.
-        baseline: its mean AP in the baseline, over the seeds that both have.
-        effect: of the arm, in percentage points of AP; ``corrected`` by Benjamini and Hochberg for all labels.
+        support: the number of images of the split that have the label.
+        size: the share of an image that the label's boxes cover, mean over its images, in percent;
+            nan where boxes are not known.
+        frequency_group, size_group: the third of the labels that it belongs to; empty where there
+            are no groups.
+        baseline_AP: the baseline's AP in percent, mean over the seeds that both arms have.
+        effect: of the arm, in percentage points of AP; ``p_corrected`` is by Benjamini and Hochberg
+            over all labels.
     """
 
     label: str
     support: float
     size: float
-    frequency: str
-    of_size: str
-    baseline: float
+    frequency_group: str
+    size_group: str
+    baseline_AP: float
     effect: Effect
 
 
 @dataclass(frozen=True)
-class Group:
-    """A third of the labels: the mean of its labels' AP in each seed, compared like an mAP; ``corrected`` by Holm.
+class LabelGroup:
+    """The gain of a third of the labels, by the mean of their APs in each seed.
 
     Attributes:
-        by: ``frequency`` or ``size``.
-        low, high: images of its rarest and its most frequent label; or percent of the image.
+        variable: ``frequency`` or ``size``.
+        low, high: the lowest and the highest value of the variable among the group's labels.
+        effect: of the arm; ``p_corrected`` is by Holm over all groups.
     """
 
-    by: str
+    variable: str
     name: str
     labels: tuple[str, ...]
     low: float
@@ -61,37 +71,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Trend:
-    """How gains go with frequency or size.
+class ArmGains:
+    """The gains of an arm over the baseline on one data set.
 
     Attributes:
-        slope, half: percentage points for each doubling, mean over seeds and half of its 95 % interval (Student's t); ``p``
-            of it, corrected by Holm where there are both trends.
-        r, low, high: Pearson's correlation of the labels' mean gain with the logarithm and its 95 % interval by Fisher, which
-            takes the labels for a sample of labels.
-        shown: by both, because two odd labels that gain in every seed make a slope too.
-    """
-
-    by: str
-    slope: float
-    half: float
-    p: float
-    r: float
-    low: float
-    high: float
-
-    @property
-    def shown(self) -> bool:
-        return self.p < ALPHA and (self.low > 0 or self.high < 0)
-
-
-@dataclass(frozen=True)
-class Gains:
-    """An arm against the baseline on one data set.
-
-    Attributes:
-        labels: most frequent first, those that the split does not have left out.
-        seeds: the pairs.
+        seeds: the seeds that both arms have.
+        labels: the most frequent first; labels that the split does not have are left out.
     """
 
     study: str
@@ -101,8 +86,8 @@ class Gains:
     arm: str
     baseline: str
     seeds: tuple[int, ...]
-    labels: tuple[Gain, ...]
-    groups: tuple[Group, ...]
+    labels: tuple[LabelGain, ...]
+    groups: tuple[LabelGroup, ...]
     trends: tuple[Trend, ...]
 
 
@@ -113,34 +98,73 @@ def label_gains(
     baseline: str | None = None,
     split: str = "test",
     dataset: str | None = None,
-) -> list[Gains]:
-    """What an arm gives each label: an arm of an ablation, or what a search has tuned and confirmed, on each data set.
+) -> list[ArmGains]:
+    """Read from a storage what an arm gains on each label.
 
     Args:
+        root: the storage.
+        study: an ablation, or a search that has confirmed its setting.
         arm: None takes the only one besides the baseline; ``tuned`` of a search.
         baseline: None takes the study's own; the control ``stage2`` of a search.
         split: ``test`` or ``val``, the held-out training images.
-        dataset: only this one.
+        dataset: None takes all data sets.
+
+    Returns:
+        The gains on each data set on which both arms have a seed in common.
 
     Raises:
-        UserError: for an unknown study, arm, split or data set, and where no seed has both.
+        UserError: for an unknown study, arm, split or data set, and where no seed has both arms.
     """
     if split not in ("test", "val"):
         raise UserError(f"There is no split {split!r}{did_you_mean(split, ('test', 'val'))}")
+    description, runs = _compared_runs(root, study)
+    arms = description.get("order") or list(dict.fromkeys(row["arm"] for row in runs))
+    baseline = baseline or description.get("baseline") or "stage2"
+    arm = _resolve_arm(study, arms, arm, baseline)
+    datasets = list(dict.fromkeys(row["dataset"] for row in runs))
+    if dataset is not None and dataset not in datasets:
+        raise UserError(
+            f"The study {study!r} has no runs on {dataset!r}{did_you_mean(dataset, datasets)}"
+        )
+    condition = (pc.field("study") == study) & (pc.field("split") == split)
+    label_rows = store.read(root, "labels").filter(condition).to_pylist()
+    gains = []
+    for name in datasets if dataset is None else [dataset]:
+        of_dataset = [row for row in runs if row["dataset"] == name]
+        gains.append(gains_of(of_dataset, label_rows, arm, baseline, split))
+    gains = [one for one in gains if one.seeds]
+    if not gains:
+        images = "the test images" if split == "test" else "the held-out images"
+        raise UserError(
+            f"No seed of {study!r} has figures of {arm!r} and {baseline!r} for each label on "
+            f"{images}."
+        )
+    return gains
+
+
+def _compared_runs(root: str, study: str) -> tuple[Row, list[Row]]:
+    """Read the description of a study and its runs that can be compared by arm and seed.
+
+    Of a search, these are the confirmation runs of the control and of the chosen setting.
+    """
     trials = store.read(root, "trials")
-    known = sorted(set(trials["study"].drop_null().to_pylist()))
-    if study not in known:
-        raise UserError(f"There is no study {study!r} here{did_you_mean(study, known)}")
-    about = store.study_record(root, study)
-    there = trials.filter(pc.field("study") == study).to_pylist()
-    best = chosen_trial(there, about)
-    mine = [
-        row
-        for row in there
-        if row["phase"] == "arm" or (row["phase"] == "confirm" and _check_request(row, best))
-    ]
-    arms = about.get("order") or list(dict.fromkeys(row["arm"] for row in mine))
-    baseline = baseline or about.get("baseline") or "stage2"
+    names = sorted(set(trials["study"].drop_null().to_pylist()))
+    if study not in names:
+        raise UserError(f"There is no study {study!r} here{did_you_mean(study, names)}")
+    description = store.study_record(root, study)
+    rows = trials.filter(pc.field("study") == study).to_pylist()
+    chosen = chosen_trial(rows, description)
+
+    def is_compared(row: Row) -> bool:
+        if row["phase"] != "confirm":
+            return row["phase"] == "arm"
+        return row["arm"] != "tuned" or (chosen is not None and row["params"] == chosen["params"])
+
+    return description, [row for row in rows if is_compared(row)]
+
+
+def _resolve_arm(study: str, arms: Sequence[str], arm: str | None, baseline: str) -> str:
+    """Choose the arm where none is given, and check both."""
     others = [name for name in arms if name != baseline]
     if arm is None and len(others) > 1:
         raise UserError(
@@ -154,220 +178,167 @@ def label_gains(
             )
     if arm == baseline:
         raise UserError(f"The arm {arm!r} is the baseline: give another as --arm or as --baseline.")
-    datasets = list(dict.fromkeys(row["dataset"] for row in mine))
-    if dataset is not None and dataset not in datasets:
-        raise UserError(
-            f"The study {study!r} has no runs on {dataset!r}{did_you_mean(dataset, datasets)}"
-        )
-    of = (pc.field("study") == study) & (pc.field("split") == split)
-    rows = store.read(root, "labels").filter(of).to_pylist()
-    found = [
-        gains_of([row for row in mine if row["dataset"] == name], rows, arm, baseline, split)
-        for name in ([dataset] if dataset is not None else datasets)
-    ]
-    if not any(one.seeds for one in found):
-        where = "the test images" if split == "test" else "the held-out images"
-        raise UserError(
-            f"No seed of {study!r} has figures of {arm!r} and {baseline!r} for each label on {where}."
-        )
-    return [one for one in found if one.seeds]
+    return arm
 
 
 def gains_of(
-    trials: Iterable[Mapping[str, Any]],
-    labels: Iterable[Mapping[str, Any]],
+    trials: Iterable[Row],
+    label_rows: Iterable[Row],
     arm: str,
     baseline: str,
     split: str = "test",
-) -> Gains:
-    """The same from rows of the tables.
+) -> ArmGains:
+    """Compute the gains from rows of the tables.
 
     Args:
-        trials: of one study and data set; at most one complete run an arm and seed.
-        labels: of the split.
+        trials: rows of one study and data set; at most one complete run of each arm and seed.
+        label_rows: rows of the labels table, of the split.
     """
-    trials = [row for row in trials if row["arm"] in (arm, baseline)]
-    of: dict[str, dict[str, Mapping[str, Any]]] = {row["key"]: {} for row in trials}
-    for row in labels:
-        if row["key"] in of:
-            of[row["key"]][row["label"]] = row
-    first = trials[0] if trials else {"study": "", "scale": "", "dataset": ""}
-    names = dict.fromkeys(label for rows in of.values() for label in rows)
-    support = {label: _shared_labels(of, label, "support") for label in names}
-    size = {label: _shared_labels(of, label, "box_area") for label in names}
-    ordered = sorted(
-        (label for label in names if support[label] > 0), key=lambda label: (-support[label], label)
-    )
-
-    def against(some: Sequence[str]) -> list[Effect]:
-        """Baseline and arm by the mean AP of some labels."""
-        rows = [
-            {**row, "AP": _mean([of[row["key"]].get(label, {}).get("AP") for label in some])}
-            for row in trials
-        ]
-        return compare_arms(rows, baseline, "AP", [baseline, arm], datasets=[first["dataset"]])
-
-    pairs = {label: against([label]) for label in ordered}
-    corrected = _benjamini_hochberg({label: effect.p for label, (_, effect) in pairs.items()})
-    values = {"frequency": support, "size": size}
-    parts = {by: _thirds(by, value, ordered) for by, value in values.items()}
-    third = {
-        by: {label: name for name, some in named.items() for label in some}
-        for by, named in parts.items()
-    }
-    found = tuple(
-        Gain(
-            label=label,
-            support=support[label],
-            size=size[label],
-            frequency=third["frequency"].get(label, ""),
-            of_size=third["size"].get(label, ""),
-            baseline=_mean(
-                [
-                    of[row["key"]][label]["AP"]
-                    for row in trials
-                    if _is_same(row, baseline, effect.pairs)
-                ]
-            ),
-            effect=_with_verdicts(effect, corrected.get(label, math.nan)),
-        )
-        for label, (_, effect) in pairs.items()
-    )
-    seeds = tuple(sorted({seed for gain in found for seed in gain.effect.pairs}))
+    table = _LabelTable([row for row in trials if row["arm"] in (arm, baseline)], label_rows)
+    labels, values = table.labels, {"frequency": table.support, "size": table.size}
+    thirds = {name: _thirds(name, values[name], labels) for name in values}
+    effects = {label: table.effect([label], arm, baseline) for label in labels}
     groups = [
-        Group(
-            by,
+        LabelGroup(
+            variable,
             name,
-            tuple(some),
-            min(values[by][i] for i in some),
-            max(values[by][i] for i in some),
-            against(some)[1],
+            tuple(members),
+            min(values[variable][label] for label in members),
+            max(values[variable][label] for label in members),
+            table.effect(members, arm, baseline),
         )
-        for by, named in parts.items()
-        for name, some in named.items()
+        for variable, by_name in thirds.items()
+        for name, members in by_name.items()
     ]
-    trends = [_trend(by, found, values[by]) for by, named in parts.items() if named]
-    return Gains(
-        study=first["study"],
-        scale=first["scale"],
-        dataset=first["dataset"],
+    trends = [
+        trend(variable, values[variable], effects)
+        for variable, by_name in thirds.items()
+        if by_name
+    ]
+    trend_p = holm_of_tested(one.p for one in trends)
+    return ArmGains(
+        study=table.first["study"],
+        scale=table.first["scale"],
+        dataset=table.first["dataset"],
         split=split,
         arm=arm,
         baseline=baseline,
-        seeds=seeds,
-        labels=found,
-        groups=tuple(
-            replace(group, effect=_with_verdicts(group.effect, p))
-            for group, p in zip(groups, _holm(g.effect.p for g in groups), strict=True)
-        ),
-        trends=tuple(
-            replace(trend, p=p) for trend, p in zip(trends, _holm(t.p for t in trends), strict=True)
-        ),
+        seeds=tuple(sorted({seed for effect in effects.values() for seed in effect.pairs})),
+        labels=_label_gains(table, effects, thirds, baseline),
+        groups=_with_holm(groups),
+        trends=tuple(replace(one, p=p) for one, p in zip(trends, trend_p, strict=True)),
     )
 
 
-def _check_request(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
-    """Whether a confirmed run is the control's, or of the setting that the search ended with."""
-    return row["arm"] != "tuned" or (best is not None and row["params"] == best["params"])
+class _LabelTable:
+    """The rows of the labels table of some runs, by run and label.
+
+    Attributes:
+        labels: that the split has, the most frequent first.
+        support, size: of each label; the same in all runs, because they are of the images.
+        first: the first run; empty texts where there is none.
+    """
+
+    def __init__(self, trials: Sequence[Row], label_rows: Iterable[Row]) -> None:
+        self.trials = trials
+        self.first: Row = trials[0] if trials else {"study": "", "scale": "", "dataset": ""}
+        self.rows: dict[str, dict[str, Row]] = {row["key"]: {} for row in trials}
+        for row in label_rows:
+            if row["key"] in self.rows:
+                self.rows[row["key"]][row["label"]] = row
+        names = dict.fromkeys(label for rows in self.rows.values() for label in rows)
+        self.support = {label: self._value(label, "support") for label in names}
+        self.size = {label: self._value(label, "box_area") for label in names}
+        self.labels = sorted(
+            (label for label in names if self.support[label] > 0),
+            key=lambda label: (-self.support[label], label),
+        )
+
+    def effect(self, labels: Sequence[str], arm: str, baseline: str) -> Effect:
+        """Compare the arms by the mean AP of some labels."""
+        runs = [
+            {**row, "AP": _mean([self._AP(row["key"], label) for label in labels])}
+            for row in self.trials
+        ]
+        arms = [baseline, arm]
+        return compare_arms(runs, baseline, "AP", arms, datasets=[self.first["dataset"]])[1]
+
+    def mean_AP(self, label: str, arm: str, seeds: Sequence[int]) -> float:
+        """Return a label's AP in percent, mean over the complete runs of an arm with these seeds.
+
+        It is nan where there is no such run.
+        """
+        return _mean(
+            [
+                self.rows[row["key"]][label]["AP"]
+                for row in self.trials
+                if row["arm"] == arm and row["seed"] in seeds and row["status"] == "complete"
+            ]
+        )
+
+    def _AP(self, key: str, label: str) -> float | None:
+        return self.rows[key].get(label, {}).get("AP")
+
+    def _value(self, label: str, column: str) -> float:
+        values = [rows[label].get(column) for rows in self.rows.values() if label in rows]
+        return max((v for v in values if v is not None and math.isfinite(v)), default=math.nan)
 
 
-def _shared_labels(
-    of: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, column: str
-) -> float:
-    """What all runs have alike, because it is of the images; nan where none has it."""
-    values = [rows[label].get(column) for rows in of.values() if label in rows]
-    return max((v for v in values if v is not None and math.isfinite(v)), default=math.nan)
+def _label_gains(
+    table: _LabelTable,
+    effects: Mapping[str, Effect],
+    thirds: Mapping[str, Mapping[str, Sequence[str]]],
+    baseline: str,
+) -> tuple[LabelGain, ...]:
+    """Correct the labels' effects by Benjamini and Hochberg, and add the labels' properties."""
+    group_of = {
+        variable: {label: name for name, members in by_name.items() for label in members}
+        for variable, by_name in thirds.items()
+    }
+    p_corrected = benjamini_hochberg_of_tested(effect.p for effect in effects.values())
+    return tuple(
+        LabelGain(
+            label=label,
+            support=table.support[label],
+            size=table.size[label],
+            frequency_group=group_of["frequency"].get(label, ""),
+            size_group=group_of["size"].get(label, ""),
+            baseline_AP=table.mean_AP(label, baseline, effect.pairs),
+            effect=effect if math.isnan(p) else with_verdict(effect, p),
+        )
+        for (label, effect), p in zip(effects.items(), p_corrected, strict=True)
+    )
+
+
+def _with_holm(groups: Sequence[LabelGroup]) -> tuple[LabelGroup, ...]:
+    p_corrected = holm_of_tested(group.effect.p for group in groups)
+    return tuple(
+        group if math.isnan(p) else replace(group, effect=with_verdict(group.effect, p))
+        for group, p in zip(groups, p_corrected, strict=True)
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """nan where one is missing, so that a mean is always over the same labels, and of nothing."""
-    return (
-        float(np.mean([math.nan if value is None else value for value in values]))
-        if values
-        else math.nan
+    """Average; nan where a value is missing, so that a mean is always over the same labels."""
+    if not values:
+        return math.nan
+    return float(np.mean([math.nan if value is None else value for value in values]))
+
+
+def _thirds(
+    variable: str, values: Mapping[str, float], labels: Sequence[str]
+) -> dict[str, list[str]]:
+    """Split labels into three groups of equal size, from low to high.
+
+    There are none where too few labels have a value.
+    """
+    ordered = sorted(
+        (label for label in labels if math.isfinite(values[label])),
+        key=lambda label: (values[label], label),
     )
-
-
-def _is_same(row: Mapping[str, Any], arm: str, seeds: Sequence[int]) -> bool:
-    return row["arm"] == arm and row["seed"] in seeds and row["status"] == "complete"
-
-
-def _thirds(by: str, value: Mapping[str, float], ordered: Sequence[str]) -> dict[str, list[str]]:
-    """Three groups of equally many labels, from low to high; none where too few have the value."""
-    known = sorted(
-        (label for label in ordered if math.isfinite(value[label])),
-        key=lambda label: (value[label], label),
-    )
-    if len(known) < FEWEST:
+    if len(ordered) < MIN_LABELS:
         return {}
     return {
         name: [str(label) for label in part]
-        for name, part in zip(THIRDS[by], np.array_split(known, 3), strict=True)
+        for name, part in zip(GROUP_NAMES[variable], np.array_split(ordered, 3), strict=True)
     }
-
-
-def _trend(by: str, found: Sequence[Gain], value: Mapping[str, float]) -> Trend:
-    known = [
-        gain
-        for gain in found
-        if math.isfinite(value[gain.label]) and value[gain.label] > 0 and gain.effect.pairs
-    ]
-    nothing = Trend(by, *[math.nan] * 6)
-    seeds = sorted(set.intersection(*(set(gain.effect.pairs) for gain in known))) if known else []
-    x_L = np.log2([value[gain.label] for gain in known])
-    if not seeds or not np.ptp(x_L):
-        return nothing
-    places = [[gain.effect.pairs.index(seed) for seed in seeds] for gain in known]
-    gain_LS = np.array(
-        [[gain.effect.differences[i] for i in at] for gain, at in zip(known, places, strict=True)]
-    )
-    slope_S = (x_L - x_L.mean()) @ gain_LS / ((x_L - x_L.mean()) ** 2).sum()
-    slope, half = interval([float(s) for s in slope_S])
-    p = (
-        float(stats.ttest_1samp(slope_S, 0.0).pvalue)
-        if len(seeds) > 1 and np.ptp(slope_S) > 0
-        else math.nan
-    )
-    mean_L = gain_LS.mean(axis=1)
-    if np.ptp(mean_L) == 0:
-        return replace(nothing, slope=slope, half=half, p=p)
-    correlation = stats.pearsonr(x_L, mean_L)
-    low, high = correlation.confidence_interval()
-    return Trend(by, slope, half, p, float(correlation.statistic), float(low), float(high))
-
-
-def _benjamini_hochberg(p: Mapping[str, float]) -> dict[str, float]:
-    """Among what is shown at most a twentieth is expected to be by chance; Holm over 500 labels would show nothing."""
-    tested = [label for label, value in p.items() if not math.isnan(value)]
-    return (
-        dict(
-            zip(
-                tested,
-                map(float, stats.false_discovery_control([p[label] for label in tested])),
-                strict=True,
-            )
-        )
-        if tested
-        else {}
-    )
-
-
-def _holm(values: Iterable[float]) -> NDArray[np.float64]:
-    """Of those that are numbers."""
-    corrected = np.array(list(values), dtype=float)
-    tested = ~np.isnan(corrected)
-    corrected[tested] = holm(corrected[tested].tolist())
-    return corrected
-
-
-def _with_verdicts(effect: Effect, corrected: float) -> Effect:
-    if math.isnan(corrected):
-        return (
-            effect
-            if math.isnan(effect.p)
-            else replace(effect, corrected=math.nan, verdict="not shown")
-        )
-    shown = "gain" if effect.difference > 0 else "loss"
-    return replace(
-        effect, corrected=float(corrected), verdict=shown if corrected < ALPHA else "not shown"
-    )

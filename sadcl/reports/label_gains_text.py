@@ -1,125 +1,151 @@
-"""Gains by label in words: the labels, their thirds, what is shown and what is not."""
+"""Gains by label in words: tables of labels and of groups, notes and findings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from sadcl.reports.ablation_text import SPLITS, count_words, difference, equals
-from sadcl.reports.label_gains import Gains, Group, Trend
+from sadcl.reports.ablation_text import (
+    DEMO_NOTE,
+    SPLITS,
+    VERDICT_TEXTS,
+    difference_text,
+    p_comparison,
+    p_text,
+    seeds_text,
+)
+from sadcl.reports.label_gains import ArmGains, LabelGroup
+from sadcl.reports.label_trends import Trend
+from sadcl.reports.statistics import Verdict
 
-OF = {"frequency": "images", "size": "of the image"}
-_NAMED = 6
-"""Labels that a sentence names."""
+MAX_NAMES = 6
+"""The largest number of labels that a sentence names."""
 
 
-def gains_table(found: Gains) -> list[dict[str, str]]:
-    """One line a label, the most frequent first."""
-    sized = any(math.isfinite(gain.size) for gain in found.labels)
+def gains_table(gains: ArmGains) -> list[dict[str, str]]:
+    """Format the labels, one row each, the most frequent first."""
+    has_sizes = any(math.isfinite(gain.size) for gain in gains.labels)
     return [
         {
             "label": gain.label,
             "images": f"{gain.support:.0f}",
-            **({"size": _percent(gain.size)} if sized else {}),
-            "baseline AP": f"{gain.baseline:.2f}" if math.isfinite(gain.baseline) else "",
-            "difference": difference(gain.effect),
-            "p (Benjamini-Hochberg)": equals(gain.effect).removeprefix("= "),
+            **({"size": _percent(gain.size)} if has_sizes else {}),
+            "baseline AP": f"{gain.baseline_AP:.2f}" if math.isfinite(gain.baseline_AP) else "",
+            "difference": difference_text(gain.effect),
+            "p (Benjamini-Hochberg)": p_text(gain.effect),
         }
-        for gain in found.labels
+        for gain in gains.labels
     ]
 
 
-def thirds_table(found: Gains) -> list[dict[str, str]]:
-    """One line a third of the labels; none where there are no thirds."""
+def thirds_table(gains: ArmGains) -> list[dict[str, str]]:
+    """Format the groups of labels, one row each; none where there are too few labels."""
     return [
         {
             "labels": group.name,
             "count": str(len(group.labels)),
-            "from": span(group),
-            "difference in mean AP": difference(group.effect),
-            "p (Holm)": equals(group.effect).removeprefix("= "),
+            "range": range_text(group),
+            "difference in mean AP": difference_text(group.effect),
+            "p (Holm)": p_text(group.effect),
         }
-        for group in found.groups
+        for group in gains.groups
     ]
 
 
-def span(group: Group) -> str:
-    """From its first to its last label."""
-    if group.by == "frequency":
+def range_text(group: LabelGroup) -> str:
+    """Format the range of a group's frequencies or sizes."""
+    if group.variable == "frequency":
         return f"{group.low:.0f} to {group.high:.0f} images"
     return f"{_percent(group.low)} to {_percent(group.high)} of the image"
 
 
-def gains_notes(found: Gains) -> Iterator[str]:
-    """What the columns mean."""
-    if found.scale != "full":
-        yield "Demo scale: these figures prove the path, not the science."
+def gains_notes(gains: ArmGains) -> Iterator[str]:
+    """Explain the columns of the tables."""
+    if gains.scale != "full":
+        yield DEMO_NOTE
+    seeds = seeds_text([len(gains.seeds)])
     yield (
-        f"AP in percent on the {SPLITS[found.split]}; the difference to {found.baseline} is in percentage points, with its "
-        f"95 % interval (Student's t) over {count_words([len(found.seeds)])} that both have. p of a label is the paired t "
-        f"test's, corrected by Benjamini and Hochberg for {len(found.labels)} labels: of what is shown a twentieth may be "
-        "chance. Thirds of the labels are tested by the mean of their AP in each seed, corrected by Holm."
+        f"AP in percent on the {SPLITS[gains.split]}; differences from {gains.baseline} are in "
+        f"percentage points, with 95 % intervals (Student's t), over the {seeds} that both arms "
+        "have. Each label is tested by a two-sided paired t test, corrected by Benjamini and "
+        f"Hochberg over {len(gains.labels)} labels: of the significant labels, at most one in "
+        "twenty is expected to be a false positive. Each third of the labels is tested by its mean "
+        "AP in each seed, corrected by Holm."
     )
-    if any(group.by == "size" for group in found.groups):
+    if any(group.variable == "size" for group in gains.groups):
         yield "Size is the share of an image that the label's boxes cover, mean over its images."
 
 
-def gains_sentences(found: Gains) -> Iterator[str]:
-    """What is shown, what is not."""
-    start = f"On {found.dataset}, {found.arm} against {found.baseline}:"
-    if len(found.seeds) < 2:
-        yield f"{start} {'one seed, which shows nothing of any label' if found.seeds else 'no seed has an AP of both'}."
+def gains_sentences(gains: ArmGains) -> Iterator[str]:
+    """State the findings, each with the data set and the arms that it is about."""
+    for finding in gains_findings(gains):
+        yield f"On {gains.dataset}, {gains.arm} compared with {gains.baseline}: {finding}"
+
+
+def gains_findings(gains: ArmGains) -> Iterator[str]:
+    """State which labels, groups and trends differ significantly, without naming the arms."""
+    if not gains.seeds:
+        yield "no seed has an AP for both arms."
         return
-    total = len(found.labels)
-    shown = {
-        verdict: [g.label for g in found.labels if g.effect.verdict == verdict]
-        for verdict in ("gain", "loss")
+    if len(gains.seeds) < 2:
+        yield "there is only one seed, so no label can be tested."
+        return
+    yield from _label_findings(gains)
+    for variable in dict.fromkeys(group.variable for group in gains.groups):
+        texts = [_group_text(group) for group in gains.groups if group.variable == variable]
+        yield f"mean AP of each third of the labels, by {variable}: {'; '.join(texts)}."
+    for trend in gains.trends:
+        if not math.isnan(trend.slope):
+            yield _trend_finding(trend)
+
+
+def _label_findings(gains: ArmGains) -> Iterator[str]:
+    total = len(gains.labels)
+    significant = {
+        verdict: [gain.label for gain in gains.labels if gain.effect.verdict == verdict]
+        for verdict in (Verdict.GAIN, Verdict.LOSS)
     }
-    for verdict, labels in shown.items():
+    for verdict, labels in significant.items():
         if labels:
-            yield f"{start} a {verdict} is shown for {len(labels)} of {total} labels: {_name_labels(labels)}."
-    if not any(shown.values()):
-        yield f"{start} no gain and no loss is shown for any of {total} labels over {count_words([len(found.seeds)])}."
-    for by in dict.fromkeys(group.by for group in found.groups):
-        of = "; ".join(_third(group) for group in found.groups if group.by == by)
-        yield f"{start} mean AP of a third of the labels, by {by}: {of}."
-    for trend in found.trends:
-        yield from _trend(start, trend, total)
-
-
-def _third(group: Group) -> str:
-    verdict = {"gain": "a gain", "loss": "a loss"}.get(group.effect.verdict, group.effect.verdict)
-    return f"{group.name} {group.effect.difference:+z.2f} (p {equals(group.effect)} corrected: {verdict})"
-
-
-def _trend(start: str, trend: Trend, labels: int) -> Iterator[str]:
-    if math.isnan(trend.slope):
-        return
-    more = {"frequency": "twice as many images", "size": "twice the size"}[trend.by]
-    band = (
-        ""
-        if math.isnan(trend.half)
-        else f" ({trend.slope - trend.half:+z.2f} to {trend.slope + trend.half:+z.2f})"
-    )
-    yield (
-        f"{start} {trend.slope:+z.2f} points{band} with {more}: {'shown' if trend.shown else 'not shown'}"
-        + (
-            f" (p {'< 0.001' if trend.p < 0.001 else f'= {trend.p:.3f}'})"
-            if not math.isnan(trend.p)
-            else ""
+            yield (
+                f"a significant {verdict} for {len(labels)} of {total} labels: "
+                f"{_names_text(labels)}."
+            )
+    if not any(significant.values()):
+        yield (
+            f"no significant difference for any of {total} labels over "
+            f"{seeds_text([len(gains.seeds)])}."
         )
-        + (
-            f"; over the labels r = {trend.r:+.2f} ({trend.low:+.2f} to {trend.high:+.2f})"
-            if not math.isnan(trend.r)
-            else ""
+
+
+def _group_text(group: LabelGroup) -> str:
+    effect = group.effect
+    verdict = VERDICT_TEXTS.get(effect.verdict, effect.verdict.value)
+    p = "" if math.isnan(effect.p_corrected) else f"corrected p {p_comparison(effect)}: "
+    return f"{group.name} {effect.difference:+z.2f} ({p}{verdict})"
+
+
+def _trend_finding(trend: Trend) -> str:
+    doubling = {"frequency": "number of images", "size": "object size"}[trend.variable]
+    interval = ""
+    if not math.isnan(trend.half_width):
+        low, high = trend.slope - trend.half_width, trend.slope + trend.half_width
+        interval = f" ({low:+z.2f} to {high:+z.2f})"
+    finding = f"{trend.slope:+z.2f} points{interval} for each doubling of the {doubling}: "
+    finding += "a significant trend" if trend.is_significant else "no significant trend"
+    if not math.isnan(trend.p):
+        finding += f" (corrected p {'< 0.001' if trend.p < 0.001 else f'= {trend.p:.3f}'})"
+    if not math.isnan(trend.r):
+        finding += (
+            f"; correlation over the labels r = {trend.r:+.2f} "
+            f"({trend.r_low:+.2f} to {trend.r_high:+.2f})"
         )
-        + "."
-    )
+    return finding + "."
 
 
-def _name_labels(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-    return ", ".join(labels[:_NAMED]) + more
+def _names_text(labels: Sequence[str]) -> str:
+    rest = f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""
+    return ", ".join(labels[:MAX_NAMES]) + rest
 
 
 def _percent(value: float) -> str:

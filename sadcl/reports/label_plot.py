@@ -1,4 +1,4 @@
-"""The plot of gains by label: each label's difference with its interval, and how differences go with frequency and size."""
+"""The plot of gains by label: the difference of each label, and over frequency and object size."""
 
 from __future__ import annotations
 
@@ -7,141 +7,148 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sadcl.errors import UserError
-from sadcl.reports.ablation_text import SPLITS, count_words
-from sadcl.reports.label_gains import Gain, Gains
-from sadcl.reports.plot_style import DARK, FAINT, OPEN, SEED, SHOWN, save_figure
-from sadcl.reports.statistics import ALPHA
+from sadcl.reports.ablation_text import SPLITS, seeds_text
+from sadcl.reports.label_gains import ArmGains, LabelGain, LabelGroup
+from sadcl.reports.plot_style import (
+    DARK,
+    FAINT,
+    OPEN_MARK,
+    SEED_MARK,
+    SIGNIFICANT_MARK,
+    ZERO_LINE,
+    effect_axes,
+    save_figure,
+)
+from sadcl.reports.statistics import ALPHA, SIGNIFICANT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-MOST_LABELS = 100
-"""Labels that are drawn one by one; of more those that differ the most."""
-LINE, SIDE = 0.15, 2.4
-"""Inches of a label's line, and of a panel beside."""
-BAND: dict[str, Any] = {"color": DARK, "linewidth": 1.4}
-AXES = {"frequency": "images with the label", "size": "size of its objects (percent of the image)"}
+MAX_LABELS = 100
+"""The largest number of labels that are drawn; of more labels, those that differ the most."""
+LINE_HEIGHT, PANEL_HEIGHT = 0.15, 2.4
+"""Inches of the line of a label, and of a panel on the right."""
+GROUP_LINE: dict[str, Any] = {"color": DARK, "linewidth": 1.4}
+X_LABELS = {
+    "frequency": "images with the label",
+    "size": "size of its objects (percent of the image)",
+}
 
 
-def draw_labels(found: Gains, uri: str) -> None:
+def draw_labels(gains: ArmGains, uri: str) -> None:
     """Draw the plot into a file.
 
     Raises:
-        UserError: as ``forest.check``, and where there is nothing to draw.
+        UserError: as :func:`sadcl.reports.plot_style.check_ending`, and where there is nothing to
+            draw.
     """
-    save_figure(uri, lambda: label_figure(found))
+    save_figure(uri, lambda: label_figure(gains))
 
 
-def label_figure(found: Gains) -> Figure:
-    """A line a label, the most frequent on top; beside it differences over frequency, and over size where it is known."""
-    from matplotlib.figure import Figure
+def label_figure(gains: ArmGains) -> Figure:
+    """Draw a line for each label, the most frequent on top, and a panel for each trend.
 
-    drawn = [gain for gain in found.labels if gain.effect.pairs]
-    if not drawn:
-        raise UserError(
-            f"The study {found.study!r} has nothing to draw: no seed has an AP of both arms."
-        )
-    if len(drawn) > MOST_LABELS:
-        farthest = sorted(drawn, key=lambda gain: -abs(gain.effect.difference))[:MOST_LABELS]
-        drawn = [gain for gain in drawn if gain in farthest]
-    beside = [trend.by for trend in found.trends]
-    height = max(0.9 + LINE * len(drawn), 0.5 + SIDE * len(beside), 2.4)
-    words = max(len(gain.label) for gain in drawn)
-    figure = Figure(
-        figsize=(3.6 + 0.06 * words + 3.1 * bool(beside), height + 0.35), layout="constrained"
-    )
-    rows = [SIDE] * len(beside) + [max(height - SIDE * len(beside), 0.01)]
-    grid = figure.add_gridspec(
-        len(rows), 1 + bool(beside), height_ratios=rows, width_ratios=[1.25, 1][: 1 + bool(beside)]
-    )
-    left = figure.add_subplot(grid[:, 0])
-    _labels(left, drawn, len(drawn) < len(found.labels))
+    Raises:
+        UserError: where no seed has both arms.
+    """
+    labels = _labels_to_draw(gains)
+    variables = [trend.variable for trend in gains.trends]
+    figure, left, panels = _panel_grid(labels, len(variables))
+    _draw_labels(left, labels, is_selection=len(labels) < len(gains.labels))
     left.set_xlabel(
-        f"{found.arm} less {found.baseline}: AP on {SPLITS[found.split]}\n(percentage points)",
+        f"{gains.arm} minus {gains.baseline}: AP on {SPLITS[gains.split]}\n(percentage points)",
         fontsize=7.5,
     )
-    for place, by in enumerate(beside):
-        _scatter(figure.add_subplot(grid[place, 1]), found, by)
-    seeds = count_words([len(found.seeds)])
-    figure.suptitle(f"{found.dataset} ({seeds})", fontsize=9, fontweight="bold", x=0.01, ha="left")
-    _key(figure, drawn, bool(beside))
+    for axes, variable in zip(panels, variables, strict=True):
+        _draw_scatter(axes, gains, variable)
+    title = f"{gains.dataset} ({seeds_text([len(gains.seeds)])})"
+    figure.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    _add_legend(figure, labels, bool(variables))
     return figure
 
 
-def _labels(axes: Axes, drawn: Sequence[Gain], cut: bool) -> None:
-    axes.axvline(0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    beside: dict[str, Any] = {
+def _labels_to_draw(gains: ArmGains) -> list[LabelGain]:
+    labels = [gain for gain in gains.labels if gain.effect.pairs]
+    if not labels:
+        raise UserError(
+            f"The study {gains.study!r} has nothing to draw: no seed has an AP for both arms."
+        )
+    if len(labels) > MAX_LABELS:
+        largest = sorted(labels, key=lambda gain: -abs(gain.effect.difference))[:MAX_LABELS]
+        labels = [gain for gain in labels if gain in largest]
+    return labels
+
+
+def _panel_grid(labels: Sequence[LabelGain], num_panels: int) -> tuple[Figure, Axes, list[Axes]]:
+    """Make a figure with a tall panel for the labels and smaller ones to its right."""
+    from matplotlib.figure import Figure
+
+    height = max(0.9 + LINE_HEIGHT * len(labels), 0.5 + PANEL_HEIGHT * num_panels, 2.4)
+    longest = max(len(gain.label) for gain in labels)
+    columns = 2 if num_panels else 1
+    width = 3.6 + 0.06 * longest + 3.1 * (columns - 1)
+    figure = Figure(figsize=(width, height + 0.35), layout="constrained")
+    heights = [PANEL_HEIGHT] * num_panels + [max(height - PANEL_HEIGHT * num_panels, 0.01)]
+    grid = figure.add_gridspec(
+        len(heights), columns, height_ratios=heights, width_ratios=[1.25, 1][:columns]
+    )
+    left = figure.add_subplot(grid[:, 0])
+    return figure, left, [figure.add_subplot(grid[i, 1]) for i in range(num_panels)]
+
+
+def _draw_labels(axes: Axes, labels: Sequence[LabelGain], is_selection: bool) -> None:
+    axes.axvline(0, **ZERO_LINE)
+    text: dict[str, Any] = {
         "transform": axes.get_yaxis_transform(),
         "fontsize": 6.5,
         "va": "center",
         "ha": "right",
+        "color": FAINT,
     }
-    for at, gain in enumerate(drawn):
+    for y, gain in enumerate(labels):
         effect = gain.effect
-        shown = effect.verdict in ("gain", "loss")
         if len(effect.pairs) > 1:
-            axes.plot(effect.differences, [at + 0.3] * len(effect.differences), **SEED)
+            axes.plot(effect.differences, [y + 0.3] * len(effect.differences), **SEED_MARK)
             axes.errorbar(
                 effect.difference,
-                at,
-                xerr=effect.difference_half,
+                y,
+                xerr=effect.difference_half_width,
                 color=DARK,
                 linewidth=0.9,
                 zorder=2,
             )
-        axes.plot(effect.difference, at, **((SHOWN if shown else OPEN) | {"markersize": 3.8}))
-        axes.text(1.0, at, f"{gain.support:,.0f}", color=FAINT, **beside)
-    axes.text(1.0, -1.0, "images", color=FAINT, **beside)
-    axes.set_yticks(range(len(drawn)), [gain.label for gain in drawn], fontsize=7)
-    axes.set_ylim(len(drawn) - 0.4, -1.4)
+        mark = SIGNIFICANT_MARK if effect.is_significant else OPEN_MARK
+        axes.plot(effect.difference, y, **(mark | {"markersize": 3.8}))
+        axes.text(1.0, y, f"{gain.support:,.0f}", **text)
+    axes.text(1.0, -1.0, "images", **text)
+    axes.set_yticks(range(len(labels)), [gain.label for gain in labels], fontsize=7)
+    axes.set_ylim(len(labels) - 0.4, -1.4)
     low, high = axes.get_xlim()
-    axes.set_xlim(low, high + 0.16 * (high - low))  # where the numbers of images stand
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", width=0.6, length=3, labelsize=7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    if cut:
-        axes.set_title(f"the {len(drawn)} labels that differ the most", fontsize=7, loc="left")
+    axes.set_xlim(low, high + 0.16 * (high - low))  # room for the numbers of images
+    effect_axes(axes)
+    axes.tick_params(axis="x", labelsize=7)
+    if is_selection:
+        axes.set_title(f"the {len(labels)} labels that differ the most", fontsize=7, loc="left")
 
 
-def _scatter(axes: Axes, found: Gains, by: str) -> None:
-    """Labels as points, each third of them as its mean with its interval, from its first to its last label."""
+def _draw_scatter(axes: Axes, gains: ArmGains, variable: str) -> None:
+    """Draw labels as points, and each third of them as a line at its mean."""
 
-    def value(gain: Gain) -> float:
-        return gain.support if by == "frequency" else gain.size
+    def value(gain: LabelGain) -> float:
+        return gain.support if variable == "frequency" else gain.size
 
-    axes.axhline(0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    for gain in found.labels:
+    axes.axhline(0, **ZERO_LINE)
+    for gain in gains.labels:
         if gain.effect.pairs and value(gain) > 0:
-            axes.plot(value(gain), gain.effect.difference, **(SEED | {"markersize": 3.4}))
-    for group in found.groups:
-        if group.by != by or not group.effect.pairs:
-            continue
-        middle, half = group.effect.difference, group.effect.difference_half
-        axes.plot([group.low, group.high], [middle] * 2, **BAND, zorder=3)
-        if not math.isnan(half):
-            axes.fill_between(
-                [group.low, group.high],
-                middle - half,
-                middle + half,
-                color=DARK,
-                alpha=0.12,
-                linewidth=0,
-            )
-        centre = math.sqrt(group.low * group.high)
-        axes.annotate(
-            group.name,
-            (centre, 0.02),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=6.5,
-            color=FAINT,
-        )
+            axes.plot(value(gain), gain.effect.difference, **(SEED_MARK | {"markersize": 3.4}))
+    groups = [group for group in gains.groups if group.variable == variable and group.effect.pairs]
+    for i, group in enumerate(groups):
+        _draw_group(axes, group, name_y=(0.02, 0.08)[i % 2])
     axes.set_xscale("log")
-    _plain_ticks(axes)
-    axes.set_xlabel(AXES[by], fontsize=7.5)
+    _set_decimal_ticks(axes)
+    axes.set_xlabel(X_LABELS[variable], fontsize=7.5)
     axes.set_ylabel("difference in AP (points)", fontsize=7.5)
     axes.tick_params(width=0.6, length=3, labelsize=7)
     axes.tick_params(which="minor", width=0.4, length=2)
@@ -149,8 +156,33 @@ def _scatter(axes: Axes, found: Gains, by: str) -> None:
     axes.margins(y=0.15)
 
 
-def _plain_ticks(axes: Axes) -> None:
-    """1, 2, 5, 10, ... and no powers."""
+def _draw_group(axes: Axes, group: LabelGroup, name_y: float) -> None:
+    """Draw a group's mean with its interval, from its lowest to its highest label.
+
+    Args:
+        name_y: the height of the group's name, 0 to 1; that of neighbours differs, so that names of
+            narrow groups do not overlap.
+    """
+    mean, half_width = group.effect.difference, group.effect.difference_half_width
+    x = [group.low, group.high]
+    axes.plot(x, [mean] * 2, **GROUP_LINE, zorder=3)
+    if not math.isnan(half_width):
+        axes.fill_between(
+            x, mean - half_width, mean + half_width, color=DARK, alpha=0.12, linewidth=0
+        )
+    axes.annotate(
+        group.name,
+        (math.sqrt(group.low * group.high), name_y),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="bottom",
+        fontsize=6.5,
+        color=FAINT,
+    )
+
+
+def _set_decimal_ticks(axes: Axes) -> None:
+    """Label a logarithmic axis with 1, 2, 5, 10, ... instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -158,27 +190,35 @@ def _plain_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _key(figure: Figure, drawn: Sequence[Gain], beside: bool) -> None:
+def _add_legend(figure: Figure, labels: Sequence[LabelGain], has_panels: bool) -> None:
     from matplotlib.lines import Line2D
 
-    several = any(len(gain.effect.pairs) > 1 for gain in drawn)
-    verdicts = {gain.effect.verdict for gain in drawn}
-    marks = [
-        (SHOWN, f"shown (p < {ALPHA:g}, Benjamini-Hochberg)", bool(verdicts & {"gain", "loss"})),
+    has_intervals = any(len(gain.effect.pairs) > 1 for gain in labels)
+    verdicts = {gain.effect.verdict for gain in labels}
+    point = "difference of one seed" if has_intervals else ""
+    point += " (on the right: of one label)" if has_panels else ""
+    entries = [
         (
-            OPEN,
-            "not shown" if several else "one seed: not shown",
-            bool(verdicts - {"gain", "loss"}),
+            SIGNIFICANT_MARK,
+            f"significant (p < {ALPHA:g}, Benjamini-Hochberg)",
+            bool(verdicts & SIGNIFICANT),
         ),
         (
-            SEED,
-            " ".join(["difference of a seed"] * several + ["(on the right: of a label)"] * beside),
-            several or beside,
+            OPEN_MARK,
+            "not significant" if has_intervals else "one seed: not tested",
+            bool(verdicts - SIGNIFICANT),
         ),
-        (BAND, "mean of a third of the labels and its 95 % interval", several and beside),
+        (SEED_MARK, point.strip(), bool(point)),
+        (
+            GROUP_LINE,
+            "mean of a third of the labels with 95 % interval",
+            has_intervals and has_panels,
+        ),
     ]
-    handles = [Line2D([], [], label=label, **look) for look, label, there in marks if there]
-    columns = 2 if beside else 1
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=7
+        handles=[Line2D([], [], label=label, **mark) for mark, label, has in entries if has],
+        loc="outside lower center",
+        ncols=2 if has_panels else 1,
+        frameon=False,
+        fontsize=7,
     )

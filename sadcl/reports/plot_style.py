@@ -1,4 +1,4 @@
-"""How the plots of reports look, and the file that a figure is saved to."""
+"""The style of the plots of reports, and how a figure is saved to a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sadcl import storage
 from sadcl.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -17,7 +18,7 @@ ENDINGS = ("png", "svg", "pdf")
 STYLE = {
     "font.size": 8,
     "font.family": "sans-serif",
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is not mathematics
     "text.usetex": False,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
@@ -31,8 +32,9 @@ MARK: dict[str, Any] = {
     "color": DARK,
     "zorder": 3,
 }
-SHOWN, OPEN = MARK, MARK | {"markerfacecolor": "white", "markeredgewidth": 1.0}
-SEED: dict[str, Any] = {
+SIGNIFICANT_MARK = MARK
+OPEN_MARK = MARK | {"markerfacecolor": "white", "markeredgewidth": 1.0}
+SEED_MARK: dict[str, Any] = {
     "marker": "o",
     "markersize": 2.6,
     "linestyle": "none",
@@ -40,13 +42,27 @@ SEED: dict[str, Any] = {
     "alpha": 0.7,
     "markeredgewidth": 0,
 }
+ZERO_LINE: dict[str, Any] = {
+    "color": DARK,
+    "linewidth": 0.8,
+    "linestyle": (0, (4, 2)),
+    "zorder": 1,
+}
+
+
+def effect_axes(axes: Axes) -> None:
+    """Style axes that have a name on each line and no frame."""
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", width=0.6, length=3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def check_ending(uri: str) -> str:
-    """The format of a picture by its file's ending.
+    """Return the format of a picture by the ending of its file name.
 
     Raises:
-        UserError: for another than PNG, SVG and PDF, or a place that cannot be written.
+        UserError: for an ending other than .png, .svg and .pdf, and for a place that cannot be
+            written.
     """
     ending = uri.rpartition(".")[2].lower()
     if "." not in uri or ending not in ENDINGS:
@@ -58,7 +74,15 @@ def check_ending(uri: str) -> str:
 
 
 def save_figure(uri: str, figure: Callable[[], Figure]) -> None:
-    """Draw a figure in the style of these plots into a file; raises as :func:`check`, and what ``figure`` does."""
+    """Draw a figure in the style of reports and save it to a file.
+
+    Args:
+        uri: the file; its ending is its format.
+        figure: makes the figure; it is called within the style.
+
+    Raises:
+        UserError: as :func:`check_ending` and ``figure`` do.
+    """
     ending = check_ending(uri)
     from matplotlib import style
 

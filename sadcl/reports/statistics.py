@@ -1,10 +1,11 @@
-"""What an ablation shows: means with intervals, and differences over the seeds that an arm and the baseline share."""
+"""Statistics of paired comparisons: means with intervals, paired tests and corrected p-values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,35 @@ import numpy as np
 from sadcl.errors import UserError
 
 ALPHA = 0.05
-"""A difference is shown where its corrected p is below."""
+"""A difference is significant where its corrected p-value is below this level."""
+
+
+class Verdict(StrEnum):
+    """What a comparison with the baseline shows."""
+
+    GAIN = "gain"
+    LOSS = "loss"
+    NOT_SIGNIFICANT = "not significant"
+    ONE_SEED = "one seed"
+    NO_PAIR = "no pair"
+    NO_SPREAD = "no spread"
+    BASELINE = "baseline"
+
+
+SIGNIFICANT = frozenset({Verdict.GAIN, Verdict.LOSS})
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean, and half the width of its interval (Student's t over seeds); nan for one value."""
-    from scipy import special  # stats, which has the same, takes half a second to import
+    """Compute a mean and the half-width of its confidence interval (Student's t).
+
+    Args:
+        values: at least one value, for example one for each seed.
+        level: the confidence level, between 0 and 1.
+
+    Returns:
+        The mean and the half-width, in the unit of ``values``; the half-width of one value is nan.
+    """
+    from scipy import special  # scipy.stats has it too, but takes half a second to import
 
     mean = float(np.mean(values))
     if len(values) < 2:
@@ -26,42 +50,81 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     return mean, float(special.stdtrit(len(values) - 1, (1 + level) / 2)) * error
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """The p of a family of tests corrected by Holm: the k-th smallest of m times m - k + 1, never below the one before."""
-    order = np.argsort(values)
-    steps = np.asarray(values)[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty(len(values))
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of a family of tests by Holm's step-down method.
+
+    With the m values in ascending order, p_(k) becomes max over j <= k of (m - j + 1) p_(j), at
+    most 1.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+    Statistics, 1979.
+    """
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(p) for p in corrected]
 
 
+def holm_of_tested(p_values: Iterable[float]) -> list[float]:
+    """Correct by Holm those p-values that are numbers; nan (not tested) stays nan."""
+    corrected = np.array(list(p_values), dtype=float)
+    is_tested = ~np.isnan(corrected)
+    corrected[is_tested] = holm(corrected[is_tested].tolist())
+    return [float(p) for p in corrected]
+
+
+def benjamini_hochberg_of_tested(p_values: Iterable[float]) -> list[float]:
+    """Correct by Benjamini and Hochberg those p-values that are numbers; nan stays nan.
+
+    Of the tests that are significant at level alpha, a share of at most alpha is expected to be a
+    false positive. With hundreds of labels, Holm's correction would leave hardly any significant.
+
+    Source: Benjamini and Hochberg, Controlling the false discovery rate, Journal of the Royal
+    Statistical Society B, 1995.
+    """
+    from scipy import stats
+
+    corrected = np.array(list(p_values), dtype=float)
+    is_tested = ~np.isnan(corrected)
+    if is_tested.any():
+        corrected[is_tested] = stats.false_discovery_control(corrected[is_tested])
+    return [float(p) for p in corrected]
+
+
 @dataclass(frozen=True)
-class Gap:
-    """A seed that an arm has no figure of.
+class MissingFigure:
+    """A seed for which an arm has no figure.
 
     Attributes:
-        why: ``failed``, ``pruned``, ``unfinished``, ``no figure`` (complete without the metric) or ``missing``.
-        key, cause: of the run, where there is one.
+        reason: ``failed``, ``pruned``, ``unfinished``, ``no figure`` (the run is complete, but has
+            no value of the metric) or ``missing`` (there is no run).
+        key: of the run; empty where there is none.
+        cause: the recorded cause of a failure; empty where there is none.
     """
 
     seed: int
-    why: str
+    reason: str
     key: str = ""
     cause: str = ""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm on one data set: by itself, and against the baseline over the seeds that both have a figure of.
+    """An arm on one data set: its own figures, and their paired differences from the baseline.
 
     Attributes:
-        seeds: that the arm has a figure of; ``mean``, ``sd`` and ``half`` (of the interval) are over them.
-        gaps: the seeds that other arms have a run of, or the study lists, and this one has no figure of.
-        pairs: the seeds with a partner; ``differences`` to the baseline are in their order.
-        difference: their mean, and ``difference_half`` half of its interval.
-        p: of the paired t test, two-sided; ``corrected`` by Holm for the arms tested on the data set.
-        verdict: ``gain``, ``loss`` or ``not shown`` by the corrected p; ``one seed``, ``no pair`` or ``no spread`` (the
-            same difference in every seed, which independent runs do not give) where no test is possible; ``baseline``.
+        seeds: the seeds for which the arm has a figure; ``mean``, ``sd`` and ``half_width`` (of the
+            95 % interval of the mean) are over these.
+        missing: the seeds without a figure, of those that the study lists or another arm has run.
+        pairs: the seeds for which the baseline has a figure too.
+        differences: arm minus baseline, in the order of ``pairs``.
+        difference: the mean of the differences; ``difference_half_width`` is of its 95 % interval.
+        p: of the two-sided paired t test.
+        p_corrected: ``p``, corrected by Holm over the arms that are tested on the data set.
+        verdict: ``gain``, ``loss`` or ``not significant`` by ``p_corrected``; ``one seed``,
+            ``no pair`` or ``no spread`` (the same difference in every seed, which independent runs
+            do not produce) where no test is possible; ``baseline`` of the baseline itself.
     """
 
     dataset: str
@@ -69,24 +132,32 @@ class Effect:
     seeds: tuple[int, ...] = ()
     mean: float = math.nan
     sd: float = math.nan
-    half: float = math.nan
-    gaps: tuple[Gap, ...] = ()
+    half_width: float = math.nan
+    missing: tuple[MissingFigure, ...] = ()
     pairs: tuple[int, ...] = ()
     differences: tuple[float, ...] = ()
     difference: float = math.nan
-    difference_half: float = math.nan
+    difference_half_width: float = math.nan
     p: float = math.nan
-    corrected: float = math.nan
-    verdict: str = "no pair"
+    p_corrected: float = math.nan
+    verdict: Verdict = Verdict.NO_PAIR
+
+    @property
+    def difference_interval(self) -> tuple[float, float]:
+        """The bounds of the 95 % interval of the difference; nan with fewer than two pairs."""
+        half_width = self.difference_half_width
+        return self.difference - half_width, self.difference + half_width
+
+    @property
+    def is_significant(self) -> bool:
+        return self.verdict in SIGNIFICANT
 
     @property
     def unpaired(self) -> tuple[int, ...]:
-        """Seeds that are in the mean but not in the difference."""
-        return (
-            ()
-            if self.verdict == "baseline"
-            else tuple(seed for seed in self.seeds if seed not in self.pairs)
-        )
+        """The seeds that count for the mean but not for the difference."""
+        if self.verdict == Verdict.BASELINE:
+            return ()
+        return tuple(seed for seed in self.seeds if seed not in self.pairs)
 
 
 def compare_arms(
@@ -97,107 +168,120 @@ def compare_arms(
     seeds: Iterable[int] = (),
     datasets: Iterable[str] = (),
 ) -> list[Effect]:
-    """Each arm on each data set, both in order.
+    """Compare each arm with the baseline on each data set, paired by seed.
 
     Args:
-        rows: of the trials table, of the arms of one study.
+        rows: rows of the trials table, of the arms of one study.
         baseline: the arm that the others are compared with.
         metric: a column in percent.
-        arms: their order, and which of them count; None takes all as they come.
-        seeds: that every arm should have, besides those that any arm has a run of on the data set.
-        datasets: that come first, in that order, also where they have no run.
+        arms: the arms to compare, in order; None takes all arms of ``rows``.
+        seeds: seeds that every arm should have, besides those that any arm has a run of.
+        datasets: data sets that come first, in this order, even where they have no run.
+
+    Returns:
+        One effect for each data set and arm, in the order of both.
 
     Raises:
-        UserError: where two complete runs have the same arm, seed and data set.
+        UserError: if two complete runs have the same arm, seed and data set.
     """
     rows = list(rows)
     arms = list(dict.fromkeys(row["arm"] for row in rows) if arms is None else arms)
     effects = []
     for dataset in dict.fromkeys([*datasets, *(row["dataset"] for row in rows)]):
-        here = [row for row in rows if row["dataset"] == dataset and row["arm"] in arms]
-        expected = sorted({*seeds, *(row["seed"] for row in here)})
+        runs = [row for row in rows if row["dataset"] == dataset and row["arm"] in arms]
+        expected_seeds = sorted({*seeds, *(row["seed"] for row in runs)})
         figures: dict[str, dict[int, float]] = {arm: {} for arm in [baseline, *arms]}
-        gaps: dict[str, list[Gap]] = {arm: [] for arm in arms}
+        missing: dict[str, list[MissingFigure]] = {arm: [] for arm in arms}
         for arm in arms:
-            for seed in expected:
-                found = _figure(
-                    [r for r in here if r["arm"] == arm and r["seed"] == seed], metric, seed
-                )
-                if isinstance(found, Gap):
-                    gaps[arm].append(found)
+            for seed in expected_seeds:
+                same = [run for run in runs if run["arm"] == arm and run["seed"] == seed]
+                figure = _figure(same, metric, seed)
+                if isinstance(figure, MissingFigure):
+                    missing[arm].append(figure)
                 else:
-                    figures[arm][seed] = found
-        against = [
-            _effect(dataset, arm, figures[arm], figures[baseline], arm == baseline) for arm in arms
+                    figures[arm][seed] = figure
+        of_dataset = [
+            _effect(dataset, arm, figures[arm], None if arm == baseline else figures[baseline])
+            for arm in arms
         ]
-        effects += [replace(effect, gaps=tuple(gaps[effect.arm])) for effect in _with_holm(against)]
+        effects += [
+            replace(effect, missing=tuple(missing[effect.arm])) for effect in _with_holm(of_dataset)
+        ]
     return effects
 
 
-def _figure(runs: Sequence[Mapping[str, Any]], metric: str, seed: int) -> float | Gap:
-    """What the runs of one arm, seed and data set come to; a failed one counts for nothing beside a complete one."""
+def _figure(runs: Sequence[Mapping[str, Any]], metric: str, seed: int) -> float | MissingFigure:
+    """Return the metric of the runs of one arm, seed and data set.
+
+    A failed run is ignored where there is a complete one.
+    """
     complete = [run for run in runs if run["status"] == "complete"]
     if len(complete) > 1:
         keys = " and ".join(str(run["key"]) for run in complete)
         raise UserError(
-            f"The arm {complete[0]['arm']!r} has {len(complete)} complete runs of seed {seed} on {complete[0]['dataset']}: "
-            f"{keys}. They are of different settings (`sadcl results show KEY`): run the study again with --fresh, or "
-            "give one of the settings another arm's name."
+            f"The arm {complete[0]['arm']!r} has {len(complete)} complete runs of seed {seed} on "
+            f"{complete[0]['dataset']}: {keys}. Their settings differ (`sadcl results show KEY`): "
+            "run the study again with --fresh, or give one of the settings another arm name."
         )
     run = next(iter(complete or runs), None)
     if run is None:
-        return Gap(seed, "missing")
+        return MissingFigure(seed, "missing")
     if not complete:
-        why = "unfinished" if run["status"] == "running" else run["status"]
-        return Gap(seed, why, run["key"], run.get("cause") or "")
+        reason = "unfinished" if run["status"] == "running" else run["status"]
+        return MissingFigure(seed, reason, run["key"], run.get("cause") or "")
     value = run.get(metric)
-    return (
-        float(value)
-        if value is not None and math.isfinite(value)
-        else Gap(seed, "no figure", run["key"])
-    )
+    if value is None or not math.isfinite(value):
+        return MissingFigure(seed, "no figure", run["key"])
+    return float(value)
 
 
 def _effect(
-    dataset: str, arm: str, own: Mapping[int, float], other: Mapping[int, float], is_baseline: bool
+    dataset: str, arm: str, figures: Mapping[int, float], reference: Mapping[int, float] | None
 ) -> Effect:
-    effect = Effect(dataset, arm, verdict="baseline" if is_baseline else "no pair")
-    if own:
-        values = list(own.values())
-        mean, half = interval(values)
+    """Compare an arm's figures by seed with the baseline's, which are None for the baseline."""
+    verdict = Verdict.BASELINE if reference is None else Verdict.NO_PAIR
+    effect = Effect(dataset, arm, verdict=verdict)
+    if figures:
+        values = list(figures.values())
+        mean, half_width = interval(values)
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-        effect = replace(effect, seeds=tuple(own), mean=mean, sd=sd, half=half)
-    pairs = [seed for seed in own if seed in other and not is_baseline]
-    if not pairs:
+        effect = replace(effect, seeds=tuple(figures), mean=mean, sd=sd, half_width=half_width)
+    pairs = [seed for seed in figures if seed in (reference or {})]
+    if reference is None or not pairs:
         return effect
-    differences = [
-        round(own[seed] - other[seed], 9) for seed in pairs
-    ]  # what is below is rounding of floats
-    mean, half = interval(differences)
+    # Smaller differences are rounding errors of floating-point numbers.
+    differences = [round(figures[seed] - reference[seed], 9) for seed in pairs]
+    mean, half_width = interval(differences)
     effect = replace(
         effect,
         pairs=tuple(pairs),
         differences=tuple(differences),
         difference=mean,
-        difference_half=half,
+        difference_half_width=half_width,
     )
     if len(pairs) == 1:
-        return replace(effect, verdict="one seed")
+        return replace(effect, verdict=Verdict.ONE_SEED)
     if len(set(differences)) == 1 and differences[0]:
-        return replace(effect, verdict="no spread")
+        return replace(effect, verdict=Verdict.NO_SPREAD)
     from scipy import stats
 
     p = float(stats.ttest_1samp(differences, 0.0).pvalue) if any(differences) else 1.0
     return replace(effect, p=p)
 
 
+def with_verdict(effect: Effect, p_corrected: float) -> Effect:
+    """Add the corrected p-value to an effect that was tested, and the verdict that it gives."""
+    if p_corrected < ALPHA:
+        verdict = Verdict.GAIN if effect.difference > 0 else Verdict.LOSS
+    else:
+        verdict = Verdict.NOT_SIGNIFICANT
+    return replace(effect, p_corrected=p_corrected, verdict=verdict)
+
+
 def _with_holm(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects on one data set with the corrected p and the verdict of those that could be tested."""
-    tested = [i for i, effect in enumerate(effects) if not math.isnan(effect.p)]
-    judged = list(effects)
-    for i, corrected in zip(tested, holm([effects[i].p for i in tested]), strict=True):
-        verdict = "not shown"
-        if corrected < ALPHA:
-            verdict = "gain" if effects[i].difference > 0 else "loss"
-        judged[i] = replace(effects[i], corrected=corrected, verdict=verdict)
-    return judged
+    """Correct the effects on one data set by Holm; those that were not tested stay as they are."""
+    p_corrected = holm_of_tested(effect.p for effect in effects)
+    return [
+        effect if math.isnan(effect.p) else with_verdict(effect, p)
+        for effect, p in zip(effects, p_corrected, strict=True)
+    ]

@@ -13,8 +13,8 @@ from sadcl.reports import importance
 from sadcl.results import RunWriter
 from tests.reports.ablations import ablation as store_ablation
 from tests.reports.ablations import add as add_run
-from tests.reports.test_importance import UNIT, a_alone, trials
-from tests.reports.test_label_gains import ABLATION, NAMES, store_of
+from tests.reports.labels import ABLATION, NAMES, store_of
+from tests.reports.searches import UNIT_TEXTS, a_alone, trials
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def ablation(tmp_path):
     rng = np.random.default_rng(0)
     base_SL = rng.uniform(40, 60, (3, 8))
     arms = {"stage2": base_SL, "both": base_SL + rng.normal(1, 0.2, (3, 8)), "+SSCL": base_SL + 0.5}
-    return store_of(tmp_path, arms, about=ABLATION)
+    return store_of(tmp_path, arms, description=ABLATION)
 
 
 @pytest.mark.usefixtures("ablation")
@@ -93,7 +93,7 @@ def test_labels_prints_labels_thirds_and_sentences_and_draws(results_lines, tmp_
     assert [line.split("\t")[0] for line in lines[2:10]] == NAMES
     assert lines[10] == "# coco14, thirds of the labels"
     assert any(
-        line.startswith("On coco14, both against stage2: mean AP of a third of the labels")
+        line.startswith("On coco14, both compared with stage2: mean AP of each third of the labels")
         for line in lines
     )
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -119,7 +119,7 @@ def test_a_plot_is_of_one_data_set(results_lines, tmp_path):
 
 
 def test_importance_prints_fields_and_sentences(results_lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(importance, "SHUFFLED", 60)
+    monkeypatch.setattr(importance, "PERMUTATIONS", 60)
     for row in trials(a_alone, 24):
         about = {
             "study": "s",
@@ -131,12 +131,14 @@ def test_importance_prints_fields_and_sentences(results_lines, tmp_path, monkeyp
         RunWriter(str(tmp_path), row["key"], about).finish(
             "complete", metrics={"val_mAP": row["val_mAP"]}
         )
-    storage.write(f"{tmp_path}/studies/s.json", json.dumps({"name": "s", "space": UNIT}).encode())
+    storage.write(
+        f"{tmp_path}/studies/s.json", json.dumps({"name": "s", "space": UNIT_TEXTS}).encode()
+    )
     lines = results_lines("importance", "--study", "s")
     assert lines[:2] == ["# s: ped-anova", "field\tshare\t95 % interval\ttrials\tp (Holm)\tverdict"]
     assert lines[2].startswith("a\t0.")
-    assert lines[2].endswith("\t24\t0.025\tmatters")  # of 40 shuffles a field
-    assert lines[5].startswith("Of 24 complete trials, a: more than chance")
+    assert lines[2].endswith("\t24\t0.025\tsignificant")  # of 40 permutations a field
+    assert lines[5].startswith("Over 24 complete trials, more important than chance explains: a")
 
 
 def test_both_load_no_more_than_they_need(command, ablation):

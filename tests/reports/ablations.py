@@ -1,4 +1,4 @@
-"""Makes an ablation in a storage: its rows, and the file that says what it is."""
+"""Ablations in a storage: their rows, and the file that describes the study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sadcl import storage
 from sadcl.results import RunWriter
 
 EVIL = r"a&b_50%#1 |x| $y$ {z} \n ~^ [w] *v* <i> `u` 🦆"
-"""A name with all that Markdown, LaTeX, rich and matplotlib take for their own."""
+"""A name with the special characters of Markdown, LaTeX, rich and matplotlib."""
 
 
 def add(
@@ -42,12 +42,12 @@ def add(
 
 
 def ablation(root, figures, *, study="ab", dataset="coco14", scale="full", **about):
-    """Figures by arm, one a seed; the first arm is the baseline."""
+    """Write an ablation from the figures of each arm by seed; the first arm is the baseline."""
     for arm, values in figures.items():
         for seed, value in enumerate(values):
             add(root, arm, seed, value, study=study, dataset=dataset, scale=scale)
     arms = list(figures)
-    known = {
+    description = {
         "name": study,
         "kind": "ablation",
         "question": "Why?",
@@ -55,6 +55,16 @@ def ablation(root, figures, *, study="ab", dataset="coco14", scale="full", **abo
         "order": arms,
         "scale": scale,
     }
-    text = json.dumps({**known, "marks": {}, "published": {}, **about})
+    text = json.dumps({**description, "marks": {}, "published": {}, **about})
     storage.write(f"{root}/studies/{study}.json", text.encode())
     return str(root)
+
+
+FIGURES = {
+    "stage2": [80.0, 81.0, 79.5],
+    "+SSCL": [80.1, 80.9, 79.7],
+    "both": [81.01, 82.0, 80.49],
+    "worse": [70.0, 71.1, 69.4],
+}
+MARKS = {"stage2": ["SARL"], "+SSCL": ["SARL", "SSCL"], "both": ["SARL", "SSCL", "PSCL"]}
+PAPER = {"stage2": {"coco14": 85.0}, "both": {"coco14": 85.6, "nuswide": 65.9}}

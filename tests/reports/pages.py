@@ -1,4 +1,4 @@
-"""Stores for the page's tests: the rows of a search as the runner writes them, of any size, in one file a table."""
+"""Storages for the tests of the page: the rows of a search, of any size, one file a table."""
 
 from __future__ import annotations
 
@@ -20,6 +20,107 @@ SPACE = {
     "bank.epsilon": Float(0.3, 0.7),
     "prototypes.epsilon": Float(0.3, 0.7),
 }
+IDENTITY = {
+    "dataset": "scenes",
+    "scale": "demo",
+    "data_digest": "d1",
+    "sadcl": "0.1.0",
+    "torch": "2.14.1",
+    "code": "abc",
+    "revision": "f00+",
+    "workers": 1,
+    "gpus": 0.0,
+}
+FAILURE = "ValueError: the loss is not finite"
+STOPPED = "stopped after epoch 2 at 65.00 held-out mAP: ASHA from epoch 2, reduction 3"
+
+
+class Tables:
+    """The rows of a study, as the runner would write them.
+
+    Attributes:
+        label_names: the labels that complete runs have an AP of.
+        random: draws the curves and APs.
+    """
+
+    def __init__(self, study, label_names):
+        self.study, self.label_names = study, label_names
+        self.random = random.Random(0)
+        self.trials, self.epochs, self.labels = [], [], []
+
+    def run(self, phase, arm, seed, stage, epochs, level, params=None, test=None, **row):
+        """Add a run whose held-out mAP rises to about ``level``; ``row`` has its status."""
+        status = row.get("status", "complete")
+        key = f"{self.study}-{len(self.trials)}"
+        config = recipes.demo().override({"seed": seed, **(params or {})})
+        curve = []
+        if status != "failed":
+            steps = range(1, epochs + 1)
+            curve = [level - 20 / (e + 1) + self.random.gauss(0, 0.3) for e in steps]
+            row |= {
+                "seconds": 12.5 * epochs,
+                "images": 1800 * epochs,
+                "memory_mb": 900.0,
+                "checkpoint": f"{key}/best.pt",
+            }
+        if status == "complete" and phase != "final":
+            row["val_mAP"] = max(curve)
+        if test is not None:
+            row["test_mAP"] = test
+        started = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(minutes=len(self.trials))
+        self.trials.append(
+            {
+                **IDENTITY,
+                "key": key,
+                "study": self.study,
+                "phase": phase,
+                "arm": arm,
+                "seed": seed,
+                "status": status,
+                "params": json.dumps(params or {}),
+                "config": config.json_text(),
+                "config_digest": config.digest(),
+                "started": started,
+                "ended": started + timedelta(minutes=2),
+                "stage1_key": f"{self.study}-0" if stage == 2 else None,
+                "epochs_done": len(curve),
+                **row,
+            }
+        )
+        of_run = {"key": key, "study": self.study}
+        for epoch, value in enumerate(curve if phase != "final" else [], 1):
+            self.epochs.append({**of_run, "stage": stage, "epoch": epoch, "val_mAP": value})
+        split = "val" if test is None else "test"
+        for i, label in enumerate(self.label_names if status == "complete" else ()):
+            AP = 60 + i + self.random.gauss(0, 3)
+            row = {"split": split, "label": label, "AP": AP, "support": 100.0 - i}
+            self.labels.append({**of_run, **row})
+
+    def add_trials(self, count, pruned, failed):
+        """Add the trials of a search, of which the pruned and the failed ones come last."""
+        for n in range(count):
+            params = {
+                "loss.tau": 0.05 * 10 ** self.random.random(),
+                "bank.epsilon": 0.3 + 0.4 * self.random.random(),
+                "prototypes.epsilon": 0.5,
+            }
+            trial = ("search", "tuned", 0, 2)
+            if n >= count - failed:
+                self.run(*trial, 4, 0, params, status="failed", cause=FAILURE)
+            elif n >= count - failed - pruned:
+                self.run(*trial, 2, 70, params, status="pruned", cause=STOPPED)
+            else:
+                self.run(*trial, 4, 71 + 2 * self.random.random(), params)
+
+    def add_confirmation(self):
+        """Add the runs of the best setting and of the control over seeds 7 and 8, and the final."""
+        trials = [row for row in self.trials if row["phase"] == "search"]
+        best = max(trials, key=lambda row: row.get("val_mAP", 0))
+        params = json.loads(best["params"])
+        for seed in (7, 8):
+            self.run("confirm", "stage2", seed, 2, 4, 71, test=70.0 + seed)
+            self.run("confirm", "tuned", seed, 2, 4, 72, params, test=70.5 + 1.1 * seed)
+        self.run("final", "tuned", 0, 2, 4, 73, params, test=75.25)
 
 
 def search(
@@ -33,136 +134,44 @@ def search(
     failed=1,
     confirmed=True,
 ):
-    """A search whose ``pruned`` and ``failed`` trials come last; with its baselines, confirmation and final run."""
-    dice = random.Random(0)
-    base, now = recipes.demo(), datetime(2026, 1, 2, tzinfo=UTC)
-    rows, epochs, aps = [], [], []
+    """Write a search whose ``pruned`` and ``failed`` trials come last.
 
-    def run(
-        phase, arm, seed, stage, count, level, params=None, test=None, status="complete", cause=None
-    ):
-        key = f"{name}-{len(rows)}"
-        config = base.override({"seed": seed, **(params or {})})
-        curve = (
-            [level - 20 / (e + 1) + dice.gauss(0, 0.3) for e in range(1, count + 1)]
-            if status != "failed"
-            else []
-        )
-        val = {} if status != "complete" or phase == "final" else {"val_mAP": max(curve)}
-        more = {
-            "seconds": 12.5 * count,
-            "images": 1800 * count,
-            "memory_mb": 900.0,
-            "checkpoint": f"{key}/best.pt",
-        }
-        tested = {} if test is None else {"test_mAP": test}
-        rows.append(
-            {
-                "key": key,
-                "study": name,
-                "phase": phase,
-                "arm": arm,
-                "seed": seed,
-                "dataset": "scenes",
-                "scale": "demo",
-                "status": status,
-                "cause": cause,
-                "params": json.dumps(params or {}),
-                "config": config.json_text(),
-                "config_digest": config.digest(),
-                "data_digest": "d1",
-                "torch": "2.14.1",
-                "code": "abc",
-                "revision": "f00+",
-                "started": now + timedelta(minutes=len(rows)),
-                "ended": now + timedelta(minutes=len(rows) + 2),
-                "stage1_key": f"{name}-0" if stage == 2 else None,
-                "epochs_done": len(curve),
-                "workers": 1,
-                "gpus": 0.0,
-                **(more if status != "failed" else {}),
-                **val,
-                **tested,
-            }
-        )
-        figures = [] if phase == "final" else curve
-        epochs.extend(
-            {"key": key, "study": name, "stage": stage, "epoch": e, "val_mAP": v}
-            for e, v in enumerate(figures, 1)
-        )
-        split = "val" if test is None else "test"
-        for i, label in enumerate(labels if status == "complete" else ()):
-            figure = {"AP": 60 + i + dice.gauss(0, 3), "support": 100.0 - i}
-            aps.append({"key": key, "study": name, "split": split, "label": label, **figure})
+    It has its baselines, and if ``confirmed``, the confirmation and the final run.
 
-    run("stage1", "stage1", 0, 1, 6, 70)
-    run("baseline", "baseline", 0, 1, 8, 64)
-    run("baseline", "stage2", 0, 2, 4, 72)
-    params = {}
-    for n in range(trials):
-        params = {
-            "loss.tau": 0.05 * 10 ** dice.random(),
-            "bank.epsilon": 0.3 + 0.4 * dice.random(),
-            "prototypes.epsilon": 0.5,
-        }
-        if n >= trials - failed:
-            run(
-                "search",
-                "tuned",
-                0,
-                2,
-                4,
-                0,
-                params,
-                status="failed",
-                cause="ValueError: the loss is not finite",
-            )
-        elif n >= trials - failed - pruned:
-            run(
-                "search",
-                "tuned",
-                0,
-                2,
-                2,
-                70,
-                params,
-                status="pruned",
-                cause="ASHA: worse than the best third",
-            )
-        else:
-            run("search", "tuned", 0, 2, 4, 71 + 2 * dice.random(), params)
-    best = max(
-        (row for row in rows if row["phase"] == "search"), key=lambda row: row.get("val_mAP", 0)
-    )
-    for seed in (7, 8) if confirmed else ():
-        run("confirm", "stage2", seed, 2, 4, 71, test=70.0 + seed)
-        run("confirm", "tuned", seed, 2, 4, 72, json.loads(best["params"]), test=70.5 + 1.1 * seed)
+    Returns:
+        The rows of the trials table.
+    """
+    tables = Tables(name, labels)
+    tables.run("stage1", "stage1", 0, 1, 6, 70)
+    tables.run("baseline", "baseline", 0, 1, 8, 64)
+    tables.run("baseline", "stage2", 0, 2, 4, 72)
+    tables.add_trials(trials, pruned, failed)
     if confirmed:
-        run("final", "tuned", 0, 2, 4, 73, json.loads(best["params"]), test=75.25)
-    value = Search(
+        tables.add_confirmation()
+    study = Search(
         name=file_name(name),
         question=question,
         base=recipes.coco14(),
-        demo=base,
+        demo=recipes.demo(),
         space=SPACE,
-        stopping=ASHA(2, 3),
+        pruner=ASHA(2, 3),
         confirm_seeds=(7, 8),
     )
-    plan = Plan(value, "demo", base, trials, "d1", "d2")
-    about = {**plan.identity(), **plan.about()}
-    write(root, {"trials": rows, "epochs": epochs, "labels": aps}, name, about)
-    return rows
+    plan = Plan(study, "demo", recipes.demo(), trials, "d1", "d2")
+    rows = {"trials": tables.trials, "epochs": tables.epochs, "labels": tables.labels}
+    write(root, rows, name, {**plan.identity(), **plan.description()})
+    return tables.trials
 
 
 def file_name(name):
-    """A study's own name cannot have a slash; rows that somebody else wrote can."""
+    """Return a file name: a study's own name has no slash, but rows of other programs may."""
     return re.sub(r"[/\\]", "_", name)
 
 
-def write(root, tables, name, about):
-    """Rows in one file a table, and what the study is."""
-    for table, found in tables.items():
+def write(root, tables, name, description):
+    """Write rows in one file for each table, and the description of the study."""
+    for table, table_rows in tables.items():
         folder = root / "tables" / table
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(schema.to_table(table, found), folder / "all.parquet")
-    storage.write(f"{root}/studies/{file_name(name)}.json", json.dumps(about).encode())
+        pq.write_table(schema.to_table(table, table_rows), folder / "all.parquet")
+    storage.write(f"{root}/studies/{file_name(name)}.json", json.dumps(description).encode())

@@ -1,4 +1,4 @@
-"""The best epoch ever, the last one, and what lies between."""
+"""The best epoch, the last one, and their difference."""
 
 from __future__ import annotations
 
@@ -41,20 +41,18 @@ def test_by_hand():
         + curve("b", 58.0, 57.0, 59.0, None)
         + curve("c", 40.0, math.nan, 41.0)
     )
-    epochs += curve("d", 99.0) + curve(
-        "a", 90.0, 91.0, stage=1
-    )  # stage 1 is another run's question
+    epochs += curve("d", 99.0) + curve("a", 90.0, 91.0, stage=1)  # only the last stage counts
     both, control = best_epoch(trials, list(reversed(epochs)))
     assert (both.arm, both.seeds, both.phase) == ("both", (0, 1), "arm")
-    assert (both.best_ever, both.last_epoch, both.optimism) == pytest.approx((60.5, 59.5, 1.0))
+    assert (both.best, both.last, both.optimism) == pytest.approx((60.5, 59.5, 1.0))
     for half, values in (
-        (both.best_ever_half, [62.0, 59.0]),
-        (both.last_epoch_half, [60.0, 59.0]),
-        (both.optimism_half, [2.0, 0.0]),  # paired by run
+        (both.best_half_width, [62.0, 59.0]),
+        (both.last_half_width, [60.0, 59.0]),
+        (both.optimism_half_width, [2.0, 0.0]),  # paired by run
     ):
         assert half == pytest.approx(stats.t.ppf(0.975, 1) * stats.sem(values))
-    assert (control.best_ever, control.last_epoch, control.optimism) == (41.0, 41.0, 0.0)
-    assert math.isnan(control.optimism_half)
+    assert (control.best, control.last, control.optimism) == (41.0, 41.0, 0.0)
+    assert math.isnan(control.optimism_half_width)
 
 
 def test_runs_without_held_out_figures_are_left_out():
@@ -71,7 +69,7 @@ def test_the_best_is_never_below_the_last_and_phases_stay_apart():
         for i, trial in enumerate(trials)
         for row in curve(trial["key"], *((7 * i * e) % 11 for e in range(5)))
     ]
-    found = best_epoch(trials, epochs)
-    assert [(one.phase, len(one.seeds)) for one in found] == [("search", 3), ("confirm", 3)]
-    assert all(one.optimism >= 0 for one in found)
-    assert all(one.optimism == pytest.approx(one.best_ever - one.last_epoch) for one in found)
+    results = best_epoch(trials, epochs)
+    assert [(one.phase, len(one.seeds)) for one in results] == [("search", 3), ("confirm", 3)]
+    assert all(one.optimism >= 0 for one in results)
+    assert all(one.optimism == pytest.approx(one.best - one.last) for one in results)

@@ -1,4 +1,4 @@
-"""What counts as shown: paired over seeds, corrected by Holm, and nothing silently left out."""
+"""What counts as significant: paired over seeds, corrected, and nothing left out silently."""
 
 from __future__ import annotations
 
@@ -11,18 +11,33 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sadcl.errors import UserError
-from sadcl.reports.statistics import Gap, compare_arms, holm, interval
+from sadcl.reports.statistics import (
+    MissingFigure,
+    benjamini_hochberg_of_tested,
+    compare_arms,
+    holm,
+    holm_of_tested,
+    interval,
+)
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 def runs(arm, *figures, dataset="coco14", first=0, **more):
-    """Complete runs of an arm, one a seed."""
+    """Make complete runs of an arm, one for each seed."""
     return [
-        {"key": f"{arm}-{dataset}-s{seed}", "arm": arm, "seed": seed, "dataset": dataset, "status": "complete",
-         "test_mAP": figure, "cause": None, **more}
+        {
+            "key": f"{arm}-{dataset}-s{seed}",
+            "arm": arm,
+            "seed": seed,
+            "dataset": dataset,
+            "status": "complete",
+            "test_mAP": figure,
+            "cause": None,
+            **more,
+        }
         for seed, figure in enumerate(figures, first)
-    ]  # fmt: skip
+    ]
 
 
 def effects(rows, baseline="stage2", **options):
@@ -43,7 +58,7 @@ def test_interval_of_any_level_is_students():
 
 
 @pytest.mark.parametrize(
-    ("given", "corrected"),
+    ("p_values", "corrected"),
     [
         (
             [0.01, 0.04, 0.03, 0.005],
@@ -55,8 +70,8 @@ def test_interval_of_any_level_is_students():
         ([], []),
     ],
 )
-def test_holm_by_hand(given, corrected):
-    assert holm(given) == pytest.approx(corrected)
+def test_holm_by_hand(p_values, corrected):
+    assert holm(p_values) == pytest.approx(corrected)
 
 
 @PROPERTY
@@ -73,16 +88,16 @@ def test_holm_rejects_what_its_definition_rejects(values):
 
 
 def test_a_difference_by_hand():
-    """Differences 1, 2, 3: t = 2 / (1 / sqrt 3), and with two degrees of freedom p = 1 - t / sqrt(t^2 + 2)."""
-    found = of("a", runs("stage2", 50.0, 60.0, 55.0) + runs("a", 51.0, 62.0, 58.0))
+    """Of 1, 2, 3: t = 2 / (1 / sqrt 3); two degrees of freedom: p = 1 - t / sqrt(t^2 + 2)."""
+    effect = of("a", runs("stage2", 50.0, 60.0, 55.0) + runs("a", 51.0, 62.0, 58.0))
     t = 2 * math.sqrt(3)
-    assert found.differences == (1.0, 2.0, 3.0)
-    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
-    assert found.difference == pytest.approx(2)
-    assert found.difference_half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
-    assert (found.mean, found.sd) == pytest.approx((57.0, math.sqrt(31.0)))
-    assert found.half == pytest.approx(4.302653 * math.sqrt(31 / 3), abs=1e-5)
-    assert found.verdict == "not shown"
+    assert effect.differences == (1.0, 2.0, 3.0)
+    assert effect.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert effect.difference == pytest.approx(2)
+    assert effect.difference_half_width == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    assert (effect.mean, effect.sd) == pytest.approx((57.0, math.sqrt(31.0)))
+    assert effect.half_width == pytest.approx(4.302653 * math.sqrt(31 / 3), abs=1e-5)
+    assert effect.verdict == "not significant"
 
 
 def test_the_test_is_scipys_paired_one_and_holm_is_over_the_arms_of_a_data_set():
@@ -94,20 +109,22 @@ def test_the_test_is_scipys_paired_one_and_holm_is_over_the_arms_of_a_data_set()
         row for arm, values in figures.items() for row in runs(arm, *values)
     ]
     rows += runs("stage2", *seeds, dataset="voc2007") + runs("a", *figures["a"], dataset="voc2007")
-    found = effects(rows)
+    by_arm = effects(rows)
     for arm, values in figures.items():
         expected = stats.ttest_rel(values, seeds)
-        effect = found["coco14", arm]
+        effect = by_arm["coco14", arm]
         low, high = expected.confidence_interval()
         assert effect.p == pytest.approx(expected.pvalue)
-        assert effect.difference - effect.difference_half == pytest.approx(low)
-        assert effect.difference + effect.difference_half == pytest.approx(high)
-    ranked = sorted(figures, key=lambda arm: found["coco14", arm].p)
-    assert found["coco14", ranked[0]].corrected == pytest.approx(4 * found["coco14", ranked[0]].p)
-    assert found["voc2007", "a"].corrected == pytest.approx(found["voc2007", "a"].p)
-    assert found["coco14", "c"].verdict == "loss"
-    assert found["voc2007", "a"].verdict == "gain"
-    assert [arm for _, arm in found][:5] == ["stage2", "a", "b", "c", "d"]
+        assert effect.difference - effect.difference_half_width == pytest.approx(low)
+        assert effect.difference + effect.difference_half_width == pytest.approx(high)
+    ranked = sorted(figures, key=lambda arm: by_arm["coco14", arm].p)
+    assert by_arm["coco14", ranked[0]].p_corrected == pytest.approx(
+        4 * by_arm["coco14", ranked[0]].p
+    )
+    assert by_arm["voc2007", "a"].p_corrected == pytest.approx(by_arm["voc2007", "a"].p)
+    assert by_arm["coco14", "c"].verdict == "loss"
+    assert by_arm["voc2007", "a"].verdict == "gain"
+    assert [arm for _, arm in by_arm][:5] == ["stage2", "a", "b", "c", "d"]
     assert list(effects(rows, arms=["d", "stage2"])) == [
         (d, a) for d in ("coco14", "voc2007") for a in ("d", "stage2")
     ]
@@ -119,9 +136,9 @@ def test_the_corrected_p_decides_though_the_interval_leaves_zero_out():
         row for arm in "abcdefgh" for row in runs(arm, *(50 + d for d in one))
     ]
     alone, among = of("a", rows[:10]), of("a", rows)
-    assert alone.difference - alone.difference_half > 0
-    assert (alone.verdict, among.verdict) == ("gain", "not shown")
-    assert among.corrected == pytest.approx(8 * alone.p)
+    assert alone.difference - alone.difference_half_width > 0
+    assert (alone.verdict, among.verdict) == ("gain", "not significant")
+    assert among.p_corrected == pytest.approx(8 * alone.p)
 
 
 @PROPERTY
@@ -138,7 +155,7 @@ def test_what_a_seed_gives_to_all_arms_alike_does_not_count(shifts):
     ("base", "arm", "verdict", "p"),
     [
         ([50.0], [51.0], "one seed", math.nan),
-        ([50.0, 51.0], [50.0, 51.0], "not shown", 1.0),  # the same runs
+        ([50.0, 51.0], [50.0, 51.0], "not significant", 1.0),  # the same runs
         (
             [62.1, 61.1, 60.3],
             [61.0, 60.0, 59.2],
@@ -146,49 +163,49 @@ def test_what_a_seed_gives_to_all_arms_alike_does_not_count(shifts):
             math.nan,
         ),  # equal but for the rounding of floats
         ([math.nan, None], [51.0, 52.0], "no pair", math.nan),
-        ([50.0, 50.0], [50.0 + 1e-12, 50.0 - 1e-13], "not shown", 1.0),
+        ([50.0, 50.0], [50.0 + 1e-12, 50.0 - 1e-13], "not significant", 1.0),
     ],
 )
 def test_where_no_test_is_possible_no_p_is_invented(base, arm, verdict, p):
-    found = of("a", runs("stage2", *base) + runs("a", *arm))
-    assert found.verdict == verdict
-    assert found.corrected == pytest.approx(p, nan_ok=True)
+    effect = of("a", runs("stage2", *base) + runs("a", *arm))
+    assert effect.verdict == verdict
+    assert effect.p_corrected == pytest.approx(p, nan_ok=True)
 
 
 def test_an_arm_that_cannot_be_tested_is_no_part_of_the_family():
     rows = runs("stage2", 50.0, 50.0, 50.0) + runs("a", 51.0, 52.0, 51.5) + runs("b", 51.0)
-    assert of("a", rows).corrected == pytest.approx(of("a", rows).p)
+    assert of("a", rows).p_corrected == pytest.approx(of("a", rows).p)
 
 
-def test_what_was_left_out_is_said():
+def test_what_was_left_out_is_reported():
     rows = runs("stage2", 50.0, 51.0, 52.0, 53.0)
     rows += runs("a", 50.5, 51.9) + runs("a", None, first=2, status="failed", cause="NaN")
     rows += runs("b", 50.5, math.nan, None) + runs("b", None, first=3, status="running")
     rows += runs("c", 50.5, 51.1, 52.9, 53.2, 54.0)
-    found = effects(rows, seeds=(0, 9))
-    assert found["coco14", "a"].pairs == (0, 1)
-    assert found["coco14", "a"].gaps == (
-        Gap(2, "failed", "a-coco14-s2", "NaN"),
-        Gap(3, "missing"),
-        Gap(4, "missing"),
-        Gap(9, "missing"),
+    by_arm = effects(rows, seeds=(0, 9))
+    assert by_arm["coco14", "a"].pairs == (0, 1)
+    assert by_arm["coco14", "a"].missing == (
+        MissingFigure(2, "failed", "a-coco14-s2", "NaN"),
+        MissingFigure(3, "missing"),
+        MissingFigure(4, "missing"),
+        MissingFigure(9, "missing"),
     )
-    assert [(g.seed, g.why) for g in found["coco14", "b"].gaps] == [
+    assert [(g.seed, g.reason) for g in by_arm["coco14", "b"].missing] == [
         (1, "no figure"),
         (2, "no figure"),
         (3, "unfinished"),
         (4, "missing"),
         (9, "missing"),
     ]
-    assert found["coco14", "b"].verdict == "one seed"
-    c = found["coco14", "c"]
+    assert by_arm["coco14", "b"].verdict == "one seed"
+    c = by_arm["coco14", "c"]
     assert (c.seeds, c.pairs, c.unpaired) == ((0, 1, 2, 3, 4), (0, 1, 2, 3), (4,))
     assert c.mean == pytest.approx(52.34)  # of all five
     assert c.difference == pytest.approx(0.425)  # of the four that have a partner
-    assert found["coco14", "stage2"].unpaired == ()
+    assert by_arm["coco14", "stage2"].unpaired == ()
 
 
-def test_a_failed_run_counts_for_nothing_beside_a_complete_one_and_two_complete_ones_are_refused():
+def test_a_failed_run_is_ignored_where_one_is_complete_and_two_complete_ones_are_refused():
     failed = runs("a", None, status="failed", cause="NaN")
     again = [{**row, "key": "again"} for row in runs("a", 51.0)]
     assert of("a", runs("stage2", 50.0) + failed + again).mean == 51.0
@@ -199,9 +216,31 @@ def test_a_failed_run_counts_for_nothing_beside_a_complete_one_and_two_complete_
 
 
 def test_a_baseline_without_rows_is_compared_with_nothing():
-    found = effects(runs("a", 50.0, 51.0), arms=["stage2", "a"])
-    assert found["coco14", "a"].verdict == "no pair"
-    assert found["coco14", "a"].mean == 50.5
-    assert found["coco14", "stage2"].verdict == "baseline"
-    assert len(found["coco14", "stage2"].gaps) == 2
+    by_arm = effects(runs("a", 50.0, 51.0), arms=["stage2", "a"])
+    assert by_arm["coco14", "a"].verdict == "no pair"
+    assert by_arm["coco14", "a"].mean == 50.5
+    assert by_arm["coco14", "stage2"].verdict == "baseline"
+    assert len(by_arm["coco14", "stage2"].missing) == 2
     assert compare_arms([], "stage2") == []
+
+
+@PROPERTY
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_benjamini_and_hochberg_reject_what_their_definition_rejects(values):
+    """Step up: all up to the last k whose p is not above k / m times the level."""
+    *corrected, untested = benjamini_hochberg_of_tested([*values, math.nan])
+    assert math.isnan(untested)
+    ranked, m = sorted(values), len(values)
+    for level in (0.01, 0.0501, 0.3):
+        last = max((k for k in range(1, m + 1) if ranked[k - 1] * m / k < level), default=0)
+        assert sum(p < level for p in corrected) == sum(
+            p <= ranked[last - 1] for p in values if last
+        )
+
+
+def test_what_was_not_tested_does_not_count_as_a_test():
+    assert holm_of_tested([0.01, math.nan, 0.04]) == pytest.approx(
+        [0.02, math.nan, 0.04], nan_ok=True
+    )
+    assert benjamini_hochberg_of_tested([]) == []
+    assert math.isnan(*benjamini_hochberg_of_tested([math.nan]))

@@ -1,1 +1,1 @@
-"""A study as one page of HTML that opens offline."""
+"""The report of a study: one HTML page that opens without a network."""

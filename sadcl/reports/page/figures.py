@@ -1,193 +1,275 @@
-"""Which rows of a study become which chart, and how many of them."""
+"""Which rows of a study become which chart, and how many of them are drawn."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sadcl.reports.ablation import AblationReport
+from sadcl.reports.importance import importances
+from sadcl.reports.importance_text import importance_sentences
 from sadcl.reports.page import charts
-from sadcl.reports.page.study import StudyData, ranked_trials, settings, title
-from sadcl.reports.page.tables import Progress, importance, number, short_names
-from sadcl.search.space import Distribution, Float, Int, plain
-from sadcl.search.study_file import read_space
+from sadcl.reports.page.study import Row, StudyData, run_title, searched_settings
+from sadcl.reports.page.svg import COLOURS
+from sadcl.reports.page.tables import MAX_ROWS, Cells, short_names, value_text
+from sadcl.search.ranking import ranked_trials
+from sadcl.search.space import Float, Int, plain
+from sadcl.search.study_file import described_stopping, read_space
 
 T = TypeVar("T")
-MOST_CURVES, MOST_LINES, MOST_ROWS = 120, 150, 100
-"""What one chart or table holds; where there is more, the page says so."""
+Progress = Callable[[int, int], None]
+MAX_CURVES, MAX_LINES = 120, 150
+"""The largest numbers of curves and of lines in a chart; with more, the page says how many."""
+MAX_STRONG = 30
+"""The largest number of trials that are drawn as the best."""
 
 
 def thin(items: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly, first and last among them."""
+    """Choose at most ``most`` items at even distances, the first and the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def forest(report: AblationReport | None) -> str:
-    """The forest plot, where anything is compared."""
-    compared = report is not None and any(effect.pairs for effect in report.effects)
-    return charts.effects(report) if report is not None and compared else ""
+    """Draw the forest plot; empty where nothing is compared."""
+    if report is None or not any(effect.pairs for effect in report.effects):
+        return ""
+    return charts.effects_chart(report)
 
 
-def curves(study: StudyData) -> dict[str, Any]:
-    """Learning curves by data set and stage, with the key of their looks."""
+@dataclass(frozen=True)
+class LegendEntry:
+    """A line of the legend: the colour's variable in the style sheet, and the dashes."""
+
+    name: str
+    colour: str
+    dashes: str
+
+
+@dataclass(frozen=True)
+class CurvesSection:
+    """The learning curves: a chart for each data set and stage, their legend, and notes."""
+
+    panels: tuple[str, ...]
+    legend: tuple[LegendEntry, ...]
+    notes: tuple[str, ...]
+
+
+def curves_section(study: StudyData) -> CurvesSection:
+    """Draw the learning curves."""
+    names = [name for name, rows in study.curve_groups().items() if rows]
     panels: list[str] = []
-    notes, names = [], [name for name, rows in study.looks().items() if rows]
-    datasets = list(dict.fromkeys(row["dataset"] for row in study.rows))
-    background = False
-    for dataset in datasets:
-        group = {
+    notes: list[str] = []
+    has_background = False
+    for dataset in study.datasets:
+        groups = {
             row["key"]: names.index(name)
-            for name, rows in study.looks(dataset).items()
+            for name, rows in study.curve_groups(dataset).items()
             for row in rows
         }
         for stage in (1, 2):
-            runs = [
-                charts.Curve(title(row), group.get(row["key"]), points, row["status"] == "pruned")
-                for row in study.rows
-                if row["dataset"] == dataset and (points := study.curve(row, stage))
-            ]
+            runs = _stage_curves(study, dataset, stage, groups)
             if not runs:
                 continue
-            runs.sort(key=lambda run: run.points[-1][1])
-            named = thin([run for run in runs if run.group is not None], MOST_CURVES)
-            drawn = (
-                thin(
-                    [run for run in runs if run.group is None],
-                    MOST_CURVES - min(len(named), MOST_CURVES // 2),
-                )
-                + named
-            )
-            background |= any(run.group is None for run in drawn)
-            name = f"stage {stage}" + f", {dataset}" * (len(datasets) > 1)
-            panels.append(charts.curves(drawn, name, f"curves{len(panels)}"))
+            drawn = _thin_curves(runs)
+            has_background |= any(run.group is None for run in drawn)
+            title = f"stage {stage}" + f", {dataset}" * (len(study.datasets) > 1)
+            panels.append(charts.curves_chart(drawn, title, f"curves{len(panels)}"))
             if len(drawn) < len(runs):
                 notes.append(
-                    f"{name}: {len(drawn)} of {len(runs):,} runs are drawn, evenly by their last figure."
+                    f"{title}: {len(drawn)} of {len(runs):,} runs are drawn, at even distances by "
+                    "their last held-out mAP."
                 )
-    key = [(name, *charts.group_style(i)) for i, name in enumerate(names)]
-    return {
-        "panels": panels,
-        "key": key
-        + [("other trials" if study.kind == "search" else "other runs", *charts.group_style(None))]
-        * background,
-        "notes": notes,
-    }
+    legend = [_legend_entry(name, group) for group, name in enumerate(names)]
+    if has_background:
+        others = "other trials" if study.kind == "search" else "other runs"
+        legend.append(_legend_entry(others, None))
+    return CurvesSection(tuple(panels), tuple(legend), tuple(notes))
 
 
-def search(study: StudyData, progress: Progress | None) -> dict[str, Any]:
-    """History, parallel coordinates, importance, and the best trials."""
+def _legend_entry(name: str, group: int | None) -> LegendEntry:
+    colour, dashes = charts.group_style(group)
+    return LegendEntry(name, COLOURS[colour], dashes)
+
+
+def _stage_curves(
+    study: StudyData, dataset: str, stage: int, groups: Mapping[str, int]
+) -> list[charts.Curve]:
+    """Return the curves of a data set and stage, ordered by their last held-out mAP."""
+    runs = [
+        charts.Curve(run_title(row), groups.get(row["key"]), points, row["status"] == "pruned")
+        for row in study.rows
+        if row["dataset"] == dataset and (points := study.curve(row, stage))
+    ]
+    return sorted(runs, key=lambda run: run.points[-1][1])
+
+
+def _thin_curves(runs: Sequence[charts.Curve]) -> list[charts.Curve]:
+    """Choose the curves to draw, the background first; at least half may be of groups."""
+    named = thin([run for run in runs if run.group is not None], MAX_CURVES)
+    background = [run for run in runs if run.group is None]
+    return thin(background, MAX_CURVES - min(len(named), MAX_CURVES // 2)) + named
+
+
+@dataclass(frozen=True)
+class SearchSection:
+    """The charts and the table of a search.
+
+    Attributes:
+        history, parallel, importance: charts; empty where there is nothing to draw.
+        importance_note: the findings on importance.
+        trials: the best, one row each.
+        num_trials: of the search.
+        num_ended: trials with a figure that are complete or were stopped early.
+        num_drawn: of these, the lines of ``parallel``; ``num_strong`` of them are drawn as best.
+        stopped_note: which trials were stopped early, and after which epoch; empty for none.
+    """
+
+    history: str
+    parallel: str
+    importance: str
+    importance_note: str
+    trials: Cells
+    num_trials: int
+    num_ended: int
+    num_drawn: int
+    num_strong: int
+    stopped_note: str
+
+
+def search_section(study: StudyData, progress: Progress | None) -> SearchSection:
+    """Draw the history, the settings and the importance of a search, and list its best trials.
+
+    Args:
+        progress: called with the evaluations of importance done and their total.
+    """
     trials = [
-        {
-            "n": n,
-            "value": study.value(row),
-            "status": row["status"],
-            "name": title(row),
-            "settings": settings(row),
-            "row": row,
-        }
-        for n, row in enumerate(study.phase("search"), 1)
+        charts.TrialPoint(number, run_title(row), row["status"], study.held_out_mAP(row))
+        for number, row in enumerate(study.phase("search"), 1)
     ]
-    known = [trial for trial in trials if math.isfinite(trial["value"])]
-    known.sort(key=lambda t: (t["status"] != "complete", -t["value"]))
-    over = [trial for trial in known if trial["status"] in ("complete", "pruned")]
-    tenth = min(math.ceil(sum(t["status"] == "complete" for t in over) / 10), 30)
-    drawn = over[:tenth] + thin(over[tenth:], MOST_LINES)
-    fields = sorted({field for trial in drawn for field in trial["settings"]})
-    short, parallel = short_names(fields), ""
-    if len(drawn) > 1 and fields:
-        space = read_space(study.about)
-        axes = [
-            _axis(short[field], [t["settings"].get(field) for t in drawn], space.get(field))
-            for field in fields
-        ]
-        axes.append(_axis("held-out mAP", [t["value"] for t in drawn]))
-        kinds = [
-            "best" if i < tenth else "other" if t["status"] == "complete" else "pruned"
-            for i, t in enumerate(drawn)
-        ]
-        said = [
-            ", ".join(f"{short[field]} {number(value)}" for field, value in t["settings"].items())
-            for t in drawn
-        ]
-        tips = [
-            f"{t['name']}: {text}: {t['value']:.2f}" for t, text in zip(drawn, said, strict=True)
-        ]
-        parallel = charts.parallel(axes, tips, kinds)
-    against = {
-        "control": study.phase("baseline", "stage2"),
-        "pooled baseline": study.phase("baseline", "baseline"),
-    }
-    lines = {
-        name: found[0]["val_mAP"]
-        for name, rows in against.items()
-        if (found := ranked_trials(rows))
-    }
-    shares, note = importance(study, progress)
-    table = [
-        {
-            "trial": t["name"],
-            **{short[field]: number(t["settings"].get(field)) for field in fields},
-            "held-out mAP": f"{t['value']:.2f}",
-            "epochs": str(t["row"]["epochs_done"] or ""),
-            "status": {"pruned": "stopped early", "running": "not ended"}.get(
-                t["status"], t["status"]
-            ),
-        }
-        for t in known[:MOST_ROWS]
+    scored = [
+        (trial, row)
+        for trial, row in zip(trials, study.phase("search"), strict=True)
+        if math.isfinite(trial.held_out_mAP)
     ]
+    scored.sort(key=lambda pair: (pair[0].status != "complete", -pair[0].held_out_mAP))
+    ended = [pair for pair in scored if pair[0].status in ("complete", "pruned")]
+    num_complete = sum(trial.status == "complete" for trial, _ in ended)
+    num_strong = min(math.ceil(num_complete / 10), MAX_STRONG)
+    drawn = ended[:num_strong] + thin(ended[num_strong:], MAX_LINES)
+    names = short_names(sorted({field for _, row in drawn for field in searched_settings(row)}))
+    references = {
+        name: runs[0]["val_mAP"]
+        for name, arm in (("control", "stage2"), ("pooled baseline", "baseline"))
+        if (runs := ranked_trials(study.phase("baseline", arm)))
+    }
+    importance, importance_note = _importance(study, progress)
+    return SearchSection(
+        history=charts.history_chart(trials, references) if scored else "",
+        parallel=_parallel(study, drawn, names, num_strong) if len(drawn) > 1 and names else "",
+        importance=importance,
+        importance_note=importance_note,
+        trials=[_trial_line(trial, row, names) for trial, row in scored[:MAX_ROWS]],
+        num_trials=len(trials),
+        num_ended=len(ended),
+        num_drawn=len(drawn),
+        num_strong=num_strong,
+        stopped_note=_stopped_note(study),
+    )
+
+
+def _importance(study: StudyData, progress: Progress | None) -> tuple[str, str]:
+    """Draw the importance of each field, and state the findings."""
+    space = read_space(study.description)
+    result = importances(study.name, study.phase("search"), space, progress=progress)
+    names = short_names([*(one.field for one in result.fields), *result.omitted])
+    chart = charts.importance_chart(result.fields, names) if result.fields else ""
+    return chart, " ".join(importance_sentences(result))
+
+
+def _parallel(
+    study: StudyData,
+    drawn: Sequence[tuple[charts.TrialPoint, Row]],
+    names: Mapping[str, str],
+    num_strong: int,
+) -> str:
+    """Draw the settings of trials; the first ``num_strong`` are the best."""
+    space = read_space(study.description)
+    settings = [searched_settings(row) for _, row in drawn]
+    axes = []
+    for field, name in names.items():
+        domain = plain(space[field]) if field in space else None
+        is_log = isinstance(domain, Float | Int) and domain.log
+        axes.append(_axis(name, [setting.get(field) for setting in settings], is_log))
+    axes.append(_axis("held-out mAP", [trial.held_out_mAP for trial, _ in drawn]))
+    kinds = [
+        "best" if i < num_strong else "other" if trial.status == "complete" else "pruned"
+        for i, (trial, _) in enumerate(drawn)
+    ]
+    tooltips = []
+    for (trial, _), setting in zip(drawn, settings, strict=True):
+        text = ", ".join(f"{names[field]} {value_text(v)}" for field, v in setting.items())
+        tooltips.append(f"{trial.name}: {text}: {trial.held_out_mAP:.2f}")
+    return charts.parallel_chart(axes, tooltips, kinds)
+
+
+def _trial_line(trial: charts.TrialPoint, row: Row, names: Mapping[str, str]) -> dict[str, str]:
+    settings = searched_settings(row)
     return {
-        "history": charts.history(trials, lines) if known else "",
-        "parallel": parallel,
-        "importance": charts.importances(shares) if shares else "",
-        "importance_note": note,
-        "trials": table,
-        "count": len(trials),
-        "drawn": len(drawn),
-        "strong": tenth,
-        "over": len(over),
-        "stopped": Counter(
-            (t["row"]["cause"] or "no cause").rpartition(": ")[2]
-            for t in trials
-            if t["status"] == "pruned"
-        ).most_common(5),
+        "trial": trial.name,
+        **{name: value_text(settings.get(field)) for field, name in names.items()},
+        "held-out mAP": f"{trial.held_out_mAP:.2f}",
+        "epochs": str(row["epochs_done"] or ""),
+        "status": charts.STATUS_TEXTS.get(trial.status, trial.status),
     }
 
 
-def _axis(
-    name: str, values: Sequence[Any], distribution: Distribution | None = None
-) -> charts.Axis:
-    """Numbers by their size, on a logarithmic scale where the search's is; anything else in order."""
+def _stopped_note(study: StudyData) -> str:
+    """State how many trials were stopped early, by which rule, and after which epochs."""
+    pruned = [row for row in study.phase("search") if row["status"] == "pruned"]
+    if not pruned:
+        return ""
+    last_epochs = Counter(
+        max((epoch["epoch"] for epoch in study.epochs.get(row["key"], ())), default=0)
+        for row in pruned
+    )
+    counts = ", ".join(
+        f"{n} {'trial' if n == 1 else 'trials'} after epoch {epoch}"
+        for epoch, n in sorted(last_epochs.items())
+    )
+    rule = described_stopping(study.description)
+    return f"Stopped early{f' ({rule})' if rule else ''}: {counts}."
+
+
+def _axis(name: str, values: Sequence[Any], is_log: bool = False) -> charts.Axis:
+    """Place numbers by their size, on a logarithmic scale if ``is_log``; other values in order."""
     numbers = [
         float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan
         for v in values
     ]
     if any(v is not None and math.isnan(x) for v, x in zip(values, numbers, strict=True)):
-        there = sorted({str(v) for v in values if v is not None})
-        places = {v: (i + 0.5) / len(there) for i, v in enumerate(there)}
-        return charts.Axis(
-            name,
-            [places.get(str(v), math.nan) for v in values],
-            [(at, v) for v, at in places.items()],
-        )
-    known = [x for x in numbers if math.isfinite(x)]
-    domain = None if distribution is None else plain(distribution)
-    log = isinstance(domain, Float | Int) and domain.log and min(known) > 0
-    low, high = (
-        (math.log10(min(known)), math.log10(max(known))) if log else (min(known), max(known))
-    )
+        return _categorical_axis(name, values)
+    finite = [x for x in numbers if math.isfinite(x)]
+    is_log = is_log and min(finite) > 0
+
+    def scale(x: float) -> float:
+        return math.log10(x) if is_log else x
+
+    low, high = scale(min(finite)), scale(max(finite))
     if low == high:
-        return charts.Axis(
-            name,
-            [0.5 if math.isfinite(x) else math.nan for x in numbers],
-            [(0.5, f"{known[0]:.3g}")],
-        )
-    at = [
-        ((math.log10(x) if log else x) - low) / (high - low) if math.isfinite(x) else math.nan
-        for x in numbers
-    ]
+        positions = [0.5 if math.isfinite(x) else math.nan for x in numbers]
+        return charts.Axis(name, positions, [(0.5, f"{finite[0]:.3g}")])
+    positions = [(scale(x) - low) / (high - low) if math.isfinite(x) else math.nan for x in numbers]
     ticks = [(t, low + t * (high - low)) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return charts.Axis(name, at, [(t, f"{10**v if log else v:.3g}") for t, v in ticks])
+    return charts.Axis(name, positions, [(t, f"{10**x if is_log else x:.3g}") for t, x in ticks])
+
+
+def _categorical_axis(name: str, values: Sequence[Any]) -> charts.Axis:
+    categories = sorted({str(v) for v in values if v is not None})
+    places = {v: (i + 0.5) / len(categories) for i, v in enumerate(categories)}
+    positions = [places.get(str(v), math.nan) for v in values]
+    return charts.Axis(name, positions, [(place, v) for v, place in places.items()])

@@ -1,0 +1,92 @@
+"""Where the rows of a study come from, and how they are made again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+
+from sadcl.reports.page.study import Row, StudyData
+
+COLUMNS = {
+    "sadcl": "sadcl",
+    "code": "sources (hash)",
+    "revision": "git revision",
+    "data_digest": "data digest",
+    "start_digest": "start checkpoint digest",
+    "python": "Python",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "ray": "Ray",
+    "optuna": "Optuna",
+    "numpy": "NumPy",
+    "pyarrow": "PyArrow",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "device": "device",
+    "cpu": "CPU",
+    "host": "host",
+    "workers": "workers",
+    "gpus": "GPUs per worker",
+    "schema_version": "table schema",
+}
+"""Columns of the trials table, with the name that the page shows."""
+MAX_VALUES = 6
+"""The largest number of different values that are listed for a column."""
+PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
+
+
+def made_by(study: StudyData) -> list[dict[str, str]]:
+    """List versions and machines; several values where the runs differ, with their counts."""
+    lines = []
+    for column, name in COLUMNS.items():
+        values = [str(row[column]) for row in study.rows if row.get(column) not in (None, "")]
+        counts = Counter(values)
+        texts = [
+            value if len(counts) == 1 else f"{value} ({n} runs)"
+            for value, n in counts.most_common(MAX_VALUES)
+        ]
+        rest = len(counts) - MAX_VALUES
+        if counts:
+            text = ", ".join(texts) + (f" and {rest} more" if rest > 0 else "")
+            lines.append({"what": name, "value": text})
+    return lines
+
+
+def commands(study: StudyData, best: Row | None) -> list[str]:
+    """Return the shell commands that make the study again."""
+    storage = f"--storage {shlex.quote(study.root)}"
+    lines = []
+    revisions = Counter(row["revision"] for row in study.rows if row["revision"]).most_common(1)
+    if revisions:
+        revision = revisions[0][0]
+        comment = "   # plus changes that were not committed" if revision.endswith("+") else ""
+        lines.append(f"git checkout {shlex.quote(revision.rstrip('+'))}{comment}")
+    versions = {name: best[name] for name in PINNED if best and best[name]}
+    pins = " ".join(shlex.quote(f"{name}=={version}") for name, version in versions.items())
+    lines.append(f"pip install -e . {pins}".strip())
+    if study.kind != "runs":
+        lines.append(
+            "python experiments/FILE.py --storage NEW   # the file that defines the study "
+            f"{shlex.quote(study.name)}"
+        )
+    lines.append(f"sadcl results report {shlex.quote(study.name)} {storage} -o report.html")
+    if best and best["checkpoint"]:
+        lines.append(
+            f"sadcl evaluate --checkpoint {shlex.quote(best['key'])} {storage}"
+            "   # computes its figures again from the images"
+        )
+    return lines
+
+
+def config_code(row: Row) -> str:
+    """Return a run's whole configuration as Python code; empty where the row has none."""
+    if not row["config"]:
+        return ""
+    config = json.dumps(json.loads(row["config"]), indent=1)
+    return (
+        "import json\n\nimport sadcl\n\n"
+        f'config = sadcl.Config.parse(json.loads(r"""\n{config}\n"""))\n'
+        f"assert config.digest() == {row['config_digest']!r}\n"
+    )

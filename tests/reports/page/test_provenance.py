@@ -1,0 +1,44 @@
+"""Where the rows of a study come from, and how they are made again."""
+
+from __future__ import annotations
+
+from sadcl.reports.page.provenance import COLUMNS, commands, config_code, made_by
+from sadcl.reports.page.study import study_data
+from sadcl.results import schema
+from tests.reports.pages import search
+
+
+def test_every_column_exists():
+    assert COLUMNS.keys() <= schema.TRIALS.keys()
+
+
+def test_the_versions_of_this_package_come_first(tmp_path):
+    search(tmp_path)
+    lines = {line["what"]: line["value"] for line in made_by(study_data(str(tmp_path), "s"))}
+    assert list(lines)[:3] == ["sadcl", "sources (hash)", "git revision"]
+    assert list(lines.values())[:3] == ["0.1.0", "abc", "f00+"]
+    assert lines["torch"] == "2.14.1"
+    assert "Ray" not in lines  # no row has it
+
+
+def test_several_values_are_counted(tmp_path):
+    rows = search(tmp_path)
+    study = study_data(str(tmp_path), "s")
+    study.rows[0]["sadcl"] = "0.2.0"
+    lines = {line["what"]: line["value"] for line in made_by(study)}
+    assert lines["sadcl"] == f"0.1.0 ({len(rows) - 1} runs), 0.2.0 (1 runs)"
+
+
+def test_commands_name_revision_versions_and_checkpoint(tmp_path):
+    search(tmp_path)
+    study = study_data(str(tmp_path), "s")
+    best = study.best_run()
+    lines = commands(study, best)
+    assert lines[0] == "git checkout f00   # plus changes that were not committed"
+    assert lines[1] == "pip install -e . torch==2.14.1"
+    assert lines[3] == f"sadcl results report s --storage {tmp_path} -o report.html"
+    assert lines[4].startswith(f"sadcl evaluate --checkpoint {best['key']} --storage {tmp_path}")
+
+
+def test_a_row_without_a_configuration_has_no_code():
+    assert config_code({"config": None}) == ""

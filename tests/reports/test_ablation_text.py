@@ -1,0 +1,111 @@
+"""The words of an ablation: table, notes, findings, and the runs that have no figure."""
+
+from __future__ import annotations
+
+import re
+
+from sadcl.reports.ablation import ablation_report
+from sadcl.reports.ablation_text import (
+    ablation_notes,
+    ablation_sentences,
+    ablation_table,
+    runs_without_figure,
+)
+from tests.reports.ablations import FIGURES, PAPER, ablation
+
+
+def words(report):
+    return " ".join([*ablation_notes(report), *ablation_sentences(report)])
+
+
+def test_the_table_has_an_arm_a_line_in_the_order_of_the_study(root):
+    lines = ablation_table(ablation_report(root, "ab"), "coco14")
+    assert [line["arm"] for line in lines] == list(FIGURES)
+    assert list(lines[0]) == [
+        "arm",
+        "SARL",
+        "SSCL",
+        "PSCL",
+        "seeds",
+        "mAP",
+        "difference",
+        "p (Holm)",
+        "published",
+    ]
+    ticks = [[line[name] for name in ("SARL", "SSCL", "PSCL")] for line in lines]
+    assert ticks == [["✓", "", ""], ["✓", "✓", ""], ["✓", "✓", "✓"], ["", "", ""]]
+    base, sscl, both, worse = (
+        [line[name] for name in ("mAP", "difference", "p (Holm)", "published")] for line in lines
+    )
+    assert base == ["80.17 ± 0.76", "baseline", "", "85.0"]
+    assert sscl[:2] == ["80.23 ± 0.61", "+0.07 (-0.31 to +0.45)"]
+    assert both == ["81.17 ± 0.77", "+1.00 (+0.98 to +1.02)", "<0.001", "85.6"]
+    assert worse[1] == "-10.00 (-10.25 to -9.75)"
+
+
+def test_the_sentences_state_what_is_significant_and_no_more(root):
+    text = words(ablation_report(root, "ab"))
+    for part in (
+        "mAP in percent on the test images, on which each run was evaluated once",
+        "standard deviation over 0 to 3 seeds per arm",
+        "On coco14, both compared with stage2: +1.00 mAP (+0.98 to +1.02), "
+        "corrected p < 0.001: a significant gain.",
+        "On coco14, worse compared with stage2: -10.00 mAP (-10.25 to -9.75), "
+        "corrected p < 0.001: a significant loss.",
+        "On nuswide, both compared with stage2: +1.00 mAP in a single seed, "
+        "which cannot be tested.",
+        "On nuswide, +SSCL compared with stage2: no seed has a figure for both arms, "
+        "so they cannot be compared.",
+        "On nuswide, 2 of 4 runs have no figure and were left out: 1 failed, 1 missing.",
+        "Rows of arms that are no longer in the study were left out: former.",
+        "corrected by Holm",
+        "The published figures are single runs",
+    ):
+        assert part in text
+    assert re.search(
+        r"\+SSCL compared with stage2: \+0\.07 mAP \(-0\.31 to \+0\.45\), corrected p = 0\.5\d\d: "
+        r"no significant difference\.",
+        text,
+    )
+    assert "On coco14, 0 of" not in text
+
+
+def test_the_runs_without_a_figure_are_listed_with_their_cause(root):
+    failed, missing = runs_without_figure(ablation_report(root, "ab"))
+    assert list(failed) == ["dataset", "arm", "seed", "reason", "key", "cause"]
+    assert list(failed.values()) == [
+        "nuswide",
+        "+SSCL",
+        0,
+        "failed",
+        "ab-+SSCL-nuswide-s0",
+        "Diverged: step 3",
+    ]
+    assert (missing["arm"], missing["reason"]) == ("worse", "missing")
+
+
+def test_a_demo_is_not_compared_with_the_paper(tmp_path):
+    report = ablation_report(
+        ablation(tmp_path, {"stage2": [60.0], "both": [61.0]}, scale="demo", published=PAPER), "ab"
+    )
+    assert "published" not in ablation_table(report, "coco14")[0]
+    assert words(report).startswith("Demo scale: these figures only show that everything works.")
+    assert "over 1 seed per arm" in words(report)
+    assert "seeds" not in ablation_table(report, "coco14")[0]  # all have the same
+
+
+def test_p_is_never_rounded_onto_the_bound_that_it_is_below(tmp_path):
+    report = ablation_report(
+        ablation(tmp_path, {"stage2": [50.0] * 3, "a": [50.3, 50.5, 50.702]}), "ab"
+    )
+    (_, effect) = report.effects
+    assert 0.0495 < effect.p_corrected < 0.05
+    assert ablation_table(report, "coco14")[1]["p (Holm)"] == "<0.05"
+    assert "corrected p < 0.05: a significant gain" in words(report)
+
+
+def test_seeds_without_a_partner_are_in_the_mean_only(tmp_path):
+    root = ablation(tmp_path, {"stage2": [50.0, 51.0], "a": [50.5, 51.7, 53.0]})
+    report = ablation_report(root, "ab")
+    assert ablation_table(report, "coco14")[1]["difference"].endswith(", 2 pairs)")
+    assert "1 of its 3 seeds has no counterpart in stage2." in words(report)
