@@ -31,10 +31,10 @@ def test_distributions_are_those_of_the_search():
         "numbers": [8, None],
     }
     domains = space_domains({"space": describe(space)})
-    for field, distribution in space.items():
+    for field, searched_distribution in space.items():
         distribution, expected = (
             distribution_of(values[field], domains[field]),
-            searched(plain(distribution)),
+            searched(plain(searched_distribution)),
         )
         assert type(distribution) is type(expected), field
         if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
