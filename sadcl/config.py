@@ -52,7 +52,7 @@ class Data(_Frozen):
     holds both; ``folder`` is a folder of your own images with a table; ``scenes`` are drawn and
     need no data root."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
-    """Side of the square input in pixels, in training and in testing; 32 to 2048."""
+    """Side of the square input in pixels, in training and in testing."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training images that is held out and selects; with 0 nothing selects."""
     split_seed: int = 0
@@ -73,9 +73,8 @@ class Data(_Frozen):
     """``lists`` reads the publisher's train and test lists; ``csv`` reads nus_wid_data.csv, another
     split that was published with the asymmetric loss (ASL)."""
     prepared: Annotated[int, Field(ge=32, le=2048)] | None = None
-    """Side in pixels of the resized copies that the data root holds (``sadcl data prepare``), 32 to
-    2048; None reads photographs. It must match the root: a root of copies is only read with it, and
-    photographs only without it."""
+    """Side in pixels of the resized copies that the data root holds (``sadcl data prepare``); None
+    reads photographs. A root of copies is only read with it, and photographs only without it."""
     limit_train: Count | None = None
     """Use only so many training images; None uses all. The demo scale on real images sets it."""
     limit_test: Count | None = None
@@ -118,14 +117,14 @@ class Model(_Frozen):
     pretrained: bool = True
     """Start the backbone from timm's weights, which are downloaded at their first use."""
     weights: str | None = None
-    """A local file of backbone weights (.safetensors or .pth) to use instead of a download."""
+    """A local file of backbone weights (.safetensors or .pth) that replaces the download."""
     start: str | None = None
     """A ``best.pt`` of any data set to start from; labels are matched by name. With
     ``stage1.epochs = 0`` stage 2 starts from it."""
     frozen: tuple[str, ...] = ("conv1", "bn1", "layer1")
     """Top-level modules of the backbone that do not train."""
     freeze_batchnorm: bool = True
-    """Keep the statistics and parameters of the backbone's BatchNorm layers as they were loaded."""
+    """Keep statistics and parameters of the backbone's BatchNorm as they were loaded."""
     hidden: Count | None = None
     """d, the width of the transformer; None is the backbone's own number of channels."""
     encoder_layers: Annotated[int, Field(ge=0, le=12)] = 1
@@ -141,8 +140,7 @@ class Model(_Frozen):
     projection: Count = 1024
     """p, the width of the embedding space of both contrasts."""
     checkpointing: bool = False
-    """Recompute activations of backbone stages and transformer layers in the backward pass: less
-    memory, more time, the same gradient. Not part of the digest."""
+    """Recompute activations in the backward pass: less memory, more time. Not in the digest."""
 
 
 class Loss(_Frozen):
@@ -339,9 +337,8 @@ class Config(_Frozen):
         for name, value in changes.items():
             if name not in fields:
                 near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-                fields_text = f" The fields are: {', '.join(fields)}."
-                hint = f" Did you mean {near[0]!r}?" if near else fields_text
-                raise UserError(f"There is no configuration field {name!r}.{hint}")
+                hint = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(fields)}."
+                raise UserError(f"There is no configuration field {name!r}. {hint}")
             *path, leaf = name.split(".")
             node = functools.reduce(dict.__getitem__, path, tree)
             node[leaf] = value

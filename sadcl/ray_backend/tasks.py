@@ -46,7 +46,7 @@ def run_trial(
     Raises:
         TrialFailed: the row has the cause.
     """
-    storage.settled(placement.storage)
+    storage.wait_for_root(placement.storage)
     if trial.stage1 is not None and execute.ended_row(trial.stage1, placement) is None:
         with contextlib.suppress(TrialFailed):  # the trial itself says so, in its own row
             run_trial(trial.stage1, placement, scratch, channel)

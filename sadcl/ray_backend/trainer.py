@@ -40,7 +40,7 @@ def _worker(settings: dict[str, Any]) -> None:
     number = ray.train.get_context().get_world_rank()
     ray.get(actor.come.remote(number, ray.get_runtime_context().get_node_id()))
     try:
-        storage.settled(placement.storage)
+        storage.wait_for_root(placement.storage)
         if execute.ended_row(trial, placement) is None:
             execute.execute(
                 trial,
@@ -183,7 +183,7 @@ def _saved(trial: Trial, placement: Placement) -> list[Any]:
     """What there is to go on from."""
     try:
         return [
-            storage.mark(
+            storage.stamp(
                 storage.join(execute.checkpoint_folder(trial, placement), *state.split("/"))
             )
             for state in execute.STATES

@@ -148,7 +148,7 @@ def _inputs(
 
 def _sweep(where: str, alone: bool) -> None:
     """Remove what a merging that was killed has left: a merged file without its index."""
-    marks = storage.marks(where, ".parquet")
+    marks = storage.stamps(where, ".parquet")
     for file, mark in marks.items():
         ours = file.removesuffix(".parquet") + files.INDEX not in marks and not file.endswith(
             files.INDEX

@@ -91,7 +91,7 @@ def steady(attempt: Callable[[], T]) -> T:
     """
     for _ in range(100):
         try:
-            return storage.patiently(attempt)
+            return storage.retry(attempt)
         except Vanished:
             continue
     raise UserError(
@@ -111,7 +111,7 @@ def look(root: str, table: str) -> Files:
 def _look(where: str) -> Files:
     merged = storage.join(where, MERGED)
     before = storage.listing(merged, INDEX)
-    marks = storage.marks(where, ".parquet")
+    marks = storage.stamps(where, ".parquet")
     if storage.listing(merged, INDEX) != before or storage.names(where, ".parquet") != marks.keys():
         raise Vanished  # a listing is not of one moment: what took the place of another may be in neither half of it
     single: dict[str, Single] = {}

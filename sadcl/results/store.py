@@ -116,7 +116,7 @@ class RunWriter:
                 )
             _put(self.root, table, self.key, self.number, content)
 
-        storage.patiently(attempt)
+        storage.retry(attempt)
         self._begun = True
 
 

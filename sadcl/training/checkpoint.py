@@ -26,7 +26,7 @@ def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    storage.patiently(lambda: storage.write(uri, buffer.getbuffer(), anew=False))
+    storage.retry(lambda: storage.write(uri, buffer.getbuffer(), make_folder=False))
 
 
 def load_checkpoint(uri: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def load_checkpoint(uri: str) -> dict[str, Any]:
 
 def load_kept(uri: str) -> dict[str, Any]:
     """The same as :func:`load`, kept until another one is asked for: many trials of a process start from one file."""
-    mark = storage.mark(uri)
+    mark = storage.stamp(uri)
     if (uri, mark) not in _KEPT or mark is None:
         _KEPT.clear()
         _KEPT[uri, mark] = load_checkpoint(uri)
@@ -166,7 +166,7 @@ def digest(uri: str) -> str:
 
 def _bytes(uri: str) -> bytes:
     try:
-        return storage.patiently(lambda: storage.read(uri))
+        return storage.retry(lambda: storage.read(uri))
     except OSError as error:
         raise UserError(
             f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a best.pt."

@@ -71,7 +71,7 @@ class Heartbeat:
 
     def _beat(self) -> dict[str, Any]:
         at, meets = where_thread_stands(self._watched)
-        beat = {**self._worker(), "at": at, "meets": meets, "moved": Loader.given}
+        beat = {**self._worker(), "at": at, "meets": meets, "moved": Loader.total_batches}
         stage, epoch, step, steps = place = self._place
         if stage:
             beat.update(stage=stage, epoch=epoch, step=step, steps=steps)

@@ -196,7 +196,7 @@ def _stage(
     progress = Progress()
     if resume:
         _settle_buckets(training)
-        storage.appears(state)
+        storage.wait_for_file(state)
         progress = restore(training, checkpoint.load_checkpoint(state))
     elif training.bank is not None and config.loss.prototype_weight > 0:
         first_prototypes(training, build.loader(config, data.train, **share))
