@@ -275,6 +275,7 @@ def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, Im
         )
     if not len(test):
         raise UserError(
-            f"The test split of {config.name} in {test.folder!r} has no image with a label."
+            f"The test split of {config.name} in {test.folder!r}, which {test.list_name} lists, "
+            "has no image with a label."
         )
     return trained, val, test.subset(range(len(test)), f"{config.name}-test")

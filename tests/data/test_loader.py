@@ -9,7 +9,7 @@ import torch
 
 from sadcl.config import Augmentation, Data
 from sadcl.data.load import load
-from sadcl.data.loader import _KEPT, Loader
+from sadcl.data.loader import _CACHE, Loader
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
@@ -168,7 +168,7 @@ def test_images_in_memory_are_the_files_and_go_with_their_set(tmp_path):
     assert all(torch.equal(before[i], again[i]) for i in before)
     with pytest.raises(UserError, match="empty"):
         pixels(images, 1, image_size=192)  # too large to keep, and decoded at another size
-    kept = weakref.ref(next(iter(_KEPT[images].values()))[1])
+    kept = weakref.ref(next(iter(_CACHE[images].values()))[1])
     del images, data
     gc.collect()
     assert kept() is None

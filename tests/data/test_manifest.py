@@ -26,7 +26,7 @@ def copies(tmp_path, monkeypatch):
         if not (tmp_path / name).exists():
             layout.write(tmp_path / name, TRAIN, TEST)
         data = load(layout.config.model_copy(update={"holdout": 0.0}), tmp_path / name)
-        return data.train, set((manifest.cache() / "manifests").iterdir())
+        return data.train, set((manifest.cache_folder() / "manifests").iterdir())
 
     return read
 
@@ -39,7 +39,7 @@ def age(paths, days):
 def test_manifests_that_nobody_opens_are_removed(copies):
     _, first = copies("a")
     _, both = copies("b")
-    part = manifest.cache() / "manifests" / "0123-cut short"
+    part = manifest.cache_folder() / "manifests" / "0123-cut short"
     part.touch()
     age([*both, part], manifest.DAYS + 1)
     images, now = copies("a")  # opened: they are used again
@@ -153,7 +153,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(manifest.Path, "home", homeless)
-    assert manifest.cache().is_absolute()
+    assert manifest.cache_folder().is_absolute()
 
 
 def test_the_home_of_nobody_is_a_users_error():

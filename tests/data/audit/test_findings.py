@@ -332,7 +332,7 @@ def test_the_report_has_a_row_for_each_finding(command, copy):
     )
     assert done.returncode == 1, done.stderr
     assert "empty: the file has zero bytes\tCOCO_train2014_000000000003.jpg" in done.stdout
-    assert "train images\t8\t82,783\terror\tdiffers: not the whole of it" in done.stdout
+    assert "train images\t8\t82,783\terror\tdiffers: not the whole data set" in done.stdout
     rows = pq.read_table(root / "found/report.parquet")
     assert rows.column_names == ["kind", "severity", "split", "file", "label", "detail", "number"]
     assert rows.num_rows == len(audit_copy(config, root).findings)
@@ -378,7 +378,7 @@ def test_a_right_copy_and_few_examples_of_many(copy):
     ("words", "message"),
     [
         (("cocoo",), "no data set 'cocoo'; did you mean 'coco'"),
-        (("coco",), "say where they are with --data-root"),
+        (("coco",), "give their folder with --data-root"),
         (
             ("folder", "--data-root", "{root}", "--set", "mising=drop"),
             "Did you mean 'data.missing'",
@@ -428,7 +428,7 @@ def test_a_look_that_is_stopped_leaves_the_files_that_are_left(monkeypatch):
         time.sleep(0.01)
         return image_file.ImageFile(b"", ())
 
-    monkeypatch.setattr(image_file, "look", slow)
+    monkeypatch.setattr(image_file, "inspect_file", slow)
     some = image_file.inspect_files([str(i) for i in range(5000)])
     next(some)
     some.close()

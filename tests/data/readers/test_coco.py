@@ -215,7 +215,7 @@ def test_json_cut_in_the_middle(copy, share):
 def test_wrong_roots(copy, tmp_path):
     root, _ = copy
     with pytest.raises(
-        UserError, match=r"'coco' needs images: say where they are with --data-root"
+        UserError, match=r"'coco' needs images: give their folder with --data-root"
     ):
         load(ALL)
     with pytest.raises(UserError, match=r"nowhere' does not exist"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -113,13 +114,13 @@ def test_a_digest_is_what_it_was_in_earlier_versions(tmp_path):
 
 def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
     one = load(layout, root, holdout=0.3)
-    reader = data._READERS[one.name]
+    module = importlib.import_module("sadcl.data.load")  # the package has a function of this name
+    reader = module.READERS[one.name]
     with monkeypatch.context() as patch:
         patch.setattr(reader, "read", None)
-        assert (
-            len(load(layout, root, split_seed=1, unlabelled="drop").test) == 3
-        )  # one reading for all divisions
-        patch.setattr(data, "_divide", None)
+        # one manifest serves all divisions
+        assert len(load(layout, root, split_seed=1, unlabelled="drop").test) == 3
+        patch.setattr(module, "_divide", None)
         two = load(layout, root, holdout=0.3)
     for a, b in ((one.train, two.train), (one.val, two.val), (one.test, two.test)):
         assert (a.name, a.folder, a.labels, a.digest) == (b.name, b.folder, b.labels, b.digest)
@@ -229,7 +230,7 @@ def test_line_ends_and_blanks(layout, root):
 def test_several_processes_may_ask_at_once(layout, root):
     with ThreadPoolExecutor(4) as pool:
         assert len({d.digest for d in pool.map(lambda _: load(layout, root), range(4))}) == 1
-    assert all(path.suffix == ".arrow" for path in (manifest.cache() / "manifests").iterdir())
+    assert all(path.suffix == ".arrow" for path in (manifest.cache_folder() / "manifests").iterdir())
 
 
 def test_a_cache_that_cannot_be_written(layout, root, monkeypatch):

@@ -275,7 +275,7 @@ def test_vg500_objects_that_are_no_list(copy, content):
         ([1], r"labels_index.json' has an entry"),
         (
             {"1.jpg": [1]},
-            r"train_list_500.txt' line 2 lists '2.jpg', of which vg_category_500_labels_index.json knows",
+            r"train_list_500.txt' line 2 lists '2.jpg', which has no entry in vg_category_500_labels_index.json",
         ),
     ],
 )
@@ -334,7 +334,7 @@ def test_which_table_is_meant(copy):
     refused(read, r"are incomplete: .* found train.csv")
     put(root / "test.csv", "file,labels\n")
     put(root / "test.jsonl", "{}\n")
-    refused(read, r"are in doubt: .* found train.csv, test.csv, test.jsonl")
+    refused(read, r"are ambiguous: .* found train.csv, test.csv, test.jsonl")
 
 
 def test_labels_come_in_the_order_of_the_list_or_of_the_alphabet(copy):
@@ -430,7 +430,7 @@ def test_csv_with_quotes_after_blanks_and_line_ends_in_other_columns(tmp_path):
     put(
         tmp_path / "x.csv", 'file, labels, note\n"a, b.jpg", "cat", "one\n two\u2028"\nc.jpg,dog,\n'
     )
-    rows = list(files.table(tmp_path / "x.csv", {"file", "labels"}, ""))
+    rows = list(files.read_csv(tmp_path / "x.csv", {"file", "labels"}, ""))
     assert [(row["file"], row["labels"]) for _, row in rows] == [
         ("a, b.jpg", "cat"),
         ("c.jpg", "dog"),
@@ -441,11 +441,11 @@ def test_csv_with_quotes_after_blanks_and_line_ends_in_other_columns(tmp_path):
 def test_lists_have_one_entry_a_line(tmp_path):
     put(tmp_path / "x.txt", "a\u2028b\r\nc\x85d\re\n")
     refused(
-        lambda: files.lines(tmp_path / "x.txt", ""),
+        lambda: files.read_entries(tmp_path / "x.txt", ""),
         r"line 1 has the character \\u2028 in 'a.u2028b'",
     )
     put(tmp_path / "x.txt", "a b\r\nc\u3000d\re\n")
-    assert list(files.lines(tmp_path / "x.txt", "")) == ["a b", "c\u3000d", "e"]
+    assert list(files.read_entries(tmp_path / "x.txt", "")) == ["a b", "c\u3000d", "e"]
 
 
 DEEP = "[" * 100_000
@@ -456,7 +456,7 @@ DEEP = "[" * 100_000
     [
         (
             '{"file": "a.jpg", "labels": ["cat"], "labels": []}',
-            r"line 1 is not valid JSON: a key is there twice among 'file'",
+            r"line 1 is not valid JSON: a key occurs twice among 'file'",
         ),
         (DEEP, r"line 1 is not valid JSON"),
         (

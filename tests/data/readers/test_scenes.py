@@ -117,7 +117,7 @@ def test_cardinality_long_tail_company_and_occlusion(default_scenes):
     same = (group[:, None] == group) & ~np.eye(len(group), dtype=bool)
     assert lift[same].mean() > 1.5 * lift[group[:, None] != group].mean()
     overlapping = [
-        any(scenes._hidden(a.box, b.box) > 0.1 for a in o for b in o if a is not b) for o in objects
+        any(scenes._overlap(a.box, b.box) > 0.1 for a in o for b in o if a is not b) for o in objects
     ]
     assert 0.3 < np.mean(overlapping) < 0.9
 
@@ -174,7 +174,7 @@ def test_made_once_and_made_again_when_not_complete(tmp_path):
 
 
 def test_several_processes_may_ask_at_once(tmp_path):
-    code = "import pathlib, sys; from sadcl.data import scenes; "
+    code = "import pathlib, sys; from sadcl.data.readers import scenes; "
     code += "scenes.ensure(pathlib.Path(sys.argv[1]), seed=0, train=80, test=20)"
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
