@@ -49,8 +49,8 @@ def evaluate(
         for name, value in found.metrics.items()
     ]
     title = f"{found.images} images, {found.weights} weights"
-    if found.image_size != found.trained_at:
-        title += f", {found.image_size} px (trained and recorded at {found.trained_at} px)"
+    if found.image_size != found.training_size:
+        title += f", {found.image_size} px (trained and recorded at {found.training_size} px)"
     show_table(rows, ["metric", "now", "recorded"], title=title)
 
 
@@ -143,25 +143,25 @@ def explain(
 
     check_ending(output)
     main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
-    networks = {figures.name_of(main): main}
+    networks = {figures.network_name(main): main}
     found = (
         checkpoints.baseline_checkpoint(storage, checkpoint)
         if baseline is None
         else (baseline or None)
     )
-    if found is not None and figures.name_of(main) == "SADCL":
+    if found is not None and figures.network_name(main) == "SADCL":
         beside = inference.load(checkpoints.find_checkpoint(storage, found), device=device)
-        if figures.name_of(beside) != "baseline":
+        if figures.network_name(beside) != "baseline":
             raise UserError(
                 f"--baseline {found!r} is not a pooled baseline (model.arch = 'pooled'): it has no such maps."
             )
-        networks[figures.name_of(beside)] = beside
+        networks[figures.network_name(beside)] = beside
         typer.echo(f"baseline: {found}")
     shown: list[Any] = []
     mistakes = []
     for image in images:
         try:
-            shown.append(figures.show(image, list(networks.values()), label, top))
+            shown.append(figures.map_photo(image, list(networks.values()), label, top))
         except UserError as error:  # the other images are drawn all the same
             mistakes.append(str(error))
             continue
