@@ -13,7 +13,7 @@ from sadcl.data.load import load
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.study import execute
-from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, objects_xml, put
 
 
 @pytest.fixture
@@ -161,3 +161,12 @@ def test_the_home_of_nobody_is_a_users_error():
         UserError, match="'~nobody-at-all/x' is in a home folder that this machine does not know"
     ):
         load(CONFIG, "~nobody-at-all/x")
+
+
+def test_ignored_labels_survive_the_manifest(layout_copy):
+    root, read = layout_copy("voc2007")
+    put(
+        root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)])
+    )
+    for _ in range(2):
+        assert np.flatnonzero(read(difficult="ignore").train.targets[0] == -1).tolist() == [7]

@@ -67,7 +67,9 @@ def test_a_file_without_compression_is_its_pixels():
     image = torch.from_numpy(np.array(picture(24, 24))).permute(2, 0, 1)
     assert torch.equal(decode(encode_pixmap(image), "x.jpg"), image)
     assert len(encode_pixmap(image)) == pixmap_bytes(24)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_pixmap(image)))), np.array(picture(24, 24)))
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(encode_pixmap(image)))), np.array(picture(24, 24))
+    )
 
 
 def test_sixteen_bit_png_is_brought_to_bytes():

@@ -21,7 +21,7 @@ from sadcl.data import manifest
 from sadcl.data.readers import vg500
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
-from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, put
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, put, refused, table
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +230,9 @@ def test_line_ends_and_blanks(layout, root):
 def test_several_processes_may_ask_at_once(layout, root):
     with ThreadPoolExecutor(4) as pool:
         assert len({d.digest for d in pool.map(lambda _: load(layout, root), range(4))}) == 1
-    assert all(path.suffix == ".arrow" for path in (manifest.cache_folder() / "manifests").iterdir())
+    assert all(
+        path.suffix == ".arrow" for path in (manifest.cache_folder() / "manifests").iterdir()
+    )
 
 
 def test_a_cache_that_cannot_be_written(layout, root, monkeypatch):
@@ -340,3 +342,20 @@ def test_mutated_copies(layout, root, draw):
         right_or_named(layout, root, path)
     finally:
         path.write_bytes(content)
+
+
+DEEP = "[" * 100_000
+
+
+def test_nesting_that_no_file_has(layout_copy, tmp_path):
+    for name, path in (
+        ("coco14", "annotations/instances_val2014.json"),
+        ("vg500-objects", "objects.json"),
+        ("vg500-index", "vg_category_500_labels_index.json"),
+    ):
+        root, read = layout_copy(name)
+        put(root / path, DEEP)
+        refused(read, path.rsplit("/", 1)[-1])
+    root, read = layout_copy("nuswide-csv")
+    table(root / "nus_wid_data.csv", ["filepath,label,split_name", f"a.jpg,{DEEP},train"])
+    refused(read, r"line 2 has label .*; a list such as")

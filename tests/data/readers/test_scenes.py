@@ -117,7 +117,8 @@ def test_cardinality_long_tail_company_and_occlusion(default_scenes):
     same = (group[:, None] == group) & ~np.eye(len(group), dtype=bool)
     assert lift[same].mean() > 1.5 * lift[group[:, None] != group].mean()
     overlapping = [
-        any(scenes._overlap(a.box, b.box) > 0.1 for a in o for b in o if a is not b) for o in objects
+        any(scenes._overlap(a.box, b.box) > 0.1 for a in o for b in o if a is not b)
+        for o in objects
     ]
     assert 0.3 < np.mean(overlapping) < 0.9
 
