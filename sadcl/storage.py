@@ -325,7 +325,7 @@ def _is_visible(name: str, suffix: str) -> bool:
 
 
 def stamp(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return size in bytes and time of change in ns, which tell versions of a file apart, or None."""
+    """Return size in bytes and time of change in ns, which identify a file's version, or None."""
     system, path = resolve(uri)
     info = system.get_file_info(path)
     return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sadcl.config import Augmentation, Data
+from sadcl.data import loader as loader_module
 from sadcl.data.load import load
 from sadcl.data.loader import _CACHE, Loader
 from sadcl.data.transforms import read_image, to_input
@@ -200,3 +201,16 @@ def test_real_photographs(photographs):
     kept = pixels(data.test, 1, image_size=64, augmentation=None)
     for i, image in kept.items():
         assert torch.equal(image, to_input(read_image(data.test.path(i), 64)))
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "changed"), [(0, "cpu", True), (2, "cpu", True), (2, "cuda", False)]
+)
+def test_freed_memory_is_kept_where_a_loader_computes(
+    small_scenes, monkeypatch, workers, device, changed
+):
+    """A process that only feeds a GPU keeps its own setting; loader processes make theirs."""
+    calls = []
+    monkeypatch.setattr(loader_module, "keep_freed_memory", lambda: calls.append(1))
+    loader(small_scenes.train, workers=workers, device=torch.device(device))
+    assert bool(calls) == changed

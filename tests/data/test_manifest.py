@@ -1,4 +1,4 @@
-"""Manifests in the cache: the used stay, the old go, and whoever works with one that is gone goes on."""
+"""Manifests in the cache: old ones are removed, and a process that uses one keeps working."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, objects_xml, put
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
-    """Writes COCO copies, and loads them with a cache of their own; gives the set and the manifests there."""
+    """Loads copies of COCO with a cache of their own; returns the set and all manifests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     layout = LAYOUTS[0]
 
@@ -83,7 +83,10 @@ def test_loader_processes_start_after_the_manifest_was_removed(copies):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder of one's own, and what writes its table with a label for its first image, as long as the others."""
+    """A folder with a table, and a function that writes the label of its first image.
+
+    All labels have the same length.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "own"
     root.mkdir()
@@ -165,8 +168,6 @@ def test_the_home_of_nobody_is_a_users_error():
 
 def test_ignored_labels_survive_the_manifest(layout_copy):
     root, read = layout_copy("voc2007")
-    put(
-        root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)])
-    )
+    put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
     for _ in range(2):
         assert np.flatnonzero(read(difficult="ignore").train.targets[0] == -1).tolist() == [7]

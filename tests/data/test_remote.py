@@ -25,9 +25,10 @@ from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 
 @pytest.fixture(scope="module")
 def bucket():
-    """s3:// of an empty bucket; the server is found by environment variables, as a user's would be."""
+    """The URI of an empty bucket, whose server is set by environment variables."""
     with pytest.MonkeyPatch.context() as patch, serving(patch, "photographs") as uri:
-        multiprocessing.forkserver._forkserver._stop()  # of an earlier test: loader processes would have its environment
+        # loader processes would have the environment of an earlier test's server
+        multiprocessing.forkserver._forkserver._stop()
         yield uri
 
 

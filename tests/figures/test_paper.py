@@ -19,10 +19,8 @@ def test_the_figures_of_the_paper(two_runs, work_folder):
         pixels((work_folder / "figures" / f"fig{number}.png").read_bytes())
     assert "perplexity" in said[0]
     assert "seed 0" in said[0]
-    assert (
-        f"SADCL: pointing {main['test_pointing']:.1f} %, energy inside the boxes {main['test_box_energy']:.1f} %"
-        in said[1]
-    )
+    energy = f"energy inside the boxes {main['test_box_energy']:.1f} %"
+    assert f"SADCL: pointing {main['test_pointing']:.1f} %, {energy}" in said[1]
     assert f"baseline: pointing {pooled['test_pointing']:.1f} %" in said[1]
     assert f"a map that knows nothing has {main['test_box_area']:.1f} %" in said[1]
     assert "silhouette" in said[2]

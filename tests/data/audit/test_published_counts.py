@@ -13,7 +13,10 @@ from sadcl.data.base import ImageSet
 
 
 def numbers(name, train, test, labels, shown, **fields):
-    """Lines of a made-up copy in which ``shown`` labels are on each labelled image; None is an image without."""
+    """Return the lines of an invented copy, by what they are about.
+
+    Each labelled image shows ``shown`` labels on average.
+    """
     sets = []
     for count, bare in (train, test):
         targets = np.zeros((count + bare, labels), np.int8)
@@ -55,8 +58,8 @@ def test_numbers_that_differ_say_why_that_may_be_right():
     assert dropped["train images"][0] == dropped["test images"][0] == "warning"
     assert "with a label alone" in dropped["train images"][1]
     cut = numbers("coco14", (82_780, 0), (40_504, 0), 79, 2.0)
-    assert [cut[what][0] for what in ("train images", "test images", "labels", "labels an image")] == [
-        "error", "", "error", "warning"]  # fmt: skip
+    lines = ("train images", "test images", "labels", "labels an image")
+    assert [cut[what][0] for what in lines] == ["error", "", "error", "warning"]
     assert numbers("nuswide", (119_000, 0), (50_000, 0), 81, 2.4)["train images"][0] == "warning"
     assert "trainval" in numbers("voc2012", (5_717, 0), (5_823, 0), 20, 1.4)["train images"][1]
     listed = numbers(

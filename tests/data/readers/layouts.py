@@ -1,7 +1,7 @@
 """Small copies of every data set in the layout that its publisher distributes.
 
-A split is a list of sets of label numbers, one an image; how many labels there are and what they are called is the
-layout's own affair.
+A split is a list of sets of label numbers, one set for each image. The layout decides how many
+labels there are and what they are called.
 """
 
 from __future__ import annotations

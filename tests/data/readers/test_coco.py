@@ -1,4 +1,4 @@
-"""COCO as it lies on disk: the right data, or an error that names file and place."""
+"""COCO: the right data, or an error that names the file and what is wrong in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def box(image, category, **more):
 
 @pytest.fixture
 def copy(tmp_path):
-    """A valid copy of 'COCO 2017': image i is i.jpg; gives root and a function that changes one of its JSON files."""
+    """A valid copy of COCO 2017, where image i is i.jpg.
+
+    Returns its root and a function that changes one of its JSON files.
+    """
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     labels = {

@@ -1,4 +1,4 @@
-"""What every data set keeps to, whatever its publisher's layout: the right data, or an error that names the file."""
+"""The contract of all readers: the right data, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -279,7 +279,11 @@ def right_or_named(layout, root, path, must_fail=False):
 
 @st.composite
 def mutations(draw, content, suffix):
-    """Cut; some high bits flipped (text is none any more); a key or tag renamed; lines left out; a row twice."""
+    """Draw a change of a file's content.
+
+    It is cut, has some high bits flipped (so that it is no text), a key or tag renamed, lines left
+    out, or a row twice.
+    """
     rows = (
         content.replace(b"}, {", b"},\n{").replace(b', "', b',\n "')
         if suffix == ".json"
@@ -329,7 +333,10 @@ def mutations(draw, content, suffix):
 )
 @given(draw=st.data())
 def test_mutated_copies(layout, root, draw):
-    """An XML file without one of its lines, or a Parquet file's index with a bit flipped, can be another valid one."""
+    """Every change gives the right data, another valid copy, or an error that names the file.
+
+    An XML file without one of its lines, or a Parquet index with a flipped bit, may be valid.
+    """
     path = draw.draw(
         st.sampled_from(sorted(p for pattern in layout.sources for p in root.glob(pattern)))
     )

@@ -45,7 +45,8 @@ def test_folders_in_another_letter_case(layout_copy):
     (root / "Flickr/zoo").rename(root / "away")
     refused(
         read,
-        r"4 of 4 images that TestImagelist.txt lists are missing in .*Flickr', first 'zoo/0000_880.jpg'",
+        r"4 of 4 images that TestImagelist.txt lists are missing in .*Flickr', "
+        r"first 'zoo/0000_880.jpg'",
     )
     refused(read, r"test split of nuswide .* has no image", missing="drop")
 

@@ -1,4 +1,4 @@
-"""The embedded scenes: the same bytes for a seed, a real COCO layout, neither trivial nor hopeless."""
+"""Embedded scenes: the same bytes for a seed, COCO's layout, neither too easy nor too hard."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_boxes_lie_in_the_image_and_have_the_size_of_their_label(small_scenes):
 
 
 def test_a_box_bounds_its_object():
-    """With the object's two inks taken from the image drawn at twice the size, the box is where they are."""
+    """The box is where the object's two inks are in the image at twice the size."""
     rng = np.random.default_rng(0)
     for label in scenes.LABELS:
         parts, (left, top, right, bottom) = scenes._place(label, [], rng)

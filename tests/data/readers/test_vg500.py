@@ -75,7 +75,8 @@ def test_vg500_objects_that_are_no_list(layout_copy, content):
         ([1], r"labels_index.json' has an entry"),
         (
             {"1.jpg": [1]},
-            r"train_list_500.txt' line 2 lists '2.jpg', which has no entry in vg_category_500_labels_index.json",
+            r"train_list_500.txt' line 2 lists '2.jpg', which has no entry in "
+            r"vg_category_500_labels_index.json",
         ),
     ],
 )
