@@ -1,4 +1,8 @@
-"""A checkpoint at work: evaluate it, or name what a photograph shows."""
+"""Use a checkpoint: evaluate it, label photographs with it, and show where it looks.
+
+Axes: B images of a batch, N images, L labels, H and W height and width of a photograph, h and w
+those of the network's grid.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +34,26 @@ from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.localiser import Localiser
 from sadcl.training.setup import pick_device
 
-_WHOLE_BATCHES = 4 * build.EVALUATION_BATCH
-"""Images between two reports of progress; batches are the same as without."""
+_PROGRESS_IMAGES = 4 * build.EVALUATION_BATCH
+"""Images between two reports of progress: whole batches, which are the same as without reports."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a checkpoint on a split, beside those recorded when it was made (all in percent)."""
+    """Metrics of a checkpoint on a split, beside those recorded when it was made, in percent."""
 
     split: str
     metrics: dict[str, float]
     recorded: dict[str, float]
+    """Of these metrics, those that the checkpoint has; all of its own split."""
     images: int
+    """Number of images."""
     weights: str
+    """``raw`` or ``ema``."""
     image_size: int
-    trained_at: int
-    """Both sides in pixels."""
+    """Side of the input in pixels."""
+    training_size: int
+    """The same in training."""
 
 
 class Explanation(NamedTuple):
@@ -55,34 +63,37 @@ class Explanation(NamedTuple):
     score: float
     """0 to 1."""
     map_HW: NDArray[np.float32]
-    """One value a pixel of the upright photograph, 0 to 1, and 1 where the network looks most; all 0 where a class
-    activation map is negative everywhere. Maps of different labels are not on one scale."""
+    """One value for each pixel of the upright photograph, 0 to 1, with 1 where the network looks
+    most. All values are 0 if a class activation map is negative everywhere. Maps of different
+    labels are not on one scale."""
 
 
-class Seen(NamedTuple):
-    """A photograph as it is, and what the network finds where, over its own grid."""
+class LabelMaps(NamedTuple):
+    """A photograph with the scores of all labels, and their maps over the network's own grid."""
 
     photo_HW3: NDArray[np.uint8]
-    """Upright."""
+    """Upright, in its own size."""
     scores_L: NDArray[np.float64]
     """0 to 1."""
     maps_Lhw: torch.Tensor
     """float32, at least 0, over the whole photograph whatever its proportions."""
 
-    def over(self, label: int, height: int, width: int) -> NDArray[np.float32]:
-        """A label's map at this size, bilinear between the middles of the grid's cells, its highest value made 1."""
+    def map_of(self, label: int, height: int, width: int) -> NDArray[np.float32]:
+        """Return a label's map at this size, scaled so that its highest value is 1.
+
+        Values between the centres of the grid's cells are bilinear.
+        """
         map_11hw = self.maps_Lhw[label][None, None]
-        map_HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")[
-            0, 0
-        ].numpy()
+        map_11HW = torch.nn.functional.interpolate(map_11hw, (height, width), mode="bilinear")
+        map_HW = map_11HW[0, 0].numpy()
         return map_HW / max(map_HW.max(), 1e-12)
 
 
 class Predictor:
-    """A trained network that names what photographs show.
+    """A trained network that labels photographs.
 
     Attributes:
-        config: what it was trained with.
+        config: what it was trained with; ``data.image_size`` is the side of its input.
         labels: in the order of its scores.
         network: in inference mode, on ``device``.
     """
@@ -94,85 +105,88 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str | Path] | str | Path) -> list[list[tuple[str, float]]]:
-        """Label and score (0 to 1) of every label for each image file, highest score first.
+        """Return every label with its score (0 to 1) for each image file, highest score first.
+
+        Args:
+            images: one file or several.
 
         Raises:
-            UserError: for a file that is missing or is not an image.
+            UserError: for a file that is missing or is no image.
         """
         paths = [images] if isinstance(images, (str, Path)) else list(images)
         result = []
         for path in paths:
             image = to_input(read_image(str(path), self.config.data.image_size))
-            scores = (
-                self.network(image[None].to(self.device)).logits_BL[0].double().sigmoid().tolist()
-            )
+            logits_BL = self.network(image[None].to(self.device)).logits_BL
+            scores = logits_BL[0].double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
 
     def explain(
         self, image: str | Path, *, labels: Sequence[str] | None = None, threshold: float = 0.5
     ) -> list[Explanation]:
-        """Where the network finds what it finds in an image file (Fig. 5), highest score first.
+        """Show where the network finds labels in an image file (Fig. 5), highest score first.
 
-        SADCL shows the attention of the label's query in the last decoder layer, the mean over its heads; the pooled
-        baseline its class activation map without what is negative (:func:`sadcl.model.with_maps`).
+        The map of SADCL is the attention of the label's query in the last decoder layer, averaged
+        over its heads. The map of the pooled baseline is the positive part of its class activation
+        map (:func:`sadcl.model.with_maps`).
 
         Args:
             image: of any proportions; the maps have those of the upright photograph.
-            labels: these, in this order; None is those that score above ``threshold``, and at least the best one.
+            labels: the labels to show, in this order; None is those that score above ``threshold``,
+                and at least the best one.
             threshold: 0 to 1.
 
         Raises:
-            UserError: for a file that is missing or is no image, or a label that the network does not know.
+            UserError: for a file that is missing or is no image, or a label that the network does
+                not know.
         """
-        seen = self.look(image)
-        height, width, _ = seen.photo_HW3.shape
+        maps = self.label_maps(image)
+        height, width, _ = maps.photo_HW3.shape
         return [
-            Explanation(self.labels[i], float(seen.scores_L[i]), seen.over(i, height, width))
-            for i in self.chosen(seen, labels, threshold)
+            Explanation(self.labels[i], float(maps.scores_L[i]), maps.map_of(i, height, width))
+            for i in self.select_labels(maps, labels, threshold)
         ]
 
     @torch.inference_mode()
-    def look(self, image: str | Path) -> Seen:
-        """The photograph with the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
+    def label_maps(self, image: str | Path) -> LabelMaps:
+        """Return the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
         photo = read_photo(str(image))
-        given = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
-        output, maps_1Lhw = with_maps(self.network, given)
+        input_13SS = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
+        output, maps_1Lhw = with_maps(self.network, input_13SS)
         scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
-        return Seen(
-            photo.permute(1, 2, 0).numpy(), scores_L, maps_1Lhw[0].float().cpu().clamp(min=0)
-        )
+        maps_Lhw = maps_1Lhw[0].float().cpu().clamp(min=0)
+        return LabelMaps(photo.permute(1, 2, 0).numpy(), scores_L, maps_Lhw)
 
-    def chosen(
-        self, seen: Seen, labels: Sequence[str] | None = None, threshold: float = 0.5
+    def select_labels(
+        self, maps: LabelMaps, labels: Sequence[str] | None = None, threshold: float = 0.5
     ) -> list[int]:
-        """Positions of the labels to show; arguments and errors as for :meth:`explain`."""
+        """Return the positions of the labels to show; arguments, errors as for :meth:`explain`."""
         if labels is None:
-            order = np.argsort(-seen.scores_L, kind="stable").tolist()
-            return [i for i in order if seen.scores_L[i] > threshold] or order[:1]
+            order = np.argsort(-maps.scores_L, kind="stable").tolist()
+            return [i for i in order if maps.scores_L[i] > threshold] or order[:1]
         for label in labels:
             if label not in self.labels:
                 near = difflib.get_close_matches(label, self.labels, n=1, cutoff=0.5)
-                hint = (
-                    f"; did you mean {near[0]!r}?"
-                    if near
-                    else f"; it knows {', '.join(self.labels[:12])} and so on."
-                )
-                raise UserError(f"The network knows no label {label!r}{hint}")
+                examples = ", ".join(self.labels[:12])
+                hint = f"did you mean {near[0]!r}?" if near else f"it knows {examples} and so on."
+                raise UserError(f"The network knows no label {label!r}; {hint}")
         return [self.labels.index(label) for label in labels]
 
 
 def load(
     checkpoint_uri: str, *, device: str | None = None, image_size: int | None = None
 ) -> Predictor:
-    """A predictor from a ``best.pt``, local or s3:// or gs://; nothing in the file is executed.
+    """Load a predictor from a ``best.pt``, local or s3:// or gs://; no code in it is executed.
 
     Args:
+        checkpoint_uri: the file.
+        device: such as cpu, cuda or cuda:1; None takes a GPU if there is one.
         image_size: side of the input in pixels; None is that of training.
 
     Raises:
-        UserError: where there is no checkpoint, it does not hold a network of this project, or the network cannot take
-            images of that size.
+        UserError: if there is no checkpoint, it holds no network of this project, or the network
+            cannot take images of that size.
     """
     return _open(checkpoint_uri, device, image_size)[0]
 
@@ -186,19 +200,21 @@ def evaluate(
     image_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Recompute a checkpoint's figures from the images.
+    """Compute a checkpoint's metrics again from the images.
 
     Args:
         checkpoint_uri: a ``best.pt``.
-        data_root: the data it was trained on; None makes the embedded scenes again.
-        split: ``val`` (the held-out part of the training images) or ``test``; None takes the one recorded, test before
-            val.
-        image_size: side of the input in pixels; None is that of training. Position encodings follow.
-        progress: called with images done and images in all.
+        data_root: the data it was trained on; None draws the embedded scenes again.
+        split: ``val`` (the held-out part of the training images) or ``test``; None takes the one
+            that was recorded, test before val.
+        device: as for :func:`load`.
+        image_size: side of the input in pixels; None is that of training. Position encodings
+            follow.
+        progress: called with the number of evaluated images and of all images.
 
     Raises:
-        UserError: for another split, a split without images or known labels, or data other than what the checkpoint was
-            made with.
+        UserError: for another split, a split without images or known labels, or other data than the
+            checkpoint was made with.
     """
     predictor, content = _open(checkpoint_uri, device, image_size)
     metrics: dict[str, float] = content["metrics"]
@@ -209,23 +225,14 @@ def evaluate(
             f"split = {split!r} is not possible: val (held-out training images) or test."
         )
     data = _data_of(content, checkpoint_uri, data_root)
-    images = data.val if split == "val" else data.test
-    if not len(images):
-        raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
-    if split == "test" and not data.evaluable:
-        raise UserError(
-            f"No label of the {len(images):,} test images of {data.name} is known: there is nothing to compare with. Its "
-            "server takes what sadcl predict --voc2012-submission writes."
-        )
+    images = _split_of(data, split)
     result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
-    recorded = {
-        n.removeprefix(f"{split}_"): v for n, v in metrics.items() if n.startswith(f"{split}_")
-    }
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
+    recorded = {n: metrics[f"{split}_{n}"] for n in single if f"{split}_{n}" in metrics}
     return Evaluation(
         split,
         single,
-        {n: recorded[n] for n in single if n in recorded},
+        recorded,
         len(images),
         content["weights"],
         predictor.config.data.image_size,
@@ -233,54 +240,68 @@ def evaluate(
     )
 
 
+def _split_of(data: MultiLabelData, split: str) -> ImageSet:
+    """Return the images of ``val`` or ``test``; UserError if none of their labels is known."""
+    images = data.val if split == "val" else data.test
+    if not len(images):
+        raise UserError(f"The {split} split of {data.name} has no images for this checkpoint.")
+    if split == "test" and not data.evaluable:
+        raise UserError(
+            f"No label of the {len(images):,} test images of {data.name} is known: there is "
+            "nothing to compare with. Its server takes what sadcl predict --voc2012-submission "
+            "writes."
+        )
+    return images
+
+
 def localise(
     predictor: Predictor, data: MultiLabelData, progress: Progress | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """How well a network's maps point at the objects of the test images, as the labels table has it.
+    """Measure how well a network's maps point at the objects of the test images.
 
     Returns:
-        ``pointing``, ``box_energy`` and ``box_area`` by label (L,) in percent; nan where no image has a box of it.
+        ``pointing``, ``box_energy`` and ``box_area`` by label (L,) in percent, as in the labels
+        table; nan if no image has a box of the label.
 
     Raises:
         UserError: for data whose boxes are not known.
     """
     if data.boxes is None:
         raise UserError(
-            f"The boxes of {data.name} are not known: how well maps point at its objects cannot be measured."
+            f"The boxes of {data.name} are not known: how well maps point at its objects cannot be "
+            "measured."
         )
-    found, images = Localiser(data.boxes(data.test)), data.test
+    localiser, images = Localiser(data.boxes(data.test)), data.test
 
-    def look(index_B: torch.Tensor, maps_BLHW: torch.Tensor) -> None:
-        found(index_B, maps_BLHW)
+    def add_maps(index_B: torch.Tensor, maps_BLHW: torch.Tensor) -> None:
+        localiser(index_B, maps_BLHW)
         if progress is not None:
             progress(int(index_B.max()) + 1, len(images))
 
-    scores_of(
-        predictor.network,
-        build.loader(predictor.config, images, build.Worker(device=predictor.device)),
-        predictor.device,
-        look,
-    )
-    return found.means(len(predictor.labels), predictor.device)
+    loader = build.loader(predictor.config, images, build.Worker(device=predictor.device))
+    scores_of(predictor.network, loader, predictor.device, add_maps)
+    return localiser.means(len(predictor.labels), predictor.device)
 
 
 def voc2012_submission(
     predictor: Predictor, data_root: str, progress: Progress | None = None
 ) -> bytes:
-    """The archive (.tar.gz) that VOC 2012's evaluation server takes: the scores of all its test images for each class.
+    """Return the archive (.tar.gz) that VOC 2012's evaluation server takes.
+
+    It has the scores of all test images for each class.
 
     Args:
-        predictor: of a network that knows VOC's classes, among others perhaps.
+        predictor: of a network that knows VOC's classes, and perhaps others.
         data_root: of VOC 2012 with the test archive unpacked; nothing else of it is needed.
-        progress: called with images done and images in all.
+        progress: called with the number of labelled images and of all images.
 
     Raises:
-        UserError: where a class is not known, or a list or an image is missing.
+        UserError: if a class is not known, or a list or an image is missing.
     """
-    if lacking := [label for label in voc.LABELS if label not in predictor.labels]:
+    if unknown := [label for label in voc.LABELS if label not in predictor.labels]:
         raise UserError(
-            f"The checkpoint knows no {lacking[0]!r}: VOC's {len(voc.LABELS)} classes are needed, and {len(lacking)} of them "
-            f"are not among its {len(predictor.labels)} labels."
+            f"The checkpoint knows no {unknown[0]!r}: VOC's {len(voc.LABELS)} classes are needed, "
+            f"and {len(unknown)} of them are not among its {len(predictor.labels)} labels."
         )
     images = voc.server_images(storage.local(data_root))
     scores_NL, _ = _scores(predictor, images, torch.get_num_threads(), progress)
@@ -301,15 +322,18 @@ def voc2012_submission(
 def _scores(
     predictor: Predictor, images: ImageSet, threads: int, progress: Progress | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Scores and targets, with the threads of the run: sums in another order differ in the last digits."""
+    """Return scores and targets (N, L), computed with the number of threads of the run.
+
+    With another number, sums are in another order and differ in the last digits. The process has
+    its own number again afterwards.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     scores = [np.zeros((0, len(predictor.labels)))]
     try:
-        for start in range(0, len(images), _WHOLE_BATCHES):
-            part = images.subset(
-                range(start, min(start + _WHOLE_BATCHES, len(images))), images.name
-            )
+        for start in range(0, len(images), _PROGRESS_IMAGES):
+            stop = min(start + _PROGRESS_IMAGES, len(images))
+            part = images.subset(range(start, stop), images.name)
             loader = build.loader(predictor.config, part, build.Worker(device=predictor.device))
             scores.append(scores_of(predictor.network, loader, predictor.device)[0])
             if progress is not None:
@@ -319,8 +343,8 @@ def _scores(
     return np.concatenate(scores), images.targets
 
 
-class Opened(NamedTuple):
-    """A checkpoint with the data that it was trained on."""
+class CheckpointWithData(NamedTuple):
+    """A checkpoint and the data that it was trained on."""
 
     predictor: Predictor
     data: MultiLabelData
@@ -332,43 +356,44 @@ class Opened(NamedTuple):
 
 def open_with_data(
     checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None
-) -> Opened:
-    """A checkpoint with its data; arguments and errors as for :func:`evaluate`."""
+) -> CheckpointWithData:
+    """Open a checkpoint with its data; arguments and errors are those of :func:`evaluate`."""
     predictor, content = _open(checkpoint_uri, device, None)
     data = _data_of(content, checkpoint_uri, data_root)
-    return Opened(predictor, data, content["stage"], content["weights"])
+    return CheckpointWithData(predictor, data, content["stage"], content["weights"])
 
 
 def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
+    """Read the data that a checkpoint was trained on, and check its digest."""
     spec = Config.parse(json.loads(content["config"])).data
     if spec.name != "scenes" and data_root is None:
         raise UserError(
-            f"{uri!r} was trained on {content['dataset']}: say where that is with --data-root."
+            f"{uri!r} was trained on {content['dataset']}: give its folder with --data-root."
         )
     data = load_data(spec, data_root)
     if data.digest != content["data_digest"]:
         raise UserError(
-            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, {content['data_digest']} there. "
-            "Labels, file names or the split are not the same."
+            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, "
+            f"{content['data_digest']} there. Labels, file names or the split are not the same."
         )
     return data
 
 
 def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:
+    """Return the predictor of a checkpoint, and the checkpoint's content."""
     content = checkpoint.load_checkpoint(uri)
     if "labels" not in content:
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
     config = Config.parse(json.loads(content["config"]))
-    where = pick_device(device)
+    target = pick_device(device)
     network = build.model(config, len(content["labels"]), pretrained=False)
     network.load_state_dict(content["model"])
-    network.to(where)
-    if where.type == "cuda":
+    network.to(target)
+    if target.type == "cuda":
         network.to(memory_format=torch.channels_last)
     network.eval()
     if image_size is not None and image_size != config.data.image_size:
-        config = config.override(
-            {"data.image_size": image_size}
-        )  # built for the size of training, which weights fit
+        # the network was built for the size of training, which the weights fit
+        config = config.override({"data.image_size": image_size})
         build.check_size(network, config.model.backbone, image_size)
-    return Predictor(config, content["labels"], network, where), content
+    return Predictor(config, content["labels"], network, target), content

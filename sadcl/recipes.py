@@ -1,7 +1,7 @@
-"""The settings that a study starts from, one function each.
+"""Recipes: the configuration that a study starts from, one function for each data set.
 
-``released`` is what the released code's published run used, ``paper`` the letter of the paper; as plain values that
-a search or an ablation changes field by field.
+The variant ``released`` is what the published run of the released code used; ``paper`` follows the
+text of the paper. Both are plain values that a search or an ablation changes field by field.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from sadcl.errors import UserError
 
 
 def coco14(variant: str = "released") -> Config:
-    """MS-COCO at 448 px with ResNet-101; COCO 2017 where the data root holds only that.
+    """Return the recipe for MS-COCO at 448 px with ResNet-101.
+
+    The data set is COCO 2014, or COCO 2017 if the data root holds only that.
 
     Args:
-        variant: ``released`` (two temperatures, means over anchors, weights 8 and 4 in the units of Eq. 8 averaged over
-            images) or ``paper`` (Eq. 8 and both contrasts summed, weights 1, one tau; the paper prints neither tau nor
-            epsilon, so 0.2 and 0.8 are ours).
+        variant: ``released`` has two temperatures, means over anchors, and the weights 8 and 4 in
+            the units of Eq. 8 averaged over images. ``paper`` sums Eq. 8 and both contrasts and has
+            weights 1 and one temperature; the paper prints neither tau nor epsilon, so 0.2 and 0.8
+            are our choice.
 
     Raises:
         UserError: for another variant.
@@ -38,27 +41,35 @@ def coco14(variant: str = "released") -> Config:
 
 
 def voc2007(variant: str = "released") -> Config:
-    """PASCAL VOC 2007 at 448 px; weights 2 and 1. Arguments as for :func:`coco14`.
+    """Return the recipe for PASCAL VOC 2007 at 448 px, with the weights 2 and 1.
 
-    The published run started from its COCO model: ``.override({"model.start": "... best.pt"})``.
+    Arguments and errors are those of :func:`coco14`. The published run started from its COCO model:
+    ``.override({"model.start": "... best.pt"})``.
     """
     return _recipe(variant, "voc2007", labels=20)
 
 
 def voc2012(variant: str = "released") -> Config:
-    """PASCAL VOC 2012 at 448 px; weights 2 and 1. Arguments and start as for :func:`voc2007`."""
+    """Return the recipe for PASCAL VOC 2012 at 448 px, with the weights 2 and 1.
+
+    Arguments, errors and start are those of :func:`voc2007`.
+    """
     return _recipe(variant, "voc2012", labels=20)
 
 
 def nuswide(variant: str = "released") -> Config:
-    """NUS-WIDE at 448 px without its unlabelled images; weights 8.1 and 4.05. Arguments as for :func:`coco14`."""
+    """Return the recipe for NUS-WIDE at 448 px, with the weights 8.1 and 4.05.
+
+    Images without a label are dropped. Arguments and errors are those of :func:`coco14`.
+    """
     return _recipe(variant, "nuswide", labels=81).override({"data.unlabelled": "drop"})
 
 
 def vg500(variant: str = "released") -> Config:
-    """Visual Genome's 500 most frequent categories at 576 px; weights 50 and 25. Arguments as for :func:`coco14`.
+    """Return the recipe for the 500 most frequent categories of Visual Genome at 576 px.
 
-    How stage 2 resizes at 576 px is not published; 640 keeps the crops close to those at 448 px and is ours.
+    The weights are 50 and 25. How stage 2 resizes at 576 px is not published; 640 is our choice and
+    keeps the crops close to those at 448 px. Arguments and errors are those of :func:`coco14`.
     """
     return _recipe(variant, "vg500", labels=500, size=576, resize=640)
 
@@ -70,8 +81,11 @@ def _recipe(
     labels: int,
     **sizes: int,
 ) -> Config:
-    """METHOD's table: beside a class loss of 1000 / (B L) times the sum the published run weighs the contrasts 100 and 50,
-    which is L / 10 and L / 20 beside Eq. 8 averaged over images."""
+    """Return the recipe of a data set.
+
+    The published run multiplies the sum of Eq. 8 by 1000 / (B L) and weighs the contrasts 100 and
+    50. Relative to Eq. 8 averaged over images, these weights are L / 10 and L / 20.
+    """
     if variant not in ("released", "paper"):
         raise UserError(f"variant must be 'released' or 'paper', but got {variant!r}")
     size, resize = sizes.get("size", 448), sizes.get("resize", 512)
@@ -112,19 +126,20 @@ def _recipe(
 
 
 DEMOS = ("coco", "voc2007", "voc2012", "nuswide", "vg500")
-"""Data sets that embedded scenes stand in for, each with scenes of its own."""
+"""Data sets that have a demo on embedded scenes; each gets scenes of its own."""
 
 
 def demo(stands_for: str = "coco") -> Config:
-    """A network, images and stages for minutes on two CPU cores; the method is the same, the sizes are not.
+    """Return a recipe that runs in minutes on two CPU cores: the same method at small sizes.
 
-    No backbone weights are needed: all of a small backbone trains from random weights, with live BatchNorm.
+    It needs no backbone weights: all of a small backbone trains from random weights, and its
+    BatchNorm is not frozen.
 
     Args:
-        stands_for: a data set; the scenes drawn for another one are others.
+        stands_for: the data set that the demo replaces, one of ``DEMOS``; each has other scenes.
 
     Raises:
-        UserError: for a data set that there are no scenes for.
+        UserError: for another data set.
     """
     if stands_for not in DEMOS:
         raise UserError(f"stands_for must be one of {', '.join(DEMOS)}, but got {stands_for!r}")
@@ -165,12 +180,15 @@ def demo(stands_for: str = "coco") -> Config:
 
 
 def code(config: Config) -> str:
-    """Python that gives a configuration: the recipe with the fewest fields that differ, and these fields."""
+    """Return Python code that builds a configuration.
+
+    It names the recipe with the fewest fields that differ, and overrides these fields.
+    """
     flat = config.flat()
 
     def changes(recipe: Config) -> dict[str, object]:
-        own = recipe.flat()
-        return {name: value for name, value in flat.items() if value != own[name]}
+        base = recipe.flat()
+        return {name: value for name, value in flat.items() if value != base[name]}
 
     call, fields = min(
         ((call, changes(recipe)) for call, recipe in _all()), key=lambda pair: len(pair[1])
@@ -188,7 +206,7 @@ def code(config: Config) -> str:
 
 
 def _all() -> Iterator[tuple[str, Config]]:
-    """Every recipe, with the call that gives it."""
+    """Yield every recipe with the call that returns it."""
     for recipe in (coco14, voc2007, voc2012, nuswide, vg500):
         for variant in ("released", "paper"):
             yield f'{recipe.__name__}("{variant}")', recipe(variant)

@@ -1,4 +1,8 @@
-"""Bytes under one root, local or s3:// or gs://; what appears there appears whole."""
+"""Files below one root, local or s3:// or gs://; each file appears whole or not at all.
+
+Every function takes a URI or a path. A path without a scheme is a local one, relative to the folder
+that the process was started in.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +24,22 @@ from pyarrow import fs
 from sadcl.errors import DISK_FULL, UserError
 
 PATIENCE = 60.0
-"""Seconds for which a run tries again what its storage refuses: a shared disk or an object store may be away for a while."""
+"""Seconds for which a failed access is tried again: a shared disk may be away for a while."""
 _FINAL = {
     *DISK_FULL,
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
+"""Error numbers of failures that waiting does not cure."""
 
 T = TypeVar("T")
 
 
-def patiently(action: Callable[[], T]) -> T:
-    """Do it, and where the storage fails do it again, at growing distances, for :data:`PATIENCE` seconds.
+def retry(action: Callable[[], T]) -> T:
+    """Call ``action``, and repeat it at growing intervals for :data:`PATIENCE` seconds if it fails.
 
     Raises:
-        OSError: what it failed with at last; at once where waiting does not help, as on a full disk.
+        OSError: the last failure; at once if waiting does not help, as with a full disk.
     """
     until, wait = time.monotonic() + PATIENCE, 0.5
     while True:
@@ -52,54 +52,54 @@ def patiently(action: Callable[[], T]) -> T:
         wait = min(2 * wait, 8.0)
 
 
-def settled(root: str) -> None:
-    """Wait until a root is there that somebody has locked something in: its disk may not be mounted here at present.
+def wait_for_root(root: str) -> None:
+    """Wait until the root of a study is visible; its disk may not be mounted on this machine yet.
+
+    A root that holds a study has a folder ``studies``. Object stores are not waited for.
 
     Raises:
-        OSError: where it does not come within :data:`PATIENCE` seconds.
+        OSError: if it does not appear within :data:`PATIENCE` seconds.
     """
-
     if isinstance(resolve(root)[0], fs.LocalFileSystem):
-        _appears(
-            join(root, "studies"),
-            f"{root!r} is not there, or empty: is its disk mounted on this node?",
-        )
+        message = f"{root!r} does not exist or is empty: is its disk mounted on this node?"
+        _wait_for(join(root, "studies"), message)
 
 
-def appears(uri: str) -> None:
-    """Wait for a file that another node has seen: a network disk may show it late.
+def wait_for_file(uri: str) -> None:
+    """Wait for a file that another node has seen, which a network disk may show late.
 
     Raises:
-        OSError: where it does not come within :data:`PATIENCE` seconds.
+        OSError: if it does not appear within :data:`PATIENCE` seconds.
     """
-    _appears(
-        uri,
-        f"{uri!r} is not there, but another worker has seen it: do all nodes share the storage?",
-    )
+    message = f"{uri!r} does not exist, but another worker has seen it: do nodes share the storage?"
+    _wait_for(uri, message)
 
 
-def _appears(uri: str, otherwise: str) -> None:
-    def look() -> None:
+def _wait_for(uri: str, message: str) -> None:
+    def check() -> None:
         if not exists(uri):
-            raise OSError(otherwise)
+            raise OSError(message)
 
-    patiently(look)
+    retry(check)
 
 
 def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
-    """File system and path of a root; a plain path is a local one.
+    """Return the file system of a URI or local path, and the path within it.
 
     Raises:
-        UserError: for a scheme that pyarrow does not know or a file system that cannot be opened.
+        UserError: for an empty text, a URI with a password in it, a scheme that pyarrow does not
+            know, or a file system that cannot be opened.
     """
     text = os.fspath(root)
     if not text.strip():
         raise UserError(
-            "The storage is an empty text: give a folder, s3://... or gs://... (is a shell variable unset?)"
+            "The storage is an empty text: give a folder, s3://... or gs://... "
+            "(is a shell variable unset?)"
         )
     if re.match(r"[^/]+://[^/]*@", text):
         raise UserError(
-            "The storage has a key or a password in it, which tables would show: give it in the environment instead."
+            "The storage has a key or a password in it, which tables would show: "
+            "give it in the environment instead."
         )
     try:
         if "://" in text:
@@ -111,57 +111,57 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
         ) from None
 
 
-_started_in: Path | None = None
-"""The folder that this process was started in, once it has left it."""
+_start_folder: Path | None = None
+"""The folder that this process was started in, once the process has left it."""
 
 
 def leave_start_folder() -> None:
-    """Stop depending on the folder that this process was started in: Ray unpacks a job's package anew, others clean up.
+    """Stop depending on the folder that this process was started in.
 
-    The process then stands in ``/``, which nobody replaces. A relative path that is given to :func:`local` still means one
-    below the folder of the start, and so does an empty entry of ``sys.path``.
+    Ray unpacks the package of a job anew, and other tools clean up, so that the folder may vanish.
+    The process then stands in ``/``, which nobody replaces. A relative path that is given to
+    :func:`local` still means one below the start folder, and so does an empty entry of
+    ``sys.path``. :func:`away_from_start_folder` undoes this at its end.
     """
-    global _started_in
-    if _started_in is None:
+    global _start_folder
+    if _start_folder is None:
         try:
-            _started_in = Path.cwd()
-        except (
-            OSError
-        ):  # it is gone already; the shell that started this process wrote down where it was
-            _started_in = Path(os.environ.get("PWD", "/"))
-        sys.path[:] = [entry or str(_started_in) for entry in sys.path]
+            _start_folder = Path.cwd()
+        except OSError:  # it has vanished already; the shell wrote down where it was
+            _start_folder = Path(os.environ.get("PWD", "/"))
+        sys.path[:] = [entry or str(_start_folder) for entry in sys.path]
         os.chdir("/")
 
 
 @contextlib.contextmanager
 def away_from_start_folder() -> Iterator[None]:
-    """As :func:`leave_start_folder`, for as long as the block runs."""
-    global _started_in
-    if _started_in is not None:
+    """Do as :func:`leave_start_folder` while the block runs, and undo it afterwards."""
+    global _start_folder
+    if _start_folder is not None:
         yield
         return
-    empty = [i for i, entry in enumerate(sys.path) if not entry]
+    empty_entries = [i for i, entry in enumerate(sys.path) if not entry]
     leave_start_folder()
-    here = str(_started_in)
+    folder = str(_start_folder)
     try:
         yield
     finally:
-        _started_in = None
-        for i in empty:
-            if sys.path[i : i + 1] == [here]:
+        _start_folder = None
+        for i in empty_entries:
+            if sys.path[i : i + 1] == [folder]:
                 sys.path[i] = ""
-        with contextlib.suppress(OSError):  # it is gone
-            os.chdir(here)
+        with contextlib.suppress(OSError):  # the folder has vanished
+            os.chdir(folder)
 
 
 @contextlib.contextmanager
 def back_in_start_folder() -> Iterator[None]:
-    """Back in the folder that was left, where it is still there, for as long as the block runs."""
-    if _started_in is None:
+    """Return to the start folder, if it was left and still exists, while the block runs."""
+    if _start_folder is None:
         yield
         return
     with contextlib.suppress(OSError):
-        os.chdir(_started_in)
+        os.chdir(_start_folder)
     try:
         yield
     finally:
@@ -169,13 +169,13 @@ def back_in_start_folder() -> Iterator[None]:
 
 
 def local(path: str | os.PathLike[str]) -> Path:
-    """The absolute path, links as they are: on another machine they may lead elsewhere.
+    """Return the absolute path without following links, which may lead elsewhere on other machines.
 
     Raises:
         UserError: for the home folder of a user who has none.
     """
     try:
-        return (_started_in or Path()).joinpath(Path(path).expanduser()).absolute()
+        return (_start_folder or Path()).joinpath(Path(path).expanduser()).absolute()
     except RuntimeError:
         raise UserError(
             f"{os.fspath(path)!r} is in a home folder that this machine does not know."
@@ -183,35 +183,42 @@ def local(path: str | os.PathLike[str]) -> Path:
 
 
 def join(root: str | os.PathLike[str], *parts: str) -> str:
+    """Return the URI of a file or folder below a root."""
     return "/".join([os.fspath(root).rstrip("/"), *parts])
 
 
 def make(uri: str | os.PathLike[str]) -> None:
-    """A folder, with those above it; nothing happens where it is there, or in an object store."""
+    """Make a folder and those above it; do nothing if it exists, or in an object store."""
     system, path = resolve(uri)
     if isinstance(system, fs.LocalFileSystem):
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool = True) -> None:
-    """Write a file whole or not at all: a reader, or a crash, never sees half of it.
+def write(
+    uri: str | os.PathLike[str], data: bytes | memoryview, *, make_folder: bool = True
+) -> None:
+    """Write a file whole or not at all: neither a reader nor a crash leaves half of it visible.
 
     Args:
-        anew: make its folder where there is none; otherwise that is an error, which tells a disk that is no longer mounted
-            from a new place.
+        uri: the file; one that exists is replaced.
+        data: its content.
+        make_folder: make the folder if there is none. With False a missing folder is an error; this
+            distinguishes a disk that is no longer mounted from a new place.
+
+    Raises:
+        OSError: if the file cannot be written, or the folder is missing and is not to be made.
     """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
-        with system.open_output_stream(
-            path
-        ) as stream:  # an object appears when its upload is closed
+        # an object appears when its upload is closed
+        with system.open_output_stream(path) as stream:
             stream.write(data)
         return
     target = Path(path)
-    if anew:
+    if make_folder:
         target.parent.mkdir(parents=True, exist_ok=True)
     elif not target.parent.is_dir():
-        raise OSError(f"{str(target.parent)!r} is gone: is its disk still mounted?")
+        raise OSError(f"{str(target.parent)!r} has vanished: is its disk still mounted?")
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(part, "wb") as file:
@@ -220,7 +227,8 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool =
             os.fsync(file.fileno())
         os.replace(part, target)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk does not say whose
+        # the error of a full disk does not name the file
+        if error.errno is not None and error.filename is None:
             error.filename = str(target)
         raise
     finally:
@@ -229,28 +237,31 @@ def write(uri: str | os.PathLike[str], data: bytes | memoryview, *, anew: bool =
 
 
 def sweep(folder: str | os.PathLike[str], name: str = "") -> None:
-    """Remove what writers that were killed have left of files directly below a folder, where nobody writes them now.
+    """Remove the partial files that killed writers left directly below a folder.
+
+    Nobody may be writing there at the same time.
 
     Args:
-        name: of the one file; empty is all of them.
+        folder: where to look; in an object store there are no partial files.
+        name: of the one file whose partial files are removed; empty means all files.
     """
     system, path = resolve(folder)
-    if isinstance(system, fs.LocalFileSystem):  # elsewhere half an object is none
+    if isinstance(system, fs.LocalFileSystem):
         for part in Path(path).glob(".*.part"):
             if part.name.startswith(f".{name}." if name else "."):
                 part.unlink(missing_ok=True)
 
 
 def absolute(uri: str) -> str:
-    """The same place from any working directory; a URI is that already."""
+    """Return a URI that means the same place from any working directory."""
     return uri if "://" in uri else str(local(uri))
 
 
 def check_new(uri: str) -> None:
-    """Find out before hours of work whether its result can be written; of object stores nothing is asked.
+    """Check before hours of work that a result can be written; object stores are not asked.
 
     Raises:
-        UserError: where it cannot.
+        UserError: if it is a folder, or its folder cannot be written.
     """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
@@ -262,7 +273,11 @@ def check_new(uri: str) -> None:
 
 
 def read(uri: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; FileNotFoundError where there is none."""
+    """Return the bytes of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     system, path = resolve(uri)
     with system.open_input_file(path) as stream:
         data: bytes = stream.read()
@@ -270,52 +285,54 @@ def read(uri: str | os.PathLike[str]) -> bytes:
 
 
 def exists(uri: str | os.PathLike[str]) -> bool:
+    """Return whether there is a file or folder of this name."""
     system, path = resolve(uri)
     return bool(system.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def listing(uri: str | os.PathLike[str], suffix: str = "") -> list[str]:
-    """Names of the files directly below a folder, sorted; none where it is missing. Half-written ones are hidden."""
-    system, path = resolve(uri)
-    infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    names = [i.base_name for i in infos if i.type == fs.FileType.File]
-    return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+    """Return the sorted names of the files directly below a folder; none if it does not exist.
+
+    Partial files, and others whose name begins with a dot, are left out.
+    """
+    return sorted(info.base_name for info in _visible_files(uri, suffix))
 
 
 def names(uri: str | os.PathLike[str], suffix: str = "") -> set[str]:
-    """The same as :func:`listing` as a set, of a local folder without a look at each file."""
+    """Return the same names as :func:`listing`, without a look at each file of a local folder."""
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
         return set(listing(uri, suffix))
     try:
-        return {
-            name for name in os.listdir(path) if name.endswith(suffix) and not name.startswith(".")
-        }
+        return {name for name in os.listdir(path) if _is_visible(name, suffix)}
     except FileNotFoundError:
         return set()
 
 
-def marks(uri: str | os.PathLike[str], suffix: str = "") -> dict[str, tuple[int, int]]:
-    """Of each file that :func:`listing` names, bytes and nanoseconds of its last change."""
+def stamps(uri: str | os.PathLike[str], suffix: str = "") -> dict[str, tuple[int, int]]:
+    """Return the :func:`stamp` of each file that :func:`listing` names."""
+    return {info.base_name: (info.size, info.mtime_ns) for info in _visible_files(uri, suffix)}
+
+
+def _visible_files(uri: str | os.PathLike[str], suffix: str) -> list[fs.FileInfo]:
     system, path = resolve(uri)
     infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    names = ((i.base_name, i) for i in infos if i.type == fs.FileType.File)
-    return {
-        name: (i.size, i.mtime_ns)
-        for name, i in names
-        if name.endswith(suffix) and not name.startswith(".")
-    }
+    return [i for i in infos if i.type == fs.FileType.File and _is_visible(i.base_name, suffix)]
 
 
-def mark(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Bytes and nanoseconds of a file's last change, which tell it from what was there before; None where there is none."""
+def _is_visible(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and not name.startswith(".")
+
+
+def stamp(uri: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return size in bytes and time of change in ns, which identify a file's version, or None."""
     system, path = resolve(uri)
     info = system.get_file_info(path)
     return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
 
 
 def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
-    """Bytes of each file below a folder, by its path there; none where it is missing."""
+    """Return the bytes of each file below a folder by its relative path; none if it is missing."""
     system, path = resolve(uri)
     infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     return {
@@ -325,13 +342,16 @@ def sizes(uri: str | os.PathLike[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
-    """Hold the lock of that name while the block runs; object stores have no locks, and everybody holds them.
+    """Hold the lock of this name while the block runs.
+
+    Object stores have no locks: there the lock is always granted.
 
     Args:
-        wait: wait for whoever holds it, or go on at once.
+        uri: the file that is locked; it is made if there is none.
+        wait: wait for another holder, or continue at once.
 
-    Returns:
-        Whether it is held.
+    Yields:
+        Whether the lock is held.
     """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
@@ -348,29 +368,31 @@ def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
 
 
 def delete(uri: str | os.PathLike[str]) -> None:
-    """Remove a file or a folder with all in it, also while others write there; nothing happens where there is none."""
+    """Remove a file, or a folder with everything in it; do nothing if there is none.
+
+    A folder is tried up to five times, because others may write to it at the same time.
+    """
     system, path = resolve(uri)
     kind = system.get_file_info(path).type
     if kind == fs.FileType.Directory:
-        for again in (True, True, True, True, False):
+        for retry_allowed in (True, True, True, True, False):
             try:
                 system.delete_dir(path)
             except OSError:
-                if not again:
+                if not retry_allowed:
                     raise
                 time.sleep(0.2)
             if system.get_file_info(path).type == fs.FileType.NotFound:
                 break
     elif kind == fs.FileType.File:
-        with contextlib.suppress(FileNotFoundError):  # somebody else was first
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
             system.delete_file(path)
 
 
 def free_bytes(uri: str | os.PathLike[str]) -> int | None:
-    """Bytes that are free on the disk of a place that need not be there yet; None for an object store."""
+    """Return the free bytes on the disk of a place, existing or not; None for object stores."""
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
         return None
-    return shutil.disk_usage(
-        next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-    ).free
+    folder = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    return shutil.disk_usage(folder).free

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -129,3 +131,36 @@ def study_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory, cache):
+    """A storage with a run of SADCL and the pooled baseline of its study: root, and row of each."""
+    import sadcl
+
+    root = str(tmp_path_factory.mktemp("two_runs") / "runs")
+    config = sadcl.recipes.demo().override(TINY)
+    pooled = config.override({"model.arch": "pooled", "stage1.epochs": 3, "stage2.epochs": 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        return root, *(sadcl.train(c, storage=root, name="look") for c in (config, pooled))
+
+
+@pytest.fixture
+def work_folder(tmp_path, monkeypatch, cache):
+    """An empty folder that the test stands in, with the scenes of the session."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return tmp_path
+
+
+@pytest.fixture
+def photo_files(work_folder):
+    """Real files: wide, grey and high, and one that its EXIF turns from lying to standing."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(work_folder / "wide.jpg")
+    Image.fromarray(noise[:, :20, 0]).save(work_folder / "grey high.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(work_folder / "turned.jpg", exif=exif)
+    return "wide.jpg", "grey high.png", "turned.jpg"

@@ -87,26 +87,26 @@ def test_what_fails_for_a_while_is_tried_again_and_what_waiting_cannot_help_is_n
             raise OSError(number, os.strerror(number))
         return "written"
 
-    assert storage.patiently(lambda: write(30, errno.EROFS)) == "written"
+    assert storage.retry(lambda: write(30, errno.EROFS)) == "written"
     assert 30 <= now[0] < 40
     assert asked[:5] == [0, 0.5, 1.5, 3.5, 7.5]
     with pytest.raises(OSError, match="Input/output"):
-        storage.patiently(lambda: write(1000, errno.EIO))
+        storage.retry(lambda: write(1000, errno.EIO))
     assert 45 < now[0] - asked[8] <= storage.PATIENCE
     for number in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES):
         before = len(asked)
         with pytest.raises(OSError):
-            storage.patiently(lambda number=number: write(1e9, number))
+            storage.retry(lambda number=number: write(1e9, number))
         assert len(asked) == before + 1
 
 
 def test_a_folder_that_is_gone_is_not_made_anew_where_it_was_there(tmp_path):
     gone = tmp_path / "mounted" / "run"
-    with pytest.raises(OSError, match="is gone: is its disk still mounted"):
-        storage.write(str(gone / "state.pt"), b"1", anew=False)
+    with pytest.raises(OSError, match="has vanished: is its disk still mounted"):
+        storage.write(str(gone / "state.pt"), b"1", make_folder=False)
     assert not gone.exists()
     storage.make(str(gone))
-    storage.write(str(gone / "state.pt"), b"1", anew=False)
+    storage.write(str(gone / "state.pt"), b"1", make_folder=False)
     assert storage.read(str(gone / "state.pt")) == b"1"
 
 
@@ -139,13 +139,13 @@ def test_a_root_whose_disk_is_not_mounted_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(
         storage.time, "sleep", lambda seconds: waited.append((tmp_path / "studies").mkdir())
     )
-    storage.settled(str(tmp_path))
+    storage.wait_for_root(str(tmp_path))
     assert len(waited) == 1
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
     with pytest.raises(OSError, match="is its disk mounted on this node"):
-        storage.settled(str(tmp_path / "other"))
+        storage.wait_for_root(str(tmp_path / "other"))
     with pytest.raises(OSError, match="another worker has seen it"):
-        storage.appears(str(tmp_path / "state.pt"))
+        storage.wait_for_file(str(tmp_path / "state.pt"))
 
 
 def test_relative_paths_mean_the_folder_of_the_start_while_the_process_stands_elsewhere(

@@ -53,8 +53,8 @@ def evaluate(
         for name, value in evaluation.metrics.items()
     ]
     title = f"{evaluation.images} images, {evaluation.weights} weights"
-    if evaluation.image_size != evaluation.trained_at:
-        sizes = (evaluation.image_size, evaluation.trained_at)
+    if evaluation.image_size != evaluation.training_size:
+        sizes = (evaluation.image_size, evaluation.training_size)
         title += ", {} px (trained and recorded at {} px)".format(*sizes)
     show_table(rows, ["metric", "now", "recorded"], title=title)
 
@@ -175,17 +175,17 @@ def explain(
 
     check_ending(output)
     main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
-    networks = {figures.name_of(main): main}
+    networks = {figures.network_name(main): main}
     if baseline is None:
         baseline = checkpoints.baseline_trial_key(storage, checkpoint)
-    if baseline and figures.name_of(main) == "SADCL":
+    if baseline and figures.network_name(main) == "SADCL":
         uri = checkpoints.find_checkpoint(storage, baseline)
         networks["baseline"] = _load_baseline(uri, baseline, device)
         typer.echo(f"baseline: {baseline}")
-    photos: list[figures.Shown] = []
+    photos: list[figures.PhotoMaps] = []
 
     def explain_image(image: Path) -> None:
-        photo = figures.show(image, list(networks.values()), label, top)
+        photo = figures.map_photo(image, list(networks.values()), label, top)
         photos.append(photo)
         pairs = zip(photo.labels, photo.scores, strict=True)
         typer.echo(f"{image}: " + ", ".join(f"{name} {score:.3f}" for name, score in pairs))
@@ -203,7 +203,7 @@ def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
     from sadcl.errors import UserError
 
     network = inference.load(uri, device=device)
-    if figures.name_of(network) != "baseline":
+    if figures.network_name(network) != "baseline":
         raise UserError(
             f"--baseline {name!r} is not a pooled baseline (model.arch = 'pooled'), so it has "
             "no class activation maps."

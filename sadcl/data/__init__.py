@@ -1,12 +1,13 @@
-"""Data sets behind one interface: images on disk, a matrix of targets, a held-out part that selects."""
+"""Data sets behind one interface: images on disk, a matrix of targets, and a held-out part."""
 
 from sadcl.data.base import Boxes, ImageSet, MultiLabelData, Progress
 from sadcl.data.load import (
-    Listed,
+    Listing,
+    Reader,
     annotation_folder,
     label_sources,
     load,
-    read_listed,
+    read_listing,
     resolve,
     witness_files,
 )
@@ -14,13 +15,14 @@ from sadcl.data.load import (
 __all__ = [
     "Boxes",
     "ImageSet",
-    "Listed",
+    "Listing",
     "MultiLabelData",
     "Progress",
+    "Reader",
     "annotation_folder",
     "label_sources",
     "load",
-    "read_listed",
+    "read_listing",
     "resolve",
     "witness_files",
 ]

@@ -1,10 +1,12 @@
-"""Crop, flip, hole and RandAugment for one image or a batch of them, on the CPU or on a device.
+"""Crop, flip, Cutout and RandAugment for one image or a batch, on a CPU or a GPU.
 
-What happens to an image is drawn first, as a row of numbers (:func:`draw`), and done afterwards (:func:`apply`) by integers
-and by float operations that round once each. So an image comes out the same alone, in any batch and on any device, but for
-the resizing of a crop: that is fixed-point on a CPU and float on a GPU, and a value may differ by one of its 256 levels.
+The augmentation of an image is drawn first, as a row of numbers (:func:`draw`), and applied
+afterwards (:func:`apply`) by integer operations and by float operations that round once each. So an
+image comes out the same alone, in any batch and on any device. The one exception is the resizing of
+a crop, which is fixed-point on a CPU and float on a GPU: there a value may differ by one of its 256
+levels.
 
-Axes: B images, S side in pixels.
+Axes: B images, S side in pixels, W side before the crop.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from torchvision.transforms.v2 import functional as F
 from sadcl.config import Augmentation
 
 _TOP, _LEFT, _SIDE, _FLIP, _HOLE, _COLOUR, _OPERATIONS = 0, 1, 2, 3, 4, 6, 9
-"""Columns of a plan; ``_HOLE`` has two, ``_COLOUR`` three, and each operation two: its number and its magnitude."""
+"""Columns of a plan. ``_HOLE`` has two columns, ``_COLOUR`` three, and each operation two: its
+number and its magnitude."""
 _BINS = 30
-"""Of RandAugment's magnitudes: the largest."""
+"""The largest of RandAugment's magnitudes."""
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """uint8 (..., 3, height, width) to squares, bilinear with antialiasing."""
+    """Resize uint8 images (..., 3, height, width) to squares, bilinear with antialiasing."""
     if images.shape[-2:] == (side, side):
         return images
     return F.resize(
@@ -38,23 +41,31 @@ def resize(images: Tensor, side: int) -> Tensor:
 
 
 def augment(image: Tensor, spec: Augmentation, size: int, rng: np.random.Generator) -> Tensor:
-    """Crop, flip, cut a hole, RandAugment, in this order; the given image stays as it is.
+    """Crop, flip, cut a hole and apply RandAugment, in this order; the argument is not changed.
 
     Args:
-        image: uint8 square, already of ``spec.resize``.
-        spec: what to do.
-        size: side of the result in pixels.
-        rng: the only source of chance.
+        image: uint8 (3, W, W), already resized to ``spec.resize``.
+        spec: the augmentation.
+        size: side S of the result in pixels.
+        rng: the only source of randomness.
+
+    Returns:
+        uint8 (3, S, S).
     """
     return apply(image[None], draw(spec, image.shape[-1], size, rng)[None], spec, size)[0]
 
 
 def draw(spec: Augmentation, whole: int, size: int, rng: np.random.Generator) -> Tensor:
-    """What will happen to one image: a row of float64 numbers.
+    """Draw the plan of one image's augmentation.
 
     Args:
-        whole: side of the image that is cropped.
-        size: side of the result.
+        spec: the augmentation.
+        whole: side W of the image that is cropped, in pixels.
+        size: side S of the result in pixels.
+        rng: the only source of randomness.
+
+    Returns:
+        float64 (columns,).
     """
     plan = np.zeros(_OPERATIONS + 2 * spec.randaugment)
     plan[_SIDE] = whole
@@ -77,20 +88,22 @@ def draw(spec: Augmentation, whole: int, size: int, rng: np.random.Generator) ->
 
 
 def apply(images: Tensor, plans: Tensor, spec: Augmentation, size: int) -> Tensor:
-    """Do what was drawn.
+    """Apply the augmentations that were drawn.
 
     Args:
         images: uint8 (B, 3, W, W), on any device.
-        plans: (B, columns) on the CPU, a row of :func:`draw` each.
+        plans: (B, columns) on the CPU, one row of :func:`draw` for each image.
+        spec: the augmentation that the plans were drawn for.
+        size: side S of the result in pixels.
 
     Returns:
-        uint8 (B, 3, S, S) of side ``size``, on the same device.
+        uint8 (B, 3, S, S), on the same device.
     """
     if spec.multiscale:
         images = _crop(images, plans, size)
     images = resize(images, size)
     if spec.flip:
-        images = _some(images, plans[:, _FLIP] > 0, lambda some, _: some.flip(-1))
+        images = _apply_to(images, plans[:, _FLIP] > 0, lambda part, _: part.flip(-1))
     if spec.cutout:
         images = _cut(images, plans, round(spec.cutout * size))
     if spec.randaugment:
@@ -99,51 +112,56 @@ def apply(images: Tensor, plans: Tensor, spec: Augmentation, size: int) -> Tenso
         for number in plans[:, column].unique().int().tolist():
             operation, magnitude = OPERATIONS[number][0], plans[:, column + 1]
             chosen = plans[:, column] == number
-            images = _some(images, chosen, partial(_operate, operation, magnitude))
+            images = _apply_to(images, chosen, partial(_operate, operation, magnitude))
     return images
 
 
 def _operate(
-    operation: Callable[..., Tensor], magnitude: Tensor, images: Tensor, at: Tensor
+    operation: Callable[..., Tensor], magnitude_B: Tensor, images: Tensor, chosen_B: Tensor
 ) -> Tensor:
-    return operation(images, magnitude[at])
+    return operation(images, magnitude_B[chosen_B])
 
 
-def _some(images: Tensor, chosen: Tensor, do: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The images, and in place of the chosen ones what becomes of them."""
-    if not bool(chosen.any()):
+def _apply_to(
+    images: Tensor, chosen_B: Tensor, function: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Replace the chosen images by what the function makes of them."""
+    if not bool(chosen_B.any()):
         return images
-    if bool(chosen.all()):
-        return do(images, chosen)
-    where = chosen.nonzero()[:, 0].to(images.device)
-    return images.index_copy(0, where, do(images.index_select(0, where), chosen))
+    if bool(chosen_B.all()):
+        return function(images, chosen_B)
+    index = chosen_B.nonzero()[:, 0].to(images.device)
+    return images.index_copy(0, index, function(images.index_select(0, index), chosen_B))
 
 
 def _crop(images: Tensor, plans: Tensor, size: int) -> Tensor:
-    """Windows of the same side are resized together."""
+    """Crop each image; windows of the same side are resized together."""
     out = images.new_empty((len(images), 3, size, size))
-    places = plans[:, : _SIDE + 1].int().tolist()
-    for side in {side for _, _, side in places}:
-        at = [i for i, place in enumerate(places) if place[2] == side]
-        windows = torch.empty((len(at), 3, side, side), dtype=torch.uint8, device=images.device)
-        windows = windows.contiguous(
-            memory_format=torch.channels_last
-        )  # which the resizing of bytes is fast for
-        for window, i in zip(windows, at, strict=True):
-            top, left, _ = places[i]
-            window.copy_(images[i, :, top : top + side, left : left + side])
-        resized = resize(windows, size)
-        if len(at) == len(images):
+    windows = plans[:, : _SIDE + 1].int().tolist()
+    for side in {side for _, _, side in windows}:
+        index = [i for i, window in enumerate(windows) if window[2] == side]
+        crops = torch.empty((len(index), 3, side, side), dtype=torch.uint8, device=images.device)
+        # bytes are resized fast in this memory format
+        crops = crops.contiguous(memory_format=torch.channels_last)
+        for crop, i in zip(crops, index, strict=True):
+            top, left, _ = windows[i]
+            crop.copy_(images[i, :, top : top + side, left : left + side])
+        resized = resize(crops, size)
+        if len(index) == len(images):
             return resized
-        out[torch.tensor(at, device=images.device)] = resized
+        out[torch.tensor(index, device=images.device)] = resized
     return out
 
 
 def _cut(images: Tensor, plans: Tensor, side: int) -> Tensor:
-    """A square hole of one random colour in each image, its centre anywhere, cut off at the border.
+    """Cut a square hole of one random colour into each image.
 
-    Source: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017 (there the
-    hole is zero after normalisation; the method's released code fills it with a random colour, and so do we).
+    Its centre lies anywhere, and the part beyond the border is cut off. In the source the hole is
+    zero after normalisation; the method's released code fills it with a random colour, and so do
+    we.
+
+    Source: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with
+    Cutout, 2017.
     """
     images = images.clone()
     colours = plans[:, _COLOUR : _COLOUR + 3].to(torch.uint8).to(images.device)[:, :, None, None]
@@ -164,16 +182,22 @@ _Matrix = tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]
 def _affine(
     matrix: Callable[[NDArray[np.float64], int], _Matrix],
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Nearest pixels of a map from places in the result to places in the image, both about the centre; zeros outside."""
+    """Return an operation that takes the nearest pixels under an affine map, and zeros outside.
 
-    def do(images: Tensor, magnitude: Tensor) -> Tensor:
+    Args:
+        matrix: gives for magnitudes (B,) and the side S the map from positions (x, y, 1) in the
+            result to positions in the image, both relative to the centre: two rows of three numbers
+            or (B,) arrays.
+    """
+
+    def operation(images: Tensor, magnitude: Tensor) -> Tensor:
         B, S = len(images), images.shape[-1]
         m_B23 = np.empty((B, 2, 3))
         for axis, row in enumerate(matrix(magnitude.numpy(), S)):
             for column, value in enumerate(row):
                 m_B23[:, axis, column] = value
         at_S = np.arange(S) - (S - 1) / 2
-        middle = (S - 1) / 2 + 1.5  # one for the border of zeros, a half to round
+        middle = (S - 1) / 2 + 1.5  # 1 for the border of zeros, and a half to round
         parts = (m_B23[..., :1] * at_S, m_B23[..., 1:2] * at_S + m_B23[..., 2:] + middle)
         along, across = (
             torch.from_numpy((p * 2**16).round().astype(np.int32)).to(images.device) for p in parts
@@ -185,7 +209,7 @@ def _affine(
         padded = torch.nn.functional.pad(images, (1, 1, 1, 1)).flatten(2)
         return padded.gather(2, index[:, None].expand(-1, 3, -1)).view_as(images)
 
-    return do
+    return operation
 
 
 def _rotation(degrees: NDArray[np.float64], side: int) -> _Matrix:
@@ -194,7 +218,8 @@ def _rotation(degrees: NDArray[np.float64], side: int) -> _Matrix:
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """Float to uint8, clamped and cut off; by way of int16, which is five times faster on a CPU."""
+    """Clamp floats and truncate them to uint8, through int16, which is five times faster on a
+    CPU."""
     return values.clamp_(0, 255).short().to(torch.uint8)
 
 
@@ -203,13 +228,13 @@ def _factor(images: Tensor, value: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    """Whole-numbered luminance, (B, 1, S, S) float32."""
+    """Return the luminance in whole numbers, float32 (B, 1, S, S)."""
     red, green, blue = (channel.float() for channel in images.split(1, dim=1))
     return red.mul_(0.2989).add_(green.mul_(0.587)).add_(blue.mul_(0.114)).floor_()
 
 
 def _blend(images: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
-    """(1 + m) of the image and -m of the other, which is used up."""
+    """Return (1 + m) of the images minus m of the others, whose memory is overwritten."""
     return _bytes(
         images.float()
         .mul_(_factor(images, 1 + magnitude))
@@ -226,14 +251,13 @@ def _colour(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    total = _gray(images).sum(
-        (1, 2, 3), dtype=torch.float64, keepdim=True
-    )  # of integers: the same in any order
+    # a sum of integers, which is the same in any order
+    total = _gray(images).sum((1, 2, 3), dtype=torch.float64, keepdim=True)
     return _blend(images, (total / images[0, 0].numel()).float(), magnitude)
 
 
 def _sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Against a blur by 3 x 3 weights, 5 in the middle and 1 around; the border stays."""
+    """Blend with a blur by 3 x 3 weights, 5 in the middle and 1 around; the border stays."""
     x = images.short()
     rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
     blurred = (
@@ -268,7 +292,7 @@ def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Pillow's way: by the pixels of each value below the brightest."""
+    """Equalise the histogram of each channel as Pillow does: the brightest value does not count."""
     B, S = len(images), images.shape[-1]
     offset = torch.arange(0, B * 3 * 256, 256, dtype=torch.int32, device=images.device).view(
         B, 3, 1, 1
@@ -309,8 +333,11 @@ OPERATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], _Magnitude, bool], .
     (_autocontrast, lambda m, S: 0, False),
     (_equalize, lambda m, S: 0, False),
 )
-"""Of RandAugment, in torchvision's order: what is done, its magnitude of ``randaugment_magnitude`` and side, whether a coin
-decides its sign.
+"""The operations of RandAugment in torchvision's order.
 
-Source: Cubuk, Zoph, Shlens, Le, RandAugment: Practical Automated Data Augmentation with a Reduced Search Space, 2020.
+Each has a function of images and magnitudes, its magnitude as a function of
+``randaugment_magnitude`` and the side S, and whether a coin decides the sign of the magnitude.
+
+Source: Cubuk, Zoph, Shlens, Le, RandAugment: Practical Automated Data Augmentation with a Reduced
+Search Space, 2020.
 """

@@ -1,4 +1,4 @@
-"""Looks at image files before anything trains."""
+"""A quick check of all image files before anything trains."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from sadcl.data.transforms import decode
 from sadcl.errors import UserError
 
 THREADS = 16
-"""Files are opened side by side, because a network disk answers each of them late."""
+"""Number of files that are opened at the same time: a network disk answers each of them late."""
 
 
 def check_files(sets: Sequence[ImageSet], progress: Progress | None = None) -> None:
-    """Find files that are missing, empty, cut short or no images, without decoding those that look whole.
+    """Find files that are missing, empty, cut short or no images.
 
-    A JPEG that begins and ends as one is taken for whole; any other file is decoded. Damage in the middle of a file is
-    for ``sadcl data check`` to find.
+    A JPEG file that begins and ends as one is taken to be whole, without decoding it; any other
+    file is decoded. Damage in the middle of a file is found by ``sadcl data check``.
+
+    Args:
+        sets: the images.
+        progress: called with the number of checked files and of all files.
 
     Raises:
-        UserError: naming how many files are damaged, and the first with its cause.
+        UserError: with the number of damaged files, and the first of them with its cause.
     """
     paths = [images.path(i) for images in sets for i in range(len(images))]
-    damaged = []
+    errors = []
     with ThreadPoolExecutor(THREADS) as pool:
         for done, error in enumerate(pool.map(_check, paths), start=1):
             if error is not None:
-                damaged.append(error)
+                errors.append(error)
             if progress is not None and (done % 64 == 0 or done == len(paths)):
                 progress(done, len(paths))
-    if damaged:
+    if errors:
         raise UserError(
-            f"{len(damaged):,} of {len(paths):,} image files cannot be used. The first: {damaged[0]}"
+            f"{len(errors):,} of {len(paths):,} image files cannot be used. The first: {errors[0]}"
         )
 
 
 def _check(path: str) -> str | None:
+    """Return what is wrong with a file, or None."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)

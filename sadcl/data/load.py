@@ -1,9 +1,14 @@
-"""Data sets behind one interface: images on disk, a matrix of targets, a held-out part that selects.
+"""Load a data set: find its reader, read and check its lists, and hold out the part that selects.
 
-A reader is a module with ``sources(root, config)``, the files (and folders of images) that its labels and paths follow
-from, and ``read(root, config)``, the training and the test split as listed; it is not called where a manifest is there.
-Where the publisher has boxes, ``flat_boxes(root, config, splits)`` gives those without area, and
-``boxes(root, config, images)`` may give the others.
+To add a data set, write a reader and enter it here:
+
+1. Write a module in ``sadcl/data/readers/`` with the functions of :class:`Reader`. ``coco.py`` is a
+   good one to start from, and ``files.py`` has what readers share: lists, tables, letter case.
+2. Add its name to ``READERS`` below and to ``Data.name`` in ``sadcl/config.py``, with a field for
+   each policy of its own.
+3. Add a small copy to ``tests/data/readers/layouts.py``, on which all tests of the contract run.
+4. Where there are published counts, add them to ``sadcl/data/audit/published_counts.py``.
+
 Axes: N images, L labels.
 """
 
@@ -14,8 +19,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +30,38 @@ from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.data.readers import coco, files, folder, nuswide, scenes, vg500, voc
 from sadcl.errors import UserError
 
-_READERS = {
+
+class Reader(Protocol):
+    """What a module in ``sadcl/data/readers/`` defines.
+
+    A reader whose publisher has boxes may define two more functions:
+
+    - ``boxes(root, config, images) -> Boxes`` returns the boxes of a set of these images, so that
+      attention maps can be scored against them.
+    - ``flat_boxes(root, config, splits)`` yields split, image, label and values of each box without
+      area, for ``sadcl data check``.
+
+    The root is a local folder; of a remote root it is the mirror, where image files are empty.
+    """
+
+    def sources(self, root: Path, config: Data) -> list[Path]:
+        """Return the files, and folders of images, that labels and paths follow from.
+
+        They are the key of the manifest: :func:`read` is not called while none of them changes.
+
+        Raises:
+            UserError: if the root is no copy of the data set.
+        """
+
+    def read(self, root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
+        """Return the training and the test split as listed, whether their images exist or not.
+
+        Raises:
+            UserError: with the file and line of what is missing, damaged or contradictory.
+        """
+
+
+READERS: dict[str, Reader] = {
     "coco14": coco,
     "coco17": coco,
     "voc2007": voc,
@@ -35,36 +70,41 @@ _READERS = {
     "vg500": vg500,
     "folder": folder,
 }
+"""The reader of each concrete data set; embedded scenes are read as ``coco17``."""
 _NOT_IN_KEY = {"name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"}
-"""Fields that change no split of a given source; the name is in each key by itself."""
+"""Fields that change no split of given sources. The name is part of every key on its own."""
 _APPLIED_LATER = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
-"""Fields that no reader looks at, so that one reading serves many divisions."""
+"""Fields that no reader looks at, so that one manifest serves all values of them."""
 
 
 def resolve(config: Data, root: str | Path | None) -> Data:
-    """The same with the concrete name of the data set that the root holds; no annotations are read.
+    """Return the configuration with the concrete name of the data set that the root holds.
+
+    No annotations are read.
 
     Raises:
-        UserError: where the root is missing or holds something else.
+        UserError: if the root is missing or holds something else.
     """
     if config.name == "scenes":
         return config
     if root is None:
         raise UserError(
-            f"data.name = {config.name!r} needs images: say where they are with --data-root (data_root=)."
+            f"data.name = {config.name!r} needs images: give their folder with --data-root "
+            "(data_root=)."
         )
     place = annotation_folder(root)
-    if not files.encodes(str(place)):
+    if not files.is_utf8(str(place)):
         raise UserError(f"The data root {str(root)!r} is no UTF-8 text; rename the folder.")
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
         raise UserError(
-            f"The data root {str(root)!r} {what}; give the folder that holds annotations and the images."
+            f"The data root {str(root)!r} {what}; give the folder that holds annotations and the "
+            "images."
         )
-    with remote.told(root, place):
+    with remote.errors_name_root(root, place):
         if config.name.startswith("coco"):
             return config.model_copy(update={"name": coco.concrete(config.name, place)})
-        _READERS[config.name].sources(place, config)
+        READERS[config.name].sources(place, config)
     return config
 
 
@@ -73,139 +113,142 @@ def load(
 ) -> MultiLabelData:
     """Read a data set, check it, and hold out the part of its training images that selects.
 
-    Annotations are read once and kept as a manifest in the user's cache, until one of them changes. That the images are
-    on disk is looked at each time.
+    Annotations are read once and kept as a manifest in the user's cache until one of them changes.
+    Whether the images are on disk is checked each time.
 
     Args:
-        config: which images and which split.
-        root: the folder of a real data set, or its s3:// or gs:// URI; for the embedded scenes the folder to make them in,
-            None for the user's cache.
-        progress: called with scenes drawn, or annotation files fetched, and how many in all; not called where all are there.
+        config: the data set and its policies.
+        root: the folder of a real data set, or its s3:// or gs:// URI. For the embedded scenes it
+            is the folder to draw them in, and None is the user's cache.
+        progress: called with the number of drawn scenes, or of fetched annotation files, and the
+            number of all; not called if there is nothing to do.
 
     Raises:
-        UserError: for a copy that is incomplete or damaged, or a split that comes out without images.
+        UserError: for a copy that is incomplete or damaged, or a split without images.
     """
-    found = read_listed(config, root, progress=progress)
-    with _named_errors(found.config.name, found.place, root):
-        splits = [files.present(images, config.missing) for images in found.splits]
-        files.disjoint(*splits)  # again: names as they are on disk
+    listing = read_listing(config, root, progress=progress)
+    config, place, reader, reader_config, listed = listing
+    with _errors_for_users(config.name, place, root):
+        splits = [files.existing_images(images, config.missing) for images in listed]
+        files.check_disjoint(*splits)  # again, because names are now those on disk
     if root is not None:
-        splits = [remote.moved(images, found.place, root) for images in splits]
+        splits = [remote.with_root(images, place, root) for images in splits]
     train, test = splits
-    fields = found.config.model_dump_json(exclude=_NOT_IN_KEY)
-    key = digest_of(
-        manifest.VERSION,
-        found.config.name,
-        train.folder,
-        train.digest,
-        test.folder,
-        test.digest,
-        fields,
-    )
-    kept, held, test = manifest.cached(key, lambda: _divide(found.config, *splits))
+    fields = config.model_dump_json(exclude=_NOT_IN_KEY)
+    content = (train.folder, train.digest, test.folder, test.digest)
+    key = digest_of(manifest.VERSION, config.name, *content, fields)
+    train, val, test = manifest.open_or_derive(key, lambda: _divide(config, *splits))
     version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
-    missing = sum(map(len, found.splits)) - sum(map(len, splits))
-    name = found.config.name + f"-{config.scene_seed}" * (version != "" and config.scene_seed > 0)
-    boxes = (
-        partial(found.reader.boxes, found.place, found.reading)
-        if hasattr(found.reader, "boxes")
-        else None
-    )
-    return MultiLabelData(name, kept.labels, kept, held, test, version, missing, boxes)
+    seed = f"-{config.scene_seed}" if version and config.scene_seed > 0 else ""
+    missing = sum(map(len, listed)) - sum(map(len, splits))
+    read_boxes = getattr(reader, "boxes", None)
+    boxes = partial(read_boxes, place, reader_config) if read_boxes is not None else None
+    name = config.name + seed
+    return MultiLabelData(name, train.labels, train, val, test, version, missing, boxes)
 
 
-class Listed(NamedTuple):
-    """What a copy lists, whether its images are there or not."""
+class Listing(NamedTuple):
+    """What a copy lists, whether its images exist or not."""
 
     config: Data
     """With the concrete name."""
     place: Path
-    reader: ModuleType
-    reading: Data
-    """What the reader is given; scenes are read as COCO 2017."""
+    """The folder that annotations are read from."""
+    reader: Reader
+    reader_config: Data
+    """What the reader is called with; embedded scenes are read as COCO 2017."""
     splits: Sequence[ImageSet]
     """Train and test."""
 
 
-def read_listed(
+def read_listing(
     config: Data, root: str | Path | None = None, *, progress: Progress | None = None
-) -> Listed:
-    """Both splits before anything is dropped or held out, from the manifest where nothing has changed.
+) -> Listing:
+    """Read both splits before anything is dropped or held out.
 
-    Arguments and errors are those of :func:`load`.
+    They come from the manifest if no source has changed. Arguments and errors are those of
+    :func:`load`.
     """
-    config = reading = resolve(config, root)
+    config = reader_config = resolve(config, root)
     if config.name == "scenes":
         if config.prepared is not None:
             raise UserError(
                 f"data.prepared = {config.prepared} is not possible with the embedded scenes."
             )
         place = scenes.ensure(
-            storage.local(root) if root is not None else manifest.cache(),
+            storage.local(root) if root is not None else manifest.cache_folder(),
             seed=config.scene_seed,
             train=config.scene_train,
             test=config.scene_test,
             progress=progress,
         )
-        reading = config.model_copy(update={"name": "coco17"})
+        reader_config = config.model_copy(update={"name": "coco17"})
     else:
         assert root is not None
         place = annotation_folder(root, progress)
-        with remote.told(root, place):
+        with remote.errors_name_root(root, place):
             prepared.check(config, place, str(root))
-    reader = _READERS[reading.name]
-    fields = reading.model_dump_json(exclude=_NOT_IN_KEY | _APPLIED_LATER)
-    with _named_errors(config.name, place, root):
+    reader = READERS[reader_config.name]
+    fields = reader_config.model_dump_json(exclude=_NOT_IN_KEY | _APPLIED_LATER)
+    with _errors_for_users(config.name, place, root):
 
         def key() -> str:
-            return manifest.key_of(place, reader.sources(place, reading), reading.name, fields)
+            sources = reader.sources(place, reader_config)
+            return manifest.key_of(place, sources, reader_config.name, fields)
 
-        splits = manifest.cached(key(), lambda: reader.read(place, reading), key)
-    return Listed(config, place, reader, reading, splits)
+        splits = manifest.open_or_derive(key(), lambda: reader.read(place, reader_config), key)
+    return Listing(config, place, reader, reader_config, splits)
 
 
 def annotation_folder(root: str | Path, progress: Progress | None = None) -> Path:
-    """The folder that annotations are read from: the root, or the mirror of one that is elsewhere."""
-    if remote.elsewhere(root):
-        return remote.mirrored(str(root).rstrip("/"), manifest.cache(), progress)
+    """Return the folder that annotations are read from: the root, or the mirror of a remote one."""
+    if remote.is_remote(root):
+        return remote.mirror_of(str(root).rstrip("/"), manifest.cache_folder(), progress)
     return storage.local(root)
 
 
 def label_sources(config: Data, root: str | Path) -> list[Path]:
-    """The files and folders that labels and paths follow from, below :func:`place_of` the root; the name is concrete."""
-    found: list[Path] = _READERS[config.name].sources(annotation_folder(root), config)
-    return found
+    """Return the files and folders that labels and paths follow from (:meth:`Reader.sources`).
+
+    Args:
+        config: with the concrete name, as :func:`resolve` returns it.
+        root: of the data set; the paths lie below its :func:`annotation_folder`.
+    """
+    return READERS[config.name].sources(annotation_folder(root), config)
 
 
-def witness_files(found: MultiLabelData, config: Data, root: str | Path | None) -> list[str]:
-    """Names below the root of a few files that tell whether another machine has the same copy.
+def witness_files(images: MultiLabelData, config: Data, root: str | Path | None) -> list[str]:
+    """Return relative paths of a few files that show whether another machine has the same copy.
 
-    They are the first that :func:`sources` gives, and of a root that is a folder the first and last image of each split.
-    None are needed for embedded scenes, which each machine makes.
+    They are the first 16 of :func:`label_sources`, and of a local root the first and last image of
+    each split. Embedded scenes need none, because each machine draws them.
     """
     if root is None or config.name == "scenes":
         return []
     place, paths = annotation_folder(root), [str(path) for path in label_sources(config, root)[:16]]
-    if not remote.elsewhere(root):
-        splits = [images for images in (found.train, found.val, found.test) if len(images)]
-        paths += [images.path(i) for images in splits for i in (0, len(images) - 1)]
+    if not remote.is_remote(root):
+        splits = [part for part in (images.train, images.val, images.test) if len(part)]
+        paths += [part.path(i) for part in splits for i in (0, len(part) - 1)]
     return [os.path.relpath(path, place) for path in paths]
 
 
 @contextlib.contextmanager
-def _named_errors(name: str, place: Path, root: str | Path | None) -> Iterator[None]:
+def _errors_for_users(name: str, place: Path, root: str | Path | None) -> Iterator[None]:
+    """Name the root in errors of readers, and what to do about damaged scenes."""
     try:
-        with remote.told(root or place, place):
+        with remote.errors_name_root(root or place, place):
             yield
     except UserError as error:
         if name != "scenes":
             raise
         raise UserError(
-            f"The embedded scenes are damaged: {error} Delete {str(place)!r}: they are made anew."
+            f"The embedded scenes are damaged: {error} Delete {str(place)!r}; the next run draws "
+            "them again."
         ) from None
 
 
 def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Drop, limit and hold out images: the training, the held-out and the test split."""
     seed = config.split_seed
     if config.unlabelled == "drop":
         train, test = (
@@ -215,22 +258,24 @@ def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, Im
         train = train.subset(split.draw(len(train), config.limit_train, seed), train.name)
     if config.limit_test is not None:
         test = test.subset(split.draw(len(test), config.limit_test, seed), test.name)
-    held_N = split.hold_out(train.targets, config.holdout, seed)
-    kept = train.subset(np.flatnonzero(~held_N), f"{config.name}-train")
-    held = train.subset(np.flatnonzero(held_N), f"{config.name}-holdout")
-    if not (kept.targets == 1).any():
+    held_out_N = split.hold_out(train.targets, config.holdout, seed)
+    trained = train.subset(np.flatnonzero(~held_out_N), f"{config.name}-train")
+    val = train.subset(np.flatnonzero(held_out_N), f"{config.name}-holdout")
+    if not (trained.targets == 1).any():
         hint = "" if config.limit_train is None else " (data.limit_train leaves no more)"
         raise UserError(
-            f"The training split of {config.name} in {train.folder!r} has {len(kept)} images{hint} and none has a label: "
-            "there is nothing to learn. Check the annotations."
+            f"The training split of {config.name} in {train.folder!r} has {len(trained)} images"
+            f"{hint} and none has a label: there is nothing to learn. Check the annotations."
         )
-    if config.holdout > 0 and not len(held):
+    if config.holdout > 0 and not len(val):
         raise UserError(
-            f"data.holdout = {config.holdout} of {len(train)} training images of {config.name} is no image at all: "
-            "nothing could select. Raise data.holdout or data.limit_train, or set data.holdout = 0."
+            f"data.holdout = {config.holdout} of {len(train)} training images of {config.name} is "
+            "no image at all: nothing could select. Raise data.holdout or data.limit_train, or set "
+            "data.holdout = 0."
         )
     if not len(test):
         raise UserError(
-            f"The test split of {config.name} in {test.folder!r} has no image with a label."
+            f"The test split of {config.name} in {test.folder!r}, which {test.list_name} lists, "
+            "has no image with a label."
         )
-    return kept, held, test.subset(range(len(test)), f"{config.name}-test")
+    return trained, val, test.subset(range(len(test)), f"{config.name}-test")

@@ -1,8 +1,11 @@
-"""Batches: which images, in which order, which of them are this worker's.
+"""Batches: which images, in which order, and which of them belong to this worker.
 
-An epoch's global batches are one ordered list that depends on (seed, epoch) alone, and what happens to an image
-depends on (seed, epoch, index) alone: not on the number of training workers or loader processes, nor on where a run was
-resumed.
+The global batches of an epoch are one ordered list that depends on (seed, epoch) alone. How an
+image is augmented depends on (seed, epoch, index) alone. Neither depends on the number of training
+workers or loader processes, nor on the step at which a run was resumed.
+
+Axes: b images of this worker's share, S side in pixels, W side before the augmentation, L labels,
+A targets of real images that are 1.
 """
 
 from __future__ import annotations
@@ -32,19 +35,13 @@ from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
 CACHE_SIDE, CACHE_BYTES = 160, 2**30
-"""Decoded images are kept in memory up to this side in pixels and this size of the whole set."""
+"""Decoded images stay in memory up to this side in pixels and these bytes of the whole set."""
 _ORDER, _AUGMENT = 1, 2  # streams of random numbers
-
-if (
-    sys.platform == "linux"
-):  # glibc gives memory back after each image and takes it again page by page: half of the time
-    for _option, _bytes in ((-3, 2**25), (-1, 2**28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(_option, _bytes)
 
 _Item = tuple[int, tuple[int, ...]]
 """Epoch, and the indices of this worker's images."""
 _Read = tuple[Tensor, Tensor] | UserError
-"""Images, and what is to happen to each."""
+"""Images, and a plan of the augmentation for each (:func:`sadcl.data.augment.draw`)."""
 
 
 class Batch(NamedTuple):
@@ -70,27 +67,33 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Global batches of an image set, this worker's contiguous share of each.
+    """Iterates over the global batches of an image set and yields this worker's share of each.
+
+    Memory that decoding frees is kept for the next image (:func:`keep_freed_memory`): in loader
+    processes, and in this process if it decodes or computes on the CPU.
 
     Args:
         images: the split.
         image_size: side of the square input in pixels.
-        augmentation: what is done to an image; None only resizes.
+        augmentation: how an image is changed; None only resizes it.
         seed: of order and augmentation.
         batch_size: of the global batch; the last one of an epoch may be smaller.
-        rank, world_size: which share; shares differ by at most one image, and an empty one runs the batch's first image
-            with weight 0.
-        workers: processes that decode; 0 decodes in this one.
+        rank: of this worker, 0 to ``world_size`` - 1. It gets a contiguous share of each batch.
+            Shares differ by at most one image; an empty one is the batch's first image with weight
+            0.
+        world_size: number of workers.
+        workers: number of processes that decode; 0 decodes in this process.
         shuffle: False keeps the set's order.
-        whole: give each worker whole batches in turn, as evaluation wants them: then an image is computed beside the same
-            others whatever the number of workers, and its score is the same to the bit.
-        device: where batches are wanted; None is the CPU.
-        batched: augment a whole batch on its device and not each image where it is decoded; None does so on a GPU. It is the
-            same function of (seed, epoch, index), to the bit on a CPU and to one level of 256 on a GPU.
+        whole: give whole batches to the workers in turn, for evaluation. The images of a batch are
+            then the same for any number of workers, so that scores are equal to the bit.
+        device: of the batches; None is the CPU.
+        batched: augment a whole batch on its device instead of each image where it is decoded; None
+            does so on a GPU. Both are the same function of (seed, epoch, index), equal to the bit
+            on a CPU and to one of 256 levels on a GPU.
     """
 
-    given = 0
-    """Batches that all loaders of this process have given: it grows while anything is trained on or evaluated."""
+    total_batches = 0
+    """Batches that all loaders of this process have yielded, which shows that work goes on."""
 
     def __init__(
         self,
@@ -109,13 +112,8 @@ class Loader:
         batched: bool | None = None,
     ) -> None:
         assert 0 <= rank < world_size
-        self.images, self.seed, self.batch_size, self.shuffle, self.whole = (
-            images,
-            seed,
-            batch_size,
-            shuffle,
-            whole,
-        )
+        self.images, self.seed, self.batch_size = images, seed, batch_size
+        self.shuffle, self.whole = shuffle, whole
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
@@ -126,17 +124,23 @@ class Loader:
         )
         self._items: list[_Item] = []
         self._processes: DataLoader[_Read] | None = None
+        if not workers or self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from ``start_step`` (counted from 0; 0 for whole batches) on.
+        """Yield the batches of an epoch.
+
+        Args:
+            epoch: decides order and augmentation.
+            start_step: the first step, counted from 0; 0 if batches are whole.
 
         Raises:
-            UserError: naming the file, for an image that is missing or damaged.
+            UserError: with the file, for an image that is missing or damaged.
         """
         order = self._order(epoch)
         steps = (
@@ -146,7 +150,7 @@ class Loader:
         )
         shares = [self._share(order, step) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
-        beside = GpuPrefetch(self.device)
+        prefetch = GpuPrefetch(self.device)
         for (index, weight, position), read in zip(shares, self._read(items), strict=True):
             if isinstance(read, UserError):
                 raise read
@@ -154,17 +158,17 @@ class Loader:
             where = torch.from_numpy(index)
             targets = self._targets[where]
             place_A = (targets == 1).flatten().nonzero()[:, 0] if weight else where.new_zeros(0)
-            with beside():
-                images = beside.send(images)
+            with prefetch():
+                images = prefetch.send(images)
                 if self.batched and self.augmentation is not None:
                     images = apply(images, plans, self.augmentation, self.size)
                 images = to_input(images)
                 weights = torch.full((len(index),), weight)
                 targets, weights, where, place_A = map(
-                    beside.send, (targets, weights, where, place_A)
+                    prefetch.send, (targets, weights, where, place_A)
                 )
-            beside.hand_over(images, targets, weights, where, place_A)
-            Loader.given += 1
+            prefetch.hand_over(images, targets, weights, where, place_A)
+            Loader.total_batches += 1
             yield Batch(images, targets, weights, where, position, place_A)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -173,19 +177,20 @@ class Loader:
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.images))
 
     def _share(self, order: NDArray[np.int64], step: int) -> tuple[NDArray[np.int64], float, int]:
-        """Indices, weight and first position of this worker's part of a global batch."""
-        whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        """Return indices, weight and first position of this worker's share of a global batch."""
+        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         if self.whole:
-            return whole, 1.0, 0
-        start, stop = distributed.split(len(whole), self.rank, self.world_size)
-        return (whole[start:stop], 1.0, start) if start < stop else (whole[:1], 0.0, start)
+            return batch, 1.0, 0
+        start, stop = distributed.split(len(batch), self.rank, self.world_size)
+        return (batch[start:stop], 1.0, start) if start < stop else (batch[:1], 0.0, start)
 
     def _read(self, items: list[_Item]) -> Iterator[_Read]:
         if not self.workers:
             return map(self._reader.__getitem__, items)
         if self._processes is None:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__])  # torch is imported once, not once a process
+            # torch is imported once in the server, and not again in each process
+            context.set_forkserver_preload([__name__])
             self._processes = DataLoader(
                 self._reader,
                 batch_size=None,  # an item is a whole share
@@ -193,6 +198,7 @@ class Loader:
                 num_workers=self.workers,
                 multiprocessing_context=context,
                 persistent_workers=True,
+                worker_init_fn=keep_freed_memory,
                 pin_memory=self.device.type == "cuda",
             )
         self._items[:] = items
@@ -200,11 +206,15 @@ class Loader:
 
 
 class _Reader(Dataset[_Read]):
-    """Reads the images of one share and draws what happens to them; runs in this process or in loader processes.
+    """Reads the images of one share and draws their augmentation, here or in a loader process.
 
     Args:
-        keep: images in memory, where they are few and small.
-        augments: do what was drawn, too.
+        images: the split.
+        size: side of the input in pixels.
+        augmentation: how an image is changed; None only resizes it.
+        seed: of the augmentation.
+        keep: keep decoded images in memory if they are few and small.
+        augments: apply the augmentation too.
     """
 
     def __init__(
@@ -225,18 +235,22 @@ class _Reader(Dataset[_Read]):
         self.augments = augments and augmentation is not None
 
     def __getitem__(self, item: _Item) -> _Read:
-        """uint8 (b, 3, W, W) and a plan (b, columns); an error is a value here, so that it crosses processes unchanged."""
+        """Return the images, uint8 (b, 3, W, W), and their plans (b, columns).
+
+        An error is returned and not raised, so that it crosses processes unchanged.
+        """
         epoch, indices = item
         plans = torch.stack([self._plan(epoch, index) for index in indices])
         side = self.size if self.augments else self.side
         if self.augments:
             images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
-        else:  # each pixel's colours side by side, as decoding and resizing give them: turned where the batch is wanted
+        else:  # channels last, as decoding and resizing return them; turned on the batch's device
             images = torch.empty(len(indices), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         try:
-            with _side_by_side(self.images) as each:
-                for place, image in zip(images, each(self._image, indices, plans), strict=True):
-                    place.copy_(image)
+            with _mapper(self.images) as apply_to_each:
+                results = apply_to_each(self._image, indices, plans)
+                for row, image in zip(images, results, strict=True):
+                    row.copy_(image)
         except UserError as error:
             return error
         return images, plans
@@ -248,37 +262,57 @@ class _Reader(Dataset[_Read]):
         return draw(self.augmentation, self.side, self.size, rng)
 
     def _image(self, index: int, plan: Tensor) -> Tensor:
-        image = self._kept(index) if self.keep else read_image(self.images.path(index), self.side)
+        image = self._cached(index) if self.keep else read_image(self.images.path(index), self.side)
         if not self.augments or self.augmentation is None:
             return image
         return apply(image[None], plan[None], self.augmentation, self.size)[0]
 
-    def _kept(self, index: int) -> Tensor:
-        """An image out of memory, read at its first use; all loaders of a set share them."""
-        kept = _KEPT.setdefault(self.images, {})
-        if self.side not in kept:
+    def _cached(self, index: int) -> Tensor:
+        """Return an image from memory, and read it at its first use; loaders of a set share it."""
+        by_side = _CACHE.setdefault(self.images, {})
+        if self.side not in by_side:
             count = len(self.images)
-            kept[self.side] = (
+            by_side[self.side] = (
                 torch.empty(count, 3, self.side, self.side, dtype=torch.uint8),
                 np.zeros(count, dtype=bool),
             )
-        pixels, there = kept[self.side]
-        if not there[index]:
+        pixels, is_read = by_side[self.side]
+        if not is_read[index]:
             pixels[index] = read_image(self.images.path(index), self.side)
-            there[index] = True
+            is_read[index] = True
         return pixels[index]
 
 
 @contextlib.contextmanager
-def _side_by_side(images: ImageSet) -> Iterator[Callable[..., Iterator[Tensor]]]:
-    """``map``, in threads where files are fetched, because each is answered late."""
-    if not remote.elsewhere(images.folder):
+def _mapper(images: ImageSet) -> Iterator[Callable[..., Iterator[Tensor]]]:
+    """Yield ``map``; for remote images one with threads, because each request is answered late."""
+    if not remote.is_remote(images.folder):
         yield map
         return
     with ThreadPoolExecutor(remote.THREADS) as pool:
         yield pool.map
 
 
-_KEPT: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = (
+_CACHE: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]] = (
     WeakKeyDictionary()
 )
+"""Decoded images of each set by side, and which of them were read; they go with their set."""
+
+
+def keep_freed_memory(worker: int = 0) -> None:
+    """Let this process keep memory that it has freed, up to 256 MB, for the next image.
+
+    By default glibc returns the memory of each image to the system and takes it again page by page,
+    which costs half of the time of decoding. The setting lasts until the process ends: glibc can
+    neither report nor restore the thresholds that it adapts by itself. Numbers do not depend on it.
+    Elsewhere than on Linux, or with another C library, nothing happens.
+
+    Args:
+        worker: number of a loader process, which ``DataLoader`` passes; unused.
+    """
+    if sys.platform == "linux":
+        for option, size in ((_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**28)):
+            getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(option, size)
+
+
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h

@@ -1,6 +1,9 @@
-"""Labels and paths derived once, kept in an Arrow file, and mapped: a second opening reads no annotations.
+"""Manifests: what a reader derived once, kept in an Arrow file that later runs map into memory.
 
-All processes of a machine that open the same manifest share its pages. Axes: N images, L labels.
+A second opening reads no annotations, and all processes of a machine that open the same manifest
+share its pages.
+
+Axes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -23,40 +26,42 @@ from sadcl import storage
 from sadcl.data.base import ImageSet, digest_of
 
 VERSION = "2"
-"""Raise it with every change to what a reader derives: older manifests are then not opened."""
+"""Raise it with every change to what a reader derives; older manifests are then not opened."""
 DAYS = 30
-"""What nobody has opened for so long is removed when something new is kept."""
-_CHECK = 4  # bytes of the checksum that follows the Arrow file
+"""A manifest that nobody has opened for so many days is removed when another one is written."""
+_CHECKSUM_BYTES = 4
+"""Length of the checksum that follows the Arrow file."""
 
 
-def cache() -> Path:
-    """The user's cache folder."""
+def cache_folder() -> Path:
+    """Return the user's cache folder; a container's user without a home has one in /tmp."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a container's user without a home
+    except RuntimeError:  # the user has no home
         return Path(tempfile.gettempdir()) / f"sadcl-{os.getuid()}"
     return storage.local(home) / "sadcl"
 
 
-def cached(
+def open_or_derive(
     key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None
 ) -> list[ImageSet]:
-    """The sets that ``derive`` gives, from the cache where they are there under this key.
+    """Open the sets of a key from the cache, or derive and keep them.
 
-    A file that is missing or damaged is derived anew; where the cache cannot be written, the sets stay in memory.
+    A manifest that is missing or damaged is derived again. If the cache cannot be written, the sets
+    stay in memory.
 
     Args:
-        key: hexadecimal digits; whatever the sets depend on has to be in them.
-        derive: reads the sets, all with the same labels.
-        key_now: the key anew; where it has become another while the sets were read, they are not kept.
+        key: hexadecimal digits; they must depend on everything that the sets depend on.
+        derive: reads the sets, which all have the same labels.
+        key_now: computes the key again. If it changed while the sets were read, they are not kept.
     """
-    path = cache() / "manifests" / f"{key}.arrow"
+    path = cache_folder() / "manifests" / f"{key}.arrow"
     try:
         sets = _open(path)
-        with contextlib.suppress(OSError):  # another user's
+        with contextlib.suppress(OSError):  # the file may belong to another user
             os.utime(path)
         return sets
-    except (OSError, ValueError):  # of which Arrow's errors are
+    except (OSError, ValueError):  # Arrow's errors are of these kinds
         pass
     sets = list(derive())
     if key_now is not None and key_now() != key:
@@ -70,7 +75,7 @@ def cached(
 
 
 def _prune(folder: Path) -> None:
-    """Whoever has mapped a file that is removed here keeps its pages."""
+    """Remove old manifests; a process that has mapped one keeps its pages."""
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):  # another process was faster
             if entry.stat().st_mtime < time.time() - DAYS * 86_400:
@@ -78,9 +83,10 @@ def _prune(folder: Path) -> None:
 
 
 def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
-    """Of what a reader is about to read: which file each source is, its size and when it was changed, and the words.
+    """Return the key of what a reader is about to read.
 
-    The time of the inode counts too, because copies keep the other one.
+    It depends on the words and on the inode, size and times of each source. The inode's time of
+    change counts as well as the file's, because copying a file preserves the latter.
     """
     states = []
     for path in sources:
@@ -96,13 +102,14 @@ def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
 
 
 def _write(path: Path, sets: Sequence[ImageSet]) -> None:
-    about = [
-        {"name": s.name, "folder": s.folder, "listed": s.listed, "digest": s.digest} for s in sets
+    descriptions = [
+        {"name": s.name, "folder": s.folder, "listed": s.list_name, "digest": s.digest}
+        for s in sets
     ]
     labels = sets[0].labels
     schema = pa.schema(
         [("file", pa.string()), ("targets", pa.binary(len(labels)))],
-        {"sadcl": json.dumps({"labels": labels, "sets": about})},
+        {"sadcl": json.dumps({"labels": labels, "sets": descriptions})},
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
@@ -118,7 +125,7 @@ def _write(path: Path, sets: Sequence[ImageSet]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.write(zlib.crc32(content).to_bytes(_CHECK, "little"))
+            file.write(zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little"))
         os.replace(part, path)
     except OSError:
         os.unlink(part)
@@ -126,35 +133,38 @@ def _write(path: Path, sets: Sequence[ImageSet]) -> None:
 
 
 def _open(path: Path, *, verify: bool = True) -> list[ImageSet]:
+    """Map a manifest; OSError or ValueError if it is missing or damaged."""
     with path.open("rb") as file:
-        # a private mapping: shared until somebody writes to it, and torch warns of arrays that it may not write to
+        # A private mapping is shared until somebody writes to it. A read-only one would do, but
+        # torch warns of arrays that it may not write to.
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     whole = pa.py_buffer(pages)
-    content = whole.slice(0, max(len(pages) - _CHECK, 0))
-    if verify and zlib.crc32(content) != int.from_bytes(pages[-_CHECK:], "little"):
+    content = whole.slice(0, max(len(pages) - _CHECKSUM_BYTES, 0))
+    if verify and zlib.crc32(content) != int.from_bytes(pages[-_CHECKSUM_BYTES:], "little"):
         raise ValueError(f"{path} is damaged")
     reader = pa.ipc.open_file(content)
-    about = json.loads(reader.schema.metadata[b"sadcl"])
+    description = json.loads(reader.schema.metadata[b"sadcl"])
+    labels = tuple(description["labels"])
     sets = []
-    for i, one in enumerate(about["sets"]):
-        batch, digest = reader.get_batch(i), one.pop("digest")
-        shape = (batch.num_rows, len(about["labels"]))
+    for i, one in enumerate(description["sets"]):
+        batch = reader.get_batch(i)
+        shape = (batch.num_rows, len(labels))
         start = batch["targets"].buffers()[1].address - whole.address if batch.num_rows else 0
         targets = np.frombuffer(pages, np.int8, shape[0] * shape[1], start).reshape(shape)
-        again = partial(_again, path, i)
-        labels = tuple(about["labels"])
         images = ImageSet(
+            name=one["name"],
+            folder=one["folder"],
             files=batch["file"],
             targets=targets,
             labels=labels,
-            again=again,
-            kept_in=str(path),
-            **one,
+            list_name=one["listed"],
+            reopen=partial(_open_set, path, i),
+            manifest_file=str(path),
         )
-        images.__dict__["digest"] = digest  # where a cached property keeps it
+        images.__dict__["digest"] = one["digest"]  # where the cached property keeps its value
         sets.append(images)
     return sets
 
 
-def _again(path: Path, index: int) -> ImageSet:
+def _open_set(path: Path, index: int) -> ImageSet:
     return _open(path, verify=False)[index]

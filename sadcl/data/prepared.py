@@ -1,4 +1,4 @@
-"""What says that a data root holds resized copies and not photographs: a file ``prepared.json``."""
+"""The file ``prepared.json``, which marks a data root of resized copies instead of photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ MARK = "prepared.json"
 
 
 def mark_of(place: Path) -> dict[str, Any] | None:
-    """``size``, ``name``, ``digest`` and ``complete`` of the copies in a folder; None where it holds none.
+    """Read the mark of a folder: ``size``, ``name``, ``digest`` and ``complete`` of its copies.
+
+    Returns:
+        None if the folder holds no copies.
 
     Raises:
         UserError: for a file that is damaged.
@@ -35,27 +38,37 @@ def mark_of(place: Path) -> dict[str, Any] | None:
 
 
 def write_mark(place: Path, **content: object) -> None:
+    """Write the mark of a folder."""
     storage.write(place / MARK, json.dumps(content, indent=1).encode())
 
 
 def check(config: Data, place: Path, root: str) -> None:
-    """A root of prepared copies and ``data.prepared`` belong together.
+    """Check that a root and ``data.prepared`` agree.
+
+    Args:
+        config: the configuration.
+        place: the local folder of the root.
+        root: as the user gave it, for messages.
 
     Raises:
-        UserError: where one of them is there without the other, or the copies are of another size or not complete.
+        UserError: if only one of them is about copies, or the copies have another size or are not
+            complete.
     """
     mark = mark_of(place)
     if mark is None and config.prepared is not None:
         raise UserError(
-            f"data.prepared = {config.prepared}, but {root!r} holds no prepared copies. Make them with `sadcl data prepare "
-            f"{config.name} --data-root {root} --size {config.prepared} --to FOLDER`, and give FOLDER as the data root."
+            f"data.prepared = {config.prepared}, but {root!r} holds no prepared copies. Make them "
+            f"with `sadcl data prepare {config.name} --data-root {root} --size {config.prepared} "
+            "--to FOLDER`, and give FOLDER as the data root."
         )
     if mark is not None and not mark["complete"]:
         raise UserError(
-            f"The prepared copies in {root!r} are not complete: `sadcl data prepare` with the same words goes on."
+            f"The prepared copies in {root!r} are not complete: run the same `sadcl data prepare` "
+            "command again, and it resumes."
         )
     if mark is not None and mark["size"] != config.prepared:
         raise UserError(
-            f"{root!r} holds copies resized to {mark['size']} pixels, but data.prepared = {config.prepared}. Set it to "
-            f"{mark['size']}, so that the results say so, or give the root of the photographs."
+            f"{root!r} holds copies resized to {mark['size']} pixels, but data.prepared = "
+            f"{config.prepared}. Set it to {mark['size']}, so that the results record it, or give "
+            "the root of the photographs."
         )

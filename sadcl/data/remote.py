@@ -1,14 +1,15 @@
-"""Data roots that are no folder of this machine: s3://, gs:// and what else pyarrow opens.
+"""Data roots on another machine: s3://, gs:// and the other schemes that pyarrow opens.
 
-Readers look at folders and read annotations as files, so a root is mirrored in the user's cache: annotations whole, images
-as empty files of their names. Images are then read from where they are, one by one.
+Readers look into folders and read annotations as local files. So a remote root gets a mirror in the
+user's cache: annotations with their content, images as empty files of the same name. Images are
+then read from the remote root, one by one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -21,139 +22,158 @@ from sadcl.data.base import ImageSet, Progress, digest_of
 from sadcl.errors import UserError
 
 ANNOTATIONS = (".csv", ".json", ".jsonl", ".parquet", ".txt", ".xml")
-"""Ends of the names of files that are mirrored whole."""
+"""Endings of the files that are mirrored with their content."""
 THREADS = 16
-"""Of requests side by side, because each is answered late."""
+"""Number of requests at the same time, because each is answered late."""
 
 
-def elsewhere(path: str | os.PathLike[str]) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a URI."""
     return "://" in os.fspath(path)
 
 
-def read(uri: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file, here or elsewhere; OSError where it cannot be read."""
-    if not elsewhere(uri):
+def read_bytes(uri: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a local or remote file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    if not is_remote(uri):
         return Path(uri).read_bytes()
-    system, path = _opened(os.fspath(uri))
+    system, path = _resolve(os.fspath(uri))
     with system.open_input_file(path) as stream:
         data: bytes = stream.read()
     return data
 
 
-def _opened(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path; names are taken as they are, with blanks and signs that a URI would have to escape."""
+def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return file system and path of a URI.
+
+    Names are taken literally, with blanks and characters that a proper URI would have to escape.
+    """
     scheme, _, rest = uri.partition("://")
     bucket, _, path = rest.partition("/")
-    system, base = _bucket(f"{scheme}://{bucket}")
+    system, base = _open_bucket(f"{scheme}://{bucket}")
     return system, f"{base.rstrip('/')}/{path}"
 
 
 @lru_cache(maxsize=64)
-def _bucket(uri: str) -> tuple[fs.FileSystem, str]:
-    """Opened once a process: a new file system is a new connection."""
+def _open_bucket(uri: str) -> tuple[fs.FileSystem, str]:
+    """Open a bucket once in each process: a new file system is a new connection."""
     return storage.resolve(f"{uri}/")
 
 
-def moved(images: ImageSet, mirror: Path, root: str | Path) -> ImageSet:
-    """The same images read from the root and not from its mirror, where it has one."""
-    if not elsewhere(root):
+def with_root(images: ImageSet, mirror: Path, root: str | Path) -> ImageSet:
+    """Return the same images with a remote root as their folder, instead of its mirror."""
+    if not is_remote(root):
         return images
-    other = replace(
-        images, folder=str(root).rstrip("/") + images.folder.removeprefix(str(mirror)), again=None
-    )
-    other.__dict__["digest"] = images.digest  # it does not depend on the place, and takes a while
-    return other
+    folder = str(root).rstrip("/") + images.folder.removeprefix(str(mirror))
+    remote_images = replace(images, folder=folder, reopen=None)
+    # the digest does not depend on the folder, and takes a while to compute
+    remote_images.__dict__["digest"] = images.digest
+    return remote_images
 
 
-_MIRRORED: dict[tuple[str, Path], Path] = {}
+_MIRRORS: dict[tuple[str, Path], Path] = {}
+"""Mirrors that this process has brought up to date, by root and cache."""
 
 
-def mirrored(root: str, cache: Path, progress: Progress | None = None) -> Path:
-    """The folder that stands for a root, brought up to date once in each process.
+def mirror_of(root: str, cache: Path, progress: Progress | None = None) -> Path:
+    """Return the mirror of a remote root, brought up to date once in each process.
 
     Args:
         root: a URI without an ending slash.
-        cache: of the user.
-        progress: called with annotation files fetched and to be fetched.
+        cache: the user's cache folder.
+        progress: called with the number of fetched annotation files and of all to be fetched.
 
     Raises:
-        UserError: for a root that cannot be listed or is empty, or an annotation that cannot be fetched.
+        UserError: for a root that cannot be listed or is empty, or an annotation file that cannot
+            be fetched.
     """
-    if (root, cache) in _MIRRORED:
-        return _MIRRORED[root, cache]
+    if (root, cache) in _MIRRORS:
+        return _MIRRORS[root, cache]
     if "?" in root:
         raise UserError(
-            f"The data root {root!r} has options after '?'. Give them as environment variables, such as AWS_ENDPOINT_URL, "
-            "AWS_REGION and AWS_PROFILE, on every machine."
+            f"The data root {root!r} has options after '?'. Give them as environment variables, "
+            "such as AWS_ENDPOINT_URL, AWS_REGION and AWS_PROFILE, on every machine."
         )
-    system, path = _opened(root)
+    system, path = _resolve(root)
     try:
         infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
         raise UserError(
-            f"The data root {root!r} cannot be listed: {str(error).splitlines()[0]} Check the name of the bucket, the "
-            "network and the credentials of this machine."
+            f"The data root {root!r} cannot be listed: {str(error).splitlines()[0]} Check the name "
+            "of the bucket, the network and the credentials of this machine."
         ) from None
-    there = {
+    remote_files = {
         info.path[len(path) :].lstrip("/"): info for info in infos if info.type == fs.FileType.File
     }
-    if not there:
+    if not remote_files:
         raise UserError(
-            f"The data root {root!r} holds nothing, or there is no such bucket: is there a mistake in the name?"
+            f"The data root {root!r} holds nothing, or there is no such bucket: is there a mistake "
+            "in the name?"
         )
     mirror = cache / "mirrors" / digest_of(root)
     with storage.exclusive(mirror.with_suffix(".lock"), wait=True):
-        _update(mirror, root, there, progress)
-    _MIRRORED[root, cache] = mirror
+        _fetch(mirror, root, remote_files, _update_names(mirror, remote_files), progress)
+    _MIRRORS[root, cache] = mirror
     return mirror
 
 
 @contextlib.contextmanager
-def told(root: str | Path, mirror: Path) -> Iterator[None]:
-    """Errors of readers name a root that is elsewhere, not its mirror."""
+def errors_name_root(root: str | Path, mirror: Path) -> Iterator[None]:
+    """Let errors of readers in the block name a remote root instead of its mirror."""
     try:
         yield
     except UserError as error:
-        if not elsewhere(root):
+        if not is_remote(root):
             raise
         raise UserError(str(error).replace(str(mirror), str(root).rstrip("/"))) from None
 
 
-def _update(
-    mirror: Path, root: str, there: dict[str, fs.FileInfo], progress: Progress | None
-) -> None:
-    here = (
+def _update_names(mirror: Path, remote_files: Mapping[str, fs.FileInfo]) -> list[str]:
+    """Remove and add files of a mirror; return the annotation files that have to be fetched."""
+    local_files = (
         {str(p.relative_to(mirror)) for p in mirror.rglob("*") if p.is_file()}
         if mirror.is_dir()
         else set()
     )
-    for name in here - there.keys():
+    for name in local_files - remote_files.keys():
         (mirror / name).unlink()
-    for folder in {(mirror / name).parent for name in there}:
+    for folder in {(mirror / name).parent for name in remote_files}:
         folder.mkdir(parents=True, exist_ok=True)
-    wanted = []
-    for name, info in there.items():
+    to_fetch = []
+    for name, info in remote_files.items():
         if name.lower().endswith(ANNOTATIONS):
-            state = (mirror / name).stat() if name in here else None
-            if state is None or (state.st_size, state.st_mtime_ns) != (
-                info.size,
-                info.mtime_ns or 0,
-            ):
-                wanted.append(name)
-        elif name not in here:
+            state = (mirror / name).stat() if name in local_files else None
+            remote_state = (info.size, info.mtime_ns or 0)
+            if state is None or (state.st_size, state.st_mtime_ns) != remote_state:
+                to_fetch.append(name)
+        elif name not in local_files:
             (mirror / name).touch()
+    return to_fetch
+
+
+def _fetch(
+    mirror: Path,
+    root: str,
+    remote_files: Mapping[str, fs.FileInfo],
+    names: list[str],
+    progress: Progress | None,
+) -> None:
+    """Fetch annotation files into a mirror, each with the time of its last change."""
 
     def fetch(name: str) -> None:
         try:
-            storage.write(mirror / name, read(f"{root}/{name}"))
+            storage.write(mirror / name, read_bytes(f"{root}/{name}"))
         except OSError as error:
             raise UserError(
                 f"{f'{root}/{name}'!r} cannot be read: {str(error).splitlines()[0]}"
             ) from None
-        time = there[name].mtime_ns or 0
+        time = remote_files[name].mtime_ns or 0
         os.utime(mirror / name, ns=(time, time))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for done, _ in enumerate(pool.map(fetch, wanted), start=1):
+        for done, _ in enumerate(pool.map(fetch, names), start=1):
             if progress is not None:
-                progress(done, len(wanted))
+                progress(done, len(names))

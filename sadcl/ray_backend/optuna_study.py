@@ -55,16 +55,16 @@ class _Journal(JournalFileBackend):
         self.path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        size = storage.patiently(lambda: os.path.getsize(self.path))
+        size = storage.retry(lambda: os.path.getsize(self.path))
 
         def attempt() -> None:
             os.truncate(self.path, size)  # removes what a failed attempt has written
             super(_Journal, self).append_logs(logs)
 
-        storage.patiently(attempt)
+        storage.retry(attempt)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        yield from storage.patiently(lambda: list(super(_Journal, self).read_logs(log_number_from)))
+        yield from storage.retry(lambda: list(super(_Journal, self).read_logs(log_number_from)))
 
 
 class _NoLock(JournalFileSymlinkLock):

@@ -52,7 +52,7 @@ def run_trial(
     Raises:
         TrialFailed: Where the trial fails; its row has the cause.
     """
-    storage.settled(placement.storage)
+    storage.wait_for_root(placement.storage)
     if trial.stage1 is not None and execute.ended_row(trial.stage1, placement) is None:
         with contextlib.suppress(TrialFailed):  # the trial itself reports it, in its own row
             run_trial(trial.stage1, placement, scratch, channel)

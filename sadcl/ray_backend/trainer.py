@@ -72,7 +72,7 @@ def _worker(settings: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     ray.get(actor.join.remote(rank, ray.get_runtime_context().get_node_id()))
     try:
-        storage.settled(placement.storage)
+        storage.wait_for_root(placement.storage)
         if execute.ended_row(trial, placement) is None:
             execute.execute(
                 trial,
@@ -228,7 +228,7 @@ def _saved_states(trial: Trial, placement: Placement) -> list[Any]:
     """Give marks of the states to resume from, which differ as soon as a new one is saved."""
     try:
         return [
-            storage.mark(
+            storage.stamp(
                 storage.join(execute.checkpoint_folder(trial, placement), *state.split("/"))
             )
             for state in execute.STATES

@@ -180,7 +180,7 @@ def _inputs(
 
 def _remove_unfinished(folder: str, locked: bool) -> None:
     """Remove merged files without an index, which a compaction that was killed has left."""
-    marks = storage.marks(folder, ".parquet")
+    marks = storage.stamps(folder, ".parquet")
     for file, mark in marks.items():
         unfinished = not file.endswith(files.INDEX_SUFFIX) and files.index_uri(file) not in marks
         if unfinished and (locked or time.time() - mark[1] / 1e9 > GRACE_SECONDS):

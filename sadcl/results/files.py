@@ -118,7 +118,7 @@ def retry_if_vanished(attempt: Callable[[], T]) -> T:
     """
     for _ in range(MAX_RETRIES):
         try:
-            return storage.patiently(attempt)
+            return storage.retry(attempt)
         except FileVanished:
             continue
     raise UserError(
@@ -135,7 +135,7 @@ def list_table(root: str, table: str) -> TableFiles:
 def _list_once(folder: str) -> TableFiles:
     merged = storage.join(folder, MERGED_FOLDER)
     indices = storage.listing(merged, INDEX_SUFFIX)
-    marks = storage.marks(folder, ".parquet")
+    marks = storage.stamps(folder, ".parquet")
     # A listing is not of one moment: while it runs, one file may take the place of another, and
     # neither be in it.
     if (

@@ -115,7 +115,7 @@ class RunWriter:
                 )
             store.write_run_file(self.root, table, self.key, self.number, rows)
 
-        storage.patiently(attempt)
+        storage.retry(attempt)
         self._has_written = True
 
     def _trial_row_exists(self) -> bool:

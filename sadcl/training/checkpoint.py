@@ -32,7 +32,7 @@ def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    storage.patiently(lambda: storage.write(uri, buffer.getbuffer(), anew=False))
+    storage.retry(lambda: storage.write(uri, buffer.getbuffer(), make_folder=False))
 
 
 def load_checkpoint(uri: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def load_cached(uri: str) -> dict[str, Any]:
     Raises:
         UserError: as :func:`load_checkpoint`.
     """
-    mark = storage.mark(uri)
+    mark = storage.stamp(uri)
     if (uri, mark) not in _CACHE or mark is None:
         _CACHE.clear()
         _CACHE[uri, mark] = load_checkpoint(uri)
@@ -228,7 +228,7 @@ def digest(uri: str) -> str:
 
 def _read_bytes(uri: str) -> bytes:
     try:
-        return storage.patiently(lambda: storage.read(uri))
+        return storage.retry(lambda: storage.read(uri))
     except OSError as error:
         raise UserError(
             f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a "

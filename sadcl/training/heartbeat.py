@@ -109,7 +109,7 @@ class Heartbeat:
 
     def _beat(self) -> Beat:
         location, waits = thread_location(self._watched_thread)
-        images, position = Loader.given, self._position
+        images, position = Loader.total_batches, self._position
         stage, epoch, step, steps = position if position[0] else (0, 0, 0, 0)
         progress = None
         if position != self._reported_position:

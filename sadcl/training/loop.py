@@ -199,7 +199,7 @@ class _Stage:
 
     def _restored(self) -> Progress:
         settle_buckets(self.training)
-        storage.appears(self.state_uri)
+        storage.wait_for_file(self.state_uri)
         return restore(self.training, checkpoint.load_checkpoint(self.state_uri))
 
     def run_epoch(self) -> None:

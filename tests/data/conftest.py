@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts that publishers use."""
+"""Small data sets on disk: embedded scenes, copies of every layout, and real photographs."""
 
 from pathlib import Path
 
@@ -6,8 +6,11 @@ import pytest
 
 from sadcl.config import Data
 from sadcl.data.load import load
+from sadcl.data.readers import vg500
+from tests.data.readers.layouts import BY_NAME, TEST, TRAIN
 
 PHOTOGRAPHS = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
+"""A part of COCO 2017 outside the repository; what needs it is skipped where there is none."""
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +22,22 @@ def small_scenes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photographs():
-    """Real photographs of COCO, where they lie beside the checkout."""
+    """Real photographs of COCO."""
     if not PHOTOGRAPHS.is_dir():
-        pytest.skip("no photographs beside the checkout")
+        pytest.skip("there are no photographs of COCO beside the repository")
     return PHOTOGRAPHS
+
+
+@pytest.fixture
+def layout_copy(tmp_path, monkeypatch):
+    """Writes a layout's copy, and returns its root and a function that loads it."""
+    monkeypatch.setattr(vg500, "CATEGORIES", 3)
+
+    def write(name):
+        layout = BY_NAME[name]
+        layout.write(tmp_path, TRAIN, TEST)
+        return tmp_path, lambda **fields: load(
+            layout.config.model_copy(update={"holdout": 0, **fields}), tmp_path
+        )
+
+    return write

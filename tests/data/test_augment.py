@@ -1,4 +1,4 @@
-"""What happens to an image: drawn from its generator alone, the same in a batch as alone; torchvision is the reference."""
+"""Augmentation depends on its generator alone and equals torchvision's, alone and in a batch."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from sadcl.data.augment import OPERATIONS, apply, augment, draw
 
 
 def picture(width, height):
-    """Smooth colours with an orientation, and some noise so that each pixel is told from its neighbours."""
+    """Return smooth colours with an orientation, and noise so that no two neighbours are equal."""
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(width).integers(0, 40, (height, width, 3))
     return Image.fromarray(
@@ -30,8 +30,11 @@ NAMES = list(v2.RandAugment._AUGMENTATION_SPACE)
 @pytest.mark.parametrize("number", range(len(OPERATIONS)), ids=NAMES)
 @pytest.mark.parametrize("side", [48, 61])
 def test_randaugment_is_torchvisions(number, side):
-    """To the bit; but a weighted sum may be one level off, because torchvision's rounds once for both its products and not
-    for each, and of a rotated pixel whose source lies between two within float32's error either is right."""
+    """Results equal torchvision's to the bit, with two exceptions.
+
+    A weighted sum may be one level off, because torchvision rounds its two products once and not
+    each. A rotated pixel whose source lies between two, within the error of float32, may be either.
+    """
     reference, name = v2.RandAugment(), NAMES[number]
     operation, magnitude, signed = OPERATIONS[number]
     magnitudes, their_signed = reference._AUGMENTATION_SPACE[name]
@@ -111,7 +114,7 @@ def test_flip_mirrors_half_of_the_images():
 
 
 def test_a_crop_is_a_part_of_the_image():
-    """Of a picture whose red is the column and green the row, a half-size crop spans half of the values."""
+    """Red is the column and green the row, so a crop of half the size spans half the values."""
     y, x = np.mgrid[:64, :64]
     image = torch.from_numpy(np.stack([x * 4, y * 4, 0 * x]).astype(np.uint8))
     starts = set()

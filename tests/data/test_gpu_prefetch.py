@@ -1,4 +1,4 @@
-"""The order in which a GPU is told about a batch and the step before it, on a device that only takes notes."""
+"""The order of a GPU's work on a batch and on the step before it, on a device that records it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files are looked at before anything trains: all that are damaged are counted, the first is named."""
+"""Image files are checked before training: damaged ones are counted, and the first is named."""
 
 from __future__ import annotations
 

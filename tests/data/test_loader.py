@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sadcl.config import Augmentation, Data
+from sadcl.data import loader as loader_module
 from sadcl.data.load import load
-from sadcl.data.loader import _KEPT, Loader
+from sadcl.data.loader import _CACHE, Loader
 from sadcl.data.transforms import read_image, to_input
 from sadcl.errors import UserError
 
@@ -171,7 +172,7 @@ def test_images_in_memory_are_the_files_and_go_with_their_set(tmp_path):
     assert all(torch.equal(before[i], again[i]) for i in before)
     with pytest.raises(UserError, match="empty"):
         pixels(images, 1, image_size=192)  # too large to keep, and decoded at another size
-    kept = weakref.ref(next(iter(_KEPT[images].values()))[1])
+    kept = weakref.ref(next(iter(_CACHE[images].values()))[1])
     del images, data
     gc.collect()
     assert kept() is None
@@ -203,3 +204,16 @@ def test_real_photographs(photographs):
     kept = pixels(data.test, 1, image_size=64, augmentation=None)
     for i, image in kept.items():
         assert torch.equal(image, to_input(read_image(data.test.path(i), 64)))
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "changed"), [(0, "cpu", True), (2, "cpu", True), (2, "cuda", False)]
+)
+def test_freed_memory_is_kept_where_a_loader_computes(
+    small_scenes, monkeypatch, workers, device, changed
+):
+    """A process that only feeds a GPU keeps its own setting; loader processes make theirs."""
+    calls = []
+    monkeypatch.setattr(loader_module, "keep_freed_memory", lambda: calls.append(1))
+    loader(small_scenes.train, workers=workers, device=torch.device(device))
+    assert bool(calls) == changed

@@ -1,4 +1,4 @@
-"""Manifests in the cache: the used stay, the old go, and whoever works with one that is gone goes on."""
+"""Manifests in the cache: old ones are removed, and a process that uses one keeps working."""
 
 import os
 import pickle
@@ -13,12 +13,12 @@ from sadcl.data.load import load
 from sadcl.data.loader import Loader
 from sadcl.errors import UserError
 from sadcl.study import execute
-from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, objects_xml, put
 
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
-    """Writes COCO copies, and loads them with a cache of their own; gives the set and the manifests there."""
+    """Loads copies of COCO with a cache of their own; returns the set and all manifests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     layout = LAYOUTS[0]
 
@@ -26,7 +26,7 @@ def copies(tmp_path, monkeypatch):
         if not (tmp_path / name).exists():
             layout.write(tmp_path / name, TRAIN, TEST)
         data = load(layout.config.model_copy(update={"holdout": 0.0}), tmp_path / name)
-        return data.train, set((manifest.cache() / "manifests").iterdir())
+        return data.train, set((manifest.cache_folder() / "manifests").iterdir())
 
     return read
 
@@ -39,7 +39,7 @@ def age(paths, days):
 def test_manifests_that_nobody_opens_are_removed(copies):
     _, first = copies("a")
     _, both = copies("b")
-    part = manifest.cache() / "manifests" / "0123-cut short"
+    part = manifest.cache_folder() / "manifests" / "0123-cut short"
     part.touch()
     age([*both, part], manifest.DAYS + 1)
     images, now = copies("a")  # opened: they are used again
@@ -83,7 +83,10 @@ def test_loader_processes_start_after_the_manifest_was_removed(copies):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder of one's own, and what writes its table with a label for its first image, as long as the others."""
+    """A folder with a table, and a function that writes the label of its first image.
+
+    All labels have the same length.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "own"
     root.mkdir()
@@ -153,7 +156,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(manifest.Path, "home", homeless)
-    assert manifest.cache().is_absolute()
+    assert manifest.cache_folder().is_absolute()
 
 
 def test_the_home_of_nobody_is_a_users_error():
@@ -161,3 +164,10 @@ def test_the_home_of_nobody_is_a_users_error():
         UserError, match="'~nobody-at-all/x' is in a home folder that this machine does not know"
     ):
         load(CONFIG, "~nobody-at-all/x")
+
+
+def test_ignored_labels_survive_the_manifest(layout_copy):
+    root, read = layout_copy("voc2007")
+    put(root / "VOCdevkit/VOC2007/Annotations/000000.xml", objects_xml("VOC2007", [("cat", 1)]))
+    for _ in range(2):
+        assert np.flatnonzero(read(difficult="ignore").train.targets[0] == -1).tolist() == [7]

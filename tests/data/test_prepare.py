@@ -83,7 +83,7 @@ def test_it_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_image", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(config, root, copy, 64)
-    with pytest.raises(UserError, match="not complete.*goes on"):
+    with pytest.raises(UserError, match="not complete.*resumes"):
         load(copy, prepared=64)
     seen = []
     done = prepare(config, root, copy, 64, lambda done, all_: seen.append((done, all_)))

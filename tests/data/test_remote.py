@@ -25,9 +25,10 @@ from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 
 @pytest.fixture(scope="module")
 def bucket():
-    """s3:// of an empty bucket; the server is found by environment variables, as a user's would be."""
+    """The URI of an empty bucket, whose server is set by environment variables."""
     with pytest.MonkeyPatch.context() as patch, serving(patch, "photographs") as uri:
-        multiprocessing.forkserver._forkserver._stop()  # of an earlier test: loader processes would have its environment
+        # loader processes would have the environment of an earlier test's server
+        multiprocessing.forkserver._forkserver._stop()
         yield uri
 
 
@@ -36,11 +37,11 @@ def nothing_known(tmp_path, monkeypatch):
     """As in a new process on a new machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(vg500, "CATEGORIES", 3)
-    remote._MIRRORED.clear()
+    remote._MIRRORS.clear()
 
 
 def put(folder, uri):
-    system, path = remote._opened(uri)
+    system, path = remote._resolve(uri)
     fs.copy_files(
         str(folder), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
     )
@@ -62,7 +63,7 @@ def test_every_layout_reads_as_on_a_disk(layout, tmp_path):
     assert two.train.path(0) == f"file://{one.train.path(0)}"
     assert torch.equal(read_image(one.train.path(0), 16), read_image(two.train.path(0), 16))
     os.unlink(one.train.path(1))
-    remote._MIRRORED.clear()
+    remote._MIRRORS.clear()
     with pytest.raises(UserError, match=r"1 of \d+ images .* are missing") as caught:
         data.load(layout.config, root)
     assert str(tmp_path / "cache") not in str(caught.value)  # it names the root, not its mirror
@@ -94,21 +95,21 @@ def test_s3(bucket, tmp_path, monkeypatch):
         read_image(local.train.path(2), 64),
     )
 
-    remote._MIRRORED.clear()  # another process: only what has changed is fetched
+    remote._MIRRORS.clear()  # another process: only what has changed is fetched
     fetched = []
     monkeypatch.setattr(
-        remote, "read", lambda uri, read=remote.read: fetched.append(uri) or read(uri)
+        remote, "read_bytes", lambda uri, read=remote.read_bytes: fetched.append(uri) or read(uri)
     )
     assert loaded("coco", root).digest == local.digest
     assert fetched == []
     lost = away.train.path(0)
-    system, path = remote._opened(lost)
+    system, path = remote._resolve(lost)
     system.delete_file(path)
     with pytest.raises(UserError) as caught:
         read_image(lost, 64)
     assert lost in str(caught.value)
     assert socket.gethostname() in str(caught.value)
-    remote._MIRRORED.clear()
+    remote._MIRRORS.clear()
     with pytest.raises(
         UserError, match="1 of 16 images .* 's3://photographs/some folder/train2017', first"
     ):
@@ -128,7 +129,7 @@ def test_roots_that_cannot_be_read(bucket, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
             remote,
-            "_opened",
+            "_resolve",
             lambda uri: (fs.SubTreeFileSystem("/", fs.LocalFileSystem()), "dev/null"),
         )
         with pytest.raises(UserError, match="'s3://photographs/x' cannot be listed: .*credentials"):

@@ -8,7 +8,10 @@ from sadcl.data.split import draw, hold_out
 
 @pytest.fixture(scope="module")
 def targets():
-    """5000 images, 30 labels from half of the images down to five of them, some ignored, some images without any."""
+    """5000 images and 30 labels, which half of the images to five of them show.
+
+    Some targets are ignored, and some images have no label.
+    """
     rng = np.random.default_rng(0)
     share = np.geomspace(0.5, 0.001, 30)
     matrix = (rng.random((5000, 30)) < share).astype(np.int8)

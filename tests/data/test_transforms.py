@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from sadcl.data import transforms
 from sadcl.data.augment import resize
-from sadcl.data.transforms import decode, raw, raw_length, read_image, to_input
+from sadcl.data.transforms import decode, encode_pixmap, pixmap_bytes, read_image, to_input
 from sadcl.errors import UserError
 
 
@@ -65,9 +65,11 @@ def test_decoding_is_pillows(data, fast, tmp_path, monkeypatch):
 
 def test_a_file_without_compression_is_its_pixels():
     image = torch.from_numpy(np.array(picture(24, 24))).permute(2, 0, 1)
-    assert torch.equal(decode(raw(image), "x.jpg"), image)
-    assert len(raw(image)) == raw_length(24)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raw(image)))), np.array(picture(24, 24)))
+    assert torch.equal(decode(encode_pixmap(image), "x.jpg"), image)
+    assert len(encode_pixmap(image)) == pixmap_bytes(24)
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(encode_pixmap(image)))), np.array(picture(24, 24))
+    )
 
 
 def test_sixteen_bit_png_is_brought_to_bytes():
@@ -87,7 +89,7 @@ WHOLE = encoded(Image.effect_noise((64, 64), 90).convert("RGB"))
         (b"GIF89a, not really", r"bad.jpg' \(18 bytes\) cannot be decoded"),
         (b"<html>404</html>", r"cannot be decoded: no known image format"),
         (WHOLE[:20], r"cannot be decoded"),
-        (raw(torch.zeros(3, 64, 64, dtype=torch.uint8))[:-1], r"cannot be decoded"),
+        (encode_pixmap(torch.zeros(3, 64, 64, dtype=torch.uint8))[:-1], r"cannot be decoded"),
         (WHOLE[: len(WHOLE) // 2], r"cannot be decoded: .*truncated"),
         (WHOLE[:-40], r"cannot be decoded: .*truncated"),
         (WHOLE[:-2], r"cannot be decoded: .*truncated"),

@@ -37,7 +37,9 @@ def test_names_of_any_kind_go_through_every_question(tmp_path, sadcl):
         assert results.sql(
             tmp_path, "select count(*) as n from trials where study = 'it''s'"
         ).to_pylist() == [{"n": 1}]
-        assert [result.study for result in comparison.compare_studies(str(tmp_path), NASTY)] == NASTY
+        assert [
+            result.study for result in comparison.compare_studies(str(tmp_path), NASTY)
+        ] == NASTY
     texed = sadcl("export", "select key, study from trials", "--latex")
     assert r"\textbackslash{}" in texed
     assert texed.count(r" \\") == len(NASTY) + 1

@@ -1,1 +1,1 @@
-"""Is a copy of a data set right?"""
+"""Check whether a copy of a data set is right."""

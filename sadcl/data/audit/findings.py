@@ -1,7 +1,9 @@
-"""Is my copy right? Everything that can be known of a copy, as one list of findings.
+"""Check a copy of a data set and list everything that is noticed in it, as findings.
 
-What no reader can go on with (a list that is missing, JSON that was cut, a category that is not listed) is its UserError,
-here as in training; everything else is a finding. Axes: N images, L labels.
+What no reader can work with (a missing list, truncated JSON, an unknown category) is the reader's
+UserError, here as in training. Everything else is a finding.
+
+Axes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sadcl import data
 from sadcl.config import Data
@@ -25,6 +28,7 @@ from sadcl.data.base import ImageSet, Progress
 from sadcl.data.readers import files
 
 PARTS = ("train", "test")
+SEVERITIES = ("error", "warning", "note", "fact")
 KINDS = {
     "count": ("error", "a number differs from the published one"),
     "missing": ("error", "listed, but not on disk (data.missing = 'drop' leaves them out)"),
@@ -33,7 +37,10 @@ KINDS = {
     "corrupt": ("error", "damaged, cut short or no image"),
     "leak": ("error", "a test image has the same bytes as a training image"),
     "duplicate": ("warning", "same bytes as another image of the split"),
-    "hole": ("warning", "zero bytes amid the picture's data, as interrupted downloads leave them"),
+    "hole": (
+        "warning",
+        "zero bytes in the middle of the picture's data, as interrupted downloads leave them",
+    ),
     "absent": ("warning", "no image of the split shows the label"),
     "label": (
         "warning",
@@ -41,14 +48,15 @@ KINDS = {
     ),
     "box": ("note", "a box without area"),
     "unlabelled": ("note", "an image without a label"),
-    "ignored": ("note", "whether the image shows the label is left open"),
+    "ignored": ("note", "it is not known whether the image shows the label"),
     "misnamed": ("note", "another format than its name says"),
     "grayscale": ("note", "no colours"),
     "CMYK": ("note", "colours for printing"),
     "rotated": ("note", "turned upright by its EXIF orientation"),
     "frequency": ("fact", "images that show the label"),
 }
-"""Severity and meaning. An error makes training fail or figures wrong, a warning is worth a look, a note is good to know."""
+"""Severity and meaning of each kind. An error makes training fail or metrics wrong, a warning is
+worth a look, a note is good to know."""
 
 
 class Finding(NamedTuple):
@@ -61,27 +69,30 @@ class Finding(NamedTuple):
     label: str = ""
     detail: str = ""
     number: int | None = None
-    """Of images, where the row is about several."""
+    """Number of images, if the row is about several."""
 
 
 @dataclass
 class Audit:
-    """What was found."""
+    """Result of the check of a copy."""
 
     name: str
+    """Concrete name of the data set."""
     lines: list[CountLine]
     findings: list[Finding] = field(default_factory=list)
     opened: int = 0
-    """Image files that were read whole, in ``seconds``."""
+    """Number of image files that were read whole."""
     seconds: float = 0.0
+    """Time that reading them took."""
 
     @property
     def right(self) -> bool:
+        """True if there are no errors."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
 def findings_table(findings: Sequence[Finding]) -> pa.Table:
-    """The report."""
+    """Return the report as a table with one row for each finding."""
     kinds = [pa.int64() if name == "number" else pa.string() for name in Finding._fields]
     columns = zip(*findings, strict=True) if findings else [()] * len(kinds)
     arrays = [pa.array(list(values), kind) for values, kind in zip(columns, kinds, strict=True)]
@@ -95,68 +106,48 @@ def audit_copy(
     fast: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Audit:
-    """Look at a copy: its lists, its labels, its boxes and all of its image files.
+    """Check the lists, labels, boxes and image files of a copy.
 
     Args:
-        config: which data set, by which policies; nothing is dropped or held out.
+        config: the data set and its policies; nothing is dropped or held out.
         root: as for :func:`sadcl.data.load`.
         fast: do not open image files.
-        progress: gives the progress of what it is told.
+        progress: returns for the name of a task the function that its progress is reported to.
 
     Returns:
-        Errors first; how frequent each label is comes last.
+        Its findings are sorted: errors first, the frequency of each label last.
 
     Raises:
         UserError: for a copy that cannot be read.
     """
-    show = progress or (lambda what: lambda done, of: None)
-    copy = data.read_listed(config, root, progress=show("drawing the scenes"))
-    splits = copy.splits
-    result = Audit(copy.config.name, compare_counts(copy.config, splits))
-    for line in result.lines:
-        if line.severity:
-            detail = f"{line.what}: {line.here} here, {line.published} published; {line.remark}"
-            result.findings.append(Finding("count", line.severity, detail=detail))
-
-    there = []
-    final = [files.on_disk(images) for images in splits]
-    files.disjoint(*(named for named, _ in final))
-    for part, images, (named, positions) in zip(PARTS, splits, final, strict=True):
-        there.append(
-            (remote.moved(named, copy.place, root) if root is not None else named, positions)
-        )
-        for i in np.setdiff1d(np.arange(len(images)), positions).tolist():
-            row = _finding(
-                "missing", part, images.files[i].as_py(), detail=f"not in {images.folder}"
-            )
-            dropped = row._replace(severity="note", detail="left out: data.missing = 'drop'")
-            result.findings.append(dropped if config.missing == "drop" else row)
-        result.findings += _labels(part, images)
-    if copy.config.name == "folder":
-        odd = [
-            label
-            for label in splits[0].labels
-            if "," in label or label.startswith("[") or label.endswith("]")
-        ]
-        result.findings += [_finding("label", label=label) for label in odd]
-    if (boxes := getattr(copy.reader, "flat_boxes", None)) is not None:
+    show = progress or (lambda what: lambda done, total: None)
+    listing = data.read_listing(config, root, progress=show("drawing the scenes"))
+    splits = listing.splits
+    result = Audit(listing.config.name, compare_counts(listing.config, splits))
+    result.findings += _count_findings(result.lines)
+    matches = [files.match_files(images) for images in splits]
+    files.check_disjoint(*(images for images, _ in matches))
+    for part, images, (_, existing) in zip(PARTS, splits, matches, strict=True):
+        result.findings += _missing_images(part, images, existing, config.missing)
+        result.findings += _target_findings(part, images)
+    if listing.config.name == "folder":
+        result.findings += _suspicious_labels(splits[0].labels)
+    if (flat_boxes := getattr(listing.reader, "flat_boxes", None)) is not None:
         show("looking at the boxes")(0, 0)
-        for split, file, label, detail in boxes(copy.place, copy.reading, splits):
-            result.findings.append(_finding("box", PARTS[split], file, label, detail))
+        for split, *row in flat_boxes(listing.place, listing.reader_config, splits):
+            result.findings.append(_finding("box", PARTS[split], *row))
     if not fast:
-        began = time.monotonic()
-        result.findings += _contents(there, show("looking at the images"))
-        result.opened, result.seconds = (
-            sum(len(positions) for _, positions in there),
-            time.monotonic() - began,
-        )
+        if root is not None:
+            matches = [
+                (remote.with_root(images, listing.place, root), existing)
+                for images, existing in matches
+            ]
+        start = time.monotonic()
+        result.findings += _content_findings(matches, show("looking at the images"))
+        result.opened = sum(len(existing) for _, existing in matches)
+        result.seconds = time.monotonic() - start
     order = list(KINDS)
-    result.findings.sort(
-        key=lambda row: (
-            ("error", "warning", "note", "fact").index(row.severity),
-            order.index(row.kind),
-        )
-    )
+    result.findings.sort(key=lambda row: (SEVERITIES.index(row.severity), order.index(row.kind)))
     return result
 
 
@@ -166,52 +157,82 @@ def _finding(
     return Finding(kind, KINDS[kind][0], split, file, label, detail)
 
 
-def _labels(part: str, images: ImageSet) -> Iterator[Finding]:
-    """What the targets of a split say."""
+def _count_findings(lines: Sequence[CountLine]) -> Iterator[Finding]:
+    """Yield the numbers that differ from the published ones."""
+    for line in lines:
+        if line.severity:
+            detail = f"{line.what}: {line.here} here, {line.published} published; {line.remark}"
+            yield Finding("count", line.severity, detail=detail)
+
+
+def _missing_images(
+    part: str, images: ImageSet, existing: NDArray[np.int64], policy: str
+) -> Iterator[Finding]:
+    """Yield the images of a split that are not on disk."""
+    for i in np.setdiff1d(np.arange(len(images)), existing).tolist():
+        file = images.files[i].as_py()
+        if policy == "drop":
+            detail = "left out: data.missing = 'drop'"
+            yield _finding("missing", part, file, detail=detail)._replace(severity="note")
+        else:
+            yield _finding("missing", part, file, detail=f"not in {images.folder}")
+
+
+def _suspicious_labels(labels: Sequence[str]) -> Iterator[Finding]:
+    """Yield names that look like several, of a table of one's own."""
+    for label in labels:
+        if "," in label or label.startswith("[") or label.endswith("]"):
+            yield _finding("label", label=label)
+
+
+def _target_findings(part: str, images: ImageSet) -> Iterator[Finding]:
+    """Yield what follows from the targets of a split."""
     if len(images) and (images.targets < 0).all():
-        yield _finding("ignored", part, detail="no label of this split is known")._replace(
-            number=len(images)
-        )
+        finding = _finding("ignored", part, detail="no label of this split is known")
+        yield finding._replace(number=len(images))
         return
     for i in np.flatnonzero((images.targets == 0).all(axis=1)).tolist():
         yield _finding("unlabelled", part, images.files[i].as_py())
     for i, column in np.argwhere(images.targets == -1).tolist():
         yield _finding("ignored", part, images.files[i].as_py(), images.labels[column])
-    for label, count in zip(images.labels, (images.targets == 1).sum(axis=0).tolist(), strict=True):
+    count_L = (images.targets == 1).sum(axis=0).tolist()
+    for label, count in zip(images.labels, count_L, strict=True):
         if not count:
-            detail = (
-                "it cannot be learned"
-                if part == "train"
-                else "it has no AP, and is left out of mAP"
-            )
+            untested = "it has no AP, and is left out of mAP"
+            detail = "it cannot be learned" if part == "train" else untested
             yield _finding("absent", part, "", label, detail)
         yield _finding("frequency", part, "", label)._replace(number=count)
 
 
-def _contents(
-    splits: Sequence[tuple[ImageSet, np.ndarray]], progress: Progress
+def _content_findings(
+    splits: Sequence[tuple[ImageSet, NDArray[np.int64]]], progress: Progress
 ) -> Iterator[Finding]:
-    """What the bytes of the image files say."""
-    where = [(part, int(i)) for part, (_, positions) in enumerate(splits) for i in positions]
-    paths = [splits[part][0].path(i) for part, i in where]
-    first: list[dict[bytes, int]] = [{}, {}]
+    """Yield what follows from the bytes of the image files.
+
+    Args:
+        splits: each with the positions of its images that exist.
+        progress: called with the number of inspected files and of all files.
+    """
+    items = [(part, int(i)) for part, (_, positions) in enumerate(splits) for i in positions]
+    paths = [splits[part][0].path(i) for part, i in items]
+    first_of: list[dict[bytes, int]] = [{}, {}]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow's, of odd EXIF data and the like, without the name of the file
-        for done, ((part, i), found) in enumerate(
-            zip(where, inspect_files(paths), strict=True), start=1
-        ):
+        # Pillow's warnings of odd EXIF data and the like do not name the file
+        warnings.simplefilter("ignore")
+        inspected = enumerate(zip(items, inspect_files(paths), strict=True), start=1)
+        for done, ((part, i), image_file) in inspected:
             images = splits[part][0]
             name = images.files[i].as_py()
-            for kind, detail in found.remarks:
+            for kind, detail in image_file.remarks:
                 yield _finding(kind, PARTS[part], name, detail=detail)
             for other, kind in ((part, "duplicate"), *([(0, "leak")] if part == 1 else [])):
-                twin = first[other].get(found.digest) if found.digest else None
+                others = splits[other][0]
+                twin = first_of[other].get(image_file.digest) if image_file.digest else None
                 if twin is not None:
-                    same = (splits[other][0].targets[twin] == images.targets[i]).all()
-                    detail = f"same bytes as {splits[other][0].files[twin].as_py()}{'' if same else ', but other labels'}"
+                    same_labels = (others.targets[twin] == images.targets[i]).all()
+                    detail = f"same bytes as {others.files[twin].as_py()}"
+                    detail += "" if same_labels else ", but other labels"
                     yield _finding(kind, PARTS[part], name, detail=detail)
-            first[part].setdefault(found.digest, i)
+            first_of[part].setdefault(image_file.digest, i)
             if done % 64 == 0 or done == len(paths):
                 progress(done, len(paths))

@@ -1,1 +1,2 @@
-"""One published layout of files a module."""
+"""Readers, one module for each published layout of files; :mod:`sadcl.data.load` says how to add
+one."""

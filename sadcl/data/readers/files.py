@@ -1,4 +1,9 @@
-"""Lists and images as they lie on disk, whatever line ends and letter case a copy has got on its way."""
+"""What readers share: text files, lists and tables as they lie on disk, and the names of images.
+
+Copies differ in line ends, blanks and letter case, depending on how they were made; the functions
+here accept all of them. Their errors name the file and the line, and take a ``hint``: a sentence
+that says where the file comes from.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +24,20 @@ from numpy.typing import NDArray
 from sadcl.data.base import ImageSet
 from sadcl.errors import UserError
 
-_ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def odd(name: str) -> str:
-    """The first character that no name may have, escaped: a control character, a line separator or half a character."""
-    found = _ODD.search(name)
-    return ascii(found[0])[1:-1] if found else ""
+def bad_character(name: str) -> str:
+    """Return the first character, escaped, that no name may have; empty if there is none.
+
+    Such characters are control characters, line separators and surrogates.
+    """
+    match = _BAD_CHARACTER.search(name)
+    return ascii(match[0])[1:-1] if match else ""
 
 
-def inside(name: str) -> bool:
-    """Whether a path is one below its folder, and the only way to write it."""
+def is_inside(name: str) -> bool:
+    """Return whether a relative path stays below its folder and is written in its normal form."""
     return (
         name == posixpath.normpath(name)
         and name not in (".", "..")
@@ -37,8 +45,8 @@ def inside(name: str) -> bool:
     )
 
 
-def encodes(name: str) -> bool:
-    """False for names on disk that are not UTF-8."""
+def is_utf8(name: str) -> bool:
+    """Return False for names on disk that are not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -46,11 +54,11 @@ def encodes(name: str) -> bool:
     return True
 
 
-def text(path: Path, hint: str) -> str:
-    """A text file's content.
+def read_text(path: Path, hint: str) -> str:
+    """Return the content of a text file.
 
     Raises:
-        UserError: where it cannot be read (then with the hint), is empty or is no text.
+        UserError: if it cannot be read (with the hint), is empty, or is not UTF-8 text.
     """
     try:
         data = path.read_bytes()
@@ -67,187 +75,221 @@ def text(path: Path, hint: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{str(path)!r} line {line} is no text (byte {error.start:,}): it is damaged; fetch it again."
+            f"{str(path)!r} line {line} is no text (byte {error.start:,}): it is damaged; fetch it "
+            "again."
         ) from None
 
 
-def rows(path: Path, hint: str) -> list[str]:
-    """Its lines; other separators than line ends, as U+2028, may be part of one."""
-    return text(path, hint).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def read_lines(path: Path, hint: str) -> list[str]:
+    """Return the lines of a text file; raises as :func:`read_text`.
+
+    Only line ends separate lines: other separators, such as U+2028, may be part of one.
+    """
+    return read_text(path, hint).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def lines(path: Path, hint: str) -> dict[str, int]:
-    """What a list file lists, each with its line; blanks and line ends do not matter.
+def read_entries(path: Path, hint: str) -> dict[str, int]:
+    """Return the entries of a list file with their line numbers, without blanks around them.
 
     Raises:
-        UserError: as :func:`text`, and for what is listed twice, or has a control character.
+        UserError: as :func:`read_text`, and for an entry that is listed twice or has a control
+            character.
     """
-    found: dict[str, int] = {}
-    for number, line in enumerate(rows(path, hint), start=1):
+    entries: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path, hint), start=1):
         if entry := line.strip():
-            if char := odd(entry.replace("\t", " ")):
+            if char := bad_character(entry.replace("\t", " ")):
                 raise UserError(
-                    f"{str(path)!r} line {number} has the character {char} in {entry[:80]!r}; remove it."
+                    f"{str(path)!r} line {number} has the character {char} in {entry[:80]!r}; "
+                    "remove it."
                 )
-            if entry in found:
+            if entry in entries:
                 raise UserError(
-                    f"{str(path)!r} lists {entry!r} twice, in lines {found[entry]} and {number}; remove one."
+                    f"{str(path)!r} lists {entry!r} twice, in lines {entries[entry]} and {number}; "
+                    "remove one."
                 )
-            found[entry] = number
-    return found
+            entries[entry] = number
+    return entries
 
 
-def table(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row of a CSV file with its place, for messages.
+def read_csv(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each row of a CSV file as a mapping, with its position for messages.
+
+    Args:
+        path: the file.
+        columns: names that the first line must have; more are possible.
+        hint: where the file comes from.
 
     Raises:
-        UserError: as :func:`text`, and for a column that is missing or there twice, a field that is missing or has a
-            control character, or a last line without an end.
+        UserError: as :func:`read_text`, and for a column that is missing or duplicate, a field that
+            is missing or has a control character, or a last line without a line end.
     """
-    content = text(path, hint)
+    content = read_text(path, hint)
     if not content.endswith(("\n", "\r")):
         raise UserError(
-            f"{str(path)!r} does not end with a line end: was it cut short? Where it is whole, add one."
+            f"{str(path)!r} does not end with a line end: was it cut short? If it is whole, add "
+            "one."
         )
     rows = csv.reader(io.StringIO(content, newline=""), strict=True, skipinitialspace=True)
     try:
-        header = [name.strip() for name in next(rows)]
-        if lacking := columns - set(header):
-            raise UserError(
-                f"{str(path)!r} has no column {min(lacking)!r}: its first line is {', '.join(header)}."
-            )
-        if twice := [name for name in header if name and header.count(name) > 1]:
-            raise UserError(
-                f"{str(path)!r} has the column {twice[0]!r} twice; remove or rename one."
-            )
+        header = _header(path, next(rows), columns)
         for row in rows:
-            place = f"{str(path)!r} line {rows.line_num}"
+            position = f"{str(path)!r} line {rows.line_num}"
             if not any(map(str.strip, row)):
                 continue
             if len(row) != len(header):
                 raise UserError(
-                    f"{place} has {len(row)} fields, the first line has {len(header)}: {', '.join(row)[:120]}"
+                    f"{position} has {len(row)} fields, the first line has {len(header)}: "
+                    f"{', '.join(row)[:120]}"
                 )
             values = dict(zip(header, map(str.strip, row), strict=True))
             for name in sorted(columns):
-                if char := odd(values[name]):
+                if char := bad_character(values[name]):
                     raise UserError(
-                        f"{place} has the character {char} in {name} {values[name][:80]!r}; remove it."
+                        f"{position} has the character {char} in {name} {values[name][:80]!r}; "
+                        "remove it."
                     )
-            yield place, values
+            yield position, values
     except csv.Error as error:
         raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
 
 
-def disjoint(train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Both, or UserError where an image is in both."""
+def _header(path: Path, first_row: list[str], columns: set[str]) -> list[str]:
+    """Return the column names of a CSV file after checking them."""
+    header = [name.strip() for name in first_row]
+    if missing := columns - set(header):
+        raise UserError(
+            f"{str(path)!r} has no column {min(missing)!r}: its first line is {', '.join(header)}."
+        )
+    if duplicates := [name for name in header if name and header.count(name) > 1]:
+        raise UserError(
+            f"{str(path)!r} has the column {duplicates[0]!r} twice; remove or rename one."
+        )
+    return header
+
+
+def check_disjoint(train: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Return both splits.
+
+    Raises:
+        UserError: if an image is in both.
+    """
     if os.path.realpath(train.folder) != os.path.realpath(test.folder):
         return train, test
     if both := set(train.files.to_pylist()) & set(test.files.to_pylist()):
         raise UserError(
-            f"{len(both):,} images are in {train.listed} and in {test.listed} of {train.folder!r}, first {min(both)!r}: "
-            "test images must not train. Use lists that belong together."
+            f"{len(both):,} images are in {train.list_name} and in {test.list_name} of "
+            f"{train.folder!r}, first {min(both)!r}: test images must not train. Use lists that "
+            "belong together."
         )
     return train, test
 
 
-def present(images: ImageSet, missing: str) -> ImageSet:
-    """The images that are on disk, their names as they are there.
+def existing_images(images: ImageSet, missing: str) -> ImageSet:
+    """Return the images of a set that are on disk, with their names on disk.
 
     Args:
         images: a set as listed.
-        missing: ``error``, or ``drop`` those that are not there.
+        missing: ``error`` or ``drop``, the policy for images that are not on disk.
 
     Raises:
-        UserError: as :func:`on_disk`, and for missing images, with their number and the first.
+        UserError: as :func:`match_files`, and with the policy ``error`` for missing images, with
+            their number and the first.
     """
-    images, there = on_disk(images)
-    lost = np.setdiff1d(np.arange(len(images)), there)
-    if not len(lost):
+    images, existing = match_files(images)
+    missing_images = np.setdiff1d(np.arange(len(images)), existing)
+    if not len(missing_images):
         return images
     if missing == "error":
         raise UserError(
-            f"{len(lost):,} of {len(images):,} images that {images.listed} lists are missing in {images.folder!r}, first "
-            f"{images.files[lost[0]].as_py()!r}. Unpack the images there, use the annotation file that belongs to these "
-            "images, or leave out what cannot be had any more with data.missing = 'drop'."
+            f"{len(missing_images):,} of {len(images):,} images that {images.list_name} lists are "
+            f"missing in {images.folder!r}, first {images.files[missing_images[0]].as_py()!r}. "
+            "Unpack the images there, use the annotation file that belongs to these images, or "
+            "leave out images that are no longer available with data.missing = 'drop'."
         )
-    return images.subset(there, images.name)
+    return images.subset(existing, images.name)
 
 
-def on_disk(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
-    """The same with names as they are on disk, and the positions of those that are there; each folder is listed once.
+def match_files(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
+    """Match the listed names with the files on disk, which may differ in letter case.
 
-    Asking for each file is slow on a network disk. A name in another letter case is taken where only one file fits.
+    Each folder is listed once, because asking for each file is slow on a network disk.
+
+    Returns:
+        The same set with names as they are on disk, and the positions of the images that exist.
 
     Raises:
-        UserError: for a folder that is missing, a name that several files fit, or a file that several names fit.
+        UserError: for a folder that is missing, a name that fits several files in other letter
+            case, or a file that fits several names.
     """
-    there = pa.array(_listing(images), pa.string())
-    found_N = pc.is_in(images.files, value_set=there)
+    on_disk = pa.array(_names_on_disk(images), pa.string())
+    exists_N = pc.is_in(images.files, value_set=on_disk)
     if not len(images) or (
-        pc.all(found_N).as_py() and pc.count_distinct(images.files).as_py() == len(images)
+        pc.all(exists_N).as_py() and pc.count_distinct(images.files).as_py() == len(images)
     ):
         return images, np.arange(len(images))
-    cases: dict[str, list[str]] = {}
-    for name in there.to_pylist():
-        cases.setdefault(name.lower(), []).append(name)
+    by_lower_case: dict[str, list[str]] = {}
+    for name in on_disk.to_pylist():
+        by_lower_case.setdefault(name.lower(), []).append(name)
     names = images.files.to_pylist()
-    listed, kept, of = set(names), [], dict[str, str]()
-    for i, found in enumerate(found_N.to_pylist()):
-        fits = (
-            [names[i]] if found else [n for n in cases.get(names[i].lower(), []) if n not in listed]
-        )
+    listed, existing, listed_as = set(names), [], dict[str, str]()
+    for i, exists in enumerate(exists_N.to_pylist()):
+        name = names[i]
+        others = by_lower_case.get(name.lower(), [])
+        fits = [name] if exists else [other for other in others if other not in listed]
         if len(fits) > 1:
             raise UserError(
-                f"{images.listed} lists {names[i]!r}, and several files in {images.folder!r} differ from it in letter case "
-                f"only: {', '.join(map(repr, sorted(fits)))}. Keep one of them under the listed name."
+                f"{images.list_name} lists {name!r}, and several files in {images.folder!r} differ "
+                f"from it in letter case only: {', '.join(map(repr, sorted(fits)))}. Keep one of "
+                "them under the listed name."
             )
         if fits:
-            if fits[0] in of:
+            if fits[0] in listed_as:
                 raise UserError(
-                    f"{images.listed} lists {of[fits[0]]!r} and {names[i]!r}, and both are the file {fits[0]!r} in "
-                    f"{images.folder!r}, but for letter case; remove one of them."
+                    f"{images.list_name} lists {listed_as[fits[0]]!r} and {name!r}, and both are "
+                    f"the file {fits[0]!r} in {images.folder!r}, apart from letter case; remove "
+                    "one of them."
                 )
-            of[fits[0]] = names[i]
+            listed_as[fits[0]] = name
             names[i] = fits[0]
-            kept.append(i)
-    return replace(images, files=pa.array(names, pa.string()), again=None), np.array(
-        kept, dtype=np.int64
-    )
+            existing.append(i)
+    on_disk_set = replace(images, files=pa.array(names, pa.string()), reopen=None)
+    return on_disk_set, np.array(existing, dtype=np.int64)
 
 
-def _listing(images: ImageSet) -> list[str]:
-    """Names below the set's folder, of every folder that holds some of its images."""
-    found: dict[str, None] = {}  # two spellings may lead to one folder
+def _names_on_disk(images: ImageSet) -> list[str]:
+    """Return the names below the set's folder, from every folder that holds some of its images."""
+    names: dict[str, None] = {}  # a set in order: two spellings may lead to one folder
     for folder in pc.unique(pc.replace_substring_regex(images.files, r"[^/]*$", "")).to_pylist():
         try:
             places = (
                 [folder]
                 if os.path.isdir(f"{images.folder}/{folder}")
-                else _cases(images.folder, folder)
+                else _folders_in_other_case(images.folder, folder)
             )
             for place in places:
-                found |= dict.fromkeys(
-                    place + name for name in os.listdir(f"{images.folder}/{place}") if encodes(name)
+                names |= dict.fromkeys(
+                    place + name for name in os.listdir(f"{images.folder}/{place}") if is_utf8(name)
                 )
         except OSError as error:
             raise UserError(
-                f"{images.listed} lists {len(images):,} images, but their folder {images.folder!r} cannot be read: "
-                f"{error.strerror or error}. Unpack the images there."
+                f"{images.list_name} lists {len(images):,} images, but their folder "
+                f"{images.folder!r} cannot be read: {error.strerror or error}. Unpack the images "
+                "there."
             ) from None
-    return list(found)
+    return list(names)
 
 
-def _cases(root: str, folder: str) -> list[str]:
-    """The folders below the root that are called so in another letter case, each with a slash at its end."""
-    found = [""]
+def _folders_in_other_case(root: str, folder: str) -> list[str]:
+    """Return the folders below the root that fit a name in any letter case, each with a slash."""
+    places = [""]
     for part in folder.split("/")[:-1]:
-        found = [
+        places = [
             f"{place}{name}/"
-            for place in found
+            for place in places
             for name in os.listdir(f"{root}/{place}")
             if name.lower() == part.lower()
-            and encodes(name)
+            and is_utf8(name)
             and os.path.isdir(f"{root}/{place}{name}")
         ]
-    return found
+    return places

@@ -1,4 +1,4 @@
-"""The superclasses of labels whose publisher has some."""
+"""Superclasses of labels: those of COCO, of PASCAL VOC, and of the embedded scenes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _COCO = {
     "outdoor": "traffic light, fire hydrant, stop sign, parking meter, bench",
     "animal": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
     "accessory": "backpack, umbrella, handbag, tie, suitcase",
-    "sports": "frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
-    "tennis racket",
+    "sports": "frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, "
+    "skateboard, surfboard, tennis racket",
     "kitchen": "bottle, wine glass, cup, fork, knife, spoon, bowl",
     "food": "banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake",
     "furniture": "chair, couch, potted plant, bed, dining table, toilet",
@@ -37,9 +37,10 @@ _TABLES = (
 
 
 def groups_of(labels: Sequence[str]) -> dict[str, str] | None:
-    """The superclass of each label: COCO's and VOC's own, and of the embedded scenes what occurs together.
+    """Return the superclass of each label, or None if the labels are of none of the three.
 
-    None where a label is of none of these three.
+    COCO and VOC publish superclasses; those of the embedded scenes are the groups that occur
+    together. All labels must be of the same data set.
     """
     for table in _TABLES:
         if set(labels) <= table.keys():

@@ -1,8 +1,10 @@
-"""Embedded scenes: small drawn photographs with known labels and boxes, for machines without any data set.
+"""Embedded scenes: small drawn images with known labels and boxes, for machines without a data set.
 
-Real JPEG files and instances JSON in the layout of COCO 2017, so that the COCO reader reads them. The 20 labels differ
-in shape, texture and scale; colours are mostly shared, so that a histogram of colours does not give them away. They
-come in groups that occur together and with long-tailed frequencies, behind each other and among clutter.
+This is a generator and no reader: it writes JPEG files and instances JSON in the layout of COCO
+2017, which the COCO reader reads. The 20 labels differ in shape, texture and scale. They mostly
+share their colours, so that a colour histogram does not reveal them. They occur in groups, with
+long-tailed frequencies, behind each other and among clutter. ``data.scene_train``,
+``data.scene_test`` and ``data.scene_seed`` say how many images are drawn and which.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from sadcl.data.base import Progress
 from sadcl.errors import UserError
 
 VERSION = 2
-"""Raise it with every change to what is drawn: it names the folder and goes into the data digest."""
+"""Raise it with every change to what is drawn: the folder and the data digest depend on it."""
 SIDE = 96
 """Width and height of an image in pixels."""
 SPLITS = ("train2017", "val2017")
@@ -35,15 +37,17 @@ Points = NDArray[np.float64]
 
 
 class Label(NamedTuple):
-    """How one label looks: polygons in the unit square (-1 to 1, y down), each with the number of its ink."""
+    """The look of a label."""
 
     name: str
     group: str
+    """Labels of a group often occur together."""
     hue: float
-    """Its favourite hue, shared with the labels of other groups."""
+    """Its most frequent hue, 0 to 1, which labels of other groups share."""
     radius: tuple[float, float]
-    """Half the object's size in pixels, from and to."""
+    """Smallest and largest half of the object's size in pixels."""
     parts: tuple[tuple[Points, int], ...]
+    """Polygons from -1 to 1, y down, each with the number of its ink: 0 light, 1 dark."""
 
 
 def _arc(
@@ -68,7 +72,7 @@ def _star(n: int, inner: float) -> Points:
 
 
 def _hollow(outer: Points, inner: Points) -> Points:
-    """One outline with a hole, by the even-odd rule."""
+    """Return one outline with a hole, by the even-odd rule."""
     return np.concatenate([outer, outer[:1], inner, inner[:1]])
 
 
@@ -78,7 +82,7 @@ def _petals(n: int) -> Iterator[tuple[Points, int]]:
 
 
 def _stripe(y0: float, y1: float) -> tuple[Points, int]:
-    """A band across the unit disc."""
+    """Return a band across the unit disc."""
     x0, x1 = math.sqrt(1 - y0 * y0), math.sqrt(1 - y1 * y1)
     return _poly((-x0, y0), (x0, y0), (x1, y1), (-x1, y1)), 1
 
@@ -88,18 +92,20 @@ _CHECKS = tuple(
 )
 _CHECKS += tuple((points + np.array([0.0, 1.0]), ink) for points, ink in _CHECKS)
 
-# The most frequent label first: position decides frequency.
+# The most frequent label comes first: the position decides the frequency.
 LABELS: tuple[Label, ...] = (
     Label("house", "street", 0.02, (12, 19), (
-        (_box(-0.75, -0.1, 0.75, 1), 0), (_poly((-1, -0.1), (0, -1), (1, -0.1)), 1), (_box(-0.2, 0.4, 0.2, 1), 1))),
+        (_box(-0.75, -0.1, 0.75, 1), 0), (_poly((-1, -0.1), (0, -1), (1, -0.1)), 1),
+        (_box(-0.2, 0.4, 0.2, 1), 1))),
     Label("disc", "garden", 0.10, (13, 20), ((_arc(0, 0, 1), 0),)),
     Label("star", "sky", 0.14, (11, 18), ((_star(5, 0.42), 0),)),
     Label("fish", "sea", 0.55, (12, 19), (
-        (_arc(-0.2, 0, 0.62) * np.array([1.25, 0.8]), 0), (_poly((0.3, 0), (1, -0.55), (1, 0.55)), 0),
-        (_arc(-0.6, -0.1, 0.13, n=8), 1))),
+        (_arc(-0.2, 0, 0.62) * np.array([1.25, 0.8]), 0),
+        (_poly((0.3, 0), (1, -0.55), (1, 0.55)), 0), (_arc(-0.6, -0.1, 0.13, n=8), 1))),
     Label("board", "play", 0.02, (10, 17), ((_box(-1, -1, 1, 1), 0), *_CHECKS)),
     Label("car", "street", 0.55, (13, 20), (
-        (_poly((-0.55, -0.1), (-0.3, -0.6), (0.4, -0.6), (0.6, -0.1)), 0), (_box(-1, -0.1, 1, 0.4), 0),
+        (_poly((-0.55, -0.1), (-0.3, -0.6), (0.4, -0.6), (0.6, -0.1)), 0),
+        (_box(-1, -0.1, 1, 0.4), 0),
         (_arc(-0.5, 0.42, 0.25, n=12), 1), (_arc(0.5, 0.42, 0.25, n=12), 1))),
     Label("moon", "sky", 0.14, (11, 18), (
         (np.concatenate([_arc(0, 0, 1, 50, 310), _arc(0.42, 0, 0.8, 290, 70)]), 0),)),
@@ -111,27 +117,32 @@ LABELS: tuple[Label, ...] = (
         (_box(-0.16, 0.3, 0.16, 1), 1), (_poly((-0.8, 0.45), (0, -0.5), (0.8, 0.45)), 0),
         (_poly((-0.6, -0.1), (0, -1), (0.6, -0.1)), 0))),
     Label("kite", "sky", 0.88, (11, 18), (
-        (_poly((-0.7, -0.3), (0, -1), (0.7, -0.3), (0, 1)), 0), (_poly((0, -1), (0.7, -0.3), (0, -0.3)), 1),
+        (_poly((-0.7, -0.3), (0, -1), (0.7, -0.3), (0, 1)), 0),
+        (_poly((0, -1), (0.7, -0.3), (0, -0.3)), 1),
         (_poly((-0.7, -0.3), (0, -0.3), (0, 1)), 1))),
     Label("boat", "sea", 0.10, (13, 19), (
         (_poly((-1, 0.35), (1, 0.35), (0.6, 0.9), (-0.6, 0.9)), 0),
         (_poly((-0.05, -1), (-0.05, 0.25), (-0.8, 0.25)), 1),
         (_poly((0.08, -0.7), (0.08, 0.25), (0.7, 0.25)), 1))),
     Label("mushroom", "garden", 0.02, (11, 18), (
-        (_box(-0.28, 0, 0.28, 1), 1), (_arc(0, 0.05, 1, 180, 360), 0), (_arc(-0.4, -0.4, 0.17, n=8), 1),
-        (_arc(0.35, -0.35, 0.2, n=8), 1))),
+        (_box(-0.28, 0, 0.28, 1), 1), (_arc(0, 0.05, 1, 180, 360), 0),
+        (_arc(-0.4, -0.4, 0.17, n=8), 1), (_arc(0.35, -0.35, 0.2, n=8), 1))),
     Label("die", "play", 0.14, (10, 16), (
         (_box(-1, -1, 1, 1), 0),
-        *((_arc(x, y, 0.22, n=10), 1) for x, y in ((-0.5, -0.5), (0.5, 0.5), (0, 0), (-0.5, 0.5), (0.5, -0.5))))),
+        *((_arc(x, y, 0.22, n=10), 1)
+          for x, y in ((-0.5, -0.5), (0.5, 0.5), (0, 0), (-0.5, 0.5), (0.5, -0.5))))),
     Label("arrow", "street", 0.35, (12, 19), (
-        (_poly((-1, -0.22), (0.1, -0.22), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.22), (-1, 0.22)), 0),)),
+        (_poly((-1, -0.22), (0.1, -0.22), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.22),
+               (-1, 0.22)), 0),)),
     Label("bolt", "sky", 0.10, (12, 19), (
-        (_poly((0.25, -1), (-0.55, 0.15), (-0.05, 0.15), (-0.25, 1), (0.55, -0.2), (0.05, -0.2)), 0),)),
+        (_poly((0.25, -1), (-0.55, 0.15), (-0.05, 0.15), (-0.25, 1), (0.55, -0.2),
+               (0.05, -0.2)), 0),)),
     Label("bead", "sea", 0.88, (5, 8), ((_arc(0, 0, 1), 0),)),
     Label("ladder", "garden", 0.10, (12, 19), (
         (_box(-0.55, -1, -0.35, 1), 0), (_box(0.35, -1, 0.55, 1), 0),
         *((_box(-0.5, y, 0.5, y + 0.2), 0) for y in (-0.8, -0.35, 0.1, 0.55)))),
-    Label("target", "play", 0.35, (12, 19), ((_arc(0, 0, 1), 0), (_arc(0, 0, 0.7), 1), (_arc(0, 0, 0.38, n=12), 0))),
+    Label("target", "play", 0.35, (12, 19), (
+        (_arc(0, 0, 1), 0), (_arc(0, 0, 0.7), 1), (_arc(0, 0, 0.38, n=12), 0))),
 )  # fmt: skip
 _GROUPS = tuple(dict.fromkeys(label.group for label in LABELS))
 _WEIGHTS = 0.91 ** np.arange(len(LABELS))
@@ -139,25 +150,36 @@ _IN_GROUP = np.array(
     [[4.0 if label.group == group else 0.6 for label in LABELS] for group in _GROUPS]
 )
 _CARDINALITY = np.array([0.02, 0.1, 0.23, 0.29, 0.22, 0.1, 0.04])
-"""Probability of 0, 1, 2, ... labels in an image; 3.0 on average."""
+"""Probability of 0, 1, 2, ... labels in an image; the mean is 3.0."""
+_Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels, inside the image."""
 
 
 class _Object(NamedTuple):
     label: int
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels, inside the image."""
+    box: _Box
 
 
 def ensure(
     root: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
 ) -> Path:
-    """The folder with these scenes below ``root``, made now unless it is there; several processes may ask at once.
+    """Return the folder with these scenes below ``root``, and draw them if there is none.
+
+    Several processes may call it at the same time.
+
+    Args:
+        root: the folder of all scenes.
+        seed: of the images.
+        train: number of training images.
+        test: number of test images.
+        progress: called with the number of drawn images and of all images.
 
     Returns:
-        A folder in COCO 2017's layout: ``annotations``, ``train2017`` and, as the test split, ``val2017``.
+        A folder in COCO 2017's layout: ``annotations``, ``train2017`` and, as the test split,
+        ``val2017``.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     folder = root / f"scenes-v{VERSION}-{seed}-{train}-{test}"
     if (folder / "complete").exists():
@@ -174,8 +196,9 @@ def ensure(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"The embedded scenes cannot be written below {str(root)!r} ({error.strerror or error}). Make room or give "
-            "another folder: the data root, or the environment variable XDG_CACHE_HOME."
+            f"The embedded scenes cannot be written below {str(root)!r} "
+            f"({error.strerror or error}). Make room or give another folder: the data root, or the "
+            "environment variable XDG_CACHE_HOME."
         ) from None
     return folder
 
@@ -183,7 +206,7 @@ def ensure(
 def write(
     folder: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
 ) -> None:
-    """Draw all images and write both splits; every image is a function of (seed, split, index) alone."""
+    """Draw all images and write both splits; an image depends on (seed, split, index) alone."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for split, (name, count) in enumerate(zip(SPLITS, (train, test), strict=True)):
         (folder / name).mkdir(exist_ok=True)
@@ -212,17 +235,16 @@ def write(
 
 
 def draw(seed: int, split: int, index: int) -> tuple[Image.Image, list[_Object]]:
-    """One image and what is in it, the farthest object first."""
+    """Draw one image, and return it with its objects, the farthest object first."""
     rng = np.random.default_rng([VERSION, seed, split, index])
     objects: list[_Object] = []
     drawings: list[list[tuple[Points, int]]] = []
-    for label in _choose(
-        rng
-    ):  # all before the first pixel: labels and boxes depend on no imaging library
-        placed = _place(LABELS[label], objects, rng)
-        if placed is not None:  # None where no room is left: the image goes without
-            drawings.append(placed[0])
-            objects.append(_Object(label, placed[1]))
+    # all objects come before the first pixel, so that they do not depend on an imaging library
+    for label in _choose_labels(rng):
+        placement = _place(LABELS[label], objects, rng)
+        if placement is not None:  # without room for it the object is left out
+            drawings.append(placement[0])
+            objects.append(_Object(label, placement[1]))
     image = _background(rng)
     ground = np.asarray(image.resize((1, 1), Image.Resampling.BOX), dtype=float)[0, 0]
     pen = ImageDraw.Draw(image)
@@ -240,25 +262,30 @@ def draw(seed: int, split: int, index: int) -> tuple[Image.Image, list[_Object]]
 
 
 def jpeg(image: Image.Image) -> bytes:
+    """Encode an image."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _choose(rng: np.random.Generator) -> list[int]:
-    """Labels of the objects: a few different ones that belong together, some of them twice."""
+def _choose_labels(rng: np.random.Generator) -> list[int]:
+    """Choose the labels of the objects: a few that belong together, some of them twice."""
     group = rng.integers(len(_GROUPS))
     weights = _WEIGHTS * _IN_GROUP[group]
     count = rng.choice(len(_CARDINALITY), p=_CARDINALITY)
     labels = rng.choice(len(LABELS), count, replace=False, p=weights / weights.sum())
-    again = labels[rng.random(count) < 0.2]
-    return [int(label) for label in rng.permutation(np.concatenate([labels, again]))]
+    second = labels[rng.random(count) < 0.2]
+    return [int(label) for label in rng.permutation(np.concatenate([labels, second]))]
 
 
 def _place(
     label: Label, objects: list[_Object], rng: np.random.Generator
-) -> tuple[list[tuple[Points, int]], tuple[float, float, float, float]] | None:
-    """The label's polygons somewhere in the image, hiding less than half of anything; None where that is impossible."""
+) -> tuple[list[tuple[Points, int]], _Box] | None:
+    """Place an object so that its overlap with any other is less than 0.4 of the smaller box.
+
+    Returns:
+        Its polygons and its box, or None if twelve random places do not fit.
+    """
     radius = rng.uniform(*label.radius)
     angle = math.radians(rng.uniform(-15, 15))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -273,23 +300,24 @@ def _place(
         left, top = np.maximum(centre + low, 0).tolist()
         right, bottom = np.minimum(centre + high, SIDE).tolist()
         box = (left, top, right, bottom)
-        if all(_hidden(box, other.box) < 0.4 for other in objects):
+        if all(_overlap(box, other.box) < 0.4 for other in objects):
             return [(points + centre, ink) for points, ink in parts], box
     return None
 
 
-def _hidden(
-    front: tuple[float, float, float, float], back: tuple[float, float, float, float]
-) -> float:
-    """Intersection as a share of the smaller box."""
-    width = min(front[2], back[2]) - max(front[0], back[0])
-    height = min(front[3], back[3]) - max(front[1], back[1])
-    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (front, back))
+def _overlap(one: _Box, other: _Box) -> float:
+    """Return the intersection of two boxes as a share of the smaller one."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other))
     return max(width, 0.0) * max(height, 0.0) / smaller
 
 
 def _inks(label: Label, ground: Points, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """A light colour that stands out from the ground, its hue only now and then the label's own, and a dark one."""
+    """Return a light colour that stands out from the ground, and a dark one.
+
+    The hue of the light colour is near the label's in two cases of five, and random otherwise.
+    """
     for _ in range(6):
         hue = rng.normal(label.hue, 0.05) if rng.random() < 0.4 else rng.random()
         red, green, blue = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.3, 1), rng.uniform(0.7, 1))
@@ -301,14 +329,14 @@ def _inks(label: Label, ground: Points, rng: np.random.Generator) -> list[tuple[
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """Soft patches of dull colour, at twice the size."""
+    """Draw soft patches of dull colour, at twice the size of the image."""
     base = rng.uniform(70, 130) + rng.uniform(-20, 20, 3)
     patches = (base + rng.normal(0, 14, (5, 5, 3))).clip(0, 255).astype(np.uint8)
     return Image.fromarray(patches).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
 
 
 def _clutter(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """A ragged blob or a stroke that is no object."""
+    """Draw a ragged blob or a stroke, which is no object."""
     if rng.random() < 0.4:
         _scratch(pen, rng)
         return

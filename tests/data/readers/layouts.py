@@ -1,7 +1,7 @@
 """Small copies of every data set in the layout that its publisher distributes.
 
-A split is a list of sets of label numbers, one an image; how many labels there are and what they are called is the
-layout's own affair.
+A split is a list of sets of label numbers, one set for each image. The layout decides how many
+labels there are and what they are called.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from torchvision.io import encode_jpeg
 
 from sadcl.config import Data
 from sadcl.data.readers import voc
+from sadcl.errors import UserError
 
 TRAIN = [{0}, {1, 2}, set(), {0, 1}, {1, 2}, {0}, {1}, {0, 2}]
 TEST = [{0, 1}, {2}, set(), {0}]
@@ -281,3 +283,11 @@ LAYOUTS = (
     *(genome(kind) for kind in ("objects", "index")),
     *(own(kind) for kind in ("csv", "jsonl", "parquet")),
 )
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+def refused(read, message, **fields):
+    """Assert that reading raises a UserError of one paragraph that matches the message."""
+    with pytest.raises(UserError, match=message) as caught:
+        read(**fields)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Boxes as the annotations have them, in the order of a set's images, whatever became of the set."""
+"""Boxes of the annotations, in the order of a set's images, also of a subset."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_boxes_of_embedded_scenes_are_those_that_were_drawn(tmp_path):
 
 @pytest.fixture
 def copy(tmp_path):
-    """COCO 2017 with two test images of 20 x 10 pixels; takes the annotations of the test images."""
+    """Writes COCO 2017 with two test images of 20 x 10 pixels and the given annotations."""
 
     def write(*annotations):
         (tmp_path / "annotations").mkdir()
@@ -115,7 +115,8 @@ def test_boxes_of_voc_count_pixels_from_one_and_take_difficult_objects_of_what_i
             f"<{t}>{c}</{t}>"
             for t, c in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
         )
-        return f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox>{tags}</bndbox></object>"
+        fields = f"<name>{name}</name><difficult>{hard}</difficult><bndbox>{tags}</bndbox>"
+        return f"<object>{fields}</object>"
 
     size = "<size><width>20</width><height>10</height><depth>3</depth></size>"
     things = {

@@ -1,4 +1,4 @@
-"""COCO as it lies on disk: the right data, or an error that names file and place."""
+"""COCO: the right data, or an error that names the file and what is wrong in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from sadcl.config import Data
 from sadcl.data.load import load, resolve
 from sadcl.errors import UserError
+from tests.data.readers.layouts import refused
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
 
@@ -29,7 +30,10 @@ def box(image, category, **more):
 
 @pytest.fixture
 def copy(tmp_path):
-    """A valid copy of 'COCO 2017': image i is i.jpg; gives root and a function that changes one of its JSON files."""
+    """A valid copy of COCO 2017, where image i is i.jpg.
+
+    Returns its root and a function that changes one of its JSON files.
+    """
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     labels = {
@@ -214,9 +218,7 @@ def test_json_cut_in_the_middle(copy, share):
 
 def test_wrong_roots(copy, tmp_path):
     root, _ = copy
-    with pytest.raises(
-        UserError, match=r"'coco' needs images: say where they are with --data-root"
-    ):
+    with pytest.raises(UserError, match=r"'coco' needs images: give their folder with --data-root"):
         load(ALL)
     with pytest.raises(UserError, match=r"nowhere' does not exist"):
         load(ALL, tmp_path / "nowhere")
@@ -272,23 +274,6 @@ def test_a_holdout_or_test_split_of_no_images(copy):
         load(Data(name="coco", holdout=0, unlabelled="drop"), root)
 
 
-def test_limits_are_the_same_each_time_and_nested(small_scenes):
-    root = small_scenes.train.folder.rsplit("/", 1)[0]
-
-    def names(**limits):
-        data = load(Data(name="coco", holdout=0.2, **limits), root)
-        return {
-            *data.train.files.to_pylist(),
-            *data.val.files.to_pylist(),
-        }, data.test.files.to_pylist()
-
-    few, many = names(limit_train=20, limit_test=5), names(limit_train=40, limit_test=1000)
-    assert (len(few[0]), len(many[0]), len(few[1]), len(many[1])) == (20, 40, 5, 20)
-    assert few == names(limit_train=20, limit_test=5)
-    assert few[0] < many[0]
-    assert few[0] != names(limit_train=20, split_seed=1)[0]
-
-
 def test_real_photographs(photographs):
     data = load(Data(name="coco", holdout=0.1), photographs)
     assert data.name == "coco17"
@@ -305,3 +290,42 @@ def test_real_photographs(photographs):
     both = (data.train.targets.sum(axis=0) > 0) & (data.val.targets.sum(axis=0) > 0)
     twice = data.train.targets.sum(axis=0) + data.val.targets.sum(axis=0) >= 2
     assert both[twice].mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("images", "crowd", "message"),
+    [
+        (
+            ["../val2014/a.jpg"],
+            0,
+            r"lists the file '../val2014/a.jpg'; the plain name of a file in .*train2014",
+        ),
+        (["/a.jpg"], 0, r"lists the file '/a.jpg'"),
+        (["./a.jpg"], 0, r"lists the file './a.jpg'"),
+        (["\ud800.jpg"], 0, r"has a file_name with the character .ud800"),
+        (["a\0.jpg"], 0, r"has a file_name with the character .x00"),
+        (["a.jpg"], "0", r"annotation of image_id 0 with iscrowd = '0'; 0 or 1 is possible"),
+        (["a.jpg"], 2, r"iscrowd = 2; 0 or 1"),
+        (["a.jpg"], None, r"iscrowd = None; 0 or 1"),
+    ],
+)
+def test_coco_files_and_crowds_that_are_wrong(layout_copy, images, crowd, message):
+    root, read = layout_copy("coco14")
+    path = root / "annotations/instances_train2014.json"
+    content = json.loads(path.read_text())
+    content["images"] = [{"id": i, "file_name": name} for i, name in enumerate(images)]
+    content["annotations"] = [{"image_id": 0, "category_id": 10, "iscrowd": crowd}]
+    path.write_text(json.dumps(content))
+    refused(read, message)
+
+
+def test_coco_with_both_splits_in_one_folder(layout_copy):
+    root, read = layout_copy("coco17")
+    for path in (root / "val2017").iterdir():
+        path.unlink()
+    (root / "val2017").rmdir()
+    (root / "val2017").symlink_to(root / "train2017")
+    refused(
+        read,
+        r"4 images are in instances_train2017.json and in instances_val2017.json .* must not train",
+    )

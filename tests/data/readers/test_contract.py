@@ -1,7 +1,8 @@
-"""What every data set keeps to, whatever its publisher's layout: the right data, or an error that names the file."""
+"""The contract of all readers: the right data, or an error that names the file."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -20,7 +21,7 @@ from sadcl.data import manifest
 from sadcl.data.readers import vg500
 from sadcl.data.transforms import read_image
 from sadcl.errors import UserError
-from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, put
+from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN, put, refused, table
 
 
 @pytest.fixture(autouse=True)
@@ -113,13 +114,13 @@ def test_a_digest_is_what_it_was_in_earlier_versions(tmp_path):
 
 def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
     one = load(layout, root, holdout=0.3)
-    reader = data._READERS[one.name]
+    module = importlib.import_module("sadcl.data.load")  # the package has a function of this name
+    reader = module.READERS[one.name]
     with monkeypatch.context() as patch:
         patch.setattr(reader, "read", None)
-        assert (
-            len(load(layout, root, split_seed=1, unlabelled="drop").test) == 3
-        )  # one reading for all divisions
-        patch.setattr(data, "_divide", None)
+        # one manifest serves all divisions
+        assert len(load(layout, root, split_seed=1, unlabelled="drop").test) == 3
+        patch.setattr(module, "_divide", None)
         two = load(layout, root, holdout=0.3)
     for a, b in ((one.train, two.train), (one.val, two.val), (one.test, two.test)):
         assert (a.name, a.folder, a.labels, a.digest) == (b.name, b.folder, b.labels, b.digest)
@@ -229,7 +230,9 @@ def test_line_ends_and_blanks(layout, root):
 def test_several_processes_may_ask_at_once(layout, root):
     with ThreadPoolExecutor(4) as pool:
         assert len({d.digest for d in pool.map(lambda _: load(layout, root), range(4))}) == 1
-    assert all(path.suffix == ".arrow" for path in (manifest.cache() / "manifests").iterdir())
+    assert all(
+        path.suffix == ".arrow" for path in (manifest.cache_folder() / "manifests").iterdir()
+    )
 
 
 def test_a_cache_that_cannot_be_written(layout, root, monkeypatch):
@@ -276,7 +279,11 @@ def right_or_named(layout, root, path, must_fail=False):
 
 @st.composite
 def mutations(draw, content, suffix):
-    """Cut; some high bits flipped (text is none any more); a key or tag renamed; lines left out; a row twice."""
+    """Draw a change of a file's content.
+
+    It is cut, has some high bits flipped (so that it is no text), a key or tag renamed, lines left
+    out, or a row twice.
+    """
     rows = (
         content.replace(b"}, {", b"},\n{").replace(b', "', b',\n "')
         if suffix == ".json"
@@ -326,7 +333,10 @@ def mutations(draw, content, suffix):
 )
 @given(draw=st.data())
 def test_mutated_copies(layout, root, draw):
-    """An XML file without one of its lines, or a Parquet file's index with a bit flipped, can be another valid one."""
+    """Every change gives the right data, another valid copy, or an error that names the file.
+
+    An XML file without one of its lines, or a Parquet index with a flipped bit, may be valid.
+    """
     path = draw.draw(
         st.sampled_from(sorted(p for pattern in layout.sources for p in root.glob(pattern)))
     )
@@ -339,3 +349,20 @@ def test_mutated_copies(layout, root, draw):
         right_or_named(layout, root, path)
     finally:
         path.write_bytes(content)
+
+
+DEEP = "[" * 100_000
+
+
+def test_nesting_that_no_file_has(layout_copy, tmp_path):
+    for name, path in (
+        ("coco14", "annotations/instances_val2014.json"),
+        ("vg500-objects", "objects.json"),
+        ("vg500-index", "vg_category_500_labels_index.json"),
+    ):
+        root, read = layout_copy(name)
+        put(root / path, DEEP)
+        refused(read, path.rsplit("/", 1)[-1])
+    root, read = layout_copy("nuswide-csv")
+    table(root / "nus_wid_data.csv", ["filepath,label,split_name", f"a.jpg,{DEEP},train"])
+    refused(read, r"line 2 has label .*; a list such as")

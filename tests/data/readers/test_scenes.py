@@ -1,4 +1,4 @@
-"""The embedded scenes: the same bytes for a seed, a real COCO layout, neither trivial nor hopeless."""
+"""Embedded scenes: the same bytes for a seed, COCO's layout, neither too easy nor too hard."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_boxes_lie_in_the_image_and_have_the_size_of_their_label(small_scenes):
 
 
 def test_a_box_bounds_its_object():
-    """With the object's two inks taken from the image drawn at twice the size, the box is where they are."""
+    """The box is where the object's two inks are in the image at twice the size."""
     rng = np.random.default_rng(0)
     for label in scenes.LABELS:
         parts, (left, top, right, bottom) = scenes._place(label, [], rng)
@@ -117,7 +117,8 @@ def test_cardinality_long_tail_company_and_occlusion(default_scenes):
     same = (group[:, None] == group) & ~np.eye(len(group), dtype=bool)
     assert lift[same].mean() > 1.5 * lift[group[:, None] != group].mean()
     overlapping = [
-        any(scenes._hidden(a.box, b.box) > 0.1 for a in o for b in o if a is not b) for o in objects
+        any(scenes._overlap(a.box, b.box) > 0.1 for a in o for b in o if a is not b)
+        for o in objects
     ]
     assert 0.3 < np.mean(overlapping) < 0.9
 
@@ -174,7 +175,7 @@ def test_made_once_and_made_again_when_not_complete(tmp_path):
 
 
 def test_several_processes_may_ask_at_once(tmp_path):
-    code = "import pathlib, sys; from sadcl.data import scenes; "
+    code = "import pathlib, sys; from sadcl.data.readers import scenes; "
     code += "scenes.ensure(pathlib.Path(sys.argv[1]), seed=0, train=80, test=20)"
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]

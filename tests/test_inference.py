@@ -1,4 +1,4 @@
-"""VOC 2012 with its evaluation server: no test figures, the archive it takes; and other resolutions than in training."""
+"""Checkpoints in use: the archive of VOC 2012's server, other resolutions, and maps of labels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import shutil
 import tarfile
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import sadcl
 from sadcl import UserError, build, inference, recipes, train
-from sadcl.cli import app
+from sadcl.cli.app import app
 from sadcl.data.load import load
 from sadcl.data.readers import voc
 from sadcl.data.transforms import read_image, to_input
@@ -23,6 +25,8 @@ from tests.conftest import TINY
 from tests.data.readers.layouts import objects_xml, put, table
 
 CONFIG = recipes.demo().override({**TINY, "data.name": "voc2012", "data.voc2012_test": "server"})
+
+
 TESTED = [f"2008_{i:06}" for i in range(7)]
 
 
@@ -109,7 +113,7 @@ def test_the_archive_read_back(row, root, tmp_path):
 def test_scores_do_not_depend_on_where_progress_is_told(row, root, monkeypatch):
     predictor, told = inference.load(row["checkpoint"], device="cpu"), []
     whole = scores(inference.voc2012_submission(predictor, str(root)))
-    monkeypatch.setattr(inference, "_WHOLE_BATCHES", 3)
+    monkeypatch.setattr(inference, "_PROGRESS_IMAGES", 3)
     parts = scores(
         inference.voc2012_submission(predictor, str(root), lambda done, of: told.append((done, of)))
     )
@@ -183,7 +187,7 @@ def test_another_resolution_than_in_training(row, root):
     """The same weights, on images of another size: with the position encoding of the larger map."""
     uri = row["checkpoint"]
     found = inference.evaluate(uri, data_root=str(root), split="val", device="cpu", image_size=80)
-    assert (found.image_size, found.trained_at) == (80, 32)
+    assert (found.image_size, found.training_size) == (80, 32)
     network = inference.load(uri, device="cpu").network  # as in training
     val = load(CONFIG.data, root).val
     images = torch.stack([read_image(val.path(i), 80) for i in range(len(val))])
@@ -227,3 +231,67 @@ def test_a_backbone_of_one_fixed_size_says_so(tmp_path, backbone, fixed):
             inference.load(uri, image_size=96)
     else:
         assert inference.load(uri, image_size=96).config.data.image_size == 96
+
+
+def test_the_tested_split_is_localised_and_others_are_not(two_runs):
+    root, *rows = two_runs
+    labels = sadcl.read(root, "labels")
+    tested, held = (labels.filter(pc.equal(labels["split"], split)) for split in ("test", "val"))
+    for name in ("pointing", "box_energy", "box_area"):
+        assert held[name].null_count == len(held)
+        values = np.array(tested[name].to_pylist(), dtype=float)
+        assert (
+            np.isnan(values) == (np.array(tested["support"]) == 0)
+        ).all()  # each object of a scene has its box
+        assert 0 <= np.nanmin(values) <= np.nanmax(values) <= 100
+        for row in rows:
+            own = np.array(
+                tested.filter(pc.equal(tested["key"], row["key"]))[name].to_pylist(), dtype=float
+            )
+            assert row[f"test_{name}"] == pytest.approx(np.nanmean(own))
+            assert f"val_{name}" not in row
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_localising_again_gives_what_the_run_has_recorded(two_runs, work_folder, which):
+    root, row = two_runs[0], two_runs[which]
+    opened = inference.open_with_data(row["checkpoint"])
+    found = inference.localise(opened.predictor, opened.data)
+    recorded = sadcl.sql(
+        root, f"select * from labels where key = '{row['key']}' and split = 'test'"
+    ).to_pylist()
+    for name, values in found.items():
+        np.testing.assert_array_equal(
+            values, [np.nan if r[name] is None else r[name] for r in recorded]
+        )
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_explain_in_python(two_runs, photo_files, which):
+    model = sadcl.load(two_runs[which]["checkpoint"], device="cpu")
+    for name, shape in zip(photo_files, ((60, 100), (60, 20), (100, 60)), strict=True):
+        found = model.explain(name, threshold=0.02)
+        assert found
+        scores = dict(model.predict(name)[0])
+        assert [f.score for f in found] == sorted(
+            (s for s in scores.values() if s > 0.02), reverse=True
+        )
+        for label, score, map_HW in found:
+            assert score == pytest.approx(scores[label], abs=1e-6)
+            assert map_HW.shape == shape
+            assert map_HW.dtype == np.float32
+            assert map_HW.min() >= 0
+            assert map_HW.max() in (0, pytest.approx(1))
+    assert len(model.explain("wide.jpg", threshold=1)) == 1  # nothing scores so high: the best one
+    assert [f.label for f in model.explain("wide.jpg", labels=["star", "die"])] == ["star", "die"]
+
+
+def test_a_map_lies_over_the_photograph_whatever_its_proportions():
+    maps = torch.zeros(1, 2, 4)
+    maps[0, 0, 3] = 5  # top right
+    photo = np.zeros((40, 200, 3), np.uint8)
+    label_maps = inference.LabelMaps(photo, np.array([0.5]), maps)
+    over = label_maps.map_of(0, 40, 200)
+    np.testing.assert_allclose(over[:11, 175:], 1, atol=0.1)
+    assert over[:, :125].max() == 0
+    assert over[30:].max() == 0

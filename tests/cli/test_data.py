@@ -1,0 +1,139 @@
+"""``sadcl data check``: its output, its exit code, and mistakes."""
+
+from __future__ import annotations
+
+import functools
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from sadcl.cli.app import app
+from sadcl.data.audit.findings import audit_copy
+from sadcl.data.readers import vg500
+from sadcl.errors import UserError
+from tests.data.audit.copies import write_copy
+from tests.data.readers.layouts import objects_xml, put
+
+
+@pytest.fixture(autouse=True)
+def three_categories(monkeypatch):
+    monkeypatch.setattr(vg500, "CATEGORIES", 3)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Writes a copy (:func:`write_copy`) into the test's folder."""
+    return functools.partial(write_copy, tmp_path)
+
+
+def test_the_report_has_a_row_for_each_finding(command, copy):
+    config, root, paths = copy("coco14")
+    put(root / paths[0][3], b"")
+    done = command(
+        "sadcl",
+        "data",
+        "check",
+        "coco",
+        "--data-root",
+        root,
+        "--report",
+        "found/report.parquet",
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "empty: the file has zero bytes\tCOCO_train2014_000000000003.jpg" in done.stdout
+    assert "train images\t8\t82,783\terror\tdiffers: not the whole data set" in done.stdout
+    rows = pq.read_table(root / "found/report.parquet")
+    assert rows.column_names == ["kind", "severity", "split", "file", "label", "detail", "number"]
+    assert rows.num_rows == len(audit_copy(config, root).findings)
+    assert rows.to_pylist()[3] == {
+        "kind": "empty", "severity": "error", "split": "train",
+        "file": "COCO_train2014_000000000003.jpg", "label": "",
+        "detail": "0 bytes",
+        "number": None}  # fmt: skip
+    assert rows.to_pylist()[-1]["kind"] == "frequency"
+
+
+def typed(*words):
+    """Exit code, output and error of ``sadcl data check`` typed in this process."""
+    done = CliRunner().invoke(app.app, ["data", "check", *map(str, words)])
+    return done.exit_code, done.output, done.exception
+
+
+def test_a_copy_that_cannot_be_read_is_one_paragraph_and_one_row(copy):
+    _, root, _ = copy("voc2007")
+    put(root / "VOCdevkit/VOC2007/Annotations/000001.xml", objects_xml("VOC2007", [("kat", 0)]))
+    _, output, error = typed("voc2007", "--data-root", root, "--report", root / "r.parquet")
+    assert (output, type(error)) == (
+        "",
+        UserError,
+    )  # of which the command makes one paragraph and exit code 2
+    (row,) = pq.read_table(root / "r.parquet").to_pylist()
+    assert row["detail"] == str(error)
+    assert "000001.xml' has an object of class 'kat'" in row["detail"]
+
+
+def test_a_right_copy_and_few_examples_of_many(copy):
+    _, root, _ = copy("folder-csv", [set()] * 9 + [{0, 1, 2}], [{0, 1, 2}])
+    code, output, _ = typed("folder", "--data-root", root, "--fast")
+    assert code == 0
+    examples = "photos/0.jpg; photos/1.jpg; photos/2.jpg; and 6 more"
+    assert f"9\ttrain\tunlabelled: an image without a label\t{examples}" in output
+    assert "No image file was opened (--fast)" in output
+    assert "RIGHT: no errors; --report" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cocoo",), "no data set 'cocoo'; did you mean 'coco'"),
+        (("coco",), "give their folder with --data-root"),
+        (
+            ("folder", "--data-root", "{root}", "--set", "mising=drop"),
+            "Did you mean 'data.missing'",
+        ),
+        (
+            ("folder", "--data-root", "{root}", "--set", "name=coco"),
+            "the data set is the first argument, 'folder' here",
+        ),
+        (
+            ("folder", "--data-root", "{root}", "--set", "missing"),
+            "--set 'missing' is not possible",
+        ),
+        (
+            ("folder", "--data-root", "{root}", "--set", "missing=maybe"),
+            "data.missing = 'maybe' is not possible",
+        ),
+        (
+            ("folder", "--data-root", "{root}", "--report", "{root}"),
+            "is a folder: give another place",
+        ),
+        (
+            ("folder", "--data-root", "{root}", "--report", "{root}/labels.csv/r.parquet"),
+            "cannot be written in",
+        ),
+    ],
+)
+def test_mistakes_are_known_at_once(copy, words, message):
+    _, root, _ = copy("folder-csv")
+    _, output, error = typed(*(word.format(root=root) for word in words))
+    assert isinstance(error, UserError)
+    assert message in str(error)
+    assert not output
+
+
+def test_policies_are_options(copy):
+    _, root, _ = copy("folder-csv")
+    (root / "photos/1.jpg").unlink()
+    assert typed("folder", "--data-root", root)[0] == 1
+    assert typed("folder", "--data-root", root, "--set", "missing=drop")[0] == 0
+
+
+def test_a_check_that_is_stopped_writes_no_report(monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sadcl.data.audit.findings.audit_copy", stopped)
+    code, output, _ = typed("scenes")
+    assert (code, output) == (130, "stopped; no report was written.\n")

@@ -1,0 +1,139 @@
+"""Tables of your own images: which table is meant, labels, and rows that are wrong."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.readers.layouts import (
+    put,
+    refused,
+    table,
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["file,labels,split", "a.jpg,kat,train"],
+            r"labels.csv' line 2 has the label 'kat', .* Did you mean 'cat'",
+        ),
+        (
+            ["file,labels,split", "a.jpg,cat,train", "./a.jpg,ant,test"],
+            r"line 3 has 'a.jpg' a second time, first in .* line 2",
+        ),
+        (
+            ["file,labels,split", "a.jpg,cat,train"],
+            r"labels.csv' has no test rows: say which images test",
+        ),
+        (["file,labels", "a.jpg,cat"], r"line 2 has no 'split'"),
+        (["file,tags,split", "a.jpg,cat,train"], r"labels.csv' has no column 'labels'"),
+        (["file,labels,split", "a.jpg,cat,val"], r"line 2 has the split 'val'; train or test"),
+        (
+            ["file,labels,split", "../a.jpg,cat,test"],
+            r"line 2 has the file '../a.jpg'; a path below",
+        ),
+        (["file,labels,split", "/a.jpg,cat,test"], r"line 2 has the file '/a.jpg'; a path below"),
+        (["file,labels,split", "a.jpg,cat"], r"line 2 has 2 fields, the first line has 3"),
+        (["file,labels,split", 'a.jpg,"cat,train'], r"labels.csv' line 2 is not valid CSV"),
+        (["file,labels,split,labels", "a.jpg,cat,train,ant"], r"has the column 'labels' twice"),
+        (
+            ["file,labels,split", '"a\nb.jpg",cat,train'],
+            r"line 3 has the character \\n in file 'a\\nb.jpg'; remove it",
+        ),
+        (
+            ["file,labels,split", "a.jpg,c\u2028at,train"],
+            r"line 2 has the character \\u2028 in labels",
+        ),
+        (["file,labels,split", "a.jpg,c\0at,train"], r"line 2 has the character \\x00 in labels"),
+    ],
+)
+def test_tables_of_ones_own_that_are_wrong(layout_copy, lines, message):
+    root, read = layout_copy("folder-csv")
+    table(root / "labels.csv", lines)
+    refused(read, message)
+
+
+def test_which_table_is_meant(layout_copy):
+    root, read = layout_copy("folder-csv")
+    (root / "labels.csv").rename(root / "train.csv")
+    refused(read, r"are incomplete: .* found train.csv")
+    put(root / "test.csv", "file,labels\n")
+    put(root / "test.jsonl", "{}\n")
+    refused(read, r"are ambiguous: .* found train.csv, test.csv, test.jsonl")
+
+
+def test_labels_come_in_the_order_of_the_list_or_of_the_alphabet(layout_copy):
+    root, read = layout_copy("folder-parquet")
+    assert read().labels == ("ant", "bee hive", "cat")
+    table(root / "labels.txt", ["cat", "zebra", "ant", "bee hive"])
+    images = read().train
+    assert images.labels == ("cat", "zebra", "ant", "bee hive")
+    assert images.targets[1].tolist() == [1, 0, 0, 1]
+    rows = pa.table({"file": ["a.jpg"], "labels": [[1, 2]], "split": ["train"]})
+    pq.write_table(rows, root / "labels.parquet")
+    refused(read, r"labels.parquet' row 1 has labels \[1, 2\]; a list of names")
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            '{"file": "a.jpg", "labels": ["cat"], "labels": []}',
+            r"line 1 is not valid JSON: a key occurs twice among 'file'",
+        ),
+        (DEEP, r"line 1 is not valid JSON"),
+        (
+            r'{"file": "a.jpg", "labels": ["c\ud800t"]}',
+            r"line 1 has the character .ud800 in 'c.ud800t'; remove it",
+        ),
+        (
+            r'{"file": "a\u0000.jpg", "labels": ["cat"]}',
+            r"line 1 has the character .x00 in 'a.x00.jpg'",
+        ),
+        ('{"file": "a.jpg", "labels": ["cat", " "]}', r"line 1 has labels \['cat', ' '\]"),
+        (
+            '{"file": "a.jpg", "labels": ["caf\u00e9", "cafe\u0301"]}',
+            r"labels 'cafe.' \('cafe.u0301'\) and 'caf.' \('caf.xe9'\) .* look alike",
+        ),
+    ],
+)
+def test_json_lines_that_are_wrong(layout_copy, row, message):
+    root, read = layout_copy("folder-jsonl")
+    table(root / "train.jsonl", [row])
+    refused(read, message)
+
+
+def test_json_lines_with_separators_in_strings_and_blanks_in_labels(layout_copy):
+    root, read = layout_copy("folder-jsonl")
+    put(root / "..a.jpg")
+    table(
+        root / "train.jsonl",
+        ['{"file": "..a.jpg", "labels": [" ant", "cat "], "note": "one\u2028two\x85"}'],
+    )
+    images = read().train
+    assert images.files.to_pylist() == ["..a.jpg"]
+    assert images.labels == ("ant", "bee hive", "cat")
+    assert images.targets.tolist() == [[1, 0, 1]]
+
+
+def test_other_columns_of_parquet_are_not_read(layout_copy, monkeypatch):
+    root, read = layout_copy("folder-parquet")
+    rows = pq.read_table(root / "labels.parquet")
+    pq.write_table(
+        rows.append_column("pixels", pa.array([b"x"] * len(rows))), root / "labels.parquet"
+    )
+    asked = []
+    whole = pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read",
+        lambda file, columns=None: asked.append(columns) or whole(file, columns),
+    )
+    read()
+    assert asked == [["file", "labels", "split"]]

@@ -1,0 +1,144 @@
+"""PASCAL VOC: difficult objects, annotations that are wrong, and the two ways to test 2012."""
+
+from __future__ import annotations
+
+import pytest
+
+from sadcl.data.readers import voc
+from tests.data.readers.layouts import (
+    objects_xml,
+    put,
+    refused,
+    table,
+)
+
+
+@pytest.mark.parametrize(("policy", "value"), [("negative", 0), ("ignore", -1), ("positive", 1)])
+def test_voc_difficult_objects(layout_copy, policy, value):
+    root, read = layout_copy("voc2007")
+    things = [("cat", 1), ("dog", 1), ("dog", 0), ("bus", 0), ("bus", 1), ("cow", None)]
+    xml = objects_xml("VOC2007", things).replace(
+        "<name>bus", "<part>\n<name>head</name>\n</part>\n<name>bus", 1
+    )
+    put(root / "VOCdevkit/VOC2007/Annotations/000002.xml", xml)
+    images = read(difficult=policy).train
+    found = dict(zip(images.labels, images.targets[2].tolist(), strict=True))
+    assert {name: target for name, target in found.items() if target} == {
+        name: target
+        for name, target in {"cat": value, "dog": 1, "bus": 1, "cow": 1}.items()
+        if target
+    }
+    # an image of which something may be known is not one without a label
+    assert len(read(difficult=policy, unlabelled="drop").train) == 8
+
+
+def test_voc_2012_is_tested_on_val_or_by_the_server(layout_copy):
+    root, read = layout_copy("voc2012")
+    home = root / "VOCdevkit/VOC2012"
+    refused(read, r"trainval.txt' cannot be read: No such file", voc2012_test="server")
+    table(home / "ImageSets/Main/trainval.txt", ["000000", "000001", "000500"])
+    table(home / "ImageSets/Main/test.txt", ["000900", "000901"])
+    for name in ("000900", "000901"):
+        put(home / f"JPEGImages/{name}.jpg")
+    put(
+        home / "Annotations/000900.xml", objects_xml("VOC2012", [("person", 0)])
+    )  # of the layout task: not all objects
+    one, other = read(), read(voc2012_test="server")
+    assert (len(one.train), len(one.test), one.evaluable) == (8, 4, True)
+    assert (len(other.train), len(other.test), other.evaluable) == (3, 2, False)
+    assert (other.test.targets == -1).all()
+    assert len(read(voc2012_test="server", unlabelled="drop").test) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("kat", 0)]),
+            r"000001.xml' has an object of class 'kat'",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 2)]),
+            r"000001.xml' has a cat with difficult = '2'",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2012", []),
+            r"000001.xml' belongs to VOC2012, but data.name = 'voc2007'",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", []),
+            r"000001.xml' is no .* found <annotation> with 0 <object>",
+        ),
+        (
+            "Annotations/000001.xml",
+            "<html><body/></html>",
+            r"000001.xml' is no annotation of VOC: .* found <html>",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0), ("dog", 0)]).replace("object>", "Object>", 2),
+            r"found <annotation> with 1 <object> and <Object>",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0)]).replace(
+                "<name>cat", "<name>dog</name>\n<name>cat"
+            ),
+            r"has an object with 2 names",
+        ),
+        (
+            "Annotations/000001.xml",
+            objects_xml("VOC2007", [("cat", 0)], "000002.jpg"),
+            r"000001.xml' is the annotation of another image, '000002.jpg'",
+        ),
+        (
+            "Annotations/000001.xml",
+            '<?xml version="1.0" encoding="utf-32"?>' + objects_xml("VOC2007", [("cat", 0)]),
+            r"000001.xml' is not valid XML",
+        ),
+        (
+            "Annotations/000001.xml",
+            '<?xml version="1.0" encoding="klingon"?>' + objects_xml("VOC2007", [("cat", 0)]),
+            r"000001.xml' is not valid XML",
+        ),
+        (
+            "ImageSets/Main/test.txt",
+            "000500\n000501\n000500\n",
+            r"test.txt' lists '000500' twice, in lines 1 and 3",
+        ),
+        (
+            "ImageSets/Main/test.txt",
+            "000500\n\n000003\n",
+            r"1 images are in trainval.txt and in test.txt .* '000003.jpg'",
+        ),
+        (
+            "ImageSets/Main/test.txt",
+            "000500\n000777\n",
+            r"test.txt lists '000777', but .*000777.xml' cannot be read",
+        ),
+    ],
+)
+def test_voc_copies_that_are_wrong(layout_copy, path, content, message):
+    root, read = layout_copy("voc2007")
+    put(root / "VOCdevkit/VOC2007" / path, content)
+    refused(read, message)
+
+
+def test_the_names_of_an_annotation_may_differ_in_letter_case(layout_copy):
+    root, read = layout_copy("voc2007")
+    xml = objects_xml("VOC2007", [("cat", 0)], "A.JPG")
+    put(root / "VOCdevkit/VOC2007/Annotations/a.xml", xml)
+    put(root / "VOCdevkit/VOC2007/JPEGImages/a.jpg")
+    table(root / "VOCdevkit/VOC2007/ImageSets/Main/test.txt", ["a"])
+    assert read().test.targets.sum() == 1
+
+
+def test_voc_2007_is_not_what_the_server_of_2012_takes(layout_copy):
+    root, _ = layout_copy("voc2007-itself")
+    refused(
+        lambda: voc.server_images(root), r"test.txt lists in .* are VOC 2007's, first '000500.jpg'"
+    )
