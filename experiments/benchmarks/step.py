@@ -283,7 +283,7 @@ def largest_batch(size: Size, device: torch.device) -> tuple[int, float]:
 
 
 def step_seconds(size: Size, device: torch.device) -> float:
-    """Measure the seconds of a step after the first one; if it does not fit, its memory is freed."""
+    """Measure the seconds of a step after a first one; if it does not fit, its memory is freed."""
     step = make_step("SADCL", size, device)
     step.run()
     return seconds(step.run, device, 3)
@@ -334,14 +334,9 @@ def measure(
 def speed_rows(
     steps: dict[str, Ours | Released], size: Size, device: torch.device, repeats: int, full: bool
 ) -> list[dict[str, Any]]:
-    """Measure the loops in turn, and return the rows of their speeds.
+    """Measure the loops in turn for ``repeats`` rounds, and return the rows of their speeds.
 
-    Args:
-        steps: by kind.
-        size: of all of them.
-        device: where they run.
-        repeats: rounds.
-        full: whether the rows have goals.
+    Rows of the ``full`` size have goals.
     """
     # the matrix product has the type that the step computes in
     side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
