@@ -32,12 +32,13 @@ from typing import Any, NamedTuple
 
 import torch
 from rows import REFS, Row, bandwidth, compare, matmul_rate, print_rows, resident_bytes
+from sadcl.losses.contrast import positive_index
 from torch import Tensor
 from torch.nn import functional as F
 
 from sadcl.console import console
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
-from sadcl.losses.sample_to_sample import positive_index, sample_to_sample
+from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
 
 TAU, PROTOTYPE_TAU = 0.2, 0.07
 
@@ -117,9 +118,8 @@ class Contrasts:
         similarity_BL, own_AP = similarities(
             self.embeddings_BLP, self.prototypes_LP, place_A, **options
         )
-        sample, anchors = sample_to_sample(
-            own_AP, place_A % L, self.bank, self.labels_M, labels=L, temperature=TAU
-        )
+        candidates = gather_candidates(own_AP, place_A % L, self.bank, self.labels_M, num_labels=L)
+        sample, anchors = sample_to_sample(candidates, temperature=TAU)
         prototype, counted = prototype_to_sample(
             similarity_BL, self.targets_BL, torch.ones(L, dtype=torch.bool)
         )

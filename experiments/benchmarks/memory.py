@@ -105,9 +105,9 @@ def make_step(config: Config, recipe: str, device: torch.device) -> tuple[engine
     assert isinstance(network, SADCL)
     assert bank is not None
     bank.valid_KL.fill_(True)
-    bank.most = bank.valid_KL.numel()
+    bank.max_valid = bank.valid_KL.numel()
     network.prototypes.valid_L.fill_(True)
-    network.prototypes.settled = True
+    network.prototypes.needs_rows = False
     place_A = torch.arange(round(images * CARDINALITY[recipe]), device=device) * 7
     targets = torch.zeros(images * labels, dtype=torch.int8, device=device)
     targets.index_fill_(0, place_A, 1)

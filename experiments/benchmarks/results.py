@@ -39,7 +39,7 @@ from rows import Row, compare, print_rows, seconds
 
 from sadcl import recipes, results
 from sadcl.console import console, progress_bar
-from sadcl.results import compact, files, query, schema
+from sadcl.results import compact, files, query, schema, table_file
 from sadcl.results.provenance import provenance
 
 EPOCHS = 100
@@ -136,9 +136,9 @@ def write_store(root: Path, trials: int) -> None:
         epochs = pa.table(arrays, names=list(schema.EPOCHS)).replace_schema_metadata(
             {"sadcl": str(schema.VERSION)}
         )
-        file = files.name(files.stem(row["key"]), 0)
-        for table, rows in (("trials", schema.table("trials", [row])), ("epochs", epochs)):
-            (root / "tables" / table / file).write_bytes(files.encode(rows))
+        file = files.file_name(files.file_stem(row["key"]), 0)
+        for table, rows in (("trials", schema.to_table("trials", [row])), ("epochs", epochs)):
+            (root / "tables" / table / file).write_bytes(table_file.encode_parquet(rows))
         minute_ago = time.time() - 60
         for table in ("trials", "epochs"):
             os.utime(root / "tables" / table / file, (minute_ago, minute_ago))

@@ -28,10 +28,9 @@ from rows import Row, print_rows
 
 from sadcl import storage
 from sadcl.console import clock_text, console, guarded
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.results import benchmarks, files, schema
 from sadcl.results.provenance import provenance
-from sadcl.results.store import nearest
 
 NAMES = (
     "metrics",
@@ -61,7 +60,7 @@ def select_names(only: str | None) -> list[str]:
     names = NAMES if only is None else [name.strip() for name in only.split(",")]
     for name in names:
         if name not in NAMES:
-            raise UserError(f"There is no benchmark {name!r}{nearest(name, NAMES)}")
+            raise UserError(f"There is no benchmark {name!r}{did_you_mean(name, NAMES)}")
     return [name for name in NAMES if name in names]
 
 
@@ -114,7 +113,7 @@ def main() -> None:
     parser.add_argument("--data-root", help="a copy of COCO for input (default: drawn scenes)")
     options = parser.parse_args()
     names = select_names(options.only)
-    storage.check_new(storage.join(files.folder(options.storage, "benchmarks"), "x.parquet"))
+    storage.check_new(storage.join(files.table_folder(options.storage, "benchmarks"), "x.parquet"))
     failures = []
     for number, name in enumerate(names, 1):
         title, start = f"{number} of {len(names)}: {name}", time.monotonic()

@@ -97,7 +97,7 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         prototypes_LP=prototypes_LP,
         prototype_valid_L=valid_L,
     )
-    rows = memory.activated(
+    rows = memory.activated_rows(
         torch.zeros(images, labels, D), torch.ones(images, labels), torch.arange(activated), 0
     )
     place_M = torch.zeros(1, dtype=torch.int64)
@@ -107,9 +107,9 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         mock.patch.object(dist, "all_reduce", reduce),
         mock.patch.object(dist, "all_to_all_single", to_all),
     ):
-        build.criterion(config, contrast=True)(
-            output, targets_BL, torch.ones(images), place_M, place_M
-        ).loss.backward()
+        share = Batch(torch.zeros(0), targets_BL, torch.ones(images), torch.arange(images), 0)
+        bank = memory.Memory(torch.zeros(1, D), place_M, place_M)
+        build.criterion(config, contrast=True)(output, share, bank).loss.backward()
         memory.gather(rows)
     return sent / (workers - 1), calls
 
@@ -127,7 +127,9 @@ def operations(config: Config, labels: int, images: int, rows: int) -> int:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = build.model(config, labels, pretrained=False)
         assert config.model.hidden is not None
-        output = network(torch.zeros(images, 3, side, side), torch.zeros(rows, config.model.hidden))
+        labels_M = torch.zeros(rows, dtype=torch.int64)
+        bank = memory.Memory(torch.zeros(rows, config.model.hidden), labels_M, labels_M)
+        output = network(torch.zeros(images, 3, side, side), bank)
         sum(
             part.sum()
             for part in (
@@ -207,7 +209,7 @@ def worker(rank: int, world: int, folder: str, steps: int) -> None:
     def step_alone() -> None:
         with single_worker():
             engine.train_step(
-                alone, Batch(share.images, share.targets, share.weight, share.index, 0)
+                alone, Batch(share.images_BCHW, share.targets_BL, share.weight_B, share.index_B, 0)
             )
 
     def reduce_small() -> None:

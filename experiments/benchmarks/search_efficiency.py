@@ -33,7 +33,7 @@ from sadcl.config import Config
 from sadcl.console import console, progress_bar
 from sadcl.ray_backend import environment
 from sadcl.results import store
-from sadcl.search import ASHA, Float, Plan, Search, contrasts
+from sadcl.search import ASHA, Float, Plan, Search, contrast_space
 from sadcl.search.ranking import best_trials
 from sadcl.study import execute, record
 from sadcl.study.placement import Placement
@@ -52,13 +52,13 @@ BASE = recipes.demo().override(
         "bank.epsilon": 0.3,
     }
 )
-SPACE = {**contrasts(BASE, epsilon=(0.1, 0.6)), "stage2.lr": Float(1e-6, 1e-2, log=True)}
+SPACE = {**contrast_space(BASE, epsilon=(0.1, 0.6)), "stage2.lr": Float(1e-6, 1e-2, log=True)}
 HALVING = ASHA(min_epochs=1, reduction=3)
 METHODS: dict[str, dict[str, Any]] = {
     "random": {"sampler": "random"},
     "TPE": {},
-    "TPE + ASHA": {"stopping": HALVING},
-    "TPE + ASHA + warm start": {"stopping": HALVING},
+    "TPE + ASHA": {"pruner": HALVING},
+    "TPE + ASHA + warm start": {"pruner": HALVING},
 }
 Curve = list[float]
 """The best held-out mAP so far, after each trained epoch."""
@@ -92,7 +92,7 @@ def run_search(
         base=base,
         demo=base,
         space=SPACE,
-        demo_trials=20 * trials,
+        n_demo_trials=20 * trials,
         max_epochs=trials * EPOCHS,
         recipe_first=False,
         confirm_seeds=(9999,),
@@ -116,9 +116,9 @@ def run_search(
             placement,
             journal=folder / "optuna" / f"{plan.study}.journal",
             scratch=str(folder / ".ray" / name),
-            concurrent=1,
-            channel=event_channel.open_channel(search.stopping, history),
-            disk=CheckpointQuota(placement.storage, None),
+            max_concurrent=1,
+            channel=event_channel.open_channel(search.pruner, history),
+            quota=CheckpointQuota(placement.storage, None),
         )
     storage.delete(storage.join(placement.storage, ".ray", name))
     return trial_rows(plan.study, placement)
@@ -157,7 +157,7 @@ def measure(seeds: int, trials: int, root: str) -> dict[str, list[Curve]]:
             base = BASE.override({"seed": seed})
             other_scenes = base.override({"data.scene_seed": 1, "seed": seed + 100})
             donor_rows = run_search(
-                f"donor-s{seed}", other_scenes, trials, placement, stopping=HALVING
+                f"donor-s{seed}", other_scenes, trials, placement, pruner=HALVING
             )
             donor = best_trials(donor_rows, 1)[0]["settings"]
             for number, (name, options) in enumerate(METHODS.items()):

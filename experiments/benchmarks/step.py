@@ -50,6 +50,7 @@ from torch.nn import functional as F
 from sadcl import recipes
 from sadcl.config import Config
 from sadcl.data.loader import Batch
+from sadcl.memory import Memory
 from sadcl.model import SADCL
 from sadcl.training import engine, loop
 from sadcl.training.optim import adamw, one_cycle
@@ -136,7 +137,7 @@ def fill(training: engine.Training) -> None:
     assert isinstance(training.network, SADCL)
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
-    training.bank.fill()
+    training.bank.count_valid()
     torch.nn.init.normal_(training.network.prototypes.rows_LD)
     training.network.prototypes.valid_L.fill_(True)
     training.network.prototypes.end_epoch()
@@ -161,12 +162,15 @@ class Released:
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.batch = batch(size, device)
         self.bank_BLD = torch.randn(size.images, L, size.hidden, device=device)
+        index_M = torch.arange(size.images * L, device=device)
+        self.labels_M, self.positions_M = index_M % L, index_M // L
 
     def run(self) -> None:
         """Train one step."""
-        targets_BL = self.batch.targets.float()
+        targets_BL = self.batch.targets_BL.float()
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            output = self.network(self.batch.images, self.bank_BLD.flatten(0, 1))
+            bank = Memory(self.bank_BLD.flatten(0, 1), self.labels_M, self.positions_M)
+            output = self.network(self.batch.images_BCHW, bank)
         logits_BL = output.logits_BL.float()
         terms = [
             F.binary_cross_entropy_with_logits(logits_BL, targets_BL, reduction="sum")
@@ -201,7 +205,7 @@ class Released:
         rows_RP = F.normalize(
             torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1
         )
-        active_BL = self.batch.targets == 1
+        active_BL = self.batch.targets_BL == 1
         active_R = torch.cat([active_BL, torch.ones_like(active_BL)]).flatten()
         labels_R = torch.arange(L, device=self.device).repeat(2 * len(active_BL))
         candidate_RR = active_R & ~torch.eye(len(rows_RP), dtype=torch.bool, device=self.device)
@@ -213,7 +217,7 @@ class Released:
 
     def prototype_term(self, output: Any) -> Tensor:
         """Compute Eq. 6."""
-        active_BL = self.batch.targets == 1
+        active_BL = self.batch.targets_BL == 1
         cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(
             output.prototypes_LP.float(), dim=1
         )
@@ -355,18 +359,12 @@ def speed_rows(
     sizes = f"{size.backbone} {size.side} px, {size.images} images"
     unit, SADCL_speed = "images/s", speed["SADCL"]
     goals = {"SARL": 0.97, "released": 2.0} if full else {}
+    more = {"limit": limits["SADCL"], "goal": goals.get("released")}
     return [
         row(f"baseline, {sizes}", unit, speed["baseline"], limit=limits["baseline"]),
         row(f"SARL, {sizes}", unit, speed["SARL"], limit=limits["SARL"]),
         row("SADCL against SARL", unit, SADCL_speed, speed["SARL"], goal=goals.get("SARL")),
-        row(
-            "SADCL against a loop as released",
-            unit,
-            SADCL_speed,
-            speed["released"],
-            limit=limits["SADCL"],
-            goal=goals.get("released"),
-        ),
+        row("SADCL against a loop as released", unit, SADCL_speed, speed["released"], **more),
         row("loop as released", unit, speed["released"], limit=limits["released"]),
     ]
 

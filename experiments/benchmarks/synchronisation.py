@@ -86,7 +86,7 @@ class Sent:
             cls.bytes += cls.counting * 2 * tensor.nbytes * (world - 1) // world
             return reduce(tensor)
 
-        def count_gather(rows: memory.Rows) -> memory.Rows:
+        def count_gather(rows: memory.ActivatedRows) -> memory.ActivatedRows:
             cls.counting = True
             gathered_rows = gather(rows)
             cls.counting = False
@@ -163,7 +163,7 @@ def make_training(config: Config) -> engine.Training:
     assert training.bank is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
-    training.bank.fill()
+    training.bank.count_valid()
     training.network.prototypes.valid_L.fill_(True)
     training.network.prototypes.end_epoch()  # as after the first epoch: they need no more rows
     training.network.train()

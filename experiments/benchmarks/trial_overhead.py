@@ -67,8 +67,8 @@ def platform_overheads(name: str, trials: int, placement: Placement, folder: str
         base=BASE,
         demo=BASE,
         space=SPACE,
-        demo_trials=trials,
-        stopping=stopping,
+        n_demo_trials=trials,
+        pruner=stopping,
     )
     images = data.load(BASE.data)
     plan = Plan(search, "demo", BASE, trials, images.digest, images.digest)
@@ -78,7 +78,7 @@ def platform_overheads(name: str, trials: int, placement: Placement, folder: str
     options: dict[str, Any] = {
         "journal": Path(folder) / f"{name}.journal",
         "scratch": f"{folder}/ray",
-        "concurrent": 1,
+        "max_concurrent": 1,
     }
     start = time.time()
     with record.locked(placement.storage, plan.study):
@@ -88,7 +88,7 @@ def platform_overheads(name: str, trials: int, placement: Placement, folder: str
             placement,
             **options,
             channel=event_channel.open_channel(stopping),
-            disk=CheckpointQuota(placement.storage, None),
+            quota=CheckpointQuota(placement.storage, None),
         )
     rows = [
         row
@@ -127,7 +127,7 @@ def make_worker(stage1: str, threads: int) -> Callable[[dict[str, Any]], None]:
         import ray.train
         import torch
 
-        from sadcl.training import fit
+        from sadcl.training import Callbacks, fit
 
         torch.set_num_threads(threads)
         config = BASE.override({"loss.tau": settings["tau"]})
@@ -140,7 +140,7 @@ def make_worker(stage1: str, threads: int) -> Callable[[dict[str, Any]], None]:
             data.load(config.data),
             settings["folder"],
             stage1=stage1,
-            report=report,
+            callbacks=Callbacks(report=report),
             device="cpu",
         )
         ray.train.report({"ended": time.time(), "trained": outcome.seconds})

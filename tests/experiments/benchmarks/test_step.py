@@ -16,12 +16,10 @@ def test_both_loops_have_the_same_loss(step):
     ours, released = step.Ours("SADCL", size, cpu), step.Released(size, cpu)
     bank, network = ours.training.bank, ours.training.network
     bank.rows_KLD.copy_(released.bank_BLD)
-    rows, labels, slots = bank.read()
+    memory = bank.read()
     with torch.no_grad():
-        output = network.eval()(ours.batch.images, rows)
-    terms = ours.training.criterion(
-        output, ours.batch.targets, ours.batch.weight, labels, slots, ours.batch.place
-    )
+        output = network.eval()(ours.batch.images_BCHW, memory)
+    terms = ours.training.criterion(output, ours.batch, memory)
     assert float(released.sample_term(output)) == pytest.approx(
         float(terms.values["loss_sample"]), rel=1e-4
     )
