@@ -1,49 +1,49 @@
 #!/usr/bin/env bash
-# A Ray cluster of three nodes on this machine, to try jobs on: a head without work and two nodes of one CPU each.
+# A Ray cluster of three nodes on this machine, to try jobs on: a head that does no work, and two nodes of one CPU each.
 #
-#   cluster/local.sh start     starts it, and prints the command that submits a job
-#   cluster/local.sh status    whether it runs, and that command again
-#   cluster/local.sh stop      ends it, and nothing else
+#   cluster/local.sh start     starts the cluster, and prints the command that submits a job
+#   cluster/local.sh status    says whether it runs, and prints that command again
+#   cluster/local.sh stop      ends its three nodes, and no other Ray
 #
-# It has a folder and ports of its own, a token that only you can read, and listens on loopback only.
-# SADCL_LOCAL (default /tmp/sadcl-UID) is the folder, with a short name because those of sockets below it may have 107
-# characters; SADCL_LOCAL_PORT (default 6390) the first of six ports. What jobs write is not kept in the folder.
+# The cluster has its own folder, ports and token, which only you can read, and listens on loopback only.
+# SADCL_LOCAL (default /tmp/sadcl-UID) is the folder. Keep its name short: socket paths below it may have 107 characters.
+# SADCL_LOCAL_PORT (default 6390) is the first of six ports. Results of jobs are not kept in the folder.
 set -euo pipefail
 
 folder=${SADCL_LOCAL:-/tmp/sadcl-$(id -u)}
 port=${SADCL_LOCAL_PORT:-6390}
 dashboard=$((port + 1))
-head=127.0.0.2 # Ray takes 127.0.0.1 for "this machine" and listens on the address that others reach it by
+head=127.0.0.2 # Ray replaces 127.0.0.1 by an address that other hosts can reach, and would listen there
 
 die() {
   echo "error: $*" >&2
   exit 2
 }
 
-# When a process began: with its number that says which one it is, for numbers are given again.
-began() { ps -o lstart= -p "$1" || true; }
+# The start time of a process. It identifies the process together with its PID, because PIDs are reused.
+start_time() { ps -o lstart= -p "$1" || true; }
 
-# PIDs of the nodes that were started here and still run, the last first.
-running() {
+# PIDs of the nodes that this script started and that still run, the newest first.
+running_pids() {
   [ -f "$folder/pids" ] || return 0
   tac "$folder/pids" | while read -r pid when; do
-    if [ -n "$when" ] && [ "$when" = "$(began "$pid" | xargs)" ]; then echo "$pid"; fi
+    if [ -n "$when" ] && [ "$when" = "$(start_time "$pid" | xargs)" ]; then echo "$pid"; fi
   done
 }
 
-say_how() {
+print_usage() {
   cat <<END
-Submit a job from the root of the repository (the results lie in the folder that --storage names):
+Submit a job from the root of the repository (the results are in the folder that --storage names):
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
 ray job submit --address http://127.0.0.1:$dashboard --working-dir . -- python experiments/tune_coco.py --storage "\$PWD/runs"
 
-The dashboard: http://127.0.0.1:$dashboard (it asks for the token: cat $folder/token)
+The dashboard is at http://127.0.0.1:$dashboard (it asks for the token: cat $folder/token)
 END
 }
 
-# node ADDRESS NUMBER OPTIONS: starts a node that lives until it is told to end. It shares no folder with the others, as
-# separate hosts do not: they would unpack a job's package over each other.
+# node ADDRESS NUMBER OPTIONS: starts a node that runs until it gets a signal. Like separate hosts, nodes share no
+# folder for temporary files or caches: they would unpack a job's package over each other.
 node() {
   local address=$1 number=$2
   shift 2
@@ -53,48 +53,48 @@ node() {
     --temp-dir="$folder/$number/ray" \
     --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=$((port + 2 + number)) "$@" \
     >"$folder/node$number.log" 2>&1 </dev/null &
-  echo "$! $(began $! | xargs)" >>"$folder/pids"
+  echo "$! $(start_time $! | xargs)" >>"$folder/pids"
 }
 
 start() {
-  [ -z "$(running)" ] || die "it runs already: see cluster/local.sh status"
-  command -v ray >/dev/null || die "there is no command ray: pip install -e ."
+  [ -z "$(running_pids)" ] || die "the cluster runs already: see cluster/local.sh status"
+  command -v ray >/dev/null || die "the command ray was not found: pip install -e ."
   (umask 077 && mkdir -p "$folder")
-  [ -O "$folder" ] || die "$folder belongs to somebody else: give SADCL_LOCAL=/another/short/folder"
+  [ -O "$folder" ] || die "$folder belongs to another user: set SADCL_LOCAL=/another/short/folder"
   umask 077
   rm -rf "$folder"/[0-2] "$folder/pids"
   [ -s "$folder/token" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token"
 
   unset RAY_ADDRESS RAY_AUTH_TOKEN
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token"
-  export RAY_JOB_STOP_WAIT_TIME_S=60 # `ray job stop` kills after three seconds otherwise, in the middle of a write
+  export RAY_JOB_STOP_WAIT_TIME_S=60 # the default kills a job after three seconds, in the middle of a write
   trap failed ERR INT TERM
   node "$head" 0 --head --port="$port" --num-cpus=0 --num-gpus=0 --ray-client-server-port=$((port + 5)) \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
   wait_for 1
-  for number in 1 2; do # one after the other: Ray gives up a node that takes half a minute
+  for number in 1 2; do # one at a time: Ray gives up on a node that takes half a minute
     node "127.0.0.$((2 + number))" "$number" --address="$head:$port" --num-cpus=1 --num-gpus=0
     wait_for $((1 + number))
   done
   trap - ERR INT TERM
   echo "A cluster of 3 nodes runs."
-  say_how
+  print_usage
 }
 
 failed() {
   tail -n 15 "$folder"/node?.log >&2
   trap - ERR
   stop >/dev/null
-  die "the cluster did not start; above is what its nodes said."
+  die "the cluster did not start; the last lines of its nodes' logs are above."
 }
 
-# Until so many nodes are there and the head takes jobs.
+# wait_for COUNT: waits until COUNT nodes are alive and the head accepts jobs.
 wait_for() {
   python - "$1" "http://127.0.0.1:$dashboard" "http://$head:$((port + 2))" "$folder" <<'END' || failed
 import json, os, sys, time, urllib.request
 from pathlib import Path
 
-wanted, dashboard, agent, folder = int(sys.argv[1]), *sys.argv[2:]
+count, dashboard, agent, folder = int(sys.argv[1]), *sys.argv[2:]
 token = {"Authorization": "Bearer " + Path(folder, "token").read_text()}
 pids = [line.split()[0] for line in Path(folder, "pids").read_text().splitlines()]
 
@@ -108,7 +108,7 @@ while True:
     try:
         nodes = json.loads(get(f"{dashboard}/nodes?view=summary"))["data"]["summary"]
         get(f"{agent}/api/local_raylet_healthz")
-        if sum(node["raylet"].get("state") == "ALIVE" for node in nodes) >= wanted:
+        if sum(node["raylet"].get("state") == "ALIVE" for node in nodes) >= count:
             break
     except (OSError, ValueError, KeyError):
         pass
@@ -120,25 +120,25 @@ END
 
 stop() {
   local pid pids
-  pids=$(running)
+  pids=$(running_pids)
   for pid in $pids; do kill -TERM "$pid" 2>/dev/null || true; done
   for _ in $(seq 300); do
-    [ -n "$(running)" ] || break
+    [ -n "$(running_pids)" ] || break
     sleep 0.1
   done
-  for pid in $(running); do kill -KILL -- "-$pid" 2>/dev/null || true; done
+  for pid in $(running_pids); do kill -KILL -- "-$pid" 2>/dev/null || true; done
   rm -rf "$folder"/[0-2] "$folder/pids"
-  echo "It is stopped; what jobs have written stays."
+  echo "The cluster is stopped; results of jobs stay."
 }
 
 case "${1:-}" in
 start) start ;;
 stop) stop ;;
 status)
-  count=$(running | wc -l)
-  [ "$count" -gt 0 ] || { echo "It does not run." && exit 1; }
+  count=$(running_pids | wc -l)
+  [ "$count" -gt 0 ] || { echo "The cluster does not run." && exit 1; }
   echo "$count of 3 nodes run."
-  say_how
+  print_usage
   ;;
 *) die "usage: cluster/local.sh start|stop|status" ;;
 esac

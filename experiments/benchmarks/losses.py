@@ -1,20 +1,23 @@
-"""Both contrastive losses, forward and backward, beside all (2BL)^2 pairs as the released code builds them.
+"""Both contrastive losses, forward and backward, against all (2BL)^2 pairs as in the released code.
 
-python experiments/benchmarks/losses.py                 # a minute on two cores
-python experiments/benchmarks/losses.py --threads 1     # where others use them: a thread that waits stalls all of ours
+python experiments/benchmarks/losses.py                # a minute on two cores
+python experiments/benchmarks/losses.py --threads 1    # on a busy machine: one thread waits for all
 
-The reference is dense: the batch's B*L rows and the bank's B*L slots in one matrix of similarities, masks for "same label",
-"both activated" and "not itself", log-sum-exp over the activated; beside it Eq. 6 over (B, L). It computes the same loss and
-gradient as ours: checked first, in float64 at a small size, and nothing is timed where they differ. The released code's own
-anchor mask is another one (METHOD.md); a looser reference, with that mask or with none, would cost the same.
+The reference is dense: the batch's B*L rows and the bank's B*L slots in one matrix of similarities,
+masks for "same label", "both activated" and "not itself", and log-sum-exp over the activated; and
+Eq. 6 over (B, L). It computes the same loss and gradient as ours. This is checked first, in float64
+at a small size, and nothing is timed if they differ. The released code has another anchor mask
+(``loss.anchor_mask``); a reference with that mask, or with none, would cost the same.
 
-The goal is 150 times in time (300 at a stretch) and 100 times in memory; below 1 GB at VG500's sizes. The limit of the time
-is this machine's: its rate of matrix products, or the bytes that must be moved, whichever takes longer (:func:`limit`).
+The goal is 150 times in time (better 300) and 100 times in memory, and less than 1 GB at VG500's
+sizes. The limit of the time is this machine's rate of matrix products, or the bytes that must be
+moved, whichever takes longer (:func:`time_limit`).
 
-How to read it: a ratio is reference / ours, so more is better. Times are medians of interleaved pairs, and a ratio's range is
-over the pairs. Memory is what a fresh process grows by in one run, beyond inputs and their gradients (Linux only). Settings:
-COCO's sizes with as many bank rows as activated rows; the same with every slot filled; VG500's sizes, where the reference
-does not fit and is not run.
+How to read it: a ratio is reference / ours, so more is better. Times are medians of interleaved
+pairs, and the range of a ratio is over the pairs. Memory is the growth of a fresh process in one
+run, beyond inputs and their gradients (Linux only). The settings are COCO's sizes with as many bank
+rows as activated rows; the same with every slot filled; and VG500's sizes, where the reference does
+not fit and is not run.
 
 Axes: B images, L labels, P embedding size, M bank rows, R = 2BL rows of the dense matrix.
 """
@@ -28,7 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
-from rows import REFS, Row, bandwidth, compared, matmul_rate, resident, show
+from rows import REFS, Row, bandwidth, compare, matmul_rate, print_rows, resident_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +44,22 @@ TAU, PROTOTYPE_TAU = 0.2, 0.07
 
 
 class Setting(NamedTuple):
+    """Sizes of one comparison.
+
+    Attributes:
+        name: for the table.
+        B: images.
+        L: labels.
+        P: embedding size.
+        cardinality: mean number of labels of an image.
+        full_bank: whether every slot of the bank has a row; else as many as the batch has activated
+            rows.
+        run: the ways to compute: ``ours``, ``dense``.
+        time_goal: ratio of the times to reach.
+        memory_goal: ratio of the memory to reach.
+        memory_MB: the memory that ours must not exceed.
+    """
+
     name: str
     B: int
     L: int
@@ -58,27 +77,25 @@ SETTINGS = (
     Setting("B=32 L=80 full bank", 32, 80, 1024, 2.9, full_bank=True),
     Setting("B=64 L=500", 64, 500, 1024, 13.6, run=("ours",), memory_MB=1000),
 )
-SMALL = Setting("check", 5, 16, 16, 2.0)  # with rows that are alone and labels that are absent
+SMALL = Setting("check", 5, 16, 16, 2.0)
+"""A setting that has rows without a positive, and labels without a row."""
 
 
 class Contrasts:
-    """One setting's inputs and one of the two ways to compute on them."""
+    """The inputs of a setting, and one of the two ways to compute on them."""
 
     def __init__(self, setting: Setting, which: str, dtype: torch.dtype = torch.float32) -> None:
         generator, (_, B, L, P, cardinality, *_) = torch.Generator().manual_seed(0), setting
         frequency_L = torch.arange(1, L + 1).pow(-0.7)  # long-tailed, as COCO's labels are
 
-        def cells_BL() -> Tensor:
-            chosen = torch.multinomial(
-                frequency_L.repeat(B), round(B * cardinality), generator=generator
-            )
-            return torch.zeros(B * L, dtype=torch.bool).index_fill_(0, chosen, True).view(B, L)
+        def draw_cells_BL() -> Tensor:
+            count = round(B * cardinality)
+            cells = torch.multinomial(frequency_L.repeat(B), count, generator=generator)
+            return torch.zeros(B * L, dtype=torch.bool).index_fill_(0, cells, True).view(B, L)
 
-        self.which, self.targets_BL, self.valid_BL = (
-            which,
-            cells_BL().long(),
-            cells_BL() | setting.full_bank,
-        )
+        self.which = which
+        self.targets_BL = draw_cells_BL().long()
+        self.valid_BL = draw_cells_BL() | setting.full_bank
         self.embeddings_BLP, bank_BLP = (
             torch.randn(B, L, P, generator=generator, dtype=dtype) for _ in range(2)
         )
@@ -90,12 +107,12 @@ class Contrasts:
         ]
 
     def run(self) -> list[Tensor]:
-        """Loss and gradient."""
+        """Compute the loss and its gradients."""
         loss = self.dense() if self.which == "dense" else self.ours()
         return [loss.detach(), *torch.autograd.grad(loss, self.leaves)]
 
     def ours(self) -> Tensor:
-        """As :class:`sadcl.losses.criterion.Criterion` puts them together."""
+        """Compute both losses as :class:`sadcl.losses.criterion.Criterion` does."""
         place_A, L = positive_index(self.targets_BL), self.targets_BL.shape[1]
         options: dict[str, Any] = {"temperature": PROTOTYPE_TAU, "normalize": True}
         similarity_BL, own_AP = similarities(
@@ -109,12 +126,11 @@ class Contrasts:
         return sample / anchors + prototype / counted
 
     def dense(self) -> Tensor:
+        """Compute both losses over all pairs."""
         rows_RP = F.normalize(torch.cat([self.embeddings_BLP, self.bank]).flatten(0, 1), dim=1)
         active_BL, (B, L) = self.targets_BL == 1, self.targets_BL.shape
-        active_R, labels_R = (
-            torch.cat([active_BL, self.valid_BL]).flatten(),
-            torch.arange(L).repeat(2 * B),
-        )
+        active_R = torch.cat([active_BL, self.valid_BL]).flatten()
+        labels_R = torch.arange(L).repeat(2 * B)
         candidate_RR = active_R & ~torch.eye(2 * B * L, dtype=torch.bool)
         positive_RR = candidate_RR & (labels_R[:, None] == labels_R)
         similarity_RR, count_R = rows_RP @ rows_RP.T / TAU, positive_RR.sum(1)
@@ -130,68 +146,75 @@ class Contrasts:
         return loss_R[active_R & (count_R > 0)].mean() + loss_L[active_BL.any(0)].mean()
 
 
-def difference() -> float:
-    """Largest difference between the two, of the loss and of any part of its gradient."""
+def largest_difference() -> float:
+    """Return the largest difference of the two ways in the loss and any gradient element."""
     ours, dense = (Contrasts(SMALL, which, torch.float64) for which in ("ours", "dense"))
-    found, wanted = ours.run(), dense.run()
-    slots_BLP = torch.zeros_like(wanted[2])
-    slots_BLP[dense.valid_BL] = found[2]  # a slot that is empty has no gradient
-    found[2] = slots_BLP
-    return float(
-        torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)]).max()
-    )
+    our_results, dense_results = ours.run(), dense.run()
+    slots_BLP = torch.zeros_like(dense_results[2])
+    slots_BLP[dense.valid_BL] = our_results[2]  # an empty slot has no gradient
+    our_results[2] = slots_BLP
+    pairs = zip(our_results, dense_results, strict=True)
+    return float(torch.stack([(a - b).abs().max() for a, b in pairs]).max())
 
 
 def milliseconds(contrasts: Contrasts, runs: int = 1) -> float:
+    """Measure the mean time of a run, without the time to free its results."""
     total = 0.0
     for _ in range(runs):
         start = time.perf_counter()
-        found = contrasts.run()
+        results = contrasts.run()
         total += time.perf_counter() - start
-        del found  # outside the clock
+        del results  # outside the clock
     return 1e3 * total / runs
 
 
 def times(setting: Setting, repeats: int) -> list[list[float]]:
-    """Ours and the reference in turn, so that what else the machine does meets both."""
+    """Measure ours and the reference in turn, so that other load of the machine affects both."""
     each = [Contrasts(setting, which) for which in setting.run]
     for contrasts in each:
         contrasts.run()
-    runs = [
-        max(1, int(100 / min(milliseconds(each[0]) for _ in range(3)))),
-        1,
-    ]  # some ms are too short to time alone
+    fastest = min(milliseconds(each[0]) for _ in range(3))
+    runs = [max(1, int(100 / fastest)), 1]  # a few ms are too short to time alone
     return [[milliseconds(*pair) for pair in zip(each, runs, strict=False)] for _ in range(repeats)]
 
 
-def growth(setting: Setting, which: str, threads: int) -> float:
-    """Peak resident megabytes of one run beyond its inputs and their gradients; call it in a fresh process.
+def memory_growth(setting: Setting, which: str, threads: int) -> float:
+    """Measure the peak resident MB of one run beyond its inputs and their gradients.
 
-    The kernel's mark also sees what torch's allocator does not count (packed operands of a matrix product, say). It is
-    reset because importing torch has raised it. The gradients enter the base by their size: as buffers that lie ready they
-    would count twice, since autograd makes them elsewhere and adds. The warm-up is tiny: it loads code and starts threads,
-    but leaves no free heap to grow into unseen.
+    Call it in a fresh process. The kernel's peak also covers what torch's allocator does not count,
+    such as packed operands of a matrix product. The peak is reset because the import of torch
+    raised it. The gradients are added to the base by their size: if they were allocated before,
+    they would count twice, because autograd makes them elsewhere and adds. The warm-up is tiny: it
+    loads code and starts threads, but leaves no free heap in which growth would be invisible.
     """
     torch.set_num_threads(threads)
     contrasts = Contrasts(setting, which)
     Contrasts(SMALL, which).run()
 
-    base = resident("VmRSS") + sum(leaf.nbytes for leaf in contrasts.leaves)
+    base = resident_bytes("VmRSS") + sum(leaf.nbytes for leaf in contrasts.leaves)
     REFS.write_text("5")
     contrasts.run()
-    return (resident("VmHWM") - base) / 1e6
+    return (resident_bytes("VmHWM") - base) / 1e6
 
 
 def memory(setting: Setting, which: str) -> float:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(growth, setting, which, torch.get_num_threads()).result()
+    """Measure :func:`memory_growth` in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        threads = torch.get_num_threads()
+        return process.submit(memory_growth, setting, which, threads).result()
 
 
-def limit(setting: Setting, operations: float, moved: float) -> float:
-    """Milliseconds below which no program comes that does ``operations`` and has ``moved`` bytes a second.
+def time_limit(setting: Setting, operations: float, moved: float) -> float:
+    """Return the ms that any program needs.
 
-    Eq. 4 multiplies each pair of its C candidates once, and one C x C matrix with the candidates for the gradient; both
-    losses read their inputs in either direction and write the gradients.
+    Eq. 4 multiplies each pair of its C candidates once, and one C x C matrix with the candidates
+    for the gradient. Both losses read their inputs in the forward and in the backward pass, and
+    write the gradients.
+
+    Args:
+        setting: the sizes.
+        operations: that the machine computes in a second.
+        moved: bytes that it reads and writes in a second.
     """
     _, B, L, P, cardinality, full_bank, *_ = setting
     activated = round(B * cardinality)
@@ -201,16 +224,26 @@ def limit(setting: Setting, operations: float, moved: float) -> float:
 
 
 def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None) -> list[Row]:
-    """A row for the time and one for the memory of each setting, without reference and ratios where that is not run."""
+    """Return a row for the time and one for the memory of each setting.
+
+    Args:
+        quick: run the small setting only.
+        repeats: timed pairs of each setting.
+        threads: of torch; None is torch's own.
+
+    Raises:
+        ValueError: for fewer than one repeat, or if ours and the reference differ.
+    """
     if repeats < 1:
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
     torch.set_num_threads(threads or torch.get_num_threads())
-    apart, rows = difference(), []
+    difference, rows = largest_difference(), []
     console.print(
-        f"float64, B=5 L=16 P=16: loss and gradient differ by {apart:.1e}; {torch.get_num_threads()} threads"
+        f"float64, B=5 L=16 P=16: loss and gradient differ by {difference:.1e}; "
+        f"{torch.get_num_threads()} threads"
     )
-    if not apart <= 1e-8:
-        raise ValueError(f"the reference must compute the same to 1e-8, but differs by {apart}")
+    if not difference <= 1e-8:
+        raise ValueError(f"the reference must agree to 1e-8, but differs by {difference}")
     operations, moved = matmul_rate(), bandwidth()
     console.print(
         f"this machine: {operations / 1e9:.0f} GFLOP/s in products, {moved / 1e9:.1f} GB/s",
@@ -218,16 +251,16 @@ def benchmark(quick: bool = False, repeats: int = 5, threads: int | None = None)
     )
     for setting in (SMALL,) if quick else SETTINGS:
         ours, *reference = zip(*times(setting, repeats), strict=True)
-        bound = limit(setting, operations, moved)
+        bound = time_limit(setting, operations, moved)
         rows.append(
-            compared(
+            compare(
                 f"time, {setting.name}", "ms", ours, *reference, limit=bound, goal=setting.time_goal
             )
         )
         if REFS.exists():
             peaks = [[memory(setting, which) for _ in range(3)] for which in setting.run]
             goal, most = setting.memory_goal, setting.memory_MB
-            rows.append(compared(f"memory, {setting.name}", "MB", *peaks, goal=goal, at_most=most))
+            rows.append(compare(f"memory, {setting.name}", "MB", *peaks, goal=goal, at_most=most))
     return rows
 
 
@@ -236,12 +269,13 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, help="timed pairs in a setting (default 5)"
+        "--repeats", type=int, default=5, help="timed pairs of a setting (default: 5)"
     )
-    parser.add_argument("--threads", type=int, help="default: torch's own")
-    parser.add_argument("--quick", action="store_true", help="a small setting, to see that it runs")
-    show(benchmark(**vars(parser.parse_args())))
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
+    parser.add_argument(
+        "--quick", action="store_true", help="use a small setting, to see that it runs"
+    )
+    print_rows(benchmark(**vars(parser.parse_args())))
     for name, B, L in (setting[:3] for setting in SETTINGS if "dense" not in setting.run):
-        console.print(
-            f"{name}: the reference needs several fp32 matrices of {(2 * B * L) ** 2 * 4 / 1e9:.1f} GB each."
-        )
+        gigabytes = (2 * B * L) ** 2 * 4 / 1e9
+        console.print(f"{name}: the reference needs several matrices of {gigabytes:.1f} GB each.")

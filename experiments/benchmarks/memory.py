@@ -1,16 +1,18 @@
-"""Peak memory of a training step for the recipes of COCO and VG500 at 64 images on one GPU, with and without checkpointing.
+"""Peak memory of a training step at 64 images on one GPU, with and without checkpointing.
 
-python experiments/benchmarks/memory.py                     # three minutes on one core: computed
-python experiments/benchmarks/memory.py                     # where there is a GPU: measured, and computed beside it
+python experiments/benchmarks/memory.py    # three minutes on one core: computed
+python experiments/benchmarks/memory.py    # if there is a GPU: computed and measured
 
-Computed: the real step (both contrasts, EMA, bank, prototypes) runs on tensors that have shapes and no data, and every
-storage that is made or freed is counted; so the peak is that of the step's own tensors, without the allocator's rounding and
-the convolutions' workspace. It is checked here against what a fresh process really grows by, at a small size on the CPU.
-Measured: what the GPU's allocator gave at most, in three steps.
+The recipes are those of COCO and VG500. Computed: the real step (both contrasts, EMA, bank,
+prototypes) runs on tensors that have shapes and no data, and every storage that is allocated or
+freed is counted. So the peak is that of the step's own tensors, without the allocator's rounding
+and the workspace of convolutions. It is compared with what a fresh process really grows by, at a
+small size on the CPU. Measured: the largest allocation of the GPU's allocator in three steps.
 
-How to read it: "state" is what lies between two steps (weights, their average, gradients, two moments of AdamW, bank,
-prototypes), "activations" the rest of the peak; the ratio is the peak without checkpointing / with it. What checkpointing
-costs in time is measured: at the real size on a GPU, else at the small size of the check.
+How to read it: "state" is what is kept between two steps (weights, their average, gradients, two
+moments of AdamW, bank, prototypes), and "activations" is the rest of the peak. The ratio is the
+peak without checkpointing / with it. The time that checkpointing costs is measured: at the real
+size on a GPU, else at the small size of the comparison.
 
 Axes: B images, L labels.
 """
@@ -33,7 +35,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from rows import REFS, Row, printed, resident, taken
+from rows import REFS, Row, print_lines, resident_bytes, rows_from
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -67,8 +69,8 @@ CHECK: dict[str, Any] = {
 }
 
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of all storages that are there, and the most that ever were."""
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all live storages, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,26 +78,27 @@ class Live(TorchDispatchMode):
         self.storages: set[int] = set()
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, given: Any = (), named: Any = None
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = function(*given, **(named or {}))
-        for tensor in tree_leaves(found):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self.storages:
                     self.storages.add(storage._cdata)
                     self.now += storage.nbytes()
                     self.peak = max(self.peak, self.now)
-                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
-        return found
+                    weakref.finalize(storage, self.remove, storage._cdata, storage.nbytes())
+        return result
 
-    def gone(self, storage: int, size: int) -> None:
+    def remove(self, storage: int, size: int) -> None:
+        """Subtract a storage of ``size`` bytes that was freed."""
         self.storages.remove(storage)
         self.now -= size
 
 
-def prepared(config: Config, recipe: str, device: torch.device) -> tuple[engine.Training, Batch]:
-    """A training with a full bank, and images with as many positives as the data set has."""
+def make_step(config: Config, recipe: str, device: torch.device) -> tuple[engine.Training, Batch]:
+    """Prepare a training with a full bank, and a batch with the positives of the data set."""
     labels, images, side = LABELS[recipe], config.optim.batch_size, config.data.image_size
     training = loop.prepare(2, config, tuple(map(str, range(labels))), device, steps=1000)
     network, bank = training.network.train(), training.bank
@@ -106,13 +109,10 @@ def prepared(config: Config, recipe: str, device: torch.device) -> tuple[engine.
     network.prototypes.valid_L.fill_(True)
     network.prototypes.needs_rows = False
     place_A = torch.arange(round(images * CARDINALITY[recipe]), device=device) * 7
-    targets = torch.zeros(images * labels, dtype=torch.int8, device=device).index_fill_(
-        0, place_A, 1
-    )
-    pixels, weight_B = (
-        torch.zeros(images, 3, side, side, device=device),
-        torch.ones(images, device=device),
-    )
+    targets = torch.zeros(images * labels, dtype=torch.int8, device=device)
+    targets.index_fill_(0, place_A, 1)
+    pixels = torch.zeros(images, 3, side, side, device=device)
+    weight_B = torch.ones(images, device=device)
     return training, Batch(
         pixels,
         targets.view(images, labels),
@@ -124,12 +124,12 @@ def prepared(config: Config, recipe: str, device: torch.device) -> tuple[engine.
 
 
 @contextlib.contextmanager
-def without_data() -> Iterator[Live]:
-    """Tensors made in here have no data; what would look at it is left out."""
+def without_data() -> Iterator[LiveBytes]:
+    """Make tensors without data in this context, and skip what would read their data."""
     patches: list[Any] = [
         mock.patch.object(
-            nn.Module, "to", lambda module, *given, **named: module
-        ),  # they are where they should be
+            nn.Module, "to", lambda module, *args, **kwargs: module
+        ),  # everything is on the right device
         mock.patch.object(engine, "check_finite"),
         mock.patch.object(engine.Training, "padded", True),
         *(
@@ -142,65 +142,73 @@ def without_data() -> Iterator[Live]:
         for patch in patches:
             stack.enter_context(patch)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        yield stack.enter_context(Live())
+        yield stack.enter_context(LiveBytes())
 
 
-def computed(wanted: list[tuple[str, dict[str, Any]]]) -> list[tuple[int, int]]:
-    """Bytes of the peak of a step, and of what lies between two steps, for each recipe and its changes.
+def compute(settings: list[tuple[str, dict[str, Any]]]) -> list[tuple[int, int]]:
+    """Compute the peak bytes of a step and the bytes between two steps.
 
-    In a process of its own: PyTorch 2.14 crashes where the garbage collector frees tensors without data.
+    This runs in a process of its own, because PyTorch 2.14 crashes if the garbage collector frees
+    tensors without data.
+
+    Args:
+        settings: recipes and the changes to them.
     """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send_computed, args=(there, wanted))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_peaks, args=(sender, settings))
     process.start()
-    there.close()
-    found: list[tuple[int, int]] = here.recv()
+    sender.close()
+    peaks: list[tuple[int, int]] = receiver.recv()
     process.join()
-    return found
+    return peaks
 
 
-def _send_computed(to: Connection, wanted: list[tuple[str, dict[str, Any]]]) -> None:
+def _send_peaks(sender: Connection, settings: list[tuple[str, dict[str, Any]]]) -> None:
     gc.disable()
     warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
-    to.send([_computed(config_of(recipe, changes), recipe) for recipe, changes in wanted])
+    sender.send([_compute(make_config(recipe, changes), recipe) for recipe, changes in settings])
     os._exit(0)  # before anything is collected
 
 
-def config_of(recipe: str, changes: dict[str, Any]) -> Config:
+def make_config(recipe: str, changes: dict[str, Any]) -> Config:
+    """Return a recipe with changes, without pretrained weights and with everything admitted."""
     config: Config = getattr(recipes, recipe)().override({**OFFLINE, **changes})
     return config
 
 
-def _computed(config: Config, recipe: str) -> tuple[int, int]:
+def _compute(config: Config, recipe: str) -> tuple[int, int]:
     with without_data() as live:
-        training, batch = prepared(config, recipe, torch.device("cpu"))
+        training, batch = make_step(config, recipe, torch.device("cpu"))
         for _ in range(2):  # the first one makes AdamW's moments
             live.peak = 0
             engine.train_step(training, batch)
         return live.peak, live.now
 
 
-def on_gpu(config: Config, recipe: str) -> tuple[int, int, float]:
-    """The same measured on a GPU, and the seconds of a step."""
+def measure_gpu(config: Config, recipe: str) -> tuple[int, int, float]:
+    """Measure peak and state in bytes on a GPU, and the seconds of a step."""
     device = torch.device("cuda")
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    training, batch = prepared(config, recipe, device)
-    took = []
+    training, batch = make_step(config, recipe, device)
+    times = []
     for _ in range(4):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         engine.train_step(training, batch)
         torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     peak, state = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
-    return peak, state, min(took)
+    return peak, state, min(times)
 
 
-def on_cpu(changes: dict[str, Any], threads: int) -> tuple[float, float]:
-    """Bytes that a process grows by, which is to be a fresh one, and the seconds of a step; Linux only."""
+def measure_cpu(changes: dict[str, Any], threads: int) -> tuple[float, float]:
+    """Measure the growth of this process in bytes, and the seconds of a step.
+
+    Call it in a fresh process on Linux.
+    """
     torch.set_num_threads(threads)
     tiny = {
         "model.backbone": "test_resnet",
@@ -208,29 +216,31 @@ def on_cpu(changes: dict[str, Any], threads: int) -> tuple[float, float]:
         "model.hidden": 16,
         "model.feedforward": 16,
     }
-    small = config_of("coco14", {**CHECK, **changes})
-    training, batch = prepared(small.override(tiny), "coco14", torch.device("cpu"))
+    small = make_config("coco14", {**CHECK, **changes})
+    training, batch = make_step(small.override(tiny), "coco14", torch.device("cpu"))
     engine.train_step(training, batch)  # loads what is loaded at first use
     del training, batch
     gc.collect()
 
-    before = resident("VmRSS")
-    training, batch = prepared(small, "coco14", torch.device("cpu"))
-    took = []
+    before = resident_bytes("VmRSS")
+    training, batch = make_step(small, "coco14", torch.device("cpu"))
+    times = []
     for _ in range(3):
         REFS.write_text("5")
-        began = time.process_time()
+        start = time.process_time()
         engine.train_step(training, batch)
-        took.append(time.process_time() - began)
-    return float(resident("VmHWM") - before), min(took)
+        times.append(time.process_time() - start)
+    return float(resident_bytes("VmHWM") - before), min(times)
 
 
-def fresh(changes: dict[str, Any]) -> tuple[float, float]:
+def measure_process(changes: dict[str, Any]) -> tuple[float, float]:
+    """Run :func:`measure_cpu` in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(on_cpu, changes, torch.get_num_threads()).result()
+        return process.submit(measure_cpu, changes, torch.get_num_threads()).result()
 
 
 def row(name: str, unit: str, ours: float, **more: Any) -> dict[str, Any]:
+    """Make a row; columns that ``more`` does not have are None."""
     columns = (
         "reference",
         "ratio",
@@ -243,96 +253,108 @@ def row(name: str, unit: str, ours: float, **more: Any) -> dict[str, Any]:
         "state",
         "how",
     )
-    found: dict[str, Any] = {
-        "name": name,
-        "unit": unit,
-        "ours": ours,
-        **dict.fromkeys(columns),
-        **more,
-    }
-    return found
+    empty: dict[str, Any] = dict.fromkeys(columns)
+    return {"name": name, "unit": unit, "ours": ours, **empty, **more}
 
 
 def measure(repeats: int = 3, threads: int | None = None) -> list[dict[str, Any]]:
-    """Rows of the check, of what checkpointing costs in time, and of each recipe and setting.
+    """Return rows of the comparison at the small size, and of each recipe and setting.
 
     Args:
-        repeats: of the processes that are measured on a CPU.
-        threads: of a CPU; None is torch's own.
+        repeats: processes that are measured on a CPU.
+        threads: of torch on a CPU; None is torch's own.
 
     Raises:
-        ValueError: for less than one repeat.
+        ValueError: for fewer than one repeat.
     """
     if repeats < 1:
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
     torch.set_num_threads(threads or torch.get_num_threads())
     rows: list[dict[str, Any]] = []
     if REFS.exists():
-        rows += checked(repeats)
-    figures = iter(
-        computed([(recipe, changes) for recipe in LABELS for changes in SETTINGS.values()])
-    )
+        rows += compare_with_process(repeats)
+    settings = [(recipe, changes) for recipe in LABELS for changes in SETTINGS.values()]
+    peaks = iter(compute(settings))
     for recipe in LABELS:
-        peaks: dict[str, float] = {}
-        for name, changes in SETTINGS.items():
-            config = config_of(recipe, changes)
-            what = f"{recipe}, {config.data.image_size} px, {config.optim.batch_size} images, L={LABELS[recipe]}, {name}"
-            peak, state = next(figures)
-            more = {} if torch.cuda.is_available() else beside(peaks, name, peak)
-            rows.append(row(what, "GB", peak / 1e9, state=state / 1e9, how="computed", **more))
-            if torch.cuda.is_available():
-                try:
-                    peak, state, took = on_gpu(config, recipe)
-                except torch.OutOfMemoryError:
-                    continue
-                rows.append(
-                    row(
-                        what,
-                        "GB",
-                        peak / 1e9,
-                        state=state / 1e9,
-                        how="measured",
-                        **beside(peaks, name, peak),
-                    )
-                )
-                rows.append(row(f"{what}: a step", "ms", 1e3 * took, how="measured"))
+        rows += measure_recipe(recipe, [next(peaks) for _ in SETTINGS])
+    return rows
+
+
+def measure_recipe(recipe: str, computed: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return rows of each setting of a recipe, with measurements if there is a GPU.
+
+    Args:
+        recipe: its name.
+        computed: peak and state of each setting, in bytes.
+    """
+    rows: list[dict[str, Any]] = []
+    peaks: dict[str, float] = {}
+    for (name, changes), (peak, state) in zip(SETTINGS.items(), computed, strict=True):
+        config = make_config(recipe, changes)
+        side, images = config.data.image_size, config.optim.batch_size
+        what = f"{recipe}, {side} px, {images} images, L={LABELS[recipe]}, {name}"
+        more = {} if torch.cuda.is_available() else checkpointing_ratio(peaks, name, peak)
+        rows.append(row(what, "GB", peak / 1e9, state=state / 1e9, how="computed", **more))
+        if torch.cuda.is_available():
+            try:
+                peak, state, duration = measure_gpu(config, recipe)
+            except torch.OutOfMemoryError:
+                continue
+            more = checkpointing_ratio(peaks, name, peak)
+            rows.append(row(what, "GB", peak / 1e9, state=state / 1e9, how="measured", **more))
+            rows.append(row(f"{what}: a step", "ms", 1e3 * duration, how="measured"))
     return rows
 
 
 def benchmark(quick: bool = False) -> list[Row]:
-    """The same for the table of all benchmarks; ``quick`` measures each process once."""
-    return taken(measure(repeats=1) if quick else measure())
+    """Return the rows of :func:`measure`; ``quick`` measures each process once."""
+    return rows_from(measure(repeats=1) if quick else measure())
 
 
-def beside(peaks: dict[str, float], name: str, peak: float) -> dict[str, float]:
-    """The peak without checkpointing, and the ratio, where this one is with it."""
+def checkpointing_ratio(peaks: dict[str, float], name: str, peak: float) -> dict[str, float]:
+    """Return the peak without checkpointing and the ratio, for a setting with checkpointing.
+
+    Args:
+        peaks: of the settings so far, in bytes; this one is added.
+        name: of the setting.
+        peak: of the setting, in bytes.
+    """
     peaks[name] = peak
     plain = peaks.get(name.removesuffix(", checkpointing"), peak)
     return {"reference": plain / 1e9, "ratio": plain / peak} if plain is not peak else {}
 
 
-def checked(repeats: int) -> list[dict[str, Any]]:
-    """The computed peak beside that of a process at the small size, and what checkpointing costs in time there."""
-    rows, took = [], []
-    setting = "{model.backbone}, {data.image_size} px, {optim.batch_size} images, L=80, hidden {model.hidden}"
+def compare_with_process(repeats: int) -> list[dict[str, Any]]:
+    """Compare computed peaks with those of processes, and measure the time of checkpointing.
+
+    Both are at the small size.
+    """
+    rows, times = [], []
+    setting = (
+        "{model.backbone}, {data.image_size} px, {optim.batch_size} images, L=80, "
+        "hidden {model.hidden}"
+    )
     for key, value in CHECK.items():
         setting = setting.replace(f"{{{key}}}", str(value))
     names = ("fp32", "fp32, checkpointing")
-    figures = computed([("coco14", {**CHECK, **SETTINGS[name]}) for name in names])
-    for name, (peak, state) in zip(names, figures, strict=True):
-        found = [fresh(SETTINGS[name]) for _ in range(repeats)]
-        real = statistics.median(peak for peak, _ in found)
-        took.append([seconds for _, seconds in found])
-        rows.append(row(f"check: {setting}, {name}", "GB", peak / 1e9, reference=real / 1e9,
-                        state=state / 1e9, how=f"computed; measured is {real / peak:.2f} of it"))  # fmt: skip
-    ratios = [plain / again for plain, again in zip(*took, strict=True)]
-    plain, again = (1e3 * statistics.median(each) for each in took)
-    rows.append(row(f"time of a step with checkpointing, {setting}", "ms", again, reference=plain,
-                    ratio=statistics.median(ratios), low=min(ratios), high=max(ratios), how="measured"))  # fmt: skip
+    computed = compute([("coco14", {**CHECK, **SETTINGS[name]}) for name in names])
+    for name, (peak, state) in zip(names, computed, strict=True):
+        measured = [measure_process(SETTINGS[name]) for _ in range(repeats)]
+        real = statistics.median(peak for peak, _ in measured)
+        times.append([seconds for _, seconds in measured])
+        how = f"computed; measured is {real / peak:.2f} of it"
+        amounts = {"reference": real / 1e9, "state": state / 1e9}
+        rows.append(row(f"check: {setting}, {name}", "GB", peak / 1e9, how=how, **amounts))
+    ratios = [plain / checkpointed for plain, checkpointed in zip(*times, strict=True)]
+    plain, checkpointed = (1e3 * statistics.median(each) for each in times)
+    range_ = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    name = f"time of a step with checkpointing, {setting}"
+    rows.append(row(name, "ms", checkpointed, reference=plain, how="measured", **range_))
     return rows
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def print_measurements(rows: list[dict[str, Any]]) -> None:
+    """Print what :func:`measure` returns."""
     lines = [("what", "peak", "of it state", "activations", "reference", "ratio (min..max)", "how")]
     for each in rows:
         state = each["state"]
@@ -346,7 +368,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         ratio = "" if each["ratio"] is None else f"{each['ratio']:.2f}x"
         ratio += "" if each["low"] is None else f" ({each['low']:.2f}..{each['high']:.2f})"
         lines.append((each["name"], *amounts, ratio, each["how"]))
-    printed(lines, 170)
+    print_lines(lines, 170)
 
 
 if __name__ == "__main__":
@@ -354,7 +376,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--repeats", type=int, default=3, help="processes that are measured on a CPU (default 3)"
+        "--repeats", type=int, default=3, help="processes to measure on a CPU (default: 3)"
     )
-    parser.add_argument("--threads", type=int, help="default: torch's own")
-    show(measure(**vars(parser.parse_args())))
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
+    print_measurements(measure(**vars(parser.parse_args())))

@@ -1,13 +1,15 @@
-"""What a question to the tables costs, beside the same question to the trial folders that Ray Tune leaves behind.
+"""What a query of the tables costs, against the same query of Ray Tune's trial folders.
 
-python experiments/benchmarks/results.py                  # some minutes on two cores; about 1 GB below --scratch
+python experiments/benchmarks/results.py                  # minutes on two cores; 1 GB in --scratch
 python experiments/benchmarks/results.py --trials 1000    # a tenth of it
 
-The store has 10,000 trials of 100 epochs, in the files that RunWriter writes, byte for byte; they are made without its calls,
-whose rate is measured on a sample. The questions are the ten best trials (whole rows), and means by group over the trials and
-over the 1,000,000 rows of epochs. Warm is the median of five after the first; `first` includes copying the small files to the
-user's cache (an empty one here), which is done once on a machine. As Tune writes them, the folders have a line of JSON for
-each epoch, with the configuration in it; a sample of them is read and the time scaled to all.
+The store has 10,000 trials of 100 epochs, in the files that RunWriter writes, byte for byte. They
+are made without its calls, whose rate is measured on a sample. The queries are the ten best trials
+(whole rows), and means by group over the trials and over the 1,000,000 rows of epochs. "Warm" is
+the median of five after the first query. "First" includes the copy of the small files to the user's
+cache (an empty one here), which is made once on a machine. As Tune writes them, the folders have a
+line of JSON for each epoch, with the configuration in it. A sample of them is read, and the time
+scaled to all.
 
 Axes: T trials, E epochs.
 """
@@ -27,12 +29,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rows import Row, compared, seconds, show
+from rows import Row, compare, print_rows, seconds
 
 from sadcl import recipes, results
 from sadcl.console import console, progress_bar
@@ -45,7 +48,7 @@ FLAT = {
     n.replace(".", "_"): json.dumps(v) if isinstance(v, (list, tuple)) else v
     for n, v in BASE.flat().items()
 }
-FIGURES = [
+METRICS = [
     "CP",
     "CR",
     "CF1",
@@ -60,27 +63,36 @@ FIGURES = [
     "mAP_step",
     "mAP_11pt",
 ]
-BY_ARM = "select arm, seed, count(*) as n, avg(val_mAP) as mAP, max(seconds) from trials group by all order by mAP"
+BY_ARM = (
+    "select arm, seed, count(*) as n, avg(val_mAP) as mAP, max(seconds) from trials "
+    "group by all order by mAP"
+)
 BY_EPOCH = (
     "select stage, epoch, avg(val_mAP) as mAP, stddev(loss) from epochs group by all order by all"
 )
 
 
-def trial_row(at: int, value: float) -> dict[str, Any]:
+def trial_row(number: int, value: float) -> dict[str, Any]:
+    """Make a row of the trials table.
+
+    Args:
+        number: of the trial; it decides key, study, arm and seed.
+        value: its held-out mAP in percent.
+    """
     tau = 0.05 + value / 1000
     return {
         **FLAT,
         **provenance(),
-        **{f"val_{name}": value * 0.9 for name in FIGURES},
+        **{f"val_{name}": value * 0.9 for name in METRICS},
         "loss_tau": tau,
         "params": json.dumps({"loss.tau": tau}),
         "config": BASE.json_text(),
         "config_digest": BASE.digest(),
-        "key": f"coco14-tune-tuned-s0-{at:05d}abcdef0",
-        "study": f"study{at % 20}",
+        "key": f"coco14-tune-tuned-s0-{number:05d}abcdef0",
+        "study": f"study{number % 20}",
         "phase": "search",
-        "arm": f"arm{at % 7}",
-        "seed": at % 5,
+        "arm": f"arm{number % 7}",
+        "seed": number % 5,
         "dataset": "coco14",
         "scale": "full",
         "status": "complete",
@@ -88,7 +100,7 @@ def trial_row(at: int, value: float) -> dict[str, Any]:
         "weights": "ema",
         "epoch": EPOCHS,
         "epochs_done": EPOCHS,
-        "seconds": 3600.0 + at,
+        "seconds": 3600.0 + number,
         "images": 7_000_000,
         "images_per_second": 180.0,
         "memory_mb": 20_000.0,
@@ -101,6 +113,7 @@ def trial_row(at: int, value: float) -> dict[str, Any]:
 
 
 def epoch_columns(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the columns of a trial in the epochs table, except key and study."""
     columns: dict[str, Any] = {
         n: rng.normal(60, 5, EPOCHS)
         for n, (kind, _) in schema.EPOCHS.items()
@@ -109,15 +122,15 @@ def epoch_columns(rng: np.random.Generator) -> dict[str, Any]:
     return columns | {"stage": np.full(EPOCHS, 2), "epoch": np.arange(1, EPOCHS + 1)}
 
 
-def make(root: Path, trials: int) -> None:
-    """The files of a store, as RunWriter leaves them."""
+def write_store(root: Path, trials: int) -> None:
+    """Write the files of a store as RunWriter leaves them."""
     values_T = np.random.default_rng(0).normal(70, 5, trials)
     for table in ("trials", "epochs"):
         (root / "tables" / table).mkdir(parents=True)
 
-    def one(at: int) -> None:
-        row = trial_row(at, float(values_T[at]))
-        columns = epoch_columns(np.random.default_rng(at))
+    def write_trial(number: int) -> None:
+        row = trial_row(number, float(values_T[number]))
+        columns = epoch_columns(np.random.default_rng(number))
         columns |= {"key": [row["key"]] * EPOCHS, "study": [row["study"]] * EPOCHS}
         arrays = [pa.array(columns[name], kind) for name, (kind, _) in schema.EPOCHS.items()]
         epochs = pa.table(arrays, names=list(schema.EPOCHS)).replace_schema_metadata(
@@ -126,48 +139,48 @@ def make(root: Path, trials: int) -> None:
         file = files.file_name(files.file_stem(row["key"]), 0)
         for table, rows in (("trials", schema.to_table("trials", [row])), ("epochs", epochs)):
             (root / "tables" / table / file).write_bytes(table_file.encode_parquet(rows))
-        old = time.time() - 60
+        minute_ago = time.time() - 60
         for table in ("trials", "epochs"):
-            os.utime(root / "tables" / table / file, (old, old))
+            os.utime(root / "tables" / table / file, (minute_ago, minute_ago))
 
-    with progress_bar("writing") as show, ThreadPoolExecutor(2) as pool:
-        for done, _ in enumerate(pool.map(one, range(trials)), 1):
-            show("writing the store")(done, trials)
+    with progress_bar("writing") as progress, ThreadPoolExecutor(2) as pool:
+        for count, _ in enumerate(pool.map(write_trial, range(trials)), 1):
+            progress("writing the store")(count, trials)
 
 
-def folders(root: Path, trials: int) -> None:
-    """Trial folders as Ray Tune writes them: result.json with a line an epoch, and params.json."""
+def write_tune_folders(root: Path, trials: int) -> None:
+    """Write trial folders as Ray Tune does: params.json, and result.json with a line an epoch."""
     config = {name: list(v) if isinstance(v, tuple) else v for name, v in BASE.flat().items()}
-    for at in range(trials):
-        folder = root / f"train_{at:05d}_{at}_tau=0.1_2026-01-01_00-00-00"
+    for number in range(trials):
+        folder = root / f"train_{number:05d}_{number}_tau=0.1_2026-01-01_00-00-00"
         folder.mkdir(parents=True)
-        columns = epoch_columns(np.random.default_rng(at))
+        columns = epoch_columns(np.random.default_rng(number))
         with open(folder / "result.json", "w") as file:
             for e in range(EPOCHS):
-                own = {name: float(values[e]) for name, values in columns.items()}
+                metrics = {name: float(values[e]) for name, values in columns.items()}
                 tune = {
                     "timestamp": 1767225600 + e,
                     "checkpoint_dir_name": None,
                     "should_checkpoint": True,
                     "done": e == 99,
                     "training_iteration": e + 1,
-                    "trial_id": f"{at:05d}",
+                    "trial_id": f"{number:05d}",
                     "date": "2026-01-01_00-00-00",
                     "pid": 12345,
                     "time_this_iter_s": 36.5,
                     "time_total_s": 36.5 * e,
                     "hostname": "node",
                     "node_ip": "10.0.0.1",
-                    "config": config | {"arm": f"arm{at % 7}"},
+                    "config": config | {"arm": f"arm{number % 7}"},
                     "time_since_restore": 36.5 * e,
                     "iterations_since_restore": e,
                 }
-                file.write(json.dumps(own | tune) + "\n")
+                file.write(json.dumps(metrics | tune) + "\n")
         (folder / "params.json").write_text(json.dumps(config))
 
 
-def ask_folders(root: Path) -> dict[str, Any]:
-    """Both questions to the folders, in one pass over their files."""
+def query_tune_folders(root: Path) -> dict[str, Any]:
+    """Answer both queries from Tune's folders, in one pass over their files."""
     best: list[tuple[float, str]] = []
     arms: dict[str, list[float]] = defaultdict(list)
     epochs: dict[int, list[float]] = defaultdict(list)
@@ -184,19 +197,19 @@ def ask_folders(root: Path) -> dict[str, Any]:
     return {"top": sorted(best, reverse=True)[:10], "means": means}
 
 
-def writing(root: Path) -> tuple[float, float]:
-    """Milliseconds that RunWriter takes for an epoch, and for a trial's beginning and end, on a sample."""
-    began, epochs, count = time.perf_counter(), 0.0, 10
-    for at in range(count):
-        row = trial_row(at, 70.0)
-        columns = epoch_columns(np.random.default_rng(at))
+def write_times(root: Path) -> tuple[float, float]:
+    """Measure the ms that RunWriter takes for an epoch, and for the start and end of a trial."""
+    start, epochs, count = time.perf_counter(), 0.0, 10
+    for number in range(count):
+        row = trial_row(number, 70.0)
+        columns = epoch_columns(np.random.default_rng(number))
         writer = results.RunWriter(str(root), row["key"], row)
         for e in range(EPOCHS):
-            own = {name: values[e].item() for name, values in columns.items()}
-            epochs += seconds(lambda own=own, writer=writer: writer.epoch(own))  # type: ignore[misc]
+            metrics = {name: values[e].item() for name, values in columns.items()}
+            epochs += seconds(partial(writer.epoch, metrics))
         writer.finish("complete")
-    whole = time.perf_counter() - began
-    return 1e3 * epochs / count / EPOCHS, 1e3 * (whole - epochs) / count
+    total = time.perf_counter() - start
+    return 1e3 * epochs / count / EPOCHS, 1e3 * (total - epochs) / count
 
 
 LIMITED = """
@@ -210,72 +223,82 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 """
 
 
-def measure(trials: int, folder_count: int, scratch: Path) -> list[Row]:
-    """A row for each question, before and after compaction, and for what writing costs."""
-    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
-    root, rows = str(scratch / "runs"), []
+def report(rows: list[Row], row: Row, more: str = "") -> None:
+    """Print a row as soon as it is known, with ``more`` after it, and add it to ``rows``."""
+    console.print(f"{row.name}: {row.ours:,.4g} {row.unit}{more}", highlight=False)
+    rows.append(row)
 
-    def line(row: Row, more: str = "") -> None:
-        """A line as soon as it is known, and in the table at the end."""
-        console.print(f"{row.name}: {row.ours:,.4g} {row.unit}{more}", highlight=False)
-        rows.append(row)
 
-    epoch_ms, trial_ms = writing(scratch / "sample")
-    line(Row("RunWriter: an epoch, on disk", epoch_ms, "ms"), f", {1e3 / epoch_ms:,.0f} rows/s")
-    line(Row("RunWriter: a trial's beginning and end", trial_ms, "ms"))
-    make(Path(root), trials)
-    folders(scratch / "ray", folder_count)
-    ray = (
-        statistics.median(seconds(lambda: ask_folders(scratch / "ray")) for _ in range(3))
-        * trials
-        / folder_count
-    )
-    console.print(
-        f"Ray's folders (read {folder_count} of {trials:,}, scaled): {ray:.1f} s", highlight=False
-    )
-    questions: dict[str, Callable[[], Any]] = {
+def measure_queries(rows: list[Row], root: str, tune_seconds: float) -> None:
+    """Measure each query as written and after compaction, and add its rows to ``rows``.
+
+    Args:
+        root: of the store.
+        tune_seconds: that the same queries of Tune's folders take.
+    """
+    queries: dict[str, Callable[[], Any]] = {
         "ten best trials": lambda: query.top(root),
         "trials by arm and seed": lambda: results.sql(root, BY_ARM),
         "epochs by epoch": lambda: results.sql(root, BY_EPOCH),
     }
     for state, most in (("as written", 1000), ("compacted", 200)):
         if state == "compacted":
-            took = seconds(lambda: compact.compact(root))
-            size = sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
-            line(
-                Row("compaction", took, "s"),
-                f", {size / 1e6:.0f} MB in {len(list(Path(root).rglob('*.parquet')))} files",
-            )
-        for what, ask in questions.items():
-            first = seconds(ask)
-            warm = [1e3 * seconds(ask) for _ in range(5)]
-            row = compared(f"{state}: {what}", "ms", warm, [1e3 * ray] * 5, goal=100, at_most=most)
+            duration = seconds(lambda: compact.compact(root))
+            sizes = [path.stat().st_size for path in Path(root).rglob("*.parquet")]
+            more = f", {sum(sizes) / 1e6:.0f} MB in {len(sizes)} files"
+            report(rows, Row("compaction", duration, "s"), more)
+        for name, run in queries.items():
+            first = seconds(run)
+            warm = [1e3 * seconds(run) for _ in range(5)]
+            reference = [1e3 * tune_seconds] * 5
+            row = compare(f"{state}: {name}", "ms", warm, reference, goal=100, at_most=most)
             row = replace(row, low=None, high=None)  # the reference was measured once
-            line(
-                row,
-                f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x",
-            )
+            more = f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x"
+            report(rows, row, more)
+
+
+def measure_memory(rows: list[Row], root: str, trials: int) -> None:
+    """Measure the growth of a process that groups all epochs while DuckDB's memory is limited."""
     limit = "100MB"
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, root, limit], capture_output=True, text=True, check=True
-    )
-    groups, grown = done.stdout.split()
-    held = (
-        trials
-        * EPOCHS
-        * sum(kind.bit_width // 8 for kind, _ in schema.EPOCHS.values() if kind != pa.string())
-        / 2**20
-    )
+    command = [sys.executable, "-c", LIMITED, root, limit]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    groups, growth = process.stdout.split()
+    kinds = [kind for kind, _ in schema.EPOCHS.values() if kind != pa.string()]
+    table_MiB = trials * EPOCHS * sum(kind.bit_width // 8 for kind in kinds) / 2**20
     name = f"epochs by trial, DuckDB limited to {limit}: growth of the process"
-    line(
-        Row(name, float(grown), "MB"),
-        f" for {groups} groups; the numbers of the table are {held:.0f} MB",
+    more = f" for {groups} groups; the numbers of the table are {table_MiB:.0f} MB"
+    report(rows, Row(name, float(growth), "MB"), more)
+
+
+def measure(trials: int, folder_count: int, scratch: Path) -> list[Row]:
+    """Measure writing, each query before and after compaction, and the memory of a query.
+
+    Args:
+        trials: of the store.
+        folder_count: trial folders of Tune that are read; their time is scaled to ``trials``.
+        scratch: an empty folder to work in.
+    """
+    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
+    root, rows = str(scratch / "runs"), list[Row]()
+    epoch_ms, trial_ms = write_times(scratch / "sample")
+    rate = f", {1e3 / epoch_ms:,.0f} rows/s"
+    report(rows, Row("RunWriter: an epoch, on disk", epoch_ms, "ms"), rate)
+    report(rows, Row("RunWriter: a trial's beginning and end", trial_ms, "ms"))
+    write_store(Path(root), trials)
+    write_tune_folders(scratch / "ray", folder_count)
+    times = [seconds(lambda: query_tune_folders(scratch / "ray")) for _ in range(3)]
+    tune_seconds = statistics.median(times) * trials / folder_count
+    console.print(
+        f"Ray's folders (read {folder_count} of {trials:,}, scaled): {tune_seconds:.1f} s",
+        highlight=False,
     )
+    measure_queries(rows, root, tune_seconds)
+    measure_memory(rows, root, trials)
     return rows
 
 
 def benchmark(quick: bool = False) -> list[Row]:
-    """The rows at full size, made and removed again."""
+    """Return the rows at full size (``quick``: tiny), in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="sadcl-results-") as scratch:
         return measure(*((20, 5) if quick else (10_000, 300)), Path(scratch))
 
@@ -284,18 +307,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--trials", type=int, default=10_000, help="default: 10,000")
     parser.add_argument(
-        "--folders", type=int, default=300, help="trial folders of Ray Tune that are read"
+        "--folders", type=int, default=300, help="trial folders of Tune to read (default: 300)"
     )
-    parser.add_argument("--scratch", default=None, help="an empty folder to work in, which stays")
+    parser.add_argument("--scratch", default=None, help="an empty folder to work in, which is kept")
     options = parser.parse_args()
     scratch = Path(options.scratch or tempfile.mkdtemp(prefix="sadcl-results-"))
-    found = measure(options.trials, options.folders, scratch)
+    rows = measure(options.trials, options.folders, scratch)
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-    show(
-        found,
-        title=f"{options.trials:,} trials, {options.trials * EPOCHS:,} rows of epochs; {load}",
-    )
+    size = f"{options.trials:,} trials, {options.trials * EPOCHS:,} rows of epochs"
+    print_rows(rows, title=f"{size}; {load}")
     if options.scratch is None:
         shutil.rmtree(scratch)

@@ -1,4 +1,7 @@
-"""What the benchmarks have in common: a row of their table, what this machine can do at most, clocks and memory marks."""
+"""What the benchmarks share: a row of their table, the limits of this machine, clocks and memory.
+
+The file imports nothing of sadcl at the top, so that benchmarks of PyTorch alone can use it.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,23 @@ from pathlib import Path
 from typing import Any
 
 REFS = Path("/proc/self/clear_refs")
-"""There on Linux alone."""
+"""Writing ``5`` here resets the peak of this process's resident memory. It exists on Linux only."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured.
+    """One measured quantity.
 
     Attributes:
-        name: what it is.
-        ours: in ``unit``; a median where it was repeated.
-        reference: what it stands beside, in ``unit``; None where nothing was run.
-        ratio: how many times better ours is; ``low`` and ``high`` are its range over interleaved repeats.
-        limit: what this machine cannot pass, in ``unit``.
-        share: how much of that ours reaches, 0 to 1.
+        name: what was measured.
+        ours: our value in ``unit``; a median if it was repeated.
+        reference: the value to compare with, in ``unit``; None if there is none.
+        ratio: how many times better ours is; ``low`` and ``high`` are its range over interleaved
+            repeats.
+        limit: the value in ``unit`` that this machine cannot pass.
+        share: how much of ``limit`` ours reaches, from 0 to 1.
         goal: the ratio to reach.
-        at_most: what ours is to stay within, in ``unit``.
+        at_most: the value in ``unit`` that ours must not exceed.
     """
 
     name: str
@@ -43,15 +47,14 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether all that was to be reached is; None where nothing was."""
-        asked = [
-            self.goal is None or (self.ratio or 0.0) >= self.goal,
-            self.at_most is None or self.ours <= self.at_most,
-        ]
-        return None if self.goal is None and self.at_most is None else all(asked)
+        """Whether every goal is reached; None if the row has no goal."""
+        if self.goal is None and self.at_most is None:
+            return None
+        ratio_reached = self.goal is None or (self.ratio or 0.0) >= self.goal
+        return ratio_reached and (self.at_most is None or self.ours <= self.at_most)
 
 
-def compared(
+def compare(
     name: str,
     unit: str,
     ours: Sequence[float],
@@ -61,48 +64,53 @@ def compared(
     goal: float | None = None,
     at_most: float | None = None,
 ) -> Row:
-    """A row of what is better the less it is: seconds or bytes of interleaved repeats, of both in the same order."""
+    """Make a row of a quantity where less is better, such as seconds or bytes.
+
+    Args:
+        name: what was measured.
+        unit: of all values.
+        ours: our values of interleaved repeats.
+        reference: the reference's values of the same repeats, in the same order; empty if there is
+            no reference.
+        limit: see :class:`Row`, as ``goal`` and ``at_most``.
+        goal: see :class:`Row`.
+        at_most: see :class:`Row`.
+
+    Returns:
+        A row with medians, and with the median and the range of the ratios of the repeats.
+    """
     ratios = [b / a for a, b in zip(ours, reference, strict=True)] if reference else []
-    mine = statistics.median(ours)
+    median = statistics.median(ours)
     return Row(
         name,
-        mine,
+        median,
         unit,
         reference=statistics.median(reference) if reference else None,
         ratio=statistics.median(ratios) if ratios else None,
         low=min(ratios, default=None),
         high=max(ratios, default=None),
         limit=limit,
-        share=None if limit is None else limit / mine,
+        share=None if limit is None else limit / median,
         goal=goal,
         at_most=at_most,
     )
 
 
-def taken(found: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Rows of what has a row's columns, and maybe others."""
-    known = [field.name for field in fields(Row)]
-    return [Row(**{name: each[name] for name in known if name in each}) for each in found]
+def rows_from(measurements: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Make rows of mappings that have a row's fields, and perhaps others."""
+    names = [field.name for field in fields(Row)]
+    return [Row(**{name: each[name] for name in names if name in each}) for each in measurements]
 
 
-def show(rows: Sequence[Row], title: str = "") -> None:
+def print_rows(rows: Sequence[Row], title: str = "") -> None:
+    """Print rows as a table."""
     from rich import box
     from rich.table import Table
 
     from sadcl.console import console
 
-    table = Table(
-        "what",
-        "ours",
-        "reference",
-        "ratio (range)",
-        "limit",
-        "share",
-        "goal",
-        "",
-        box=box.SIMPLE_HEAD,
-        title=title,
-    )
+    columns = ("what", "ours", "reference", "ratio (range)", "limit", "share", "goal", "")
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=title)
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
         if row.low is not None and row.high is not None and row.low < row.high:
@@ -121,11 +129,12 @@ def show(rows: Sequence[Row], title: str = "") -> None:
     console.print(table)
 
 
-def printed(lines: Sequence[Sequence[str]], width: int) -> None:
-    """A table, the first line its head; plain where there is nothing but PyTorch.
+def print_lines(lines: Sequence[Sequence[str]], width: int) -> None:
+    """Print a table of texts, as plain text where rich is not installed.
 
     Args:
-        width: in characters, where there is no terminal.
+        lines: the cells of each line; the first line is the head.
+        width: in characters, used if there is no terminal.
     """
     try:
         from rich import box
@@ -149,25 +158,28 @@ def _quantity(value: float | None, unit: str) -> str:
 def matmul_rate(
     side: int = 1024, repeats: int = 9, device: Any = "cpu", dtype: Any = None
 ) -> float:
-    """Floating-point operations a second of a product of square matrices, the best of several; torch's threads.
+    """Measure floating-point operations a second of a product of two square matrices.
 
     Args:
-        dtype: None is float32.
+        side: of the matrices.
+        repeats: of which the best counts.
+        device: of torch; on a CPU, torch's own number of threads is used.
+        dtype: of torch; None is float32.
     """
     import torch
 
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     out = torch.empty_like(a)
     wait = torch.get_device_module(device).synchronize
-    return (
-        2
-        * side**3
-        / min(seconds(lambda: torch.mm(a, b, out=out), wait=wait) for _ in range(repeats))
-    )
+    best = min(seconds(lambda: torch.mm(a, b, out=out), wait=wait) for _ in range(repeats))
+    return 2 * side**3 / best
 
 
 def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
-    """Bytes a second that memory is read and written with, both counted, where many are copied; the best of several."""
+    """Measure bytes a second of a copy of ``count`` bytes, with reads and writes counted.
+
+    The best of ``repeats`` counts.
+    """
     import torch
 
     source, target = torch.zeros(count, dtype=torch.uint8), torch.ones(count, dtype=torch.uint8)
@@ -177,15 +189,28 @@ def bandwidth(count: int = 1 << 27, repeats: int = 9) -> float:
 def seconds(
     work: Callable[[], object], runs: int = 1, wait: Callable[[], object] = lambda: None
 ) -> float:
-    """Of a run, from when ``wait`` has come back to when it has again."""
+    """Measure the seconds of one run of ``work``, as the mean of ``runs``.
+
+    Args:
+        work: what to run.
+        runs: how often.
+        wait: is called before the clock starts and before it stops, for instance to wait for a
+            device.
+    """
     wait()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(runs):
         work()
     wait()
-    return (time.perf_counter() - began) / runs
+    return (time.perf_counter() - start) / runs
 
 
-def resident(field: str) -> int:
-    """Bytes of this process by the kernel: ``VmRSS`` now, or ``VmHWM`` the most since :data:`REFS` was written ``5``."""
-    return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+def resident_bytes(field: str) -> int:
+    """Read resident bytes of this process from the kernel.
+
+    Args:
+        field: ``VmRSS`` for the bytes now, ``VmHWM`` for the peak since ``5`` was written to
+            :data:`REFS`.
+    """
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", status)[0])

@@ -1,22 +1,25 @@
-"""The training step: images/s beside a loop as the released code has it, and beside what the device's products allow.
+"""The training step in images/s, against a loop as released and against the device's products.
 
-python experiments/benchmarks/step.py                    # two minutes on one core: ResNet-18, 128 px, 8 images, L=80
-python experiments/benchmarks/step.py                    # where there is a GPU: ResNet-101, 448 px, 64 images, minutes
-python experiments/benchmarks/step.py --backbone resnet50 --side 224 --images 8 --repeats 2      # any other size
+python experiments/benchmarks/step.py    # minutes; ResNet-18, 128 px, 8 images, L=80 on a CPU
+python experiments/benchmarks/step.py    # minutes; ResNet-101, 448 px, 64 images on a GPU
+python experiments/benchmarks/step.py --backbone resnet50 --side 224 --images 8 --repeats 2
 
-Four loops on the same random images with COCO's label frequency, weights in float32: the pooled baseline, SARL (stage 1),
-SADCL (stage 2, both contrasts, EMA, bank and prototypes), all as ``sadcl train`` runs them, on a GPU with bf16 autocast,
-channels_last and torch.compile; and the reference, which is SADCL's network in a loop as the released code has it (METHOD):
-eager, on a GPU with fp16 autocast and a GradScaler, all (2BL)^2 pairs of batch and bank, a bank that is written label by
-label with a look at the device for each, AdamW as PyTorch gives it, an average made tensor by tensor, three terms read each
-step. Every positive is admitted and every slot of the bank is full, which is the most work for both.
+Four loops run on the same random images with COCO's label frequency, with weights in float32: the
+pooled baseline, SARL (stage 1) and SADCL (stage 2, both contrasts, EMA, bank and prototypes), all
+as sadcl trains them, on a GPU with bf16 autocast, channels_last and torch.compile; and the
+reference, SADCL's network in a loop like the released code's. That loop is eager, on a GPU with
+fp16 autocast and a GradScaler. It computes all (2BL)^2 pairs of batch and bank, writes its bank
+label by label and reads from the device for each, has PyTorch's default AdamW, averages tensor by
+tensor, and reads three terms in each step. Every positive is admitted and every slot of the bank is
+full, which is the most work for both.
 
-How to read it: the loops run in turn, so that what else the machine does meets all; speeds are medians, a ratio is
-ours / reference of one round (memory and waits: reference / ours), so more is better, with its range over the rounds.
-"limit" is the speed at which the step's counted products and convolutions alone would run at the rate of one large matrix
-product in the same type, measured here; "share" is how much of that is reached. Memory is what a loop and its state take
-beyond what was there: of the GPU, or of a fresh process. The share outside forward and backward is optimiser, average,
-bank, prototypes and checks, timed where they are called.
+How to read it: the loops run in turn, so that other load of the machine affects all. Speeds are
+medians. A ratio is ours / reference of one round (reference / ours for memory and waits), so more
+is better, with its range over the rounds. "limit" is the speed at which the step's counted products
+and convolutions alone would run at the rate of one large matrix product in the same type, measured
+here, and "share" is how much of it is reached. Memory is what a loop and its state add: to the GPU,
+or to a fresh process. The share outside forward and backward is optimiser, average, bank,
+prototypes and checks, timed where they are called.
 
 Axes: B images, L labels, P embedding size, D hidden size, R = 2BL rows of the dense matrix.
 """
@@ -24,24 +27,25 @@ Axes: B images, L labels, P embedding size, D hidden size, R = 2BL rows of the d
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import functools
-import gc
 import multiprocessing
-import statistics
-import warnings
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
-from rows import REFS, Row, matmul_rate, printed, resident, taken
-from rows import seconds as timed
+from rows import REFS, Row, matmul_rate, resident_bytes, rows_from
+from step_measurements import (
+    count_waits,
+    flops,
+    free_memory,
+    memory_rows,
+    outside_share,
+    print_measurements,
+    row,
+    seconds,
+)
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from sadcl import recipes
 from sadcl.config import Config
@@ -50,12 +54,21 @@ from sadcl.memory import Memory
 from sadcl.model import SADCL
 from sadcl.training import engine, loop
 from sadcl.training.optim import adamw, one_cycle
-from sadcl.training.timer import Timer
 
 L, CARDINALITY = 80, 2.9
 
 
 class Size(NamedTuple):
+    """What the loops train.
+
+    Attributes:
+        backbone: of timm.
+        side: of an image in pixels.
+        images: of a batch.
+        hidden: size of the transformer.
+        compile: whether our loops use torch.compile.
+    """
+
     backbone: str
     side: int
     images: int
@@ -68,6 +81,7 @@ FULL = Size("resnet101", 448, 64, 2048, True)
 
 
 def config(size: Size, cuda: bool) -> Config:
+    """Return the configuration of SADCL at a size; on a GPU it computes in bf16."""
     return recipes.coco14().override(
         {
             "data.image_size": size.side,
@@ -85,6 +99,7 @@ def config(size: Size, cuda: bool) -> Config:
 
 
 def batch(size: Size, device: torch.device) -> Batch:
+    """Draw a batch."""
     generator = torch.Generator().manual_seed(0)
     frequency_L = torch.arange(1, L + 1).pow(-0.7)  # long-tailed, as COCO's labels are
     chance_L = frequency_L * CARDINALITY / frequency_L.sum()
@@ -97,7 +112,7 @@ def batch(size: Size, device: torch.device) -> Batch:
 
 
 class Ours:
-    """A training as ``sadcl train`` has it."""
+    """A loop as sadcl trains; ``kind`` is ``baseline``, ``SARL`` or ``SADCL``."""
 
     def __init__(self, kind: str, size: Size, device: torch.device) -> None:
         spec = config(size, device.type == "cuda").override(
@@ -112,11 +127,12 @@ class Ours:
             fill(self.training)
 
     def run(self) -> None:
+        """Train one step."""
         engine.train_step(self.training, self.batch)
 
 
 def fill(training: engine.Training) -> None:
-    """Rows and prototypes as they are later in an epoch: all of them there."""
+    """Fill bank and prototypes, as later in an epoch."""
     assert training.bank is not None
     assert isinstance(training.network, SADCL)
     torch.nn.init.normal_(training.bank.rows_KLD)
@@ -128,7 +144,7 @@ def fill(training: engine.Training) -> None:
 
 
 class Released:
-    """SADCL's network in a loop as the released code has it."""
+    """SADCL's network in a loop like the released code's."""
 
     def __init__(self, size: Size, device: torch.device) -> None:
         spec = config(size, False).override({"optim.compile": False})
@@ -150,6 +166,7 @@ class Released:
         self.labels_M, self.positions_M = index_M % L, index_M // L
 
     def run(self) -> None:
+        """Train one step."""
         targets_BL = self.batch.targets_BL.float()
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             bank = Memory(self.bank_BLD.flatten(0, 1), self.labels_M, self.positions_M)
@@ -184,7 +201,7 @@ class Released:
                     ].float()
 
     def sample_term(self, output: Any) -> Tensor:
-        """Eq. 4 over all pairs of batch and bank."""
+        """Compute Eq. 4 over all pairs of batch and bank."""
         rows_RP = F.normalize(
             torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1
         )
@@ -199,7 +216,7 @@ class Released:
         return loss_R[active_R & (count_R > 0)].mean()
 
     def prototype_term(self, output: Any) -> Tensor:
-        """Eq. 6."""
+        """Compute Eq. 6."""
         active_BL = self.batch.targets_BL == 1
         cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(
             output.prototypes_LP.float(), dim=1
@@ -214,70 +231,16 @@ class Released:
 KINDS = ("baseline", "SARL", "SADCL", "released")
 
 
-def made(kind: str, size: Size, device: torch.device) -> Ours | Released:
+def make_step(kind: str, size: Size, device: torch.device) -> Ours | Released:
+    """Make a loop of one of :data:`KINDS`."""
     return Released(size, device) if kind == "released" else Ours(kind, size, device)
 
 
-def seconds(work: Callable[[], object], device: torch.device, runs: int = 1) -> float:
-    return timed(work, runs, torch.get_device_module(device).synchronize)
-
-
-def flops(step: Ours | Released) -> float:
-    """Operations of one step's products and convolutions, forward and backward."""
-    counter = FlopCounterMode(display=False)
-    eager = contextlib.nullcontext()
-    if isinstance(step, Ours):  # what is compiled shows no operations
-        eager = mock.patch.object(step.training, "model", step.training.network)  # type: ignore[assignment]
-    with eager, counter:
-        step.run()
-    return float(counter.get_total_flops())
-
-
-def outside(step: Ours, runs: int) -> float:
-    """Percent of a step that is neither forward nor backward."""
-    training, watch = step.training, Timer(step.training.device)
-    parts: list[tuple[Any, str]] = [
-        (engine, name) for name in ("seed_step", "check_finite", "average", "remember")
-    ]
-    parts += [
-        (training.optimizer, "zero_grad"),
-        (training.optimizer, "step"),
-        (training.schedule, "step"),
-    ]
-    parts += [(training.bank, "read")]
-
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*given: Any, **named: Any) -> Any:
-            with watch:
-                return function(*given, **named)
-
-        return call
-
-    with contextlib.ExitStack() as patches:
-        for owner, name in parts:
-            patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
-        took = seconds(step.run, training.device, runs)
-    return 100 * watch.lap() / runs / took
-
-
-def waits(step: Ours | Released) -> int:
-    """How often the host waits for a GPU in a step."""
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            step.run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in said)
-
-
 def gpu_peak(kind: str, size: Size, device: torch.device) -> float:
-    """Peak bytes of a loop and its state, beyond what was there."""
-    clean()
+    """Measure the peak bytes that a loop and its state add to a GPU."""
+    free_memory()
     before = torch.cuda.memory_allocated(device)
-    step = made(kind, size, device)
+    step = make_step(kind, size, device)
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(3):
         step.run()
@@ -285,89 +248,63 @@ def gpu_peak(kind: str, size: Size, device: torch.device) -> float:
 
 
 def cpu_peak(kind: str, size: Size, threads: int) -> float:
-    """The same of a process, which is to be a fresh one."""
+    """Measure the peak bytes that a loop adds to this process; call it in a fresh one."""
     torch.set_num_threads(threads)
-    for warm in ("released", "SADCL"):  # load what is loaded at first use
-        made(warm, Size("test_resnet", 64, 2, 64, False), torch.device("cpu")).run()
-    clean()
+    for warm_up in ("released", "SADCL"):  # loads what is loaded at first use
+        make_step(warm_up, Size("test_resnet", 64, 2, 64, False), torch.device("cpu")).run()
+    free_memory()
 
-    before = resident("VmRSS")
-    step = made(kind, size, torch.device("cpu"))
+    before = resident_bytes("VmRSS")
+    step = make_step(kind, size, torch.device("cpu"))
     REFS.write_text("5")
     for _ in range(2):
         step.run()
-    return float(resident("VmHWM") - before)
-
-
-def clean() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return float(resident_bytes("VmHWM") - before)
 
 
 def peak(kind: str, size: Size, device: torch.device) -> float | None:
+    """Measure the peak bytes of a loop; None on a CPU without Linux's counters."""
     if device.type == "cuda":
         return gpu_peak(kind, size, device)
     if not REFS.exists():
         return None
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(cpu_peak, kind, size, torch.get_num_threads()).result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(cpu_peak, kind, size, torch.get_num_threads()).result()
 
 
-def largest(size: Size, device: torch.device) -> tuple[int, float]:
-    """The largest batch that a GPU holds, in steps of 8 images, and its speed in images/s; without compiling."""
+def largest_batch(size: Size, device: torch.device) -> tuple[int, float]:
+    """Find the largest eager batch that a GPU holds, a multiple of 8, and its images/s."""
     size = size._replace(compile=False)
     small, large = (gpu_peak("SADCL", size._replace(images=images), device) for images in (8, 16))
     room = 0.95 * torch.cuda.get_device_properties(device).total_memory
     images = 8 * int(1 + (room - small) / (large - small))
     while True:
-        clean()
+        free_memory()
         try:
-            return images, images / seconds_of(size._replace(images=images), device)
+            return images, images / step_seconds(size._replace(images=images), device)
         except torch.OutOfMemoryError:
             images -= 8
 
 
-def seconds_of(size: Size, device: torch.device) -> float:
-    """Seconds of a step after a first one, in a scope of its own so that what does not fit is given back."""
-    step = made("SADCL", size, device)
+def step_seconds(size: Size, device: torch.device) -> float:
+    """Measure the seconds of a step after a first one; if it does not fit, its memory is freed."""
+    step = make_step("SADCL", size, device)
     step.run()
     return seconds(step.run, device, 3)
-
-
-def row(
-    name: str, unit: str, ours: list[float], reference: list[float] | None = None, **more: Any
-) -> dict[str, Any]:
-    """Medians, and the ratio of each round; of bytes and counts less is better."""
-    found: dict[str, Any] = dict.fromkeys(
-        ("reference", "ratio", "low", "high", "limit", "share", "goal", "at_most")
-    )
-    found |= {"name": name, "unit": unit, "ours": statistics.median(ours)}
-    if reference is not None:
-        pairs = [
-            (b, a) if unit in ("GB", "waits") else (a, b)
-            for a, b in zip(ours, reference, strict=True)
-        ]
-        ratios = [a / b if b else float("inf") for a, b in pairs]
-        found |= {"reference": statistics.median(reference), "ratio": statistics.median(ratios)}
-        found |= {"low": min(ratios), "high": max(ratios)}
-    if more.get("limit"):
-        found["share"] = found["ours"] / more["limit"]
-    return found | more
 
 
 def measure(
     size: Size | None = None, repeats: int = 5, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of speed, memory and waits; goals only at the full size on a GPU.
+    """Return rows of speed, memory and waits; only the full size on a GPU has goals.
 
     Args:
-        size: None is the full one where there is a GPU, else a small one.
+        size: None is the full one if there is a GPU, else a small one.
         repeats: rounds.
-        threads: of a CPU; None is torch's own.
+        threads: of torch on a CPU; None is torch's own.
 
     Raises:
-        ValueError: for less than one round.
+        ValueError: for fewer than one round.
     """
     if repeats < 1:
         raise ValueError(f"repeats >= 1 must hold, but got {repeats}")
@@ -376,14 +313,39 @@ def measure(
     size = size or (FULL if device.type == "cuda" else SMALL)
     full = device.type == "cuda" and size == FULL
     peaks = {kind: peak(kind, size, device) for kind in KINDS}
-    steps = {kind: made(kind, size, device) for kind in KINDS}
-    side, dtype = (
-        (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
-    )  # as the step computes
-    rate, work = (
-        matmul_rate(side, 7, device, dtype),
-        {kind: flops(step) for kind, step in steps.items()},
+    steps = {kind: make_step(kind, size, device) for kind in KINDS}
+    rows = speed_rows(steps, size, device, repeats, full)
+    ours = steps["SADCL"]
+    assert isinstance(ours, Ours)
+    share = [outside_share(ours.run, ours.training, 2) for _ in range(repeats)]
+    rows.append(
+        row("SADCL outside forward and backward", "%", share, at_most=3.0 if full else None)
     )
+    if device.type == "cuda":
+        ours.training.step = 1  # every tenth step checks that the loss is finite
+        host_waits = [[float(count_waits(step.run))] for step in (ours, steps["released"])]
+        rows.append(row("the host waits in a step", "waits", *host_waits))
+    steps.clear()
+    rows += memory_rows(peaks)
+    if device.type == "cuda":
+        del ours
+        images, fastest = largest_batch(size, device)
+        name = f"SADCL, not compiled, {images} images: the largest batch that fits"
+        rows.append(row(name, "images/s", [fastest]))
+    return rows
+
+
+def speed_rows(
+    steps: dict[str, Ours | Released], size: Size, device: torch.device, repeats: int, full: bool
+) -> list[dict[str, Any]]:
+    """Measure the loops in turn for ``repeats`` rounds, and return the rows of their speeds.
+
+    Rows of the ``full`` size have goals.
+    """
+    # the matrix product has the type that the step computes in
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    rate = matmul_rate(side, 7, device, dtype)
+    work = {kind: flops(step.run, getattr(step, "training", None)) for kind, step in steps.items()}
     runs = {
         kind: max(1, int(0.5 / min(seconds(step.run, device) for _ in range(3))))
         for kind, step in steps.items()
@@ -393,95 +355,43 @@ def measure(
         for _ in range(repeats)
     ]
     speed = {kind: [each[kind] for each in rounds] for kind in KINDS}
-    at = f"{size.backbone} {size.side} px, {size.images} images"
     limits = {kind: rate * size.images / work[kind] for kind in KINDS}
-    rows = [
-        row(f"baseline, {at}", "images/s", speed["baseline"], limit=limits["baseline"]),
-        row(f"SARL, {at}", "images/s", speed["SARL"], limit=limits["SARL"]),
-        row("SADCL beside SARL", "images/s", speed["SADCL"], speed["SARL"], goal=0.97 if full else None),
-        row(
-            "SADCL beside a released-style loop", "images/s", speed["SADCL"], speed["released"],
-            limit=limits["SADCL"], goal=2.0 if full else None,
-        ),
-        row("released-style loop", "images/s", speed["released"], limit=limits["released"]),
-    ]  # fmt: skip
-    ours = steps["SADCL"]
-    assert isinstance(ours, Ours)
-    share = [outside(ours, 2) for _ in range(repeats)]
-    rows.append(
-        row("SADCL outside forward and backward", "%", share, at_most=3.0 if full else None)
-    )
-    if device.type == "cuda":
-        ours.training.step = 1  # every tenth looks whether the loss is finite
-        rows.append(
-            row("the host waits in a step", "waits", [waits(ours)], [waits(steps["released"])])
-        )
-    steps.clear()
-    for kind in KINDS[:-1]:
-        if (found := peaks[kind]) is not None:
-            reference = (
-                [peaks["released"] / 1e9]
-                if kind == "SADCL" and peaks["released"] is not None
-                else None
-            )
-            rows.append(row(f"peak memory, {kind}", "GB", [found / 1e9], reference))
-    if device.type == "cuda":
-        del ours
-        images, fastest = largest(size, device)
-        rows.append(
-            row(
-                f"SADCL, not compiled, {images} images: the largest batch that fits",
-                "images/s",
-                [fastest],
-            )
-        )
-    return rows
+    sizes = f"{size.backbone} {size.side} px, {size.images} images"
+    unit, SADCL_speed = "images/s", speed["SADCL"]
+    goals = {"SARL": 0.97, "released": 2.0} if full else {}
+    more = {"limit": limits["SADCL"], "goal": goals.get("released")}
+    return [
+        row(f"baseline, {sizes}", unit, speed["baseline"], limit=limits["baseline"]),
+        row(f"SARL, {sizes}", unit, speed["SARL"], limit=limits["SARL"]),
+        row("SADCL against SARL", unit, SADCL_speed, speed["SARL"], goal=goals.get("SARL")),
+        row("SADCL against a loop as released", unit, SADCL_speed, speed["released"], **more),
+        row("loop as released", unit, speed["released"], limit=limits["released"]),
+    ]
 
 
 def benchmark(quick: bool = False) -> list[Row]:
-    """The same for the table of all benchmarks; ``quick`` is one round."""
-    return taken(measure(repeats=1) if quick else measure())
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    lines = [("what", "ours", "reference", "ratio (median, min..max)", "limit", "share", "goal")]
-    for each in rows:
-        amount = {
-            n: "" if each[n] is None else f"{each[n]:,.4g} {each['unit']}"
-            for n in ("ours", "reference", "limit")
-        }
-        ratio = (
-            ""
-            if each["ratio"] is None
-            else f"{each['ratio']:.3g}x ({each['low']:.3g}..{each['high']:.3g})"
-        )
-        goal = "" if each["goal"] is None else f"{each['goal']:.3g}x"
-        goal = goal if each["at_most"] is None else f"{each['at_most']:.3g} {each['unit']}"
-        share = "" if each["share"] is None else f"{each['share']:.0%}"
-        lines.append(
-            (each["name"], amount["ours"], amount["reference"], ratio, amount["limit"], share, goal)
-        )
-    printed(lines, 160)
+    """Return the rows of :func:`measure`; ``quick`` measures one round."""
+    return rows_from(measure(repeats=1) if quick else measure())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", help="of timm")
-    parser.add_argument("--side", type=int, help="of an image in pixels")
-    parser.add_argument("--images", type=int, help="of a batch")
+    parser.add_argument("--backbone", help="name in timm")
+    parser.add_argument("--side", type=int, help="side of an image in pixels")
+    parser.add_argument("--images", type=int, help="images of a batch")
     parser.add_argument(
         "--hidden", type=int, help="size of the transformer; its perceptron is four times as wide"
     )
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="ours through torch.compile"
+        "--compile", action=argparse.BooleanOptionalAction, help="use torch.compile for our loops"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
-    parser.add_argument("--threads", type=int, help="default: torch's own")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
     options = vars(parser.parse_args())
-    given = {name: options.pop(name) for name in Size._fields}
-    own = (FULL if torch.cuda.is_available() else SMALL)._replace(
-        **{n: v for n, v in given.items() if v is not None}
+    changes = {name: options.pop(name) for name in Size._fields}
+    size = (FULL if torch.cuda.is_available() else SMALL)._replace(
+        **{name: value for name, value in changes.items() if value is not None}
     )
-    show(measure(own, **options))
+    print_measurements(measure(size, **options))

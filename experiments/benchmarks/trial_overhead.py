@@ -1,15 +1,17 @@
-"""What the platform adds to a trial on one worker, beside the nested trial that Ray's documentation recommends.
+"""What the platform adds to a trial on one worker, against the nested trial of Ray's documentation.
 
-python experiments/benchmarks/trial_overhead.py        # nine minutes on two cores
+python experiments/benchmarks/trial_overhead.py    # nine minutes on two cores
 
-Both train the same: stage 2 of a small network on embedded scenes, from the same stage 1, one trial after the other on one
-private cluster. Ours is a search as a user runs it: trials in Tune's own process, rows and checkpoints written, each epoch
-told to the board, which is asked whether to stop. The stock one is a Tune function that builds a TorchTrainer with one worker
-and ``TuneReportCallback``; it writes the same checkpoints, and no rows.
+Both train the same: stage 2 of a small network on drawn scenes, from the same stage 1, one trial
+after the other on one private cluster. Ours is a search as a user runs it: trials in Tune's own
+process, rows and checkpoints written, and each epoch sent through the event channel, which answers
+whether to stop. The stock trial is a Tune function that builds a TorchTrainer with one worker and
+``TuneReportCallback``; it writes the same checkpoints, and no rows.
 
-Overhead is what a trial takes from the end of the one before to its own end, less the seconds of its training loop. The first
-of a block, which starts processes, is shown apart. Blocks of both alternate, so that what else the machine does meets both; a
-ratio is of two trials at the same place of one round.
+The overhead of a trial is the time from the end of the previous trial to its own end, less the
+seconds of its training loop. The first trial of a block, which starts processes, has a row of its
+own. Blocks of both alternate, so that other load of the machine affects both. A ratio is of two
+trials at the same position of one round.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
-from rows import Row, compared
+from rows import Row, compare
 
 from sadcl import data, recipes
 from sadcl.console import console
@@ -50,14 +53,14 @@ SPACE = {"loss.tau": Float(0.1, 0.3)}
 GOAL = 20
 
 
-def ours(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
-    """Overhead of each trial of a search."""
+def platform_overheads(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
+    """Run a search, and return the overhead of each trial."""
     from sadcl.ray_backend import event_channel, tuner
     from sadcl.study.checkpoint_quota import CheckpointQuota
 
     stopping = ASHA(
         min_epochs=BASE.stage2.epochs
-    )  # asked after each epoch, and stops nobody before the last
+    )  # is asked after each epoch, and stops no trial before the last
     search = Search(
         name=name,
         question="",
@@ -77,7 +80,7 @@ def ours(name: str, trials: int, placement: Placement, folder: str) -> list[floa
         "scratch": f"{folder}/ray",
         "max_concurrent": 1,
     }
-    began = time.time()
+    start = time.time()
     with record.locked(placement.storage, plan.study):
         tuner.run_trials(
             plan,
@@ -93,25 +96,32 @@ def ours(name: str, trials: int, placement: Placement, folder: str) -> list[floa
         if row["study"] == plan.study
     ]
     assert [row["status"] for row in rows if row["phase"] == "search"] == ["complete"] * trials
-    return between(
-        began,
+    return overheads(
+        start,
         [(row["ended"].timestamp(), row["seconds"]) for row in rows if row["phase"] == "search"],
     )
 
 
-def stock(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
-    """Overhead of each nested trial."""
-    from ray import tune
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
+def stage1_checkpoint(name: str, trials: int, placement: Placement) -> str:
+    """Train the stage 1 from which the stock trials start, and return its checkpoint."""
     alone = BASE.override({"stage2.epochs": 0, "seed": BASE.seed})
     images = data.load(BASE.data)
     search = Search(name=name, question="", base=BASE, demo=BASE, space=SPACE)
     stage1 = Plan(search, "demo", BASE, trials, images.digest, images.digest).stage1(alone)
     assert stage1 is not None
-    start = execute.execute(stage1, placement)["checkpoint"]
+    checkpoint: str = execute.execute(stage1, placement)["checkpoint"]
+    return checkpoint
+
+
+def make_worker(stage1: str, threads: int) -> Callable[[dict[str, Any]], None]:
+    """Return what a worker of a stock trial runs.
+
+    It is a nested function, so that Ray pickles it by value: workers cannot import this file.
+
+    Args:
+        stage1: the checkpoint to start from.
+        threads: of torch.
+    """
 
     def work(settings: dict[str, Any]) -> None:
         import ray.train
@@ -119,7 +129,7 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
 
         from sadcl.training import Callbacks, fit
 
-        torch.set_num_threads(placement.threads)
+        torch.set_num_threads(threads)
         config = BASE.override({"loss.tau": settings["tau"]})
 
         def report(epoch: Any) -> None:
@@ -129,11 +139,23 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
             config,
             data.load(config.data),
             settings["folder"],
-            stage1=start,
+            stage1=stage1,
             callbacks=Callbacks(report=report),
             device="cpu",
         )
         ray.train.report({"ended": time.time(), "trained": outcome.seconds})
+
+    return work
+
+
+def stock_overheads(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
+    """Run nested trials as Ray documents them, and return the overhead of each."""
+    from ray import tune
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    work = make_worker(stage1_checkpoint(name, trials, placement), placement.threads)
 
     def driver(settings: dict[str, Any]) -> None:
         trial = tune.get_context().get_trial_id()
@@ -147,7 +169,7 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
             ),
         ).fit()
 
-    began = time.time()
+    start = time.time()
     results = tune.Tuner(
         tune.with_resources(driver, {"CPU": 0.1}),
         param_space={"tau": tune.uniform(0.1, 0.3)},
@@ -156,58 +178,76 @@ def stock(name: str, trials: int, placement: Placement, folder: str) -> list[flo
     ).fit()
     grid = [results[i] for i in range(len(results))]
     assert not results.errors
-    return between(
-        began, [(r.metrics["ended"], r.metrics["trained"]) for r in grid if r.metrics is not None]
+    return overheads(
+        start, [(r.metrics["ended"], r.metrics["trained"]) for r in grid if r.metrics is not None]
     )
 
 
-def between(began: float, trials: list[tuple[float, float]]) -> list[float]:
-    """Seconds of each trial that were no training, from when each ended and how long it trained."""
-    found = []
-    for ended, trained in sorted(trials):
-        found.append(ended - began - trained)
-        began = ended
-    return found
+def overheads(start: float, trials: list[tuple[float, float]]) -> list[float]:
+    """Return the seconds of each trial that were not training.
+
+    Args:
+        start: when the first trial started.
+        trials: when each trial ended, and the seconds that it trained.
+    """
+    seconds = []
+    for end, training in sorted(trials):
+        seconds.append(end - start - training)
+        start = end
+    return seconds
 
 
 def measure(rounds: int = 3, trials: int = 4) -> dict[str, list[list[float]]]:
-    """Overhead of each trial of each block, by kind."""
+    """Return the overhead of each trial of each block, by kind.
+
+    Args:
+        rounds: blocks of each kind.
+        trials: of a block.
+
+    Raises:
+        ValueError: for no round, or fewer than two trials.
+    """
     if rounds < 1 or trials < 2:
         raise ValueError(f"rounds >= 1 and trials >= 2 must hold, but got {rounds} and {trials}")
     environment.prepare(None)
     from sadcl.ray_backend import cluster
 
-    found: dict[str, list[list[float]]] = {"ours": [], "stock": []}
+    blocks: dict[str, list[list[float]]] = {"ours": [], "stock": []}
     with tempfile.TemporaryDirectory() as folder, cluster.connected(None):
         placement = Placement(f"{folder}/runs", None, scale="demo")
-        for turn in range(rounds):
-            for kind, run in (("ours", ours), ("stock", stock)):
-                found[kind].append(run(f"{kind}{turn}", trials, placement, folder))
-                console.print(f"round {turn + 1} of {rounds}: {kind} done", highlight=False)
-    return found
+        for number in range(rounds):
+            for kind, run in (("ours", platform_overheads), ("stock", stock_overheads)):
+                blocks[kind].append(run(f"{kind}{number}", trials, placement, folder))
+                console.print(f"round {number + 1} of {rounds}: {kind} done", highlight=False)
+    return blocks
 
 
 PARTS: tuple[tuple[str, slice, float | None], ...] = (
     ("first of a search", slice(1), None),
     ("each further one", slice(1, None), GOAL),
 )
+"""Name, trials of a block, and goal of each row."""
 
 
-def of_part(found: dict[str, list[list[float]]], part: slice) -> list[list[float]]:
-    """Overheads of ours and of the stock trial, in the same order."""
-    return [[each for block in found[kind] for each in block[part]] for kind in ("ours", "stock")]
+def select(blocks: dict[str, list[list[float]]], part: slice) -> list[list[float]]:
+    """Return the overheads of our trials and of the stock ones, in the same order."""
+    return [[each for block in blocks[kind] for each in block[part]] for kind in ("ours", "stock")]
 
 
 def benchmark(quick: bool = False) -> list[Row]:
-    """A row for the first trial of a search and one for those after it, in seconds."""
-    found = measure(1, 2) if quick else measure()
+    """Return a row for the first trial of a search and one for its other trials, in seconds.
+
+    ``quick`` measures one round of two trials.
+    """
+    blocks = measure(1, 2) if quick else measure()
     return [
-        compared(f"overhead of a trial, {n}", "s", *of_part(found, part), goal=goal)
-        for n, part, goal in PARTS
+        compare(f"overhead of a trial, {name}", "s", *select(blocks, part), goal=goal)
+        for name, part, goal in PARTS
     ]
 
 
-def show(found: dict[str, list[list[float]]]) -> None:
+def print_blocks(blocks: dict[str, list[list[float]]]) -> None:
+    """Print medians and quartiles."""
     table = Table(
         "overhead of a trial",
         "ours",
@@ -217,12 +257,12 @@ def show(found: dict[str, list[list[float]]]) -> None:
         box=box.SIMPLE_HEAD,
     )
     for name, part, goal in PARTS:
-        mine, other = of_part(found, part)
-        ratios = [b / a for a, b in zip(mine, other, strict=True)]
+        ours, stock = select(blocks, part)
+        ratios = [b / a for a, b in zip(ours, stock, strict=True)]
         table.add_row(
             name,
-            quartiles(mine, "{:.2f}", " s"),
-            quartiles(other, "{:.1f}", " s"),
+            quartiles(ours, "{:.2f}", " s"),
+            quartiles(stock, "{:.1f}", " s"),
             quartiles(ratios, "{:.1f}", "x"),
             f"{goal}x" if goal else "",
         )
@@ -230,11 +270,17 @@ def show(found: dict[str, list[list[float]]]) -> None:
 
 
 def quartiles(values: list[float], form: str, unit: str) -> str:
+    """Format the median and the quartiles of values.
+
+    Args:
+        values: at least one.
+        form: format of a number.
+        unit: follows the median.
+    """
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
-    return (
-        f"{form.format(statistics.median(ordered))}{unit} ({form.format(low)}..{form.format(high)})"
-    )
+    median = form.format(statistics.median(ordered))
+    return f"{median}{unit} ({form.format(low)}..{form.format(high)})"
 
 
 if __name__ == "__main__":
@@ -242,6 +288,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="a block of each kind (default 3)")
-    parser.add_argument("--trials", type=int, default=4, help="of a block (default 4)")
-    show(measure(**vars(parser.parse_args())))
+    parser.add_argument("--rounds", type=int, default=3, help="blocks of each kind (default: 3)")
+    parser.add_argument("--trials", type=int, default=4, help="trials of a block (default: 4)")
+    print_blocks(measure(**vars(parser.parse_args())))

@@ -345,10 +345,7 @@ def test_a_launch_takes_ten_lines_at_most_and_says_how_it_ends():
         (CLUSTER / "local.sh").read_text(),
         flags=re.MULTILINE,
     )
-    assert (
-        f"ray job submit --address http://127.0.0.1:{int(port) + 1} "
-        in (ROOT / "README.md").read_text()
-    )
+    assert f"ray job submit --address http://127.0.0.1:{int(port) + 1} " in README
 
 
 def test_every_command_of_ours_exists(capsys):
