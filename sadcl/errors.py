@@ -68,7 +68,7 @@ class TrialFailed(_OneParagraph, RuntimeError):
 
 
 def did_you_mean(name: str, names: Iterable[object]) -> str:
-    """Return the end of a message about an unknown name: the closest existing name, or the first dozen."""
+    """End a message about an unknown name with the closest existing name, or the first dozen."""
     existing = [str(candidate) for candidate in names]
     closest = difflib.get_close_matches(name, existing, n=1, cutoff=0.5)
     if closest:

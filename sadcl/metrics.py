@@ -202,7 +202,7 @@ def localisation(map_HW: ArrayLike, boxes_K4: ArrayLike) -> Localisation:
     """
     map_HW, boxes_K4 = np.asarray(map_HW, dtype=np.float64), np.asarray(boxes_K4, dtype=np.float64)
     height, width = map_HW.shape
-    row, column = divmod(int(map_HW.argmax()), width)
+    row, column = divmod(int(np.argmax(map_HW)), width)
     x, y = (column + 0.5) / width, (row + 0.5) / height
     left_K, top_K, right_K, bottom_K = boxes_K4.T
     hit = bool(((left_K <= x) & (x <= right_K) & (top_K <= y) & (y <= bottom_K)).any())

@@ -1,4 +1,4 @@
-"""A server of object storage on this machine, found by its users as any other is: by environment variables."""
+"""A local server of object storage, which environment variables announce as they do any other."""
 
 import contextlib
 import socket
@@ -13,7 +13,7 @@ from pyarrow import fs
 
 @contextlib.contextmanager
 def serving(patch, bucket):
-    """Starts a server with an empty bucket, sets the environment through ``patch``, and gives the bucket's URI."""
+    """Start a server with an empty bucket, announce it through ``patch``, and give the URI."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

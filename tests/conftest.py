@@ -99,7 +99,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def command(cache, tmp_path):
-    """Runs a command as a user would, in an empty folder, without any setting of Ray's of whoever runs the tests."""
+    """Run a command as a user would: in an empty folder, and without the tester's Ray settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
     environment |= {"XDG_CACHE_HOME": str(cache), "PYTHONUNBUFFERED": "1"}
 

@@ -12,31 +12,54 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": "errors config distributed storage console memory metrics build inference recipes __init__",
-    "losses": "classification contrast sample_to_sample released_mask prototype_to_sample criterion __init__",
-    "model": "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl heads/pooled heads/__init__"
-    " attention_maps __init__",
-    "data": "base augment gpu_prefetch prepared split manifest remote transforms"
-    " readers/files readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc"
-    " readers/label_groups readers/__init__ load __init__ image_check loader prepare"
-    " audit/published_counts audit/image_file audit/findings audit/__init__",
-    "training": "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume selection ddp report setup loop"
-    " __init__",
-    "results": "errors schema provenance published table_file files benchmarks cache store run_writer compact"
-    " predictions query verify checkpoints export __init__",
-    "search": "trial space settings stopping study_file ranking search plan ablation plan_text __init__",
-    "study": "__init__ placement process record trial_event event_text live_table tensorboard checkpoint_quota"
-    " execute",
-    "reports": "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot"
-    " label_trends label_gains label_gains_text label_plot best_epoch comparison "
-    " importance_evaluator importance importance_text search_summary"
-    " page/__init__ page/study page/svg page/charts page/tables page/label_tables page/answers"
-    " page/provenance page/figures page/html",
+    "": (
+        "errors config distributed storage console memory metrics build inference recipes __init__"
+    ),
+    "losses": (
+        "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
+        "__init__"
+    ),
+    "model": (
+        "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl "
+        "heads/pooled heads/__init__ attention_maps __init__"
+    ),
+    "data": (
+        "base augment gpu_prefetch prepared split manifest remote transforms readers/files "
+        "readers/scenes readers/coco readers/folder readers/nuswide readers/vg500 readers/voc "
+        "readers/label_groups readers/__init__ load __init__ image_check loader prepare "
+        "audit/published_counts audit/image_file audit/findings audit/__init__"
+    ),
+    "training": (
+        "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume "
+        "selection ddp report setup loop __init__"
+    ),
+    "results": (
+        "errors schema provenance published table_file files benchmarks cache store run_writer "
+        "compact predictions query verify checkpoints export __init__"
+    ),
+    "search": (
+        "trial space settings stopping study_file ranking search plan ablation plan_text __init__"
+    ),
+    "study": (
+        "__init__ placement process record trial_event event_text live_table tensorboard "
+        "checkpoint_quota execute"
+    ),
+    "reports": (
+        "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "
+        "label_trends label_gains label_gains_text label_plot best_epoch comparison "
+        "importance_evaluator importance importance_text search_summary page/__init__ "
+        "page/study page/svg page/charts page/tables page/label_tables page/answers "
+        "page/provenance page/figures page/html"
+    ),
     "figures": "drawing photos prototypes representations paper __init__",
-    "ray_backend": "__init__ environment membership hangs optuna_study pruner prometheus spot capacity cluster"
-    " node_report event_channel node_check trainer tasks tuner driver",
-    "launch": "__init__ options outcome resources estimate datasets study_estimate setup search ablation"
-    " run train",
+    "ray_backend": (
+        "__init__ environment membership hangs optuna_study pruner prometheus spot capacity "
+        "cluster node_report event_channel node_check trainer tasks tuner driver"
+    ),
+    "launch": (
+        "__init__ options outcome resources estimate datasets study_estimate setup search "
+        "ablation run train"
+    ),
     "cli": "__init__ options data checkpoints tables reports studies experiment run app",
 }
 """The files of each package; a file imports only those before it."""
@@ -319,7 +342,10 @@ def test_asking_the_tables_loads_neither_torch_nor_ray(code):
 
 
 def test_help_loads_no_arrow_either():
-    code = "import sys\nfrom sadcl.cli.app import main\nsys.argv[1:] = ['--help']\ntry: main()\nfinally: print(set(sys.modules))"
+    code = (
+        "import sys\nfrom sadcl.cli.app import main\nsys.argv[1:] = ['--help']\n"
+        "try: main()\nfinally: print(set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Usage" in done.stdout
     assert "'pyarrow'" not in done.stdout

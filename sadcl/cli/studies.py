@@ -74,4 +74,7 @@ def _removal_text(study: StoredStudy) -> str:
         if shared
         else ""
     )
-    return f"This removes from the study {study.name!r} in {study.root!r}: {runs}, and {checkpoints}.{kept}"
+    return (
+        f"This removes from the study {study.name!r} in {study.root!r}: {runs}, and "
+        f"{checkpoints}.{kept}"
+    )

@@ -191,8 +191,8 @@ def recipe(key: Key, storage: Storage = "runs") -> None:
     typer.echo(recipes.code(config), nl=False)
     if row["config_digest"] != config.digest():
         typer.echo(
-            "# The run was made by another version of the package: its configuration had the digest "
-            f"{row['config_digest']};\n# with the fields that were added since then it has "
+            "# The run was made by another version of the package: its configuration had the "
+            f"digest {row['config_digest']};\n# with the fields that were added since then it has "
             f"{config.digest()}."
         )
 

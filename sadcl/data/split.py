@@ -39,7 +39,7 @@ def hold_out(targets: NDArray[np.int8], share: float, seed: int) -> NDArray[np.b
     remaining_L = count_L.copy()
     side_N = np.full(len(targets), -1)
     while remaining_L.any():
-        label = int(np.where(remaining_L > 0, remaining_L, np.inf).argmin())
+        label = int(np.argmin(np.where(remaining_L > 0, remaining_L, np.inf)))
         for image in rng.permutation(np.flatnonzero(positive_NL[:, label] & (side_N < 0))):
             training, held_out = needed_SL[:, label]
             is_tie = held_out == training

@@ -99,14 +99,14 @@ def load_predictions(
 
 
 def metrics(
-    root: str, key: str, split: str, *, threshold: float = 0.5, top_k: int = 3
+    storage: str, key: str, split: str, *, threshold: float = 0.5, top_k: int = 3
 ) -> dict[str, Any]:
     """Compute :func:`sadcl.metrics.multilabel_metrics` from the stored predictions of a run.
 
     Raises:
         UserError: as :func:`load_predictions`.
     """
-    _, _, scores_NL, targets_NL = load_predictions(root, key, split)
+    _, _, scores_NL, targets_NL = load_predictions(storage, key, split)
     return multilabel_metrics(scores_NL, targets_NL, threshold=threshold, top_k=top_k)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def sql(
-    root: str, query: str, *, memory: str | None = None, progress: cache.Progress | None = None
+    storage: str, query: str, *, memory: str | None = None, progress: cache.Progress | None = None
 ) -> pa.Table:
     """Answer a DuckDB query over the tables: one SELECT, which reads only the columns that it uses.
 
@@ -30,7 +30,7 @@ def sql(
     memory goes to a temporary folder for as long as the query takes.
 
     Args:
-        root: of the store.
+        storage: root of the tables: a folder, s3://... or gs://...
         query: the SQL; tables have the names that :func:`sadcl.results.store.table_names` returns.
         memory: the most that DuckDB may use, ``"2GB"`` for example; None is four fifths of the
             machine's.
@@ -38,7 +38,7 @@ def sql(
 
     Raises:
         UnknownName: for a table or column that does not exist.
-        UserError: for another mistake in the query, or if the root is not a store.
+        UserError: for another mistake in the query, or if the storage holds no tables.
     """
     if not query.strip():
         raise UserError(
@@ -46,13 +46,13 @@ def sql(
         )
     import duckdb
 
-    store.check_store(root)
+    store.check_store(storage)
     names = store.table_names()
     used = [name for name in names if re.search(rf"\b{name}\b", query, re.IGNORECASE)] or names
     try:
-        return files.retry_if_vanished(lambda: _answer(root, query, used, memory, progress))
+        return files.retry_if_vanished(lambda: _answer(storage, query, used, memory, progress))
     except duckdb.Error as error:
-        raise _query_error(error, root, used) from None
+        raise _query_error(error, storage, used) from None
 
 
 def _answer(

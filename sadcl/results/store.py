@@ -25,7 +25,7 @@ SEE_SCHEMA = "`sadcl results schema` prints all tables and columns."
 
 
 def read(
-    root: str,
+    storage: str,
     table: str,
     columns: Iterable[str] | None = None,
     *,
@@ -35,7 +35,7 @@ def read(
     """Read a table, or some of its columns or trials; what a file lacks is null.
 
     Args:
-        root: of the store.
+        storage: root of the tables: a folder, s3://... or gs://...
         table: ``trials``, ``epochs``, ``labels``, ``predictions``, ``studies``, ``benchmarks`` or
             ``published``.
         columns: those to read; None is all.
@@ -49,20 +49,20 @@ def read(
     Raises:
         UnknownName: for a table or column that does not exist.
         BadFile: for a file that does not belong to the tables.
-        UserError: if the root is not a store.
+        UserError: if the storage holds no tables.
     """
     names = None if columns is None else list(columns)
     if table not in schema.TRIAL_TABLES:
-        rows = _read_other_table(root, table)
+        rows = _read_other_table(storage, table)
         if names is None:
             return rows
         _check_columns(table, names, rows.column_names)
         return rows.select(names)
-    check_store(root)
+    check_store(storage)
     key_array = None if keys is None else pa.array(list(keys), pa.string())
 
     def attempt() -> pa.Table:
-        parts = cache.table_parts(root, table, progress)
+        parts = cache.table_parts(storage, table, progress)
         if names is not None:
             existing = [column for one in parts.schemas() for column in one.names]
             _check_columns(table, names, existing)

@@ -57,7 +57,7 @@ def test_the_report_has_a_row_for_each_finding(command, copy):
 
 def typed(*words):
     """Exit code, output and error of ``sadcl data check`` typed in this process."""
-    done = CliRunner().invoke(app.app, ["data", "check", *map(str, words)])
+    done = CliRunner().invoke(app, ["data", "check", *map(str, words)])
     return done.exit_code, done.output, done.exception
 
 
