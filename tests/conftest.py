@@ -36,8 +36,8 @@ main(Search(
     base=recipes.coco14(),
     demo=recipes.demo().override({changes!r}),
     space={{"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.02, 0.1)}},
-    trials=3,
-    demo_trials={trials},
+    n_trials=3,
+    n_demo_trials={trials},
     confirm_seeds={seeds!r},
 ))
 """

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from sadcl.reports.statistics import interval
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 from sadcl.search.ranking import best_trials, pareto_front, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.trial import Phase

@@ -1,6 +1,7 @@
 """Results as Arrow and Parquet tables that are queried with SQL; needs neither torch nor Ray.
 
 Definition
+    ``status``: how a run stands.
     ``schema``: the tables, their columns, types and meanings.
     ``provenance``: the columns that say which code and machine made a row.
     ``published``: the paper's own figures as a table.
@@ -21,8 +22,23 @@ Answers
     ``verify``: find damaged files, missing rows and contradictions.
 """
 
-from sadcl.results.query import sql
-from sadcl.results.run_writer import RunWriter
-from sadcl.results.store import read
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sadcl.results.query import sql
+    from sadcl.results.run_writer import RunWriter
+    from sadcl.results.store import read
 
 __all__ = ["RunWriter", "read", "sql"]
+
+_HOMES = {"RunWriter": "run_writer", "read": "store", "sql": "query"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``results.status`` needs no Arrow."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sadcl.results.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sadcl.results' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.errors import UnknownName
 from sadcl.results.query import show
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 
 _COLUMNS = (
     "key",

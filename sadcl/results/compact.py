@@ -14,6 +14,7 @@ from sadcl import storage
 from sadcl.results import cache, files, schema, store, table_file
 from sadcl.results.cache import Entry
 from sadcl.results.files import RunFile, TableFiles
+from sadcl.results.status import ENDED
 
 PART_BYTES = 256 << 20
 """Bytes of Arrow data after which a merged file is full.
@@ -80,7 +81,7 @@ def _ended_numbers(root: str) -> dict[str, int]:
                 ended[stem] = max(number, ended.get(stem, -1))
         tables = cache.read_run_files(listed, list(listed.run_files.values()), columns=["status"])
         for (stem, run_file), rows in zip(listed.run_files.items(), tables, strict=True):
-            if not len(rows) or rows["status"][0].as_py() in schema.ENDED:
+            if not len(rows) or rows["status"][0].as_py() in ENDED:
                 ended[stem] = run_file.number
             else:  # the run was started again; what it had before may be merged
                 ended[stem] = run_file.number - 1

@@ -15,6 +15,7 @@ import pyarrow as pa
 from sadcl.errors import UserError
 from sadcl.results import cache, files, schema, store, table_file
 from sadcl.results.errors import FileVanished, UnknownName
+from sadcl.results.status import ENDED, Status
 from sadcl.results.store import SEE_SCHEMA, read
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def study_overview(root: str) -> list[dict[str, Any]]:
     """Return a row for each study: its trials by status, and its best held-out mAP in percent."""
     counts = ", ".join(
         f"count(*) filter (status = {_literal(status)}) as {status}"
-        for status in (*schema.ENDED, schema.Status.RUNNING)
+        for status in (*ENDED, Status.RUNNING)
     )
     query = f"""
         select study, any_value(dataset) as dataset, any_value(scale) as scale, count(*) as trials,

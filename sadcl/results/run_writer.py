@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sadcl import storage
 from sadcl.results import files, schema, store
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 
 
 class RunWriter:

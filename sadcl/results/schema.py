@@ -7,22 +7,10 @@ metric (``val_CF1``, ...).
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import pyarrow as pa
 
+from sadcl.results.status import Status
 
-class Status(StrEnum):
-    """How a run stands; the column ``status`` of the trials table."""
-
-    RUNNING = "running"
-    COMPLETE = "complete"
-    PRUNED = "pruned"
-    FAILED = "failed"
-
-
-ENDED = tuple(status.value for status in Status if status is not Status.RUNNING)
-"""The statuses of a run that has ended."""
 PHASES = {
     "stage1": "a first stage that other runs start from",
     "baseline": "a baseline of a search",

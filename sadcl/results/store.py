@@ -20,6 +20,7 @@ from sadcl.errors import UserError
 from sadcl.results import benchmarks, cache, files, schema, table_file
 from sadcl.results.errors import BadFile, UnknownName
 from sadcl.results.files import TABLES_FOLDER
+from sadcl.results.status import Status
 
 SEE_SCHEMA = "`sadcl results schema` prints all tables and columns."
 
@@ -256,14 +257,14 @@ def amend(root: str, key: str, **columns: Any) -> None:
     """Change columns of a trial's row; without such a row nothing happens."""
     number, rows = newest_rows(root, "trials", key)
     for row in rows:
-        next_number = number if row["status"] == schema.Status.RUNNING else number + 1
+        next_number = number if row["status"] == Status.RUNNING else number + 1
         content = schema.to_table("trials", [{**row, **columns}])
         write_run_file(root, "trials", key, next_number, content)
 
 
 def reopen(root: str, key: str) -> None:
     """Turn an ended trial into an interrupted one, to be resumed from its last checkpoint."""
-    amend(root, key, status=schema.Status.RUNNING.value, cause=None, ended=None)
+    amend(root, key, status=Status.RUNNING.value, cause=None, ended=None)
 
 
 def delete(root: str, *keys: str) -> None:

@@ -22,7 +22,7 @@ from sadcl import storage
 from sadcl.results import benchmarks, cache, files, schema, store, table_file
 from sadcl.results.errors import BadFile, FileVanished
 from sadcl.results.files import TableFiles
-from sadcl.results.schema import Status
+from sadcl.results.status import ENDED, Status
 
 RUN_AGAIN = "Remove the run's rows (`sadcl studies delete`, or the file) and run the study again."
 MOVE_AND_RUN_AGAIN = "Move it away and run again."
@@ -295,7 +295,7 @@ def _check_epochs(
                 RUN_AGAIN,
             )
     count = sum(map(len, stages.values()))
-    if row.get("status") in schema.ENDED and row.get("epochs_done") not in (None, count):
+    if row.get("status") in ENDED and row.get("epochs_done") not in (None, count):
         yield Fault(
             uri,
             f"gives {key!r} epochs_done = {row['epochs_done']}, but the table epochs has {count} "

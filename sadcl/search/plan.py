@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sadcl.config import Config
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 from sadcl.search.ranking import best_trials, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.settings import MAX_COUNTED, all_settings

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 from sadcl.search.trial import Phase
 
 OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}

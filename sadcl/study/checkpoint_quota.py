@@ -10,7 +10,7 @@ from sadcl import storage
 from sadcl.console import bytes_text
 from sadcl.errors import UserError
 from sadcl.results import store
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 from sadcl.search.plan import Plan
 from sadcl.search.ranking import best_trials
 from sadcl.search.trial import Phase

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
-from sadcl.results.schema import Status
+from sadcl.results.status import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.study_file import described_space, with_current_space

@@ -107,7 +107,10 @@ def test_a_checkpoint_of_other_data_is_refused(command, runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "why"),
-    [("complete", "it gave it up for the limit of the disk"), ("failed", "its status is failed")],
+    [
+        ("complete", "it was deleted to stay within the disk limit (--max-disk)"),
+        ("failed", "the status of the trial is failed"),
+    ],
 )
 def test_a_trial_without_a_checkpoint_says_why(command, tmp_path, status, why):
     results.RunWriter(str(tmp_path), "k", {"study": "s"}).finish(status)

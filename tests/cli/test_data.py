@@ -81,7 +81,7 @@ def test_a_right_copy_and_few_examples_of_many(copy):
     examples = "photos/0.jpg; photos/1.jpg; photos/2.jpg; and 6 more"
     assert f"9\ttrain\tunlabelled: an image without a label\t{examples}" in output
     assert "No image file was opened (--fast)" in output
-    assert "RIGHT: no errors; --report" in output
+    assert "RIGHT: no errors; to write all findings, pass --report" in output
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_a_check_that_is_stopped_writes_no_report(monkeypatch):
 
     monkeypatch.setattr("sadcl.data.audit.findings.audit_copy", stopped)
     code, output, _ = typed("scenes")
-    assert (code, output) == (130, "stopped; no report was written.\n")
+    assert (code, output) == (130, "Stopped. No report was written.\n")

@@ -31,9 +31,9 @@ def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_pa
     out = sadcl("results", "ablation", "--study", "ab").splitlines()
     assert out[:3] == ["ab: Why?", "# coco14", "arm\tPSCL\tmAP\tdifference\tp (Holm)"]
     assert out[4] == "both\t✓\t51.10 ± 0.85\t+0.60 (-0.67 to +1.87)\t0.105"
-    comparison = "On coco14, both against stage2: +0.60 mAP (-0.67 to +1.87), p = 0.105 corrected: "
-    assert comparison + "not shown." in out
-    assert out[-4:-2] == ["# runs without a figure", "dataset\tarm\tseed\twhat\tkey\tcause"]
+    comparison = "On coco14, both compared with stage2: +0.60 mAP (-0.67 to +1.87), "
+    assert comparison + "corrected p = 0.105: no significant difference." in out
+    assert out[-4:-2] == ["# runs without a figure", "dataset\tarm\tseed\treason\tkey\tcause"]
     assert out[-2:] == [
         "coco14\tstage2\t2\tmissing\t\t",
         "coco14\tboth\t2\tunfinished\tab-both-coco14-s2\t",
@@ -41,7 +41,7 @@ def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_pa
     other = sadcl(
         "results", "ablation", "--study", "ab", "--baseline", "both", "--metric", "val_mAP"
     )
-    assert "On coco14, stage2 against both: -0.60 mAP" in other
+    assert "On coco14, stage2 compared with both: -0.60 mAP" in other
 
 
 def test_a_document_is_all_that_is_printed(sadcl, tmp_path):

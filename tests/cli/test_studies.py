@@ -22,7 +22,7 @@ def two(tmp_path):
     write(tmp_path, "other", "t", stage1_key="shared1")
     storage.write(f"{tmp_path}/checkpoints/mine/stage1/last.pt", b"1234")
     storage.write(f"{tmp_path}/checkpoints/stray/last.pt", b"12345")
-    record.claim(str(tmp_path), {"name": "s"})
+    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
 
 
 @pytest.mark.usefixtures("two")

@@ -49,7 +49,7 @@ def test_show_studies_and_schema(command, runs):
     )
     schema = command("sadcl", "results", "schema").stdout
     assert "# trials (key: key)" in schema
-    assert "val_mAP\tdouble\tpercent, on the held-out training images that select" in schema
+    assert "val_mAP\tdouble\tpercent, on the held-out training images, which choose" in schema
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_show_studies_and_schema(command, runs):
         (("results", "top", "--storage", "nowhere"), "'nowhere' holds no results"),
         (
             ("results", "top", "--study", "clj", "--storage", "{root}"),
-            "no study 'clj' here; did you mean 'cli'",
+            "There is no study 'clj' in '{root}'; did you mean 'cli'",
         ),
         (
             ("results", "top", "--metric", "val_map", "--storage", "{root}"),
@@ -66,7 +66,7 @@ def test_show_studies_and_schema(command, runs):
         ),
         (
             ("results", "sql", "select val_mpa from trials", "--storage", "{root}"),
-            "The query cannot be answered",
+            "There is no column 'val_mpa' in the table trials; did you mean 'val_mAP'",
         ),
         (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
         (("results", "tpo"), "No such command 'tpo'"),
@@ -76,5 +76,5 @@ def test_mistakes_are_one_paragraph(command, runs, words, message):
     root, _row = runs
     done = command("sadcl", *(w.format(root=root) for w in words), check=False)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message.format(root=root) in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

@@ -52,8 +52,8 @@ def run_and_count_groups(*arguments, **options):
 tuner.run_trials = run_and_count_groups
 main(Search(
     name="two", question="?", base=recipes.coco14(), demo=recipes.demo().override({changes!r}),
-    space={{"loss.tau": Float(0.05, 0.5, log=True)}}, demo_trials=4, baselines={{}},
-    confirm_seeds=(7,), stopping=ASHA(min_epochs=1, reduction=2),
+    space={{"loss.tau": Float(0.05, 0.5, log=True)}}, n_demo_trials=4, baselines={{}},
+    confirm_seeds=(7,), pruner=ASHA(min_epochs=1, reduction=2),
 ), ["--workers", "2", "--max-concurrent", "1"])
 """
 

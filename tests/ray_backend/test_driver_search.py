@@ -198,8 +198,8 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     """One arm of three diverges, one search trial's process is killed."""
     file = study_file(**{"stage2.epochs": 30})
     text = file.read_text().replace(
-        "    trials=3,",
-        '    trials=3, baselines={"wild": {"stage1.lr": 1e30, "stage2.epochs": 0}},',
+        "    n_trials=3,",
+        '    n_trials=3, baselines={"wild": {"stage1.lr": 1e30, "stage2.epochs": 0}},',
     )
     file.write_text(text)
     process = start(command, file, tmp_path)

@@ -94,7 +94,7 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
     file = study_file(trials=TRIALS, **{"stage1.epochs": 6, "stage2.epochs": 30})
     text = file.read_text().replace("import Float", "import ASHA, Float")
     file.write_text(
-        text.replace("    trials=3,", "    trials=3, stopping=ASHA(min_epochs=4, reduction=2),")
+        text.replace("    n_trials=3,", "    n_trials=3, pruner=ASHA(min_epochs=4, reduction=2),")
     )
     root, mark = tmp_path / "runs", str(tmp_path)
     command.environment["SADCL_MARK"] = mark

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sadcl import results
-from sadcl.results import compact, query, schema, verify
+from sadcl.results import compact, query, schema, status, verify
+from sadcl.search.trial import Phase
 from sadcl.study.execute import TESTED
 from tests.results.runs import complete_trial, run
 
@@ -62,12 +63,13 @@ def test_columns_are_documented_and_typed_as_the_schema_says(tmp_path):
 def test_phases_and_statuses_are_the_ones_that_are_written():
     """The texts of `phase`, `status` and `test_mAP` agree with what runs write."""
     meanings = {column: meaning for column, (_, meaning) in schema.TRIALS.items()}
+    assert {*Phase} == schema.PHASES.keys()
     assert set(TESTED) < set(schema.PHASES)
     for phase, purpose in schema.PHASES.items():
         assert f"{phase}, {purpose}" in meanings["phase"]
         assert (phase in re.findall(r"\w+", meanings["test_mAP"])) == (phase in TESTED)
     assert meanings["status"] == "one of running, complete, pruned, failed"
-    assert schema.ENDED == ("complete", "pruned", "failed")
+    assert status.ENDED == ("complete", "pruned", "failed")
     assert set(verify.STANDALONE_PHASES) < set(schema.PHASES)
 
 
