@@ -55,7 +55,7 @@ def row(root, tmp_path_factory):
 
 
 def typed(*words):
-    done = CliRunner().invoke(app.app, list(map(str, words)))
+    done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exception is None or isinstance(done.exception, (UserError, SystemExit)), (
         done.exception
     )
@@ -137,10 +137,10 @@ def paths(root):
     [
         (
             ("{image}", "--voc2012-submission", "x.tar.gz", "--data-root", "{root}"),
-            "Give image files, or --voc2012",
+            "Give either image files, or --voc2012-submission",
         ),
-        (("--voc2012-submission", "x.tar.gz"), "Give image files, or --voc2012"),
-        (("--data-root", "{root}"), "Give image files, or --voc2012"),
+        (("--voc2012-submission", "x.tar.gz"), "Give either image files, or --voc2012-submission"),
+        (("--data-root", "{root}"), "Give either image files, or --voc2012-submission"),
         (
             ("--voc2012-submission", "{root}", "--data-root", "{root}"),
             "is a folder: give another place",

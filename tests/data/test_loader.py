@@ -72,7 +72,7 @@ def test_shares_put_together_are_the_global_batch(small_scenes, world):
     for step, batch in enumerate(whole):
         shares = [batches[step] for batches in ranks]
         real = [s for s in shares if (s.weight_B == 1).all()]
-        for part in ("images", "targets", "index"):
+        for part in ("images_BCHW", "targets_BL", "index_B"):
             assert torch.equal(torch.cat([getattr(s, part) for s in real]), getattr(batch, part))
         sizes = [int(s.weight_B.sum()) for s in shares]
         assert max(sizes) - min(sizes) <= 1

@@ -65,7 +65,7 @@ def test_training_sees_the_same_bytes(root, tmp_path):
         for images in (load(root), load(tmp_path / "copy", prepared=96))
     )
     assert all(
-        torch.equal(a.images, b.images) and torch.equal(a.index, b.index)
+        torch.equal(a.images_BCHW, b.images_BCHW) and torch.equal(a.index_B, b.index_B)
         for a, b in zip(one, two, strict=True)
     )
 

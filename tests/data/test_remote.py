@@ -85,7 +85,9 @@ def test_s3(bucket, tmp_path, monkeypatch):
     wanted = list(Loader(local.train, **options).batches(1))
     for workers in (0, 1):
         found = list(Loader(away.train, workers=workers, **options).batches(1))
-        assert all(torch.equal(a.images, b.images) for a, b in zip(wanted, found, strict=True))
+        assert all(
+            torch.equal(a.images_BCHW, b.images_BCHW) for a, b in zip(wanted, found, strict=True)
+        )
     done = prepare(Data(name="coco"), root, tmp_path / "copy", 64)
     assert done.images == 20
     assert loaded("coco", tmp_path / "copy", prepared=64).digest == local.digest

@@ -32,4 +32,4 @@ def trained(tmp_path_factory):
     config = recipes.demo().override(TINY | {"stage1.epochs": 1, "stage2.epochs": 1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return root, package.train(config, storage=str(root), workers=1, gpus_per_trial=0)
+        return root, package.train(config, storage=str(root), workers=1, gpus_per_worker=0)

@@ -160,7 +160,7 @@ def test_a_row_with_a_nan_metric_is_last_and_compares_as_nothing(tmp_path):
     run(tmp_path, "nan", figures={"val_mAP": float("nan")})
     run(tmp_path, "one", figures={"val_mAP": 1.0})
     assert [row["key"] for row in query.top(str(tmp_path))] == ["one"]
-    assert comparison.compare_studies(str(tmp_path))[0]["seeds"] == 0
+    assert comparison.compare_studies(str(tmp_path))[0].num_seeds == 0
 
 
 def test_columns_of_one_name_are_told_apart(sadcl, tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sadcl import recipes, storage
-from sadcl.results import compact, schema, store
+from sadcl.results import RunWriter, compact, schema, store, verify
 from tests.results.runs import run
 
 
@@ -139,3 +139,25 @@ def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
     )
     spoil(tmp_path)
     assert re.search(message, sadcl("verify", "--checkpoints", code=1))
+
+
+@pytest.mark.parametrize(
+    ("phase", "holdout", "is_fault"),
+    [
+        ("stage1", 0.0, False),
+        ("stage1", 0.1, True),
+        ("stage1", None, True),
+        ("train", 0.0, True),
+    ],
+)
+def test_only_a_stage_1_without_held_out_images_needs_no_figures(
+    tmp_path, phase, holdout, is_fault
+):
+    """The stage 1 of a final run trains on all images, so nothing is left to measure it on."""
+    row = {"study": "s", "phase": phase, "arm": "tuned", "params": "{}", "data_holdout": holdout}
+    writer = RunWriter(str(tmp_path), "k", row)
+    writer.epoch({"stage": 1, "epoch": 1, "loss": 0.5})
+    writer.finish("complete")
+    problems = [fault.problem for fault in verify.verify(str(tmp_path))]
+    expected = "says that 'k' is complete, but without val_mAP and test_mAP"
+    assert problems == ([expected] if is_fault else [])

@@ -210,7 +210,7 @@ def test_what_was_asked_is_what_the_study_wrote_down(visit):
     assert facts["confirmed over"] == "seeds 7, 8"
     assert facts["sampler"] == "tpe"
     assert facts["early stopping"] == "ASHA from epoch 2, reduction 3"
-    assert "loss.tau0.05 to 0.5, logarithmic" in section.locator("tbody tr").all_text_contents()
+    assert "loss.tau0.05 to 0.5, log scale" in section.locator("tbody tr").all_text_contents()
 
 
 def test_the_best_setting_can_be_pasted(visit, pages):
