@@ -66,6 +66,12 @@ def confirm(question: str, yes: bool) -> None:
         raise UserError("Nothing was changed.")
 
 
+_interrupted = False
+"""Whether a signal has interrupted a :func:`guarded` block; nested blocks share it."""
+_depth = 0
+"""Nested :func:`guarded` blocks."""
+
+
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """End the process with one paragraph instead of a traceback where a paragraph says everything.
@@ -74,13 +80,14 @@ def guarded() -> Iterator[None]:
     :class:`TrialFailed`, and 130 after Ctrl-C or SIGTERM, which ``ray job stop`` sends. The signal
     handlers of before are put back when the block ends.
     """
-    interrupted = False
 
     def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
+        global _interrupted
+        _interrupted = True
         raise KeyboardInterrupt
 
+    global _depth, _interrupted
+    _depth += 1
     previous: dict[signal.Signals, Any] = {}
     with contextlib.suppress(ValueError):  # only the main thread may set signal handlers
         previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, interrupt)
@@ -90,7 +97,7 @@ def guarded() -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         # Libraries turn an interruption into errors of their own.
-        if interrupted or isinstance(error, KeyboardInterrupt):
+        if _interrupted or isinstance(error, KeyboardInterrupt):
             text = "\nStopped. Nothing is lost; run the same command to resume."
             print(text, file=sys.stderr)
             sys.exit(130)
@@ -103,6 +110,9 @@ def guarded() -> Iterator[None]:
             sys.exit(print_error(error))
         raise
     finally:
+        _depth -= 1
+        if not _depth:
+            _interrupted = False
         for number, handler in previous.items():
             if handler is not None:  # a handler that was not set from Python cannot be put back
                 signal.signal(number, handler)

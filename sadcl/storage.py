@@ -12,7 +12,6 @@ import fcntl
 import os
 import re
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -111,61 +110,8 @@ def resolve(root: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
         ) from None
 
 
-_start_folder: Path | None = None
-"""The folder that this process was started in, once the process has left it."""
-
-
-def leave_start_folder() -> None:
-    """Stop depending on the folder that this process was started in.
-
-    Ray unpacks the package of a job anew, and other tools clean up, so that the folder may vanish.
-    The process then stands in ``/``, which nobody replaces. A relative path that is given to
-    :func:`local` still means one below the start folder, and so does an empty entry of
-    ``sys.path``. :func:`away_from_start_folder` undoes this at its end.
-    """
-    global _start_folder
-    if _start_folder is None:
-        try:
-            _start_folder = Path.cwd()
-        except OSError:  # it has vanished already; the shell wrote down where it was
-            _start_folder = Path(os.environ.get("PWD", "/"))
-        sys.path[:] = [entry or str(_start_folder) for entry in sys.path]
-        os.chdir("/")
-
-
-@contextlib.contextmanager
-def away_from_start_folder() -> Iterator[None]:
-    """Do as :func:`leave_start_folder` while the block runs, and undo it afterwards."""
-    global _start_folder
-    if _start_folder is not None:
-        yield
-        return
-    empty_entries = [i for i, entry in enumerate(sys.path) if not entry]
-    leave_start_folder()
-    folder = str(_start_folder)
-    try:
-        yield
-    finally:
-        _start_folder = None
-        for i in empty_entries:
-            if sys.path[i : i + 1] == [folder]:
-                sys.path[i] = ""
-        with contextlib.suppress(OSError):  # the folder has vanished
-            os.chdir(folder)
-
-
-@contextlib.contextmanager
-def back_in_start_folder() -> Iterator[None]:
-    """Return to the start folder, if it was left and still exists, while the block runs."""
-    if _start_folder is None:
-        yield
-        return
-    with contextlib.suppress(OSError):
-        os.chdir(_start_folder)
-    try:
-        yield
-    finally:
-        os.chdir("/")
+start_folder: Path | None = None
+"""What relative paths are below, once :mod:`sadcl.study.process` has left the working folder."""
 
 
 def local(path: str | os.PathLike[str]) -> Path:
@@ -175,7 +121,7 @@ def local(path: str | os.PathLike[str]) -> Path:
         UserError: for the home folder of a user who has none.
     """
     try:
-        return (_start_folder or Path()).joinpath(Path(path).expanduser()).absolute()
+        return (start_folder or Path()).joinpath(Path(path).expanduser()).absolute()
     except RuntimeError:
         raise UserError(
             f"{os.fspath(path)!r} is in a home folder that this machine does not know."

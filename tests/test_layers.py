@@ -122,7 +122,7 @@ MAY = {
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
-    "launch/outcome": {"results", "search"},
+    "launch/outcome": {"results", "search", "storage"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {
@@ -167,7 +167,7 @@ MAY = {
             "study",
         ),
     },
-    "cli/experiment": {"config", "console", "errors", "launch", "search"},
+    "cli/experiment": {"config", "console", "errors", "launch", "search", "study"},
     "cli/app": {"console", "errors"},
     "cli/data": {"config", "console", "data", "errors", "results", "storage"},
     "cli/checkpoints": {

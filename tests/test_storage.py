@@ -4,9 +4,7 @@ import contextlib
 import errno
 import itertools
 import os
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -146,52 +144,3 @@ def test_a_root_whose_disk_is_not_mounted_is_waited_for(tmp_path, monkeypatch):
         storage.wait_for_root(str(tmp_path / "other"))
     with pytest.raises(OSError, match="another worker has seen it"):
         storage.wait_for_file(str(tmp_path / "state.pt"))
-
-
-def test_relative_paths_mean_the_folder_of_the_start_while_the_process_stands_elsewhere(
-    tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-    before = list(sys.path)
-    with storage.away_from_start_folder():
-        assert os.getcwd() == "/"
-        assert storage.absolute("runs") == str(tmp_path / "runs")
-        assert storage.local("/a/b") == Path("/a/b")
-        storage.write("runs/x", b"1")
-        assert sys.path[0] == str(tmp_path)
-        with storage.away_from_start_folder():
-            assert os.getcwd() == "/"
-        assert storage.absolute("runs") == str(tmp_path / "runs")
-        with storage.back_in_start_folder():
-            assert os.getcwd() == str(tmp_path)
-        assert os.getcwd() == "/"
-    assert os.getcwd() == str(tmp_path)
-    assert sys.path == before
-    assert (tmp_path / "runs" / "x").read_bytes() == b"1"
-
-
-@pytest.mark.parametrize("again", [True, False])
-def test_a_start_folder_that_is_removed(tmp_path, monkeypatch, again):
-    """As where a job's package is unpacked anew: the same path, another folder."""
-    folder = tmp_path / "package"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    with storage.away_from_start_folder():
-        folder.rmdir()
-        assert os.getcwd() == "/"
-        if again:
-            folder.mkdir()
-        with storage.back_in_start_folder():
-            assert os.getcwd() == (str(folder) if again else "/")
-    assert os.getcwd() == (str(folder) if again else "/")
-
-
-def test_a_start_folder_that_is_gone_before_it_can_be_left(tmp_path, monkeypatch):
-    folder = tmp_path / "package"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PWD", str(folder))
-    folder.rmdir()
-    with storage.away_from_start_folder():
-        assert storage.absolute("runs") == str(folder / "runs")

@@ -103,7 +103,8 @@ def predict(
         labels = ", ".join(f"{label} {score:.3f}" for label, score in scored[:top])
         typer.echo(f"{image}: {labels}")
 
-    _for_each_image(images or (), print_labels)
+    if mistakes := _for_each_image(images or (), print_labels):
+        raise UserError(" ".join(mistakes))
 
 
 def _write_submission(predictor: Predictor, data_root: str, output: str) -> None:
@@ -123,12 +124,8 @@ def _write_submission(predictor: Predictor, data_root: str, output: str) -> None
     typer.echo(f"{output}: {len(archive):,} bytes, for the evaluation server.{warning}")
 
 
-def _for_each_image(images: Iterable[Path], action: Callable[[Path], None]) -> None:
-    """Do something with each image, and report those that cannot be used after all others are done.
-
-    Raises:
-        UserError: Where an image cannot be used.
-    """
+def _for_each_image(images: Iterable[Path], action: Callable[[Path], None]) -> list[str]:
+    """Do something with each image; return why others cannot be used, each reason once."""
     from sadcl.errors import UserError
 
     mistakes = []
@@ -137,8 +134,7 @@ def _for_each_image(images: Iterable[Path], action: Callable[[Path], None]) -> N
             action(image)
         except UserError as error:
             mistakes.append(str(error))
-    if mistakes:
-        raise UserError(" ".join(dict.fromkeys(mistakes)))
+    return list(dict.fromkeys(mistakes))
 
 
 def explain(
@@ -170,6 +166,7 @@ def explain(
 ) -> None:
     """Draw attention maps of the labels in photographs next to the baseline's activation maps."""
     from sadcl import figures, inference
+    from sadcl.errors import UserError
     from sadcl.reports.plot_style import check_ending
     from sadcl.results import checkpoints
 
@@ -190,12 +187,12 @@ def explain(
         pairs = zip(photo.labels, photo.scores, strict=True)
         typer.echo(f"{image}: " + ", ".join(f"{name} {score:.3f}" for name, score in pairs))
 
-    try:
-        _for_each_image(images, explain_image)
-    finally:
-        if photos:
-            figures.draw_maps(photos, networks, output)
-            typer.echo(output)
+    mistakes = _for_each_image(images, explain_image)
+    if photos:
+        figures.draw_maps(photos, networks, output)
+        typer.echo(output)
+    if mistakes:
+        raise UserError(" ".join(mistakes))
 
 
 def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:

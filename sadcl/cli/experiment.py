@@ -45,8 +45,10 @@ def main(
     with guarded():
         options["data_root"] = _parse_roots(options["data_root"])
         from sadcl.launch.run import run
+        from sadcl.study.process import away_from_start_folder
 
-        run(study, **options)
+        with away_from_start_folder():
+            run(study, **options)
 
 
 def main_train(
@@ -65,6 +67,7 @@ def main_train(
     with guarded():
         from sadcl.launch.datasets import roots_of, scale_of
         from sadcl.launch.train import train
+        from sadcl.study.process import away_from_start_folder
 
         root = roots_of([dataset], _parse_roots(options["data_root"])).get(dataset)
         scale = scale_of(options["scale"], root)
@@ -78,7 +81,8 @@ def main_train(
             chosen = chosen.override({"data.name": dataset})
         options |= {"data_root": root, "scale": scale}
         study = name if scale == "full" else f"{name}-demo"
-        _print_run(train(chosen.override({"seed": seed}), name=study, **options))
+        with away_from_start_folder():
+            _print_run(train(chosen.override({"seed": seed}), name=study, **options))
 
 
 def _print_run(run: Run) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sadcl import storage
 from sadcl.results import store
 from sadcl.search.ranking import ranked_trials
 
@@ -36,6 +36,10 @@ class Run(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def copy(self) -> dict[str, Any]:
+        """The row as a dict of its own."""
+        return dict(self.row)
 
     @property
     def key(self) -> str:
@@ -86,14 +90,17 @@ class StudyResult:
 
     names: tuple[str, ...]
     storage: str
+    _rows: pa.Table = field(repr=False, compare=False)
 
-    @cached_property
-    def _rows(self) -> pa.Table:
-        rows = store.read(self.storage, "trials")
-        return rows.filter(pc.is_in(rows["study"], pa.array(self.names)))
+    @classmethod
+    def read(cls, names: Iterable[str], root: str) -> StudyResult:
+        """Read the rows of studies as they are now."""
+        studies, rows = tuple(names), store.read(root, "trials")
+        rows = rows.filter(pc.is_in(rows["study"], pa.array(studies, pa.string())))
+        return cls(studies, storage.absolute(root), rows)
 
     def table(self) -> pa.Table:
-        """The studies' rows of the trials table, as they were when they were first asked for."""
+        """The studies' rows of the trials table, as they were at the end of the start."""
         return self._rows
 
     @property

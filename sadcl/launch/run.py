@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from sadcl import storage
 from sadcl.console import banner, console, print_text
 from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch.ablation import run_ablation
@@ -26,7 +25,6 @@ Study = Search | Ablation
 
 
 @takes_options(Options)
-@storage.away_from_start_folder()
 @large_pages()
 def run(study: Study | Sequence[Search], options: Options) -> StudyResult | None:
     """Run a study, or what is left of it: the same call resumes one that was interrupted.
@@ -44,9 +42,10 @@ def run(study: Study | Sequence[Search], options: Options) -> StudyResult | None
             succeeds.
     """
     try:
-        if isinstance(study, Search | Ablation):
-            return _run_study(study, options)
-        return _run_searches(list(study), options)
+        with environment.away_in_ray_job():
+            if isinstance(study, Search | Ablation):
+                return _run_study(study, options)
+            return _run_searches(list(study), options)
     except (UserError, TrialFailed):
         install_hook()  # Ray puts back the excepthook of when it was imported
         raise
@@ -108,7 +107,7 @@ def _run_searches(searches: list[Search], options: Options) -> StudyResult | Non
     console.print(search_summary.overview(record.all_rows(options.storage), finished))
     if failures:
         raise UserError("\n".join(failures))
-    return StudyResult(tuple(finished), options.storage)
+    return StudyResult.read(finished, options.storage)
 
 
 def _with_best_settings(plan: Plan, finished: Mapping[str, Search], options: Options) -> Plan:
@@ -132,4 +131,4 @@ def _finish(
     for sentence in sentences:
         print_text(sentence)
     print_text(f"Look further: sadcl results {command} --study {name} --storage {options.storage}")
-    return StudyResult((name,), options.storage)
+    return StudyResult.read([name], options.storage)

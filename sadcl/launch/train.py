@@ -33,7 +33,6 @@ from sadcl.study.trial_event import TrialEvent
 
 
 @takes_options(TrainOptions)
-@storage.away_from_start_folder()
 @large_pages()
 def train(config: Config, options: TrainOptions) -> Run:
     """Train one configuration, or resume it, and evaluate it on the test images once.
@@ -56,7 +55,8 @@ def train(config: Config, options: TrainOptions) -> Run:
         TrialFailed: Where training fails; the run's row has the cause.
     """
     try:
-        return Run(_train(config, options), storage.absolute(options.storage))
+        with environment.away_in_ray_job():
+            return Run(_train(config, options), storage.absolute(options.storage))
     except (UserError, TrialFailed):
         install_hook()  # Ray puts back the excepthook of when it was imported
         raise
@@ -86,10 +86,10 @@ def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
     print_text(
         f"{trial.key}: {images.name} ({image_counts(images)}{missing_note(images)}), {workers}"
     )
-    address = environment.prepare(options.address)
     with record.locked(options.storage, trial.key):
-        if (least, most) == (1, 0) and address is None:
+        if (least, most) == (1, 0) and environment.cluster_address(options.address) is None:
             return _train_here(trial, placement)
+        address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which then reads the environment
 
         witnesses = data.witness_files(images, config.data, root)

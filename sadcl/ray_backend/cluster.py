@@ -14,15 +14,15 @@ from typing import Any
 
 import ray
 
-from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
+from sadcl.study import process
 
 JOINING_VARIABLE = "SADCL_MAY_JOIN"
 """Nodes that a cluster may start, as JSON in the head's environment; Ray itself does not tell."""
 JOINING_EXAMPLE = '[{"nodes": 8, "CPU": 8, "GPU": 1}]'
-SETUP_HOOK = "sadcl.storage.leave_start_folder"
+SETUP_HOOK = "sadcl.study.process.leave_start_folder"
 """What every process of a job runs first.
 
 Its folder is a package that Ray has unpacked, and may unpack again.
@@ -109,7 +109,7 @@ def _connect(address: str | None) -> None:
     }
     if address is None:
         # Ray gives its workers the path of the modules in the start folder
-        with storage.back_in_start_folder():
+        with process.back_in_start_folder():
             ray.init(
                 address="local",
                 include_dashboard=True,
@@ -122,7 +122,7 @@ def _connect(address: str | None) -> None:
             quiet["runtime_env"] = {"worker_process_setup_hook": SETUP_HOOK}
         try:
             _check_listening(address)
-            with storage.back_in_start_folder():
+            with process.back_in_start_folder():
                 ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[0]

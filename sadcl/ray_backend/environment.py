@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping
 
 from sadcl import storage
 from sadcl.errors import UserError
+from sadcl.study import process
 
 _REQUIRED = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the program, whose tables are always whole
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tables hold what these would write
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # sadcl.storage.leave_start_folder sets the working folder
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # sadcl.study.process sets the working folder
     "RAY_AIR_NEW_OUTPUT": "0",  # the live table shows what this would print
 }
 """Variables that override the user's."""
@@ -38,6 +39,23 @@ _previous: dict[str, str | None] = {}
 def in_ray_job() -> bool:
     """Tell whether this is the entrypoint of a submitted job, whose working folder dies with it."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def away_in_ray_job() -> contextlib.AbstractContextManager[None]:
+    """Leave the start folder while the block runs, if this is a Ray job: Ray may unpack it anew.
+
+    Elsewhere the process may be a notebook's, whose working folder is its user's.
+    """
+    return process.away_from_start_folder() if in_ray_job() else contextlib.nullcontext()
+
+
+def cluster_address(address: str | None) -> str | None:
+    """Return the address of the cluster to join, or None for a private one.
+
+    Args:
+        address: From the command line; None takes ``RAY_ADDRESS``.
+    """
+    return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def check_storage(root: str) -> None:
@@ -79,7 +97,7 @@ def prepare(address: str | None) -> str | None:
     Returns:
         The address of the cluster to join; None for a private one.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster_address(address)
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
     for name, value in (_REQUIRED | defaults).items():
         _previous.setdefault(name, os.environ.get(name))

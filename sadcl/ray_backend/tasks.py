@@ -14,7 +14,7 @@ from sadcl.errors import TrialFailed
 from sadcl.ray_backend import capacity
 from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
 from sadcl.search.trial import Trial
-from sadcl.study import execute
+from sadcl.study import execute, process
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import TrialEnded
 from sadcl.training import Rescheduled
@@ -29,7 +29,7 @@ def lost_cause(reason: str) -> str:
     return f"its process was lost {MAX_LOSSES + 1} times: {reason}"
 
 
-@storage.away_from_start_folder()
+@process.away_from_start_folder()
 def run_trial(
     trial: Trial,
     placement: Placement,

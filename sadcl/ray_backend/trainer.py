@@ -21,7 +21,7 @@ from sadcl.ray_backend import capacity, environment, membership
 from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
 from sadcl.ray_backend.membership import Members
 from sadcl.search.trial import Trial
-from sadcl.study import execute
+from sadcl.study import execute, process
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 from sadcl.training import Rescheduled
@@ -62,7 +62,7 @@ class Attempt:
     final: bool = False
 
 
-@storage.away_from_start_folder()
+@process.away_from_start_folder()
 def _worker(settings: dict[str, Any]) -> None:
     """Run the loop on one worker.
 

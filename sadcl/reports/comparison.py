@@ -35,7 +35,7 @@ Curves = Mapping[str, Sequence[tuple[int, int, float]]]
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class ComparedStudy:
     """The result of a study on one data set.
 
     Attributes:
@@ -69,7 +69,7 @@ class StudyResult:
     gpu_hours: float
 
 
-def compare_studies(root: str, studies: Sequence[str] = ()) -> list[StudyResult]:
+def compare_studies(root: str, studies: Sequence[str] = ()) -> list[ComparedStudy]:
     """Read the result of each study on each data set.
 
     Args:
@@ -100,7 +100,7 @@ def compare_studies(root: str, studies: Sequence[str] = ()) -> list[StudyResult]
     return results
 
 
-def comparison_table(results: Iterable[StudyResult]) -> list[Row]:
+def comparison_table(results: Iterable[ComparedStudy]) -> list[Row]:
     """Return a row for each result, with the columns that a reader sees."""
     return [
         {
@@ -148,7 +148,7 @@ def _result(
     description: Mapping[str, Any],
     rows: Sequence[Row],
     curves: Curves,
-) -> StudyResult:
+) -> ComparedStudy:
     setting, runs = comparison_answer(rows, description)
     test_mAPs = [row["test_mAP"] for row in runs if is_finite(row["test_mAP"])]
     mean, half_width = interval(test_mAPs) if test_mAPs else (None, None)
@@ -159,7 +159,7 @@ def _result(
     scale = description.get("scale") or next((row["scale"] for row in rows), None)
     arm = setting if description.get("kind") == "ablation" else None
     image_sizes = {row["data_image_size"] for row in rows}
-    return StudyResult(
+    return ComparedStudy(
         study=study,
         dataset=dataset,
         scale=scale,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from sadcl.config import Config
@@ -45,10 +45,12 @@ def accept_old_names(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
         initialise = kind.__init__
 
         @functools.wraps(initialise)
-        def __init__(self: T, *args: Any, **options: Any) -> None:  # noqa: N807
+        def __init__(self: T, *args: Any, **options: Any) -> None:
+            names_of_fields = {each.name for each in fields(kind) if each.init}  # type: ignore[arg-type]
+            replaced = names_of_fields <= options.keys()  # dataclasses.replace gives all fields
             for old in [name for name in options if name in names]:
                 warn(kind, old)
-                if names[old] in options:
+                if names[old] in options and not replaced:
                     raise UserError(
                         f"A {kind.__name__} got {names[old]!r} twice: {old!r} is its old name."
                     )

@@ -113,6 +113,6 @@ def _no_room(placement: Placement, nodes: Sequence[Mapping[str, float]]) -> str:
     return (
         f"A trial needs {placement.workers} workers with 1 CPU{gpus} each{whole}, but the cluster "
         f"has room for {sum(workers_on(placement, node) for node in nodes)} ({'; '.join(parts)}). "
-        "Lower --workers or --gpus-per-trial (0 trains on the CPU), or join a larger cluster with "
+        "Lower --workers or --gpus-per-worker (0 trains on the CPU), or join a larger cluster with "
         "--address."
     )

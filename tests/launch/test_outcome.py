@@ -29,7 +29,7 @@ def root(tmp_path):
 
 
 def test_a_run_is_typed_and_a_mapping_of_its_row(root):
-    (run,) = StudyResult(("t",), root).trials
+    (run,) = StudyResult.read(["t"], root).trials
     assert (run.key, run.status, run.checkpoint) == ("d", "complete", "d/best.pt")
     assert run.best_checkpoint == run.checkpoint
     assert run.metrics == {"val_mAP": 80.0}
@@ -46,14 +46,14 @@ def test_a_run_is_typed_and_a_mapping_of_its_row(root):
 
 
 def test_a_run_has_its_epochs_as_a_table(root):
-    (run,) = StudyResult(("t",), root).trials
+    (run,) = StudyResult.read(["t"], root).trials
     assert isinstance(run.table(), pa.Table)
     assert run.table()["epoch"].to_pylist() == [1, 2]
     assert set(run.table()["key"].to_pylist()) == {"d"}
 
 
 def test_a_study_result_has_its_rows_as_a_table_and_acts_like_it(root):
-    result = StudyResult(("s",), root)
+    result = StudyResult.read(["s"], root)
     assert isinstance(result.table(), pa.Table)
     assert result.table()["key"].to_pylist() == ["a", "b", "c"]
     assert len(result) == result.num_rows == 3
@@ -67,9 +67,9 @@ def test_a_study_result_has_its_rows_as_a_table_and_acts_like_it(root):
 
 
 def test_the_best_trial_is_that_of_one_search(root):
-    assert StudyResult(("s",), root).best.key == "b"
-    assert StudyResult(("t",), root).best is None
-    both = StudyResult(("s", "t"), root)
+    assert StudyResult.read(["s"], root).best.key == "b"
+    assert StudyResult.read(["t"], root).best is None
+    both = StudyResult.read(["s", "t"], root)
     assert both.best is None
     assert both.name == "s, t"
     assert len(both) == 4

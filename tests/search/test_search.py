@@ -116,3 +116,14 @@ def test_a_mistyped_argument_is_named_and_editors_see_the_right_ones():
     with pytest.raises(UserError, match="A Search has no 'n_trails'. Did you mean 'n_trials'"):
         search(n_trails=5)
     assert list(inspect.signature(Search).parameters)[:2] == ["name", "question"]
+
+
+def test_a_copy_takes_old_names_too():
+    value = search(n_trials=5)
+    with pytest.warns(DeprecationWarning, match="'trials' of a Search is now called 'n_trials'"):
+        assert dataclasses.replace(value, trials=7).n_trials == 7
+    with (
+        pytest.warns(DeprecationWarning),
+        pytest.raises(UserError, match="got 'n_trials' twice"),
+    ):
+        search(n_trials=5, trials=7)
