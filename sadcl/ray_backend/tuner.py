@@ -216,7 +216,7 @@ class _AskAndTell(Searcher):
                     return None
                 self.study.enqueue_trial({field: to_optuna(v) for field, v in new.items()})
             trial = self.study.ask()
-            setting = draw(self.space, lambda field, d: suggest(trial, field, d))
+            setting = draw(self.space, lambda field, d: suggest(trial, field, d))  # noqa: B023
             key = self.plan.search_trial(setting).key
             if key not in self.tried:
                 return trial, setting, key
@@ -235,7 +235,7 @@ class _AskAndTell(Searcher):
             candidates = []
             for _ in range(1000):
                 trial = study.ask()
-                candidates.append(draw(self.space, lambda field, d: suggest(trial, field, d)))
+                candidates.append(draw(self.space, lambda field, d: suggest(trial, field, d)))  # noqa: B023
         return next(
             (
                 setting

@@ -45,7 +45,7 @@ def accept_old_names(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
         initialise = kind.__init__
 
         @functools.wraps(initialise)
-        def __init__(self: T, *args: Any, **options: Any) -> None:
+        def __init__(self: T, *args: Any, **options: Any) -> None:  # noqa: N807
             names_of_fields = {each.name for each in fields(kind) if each.init}  # type: ignore[arg-type]
             replaced = names_of_fields <= options.keys()  # dataclasses.replace gives all fields
             for old in [name for name in options if name in names]:

@@ -51,7 +51,7 @@ def all_settings(space: Space) -> Iterator[dict[str, Any]]:
         depths = iter(range(len(space)))
 
         def take(field: str, distribution: Plain) -> Any:
-            depth = next(depths)
+            depth = next(depths)  # noqa: B023
             if depth == len(path):
                 count = distribution.count
                 assert count is not None

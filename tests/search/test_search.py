@@ -123,7 +123,7 @@ def test_a_copy_takes_old_names_too():
     with pytest.warns(DeprecationWarning, match="'trials' of a Search is now called 'n_trials'"):
         assert dataclasses.replace(value, trials=7).n_trials == 7
     with (
-        pytest.warns(DeprecationWarning),
+        pytest.warns(DeprecationWarning, match="'trials'"),
         pytest.raises(UserError, match="got 'n_trials' twice"),
     ):
         search(n_trials=5, trials=7)
