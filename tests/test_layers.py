@@ -34,7 +34,8 @@ FILES = {
         "selection ddp report setup loop __init__"
     ),
     "results": (
-        "errors status schema provenance published table_file files benchmarks cache store run_writer "
+        "errors status schema provenance published table_file files benchmarks cache store "
+        "run_writer "
         "compact predictions query verify checkpoints export __init__"
     ),
     "search": (
