@@ -113,7 +113,7 @@ def test_frozen():
         Config().seed = 3  # type: ignore[misc]
 
 
-RECIPES = {  # METHOD: weights 100 and 50 beside 1000 / (B L) times the sum are L / 10 and L / 20
+RECIPES = {  # the released weights 100 and 50 with 1000 / (B L) times the sum are L / 10 and L / 20
     "coco14": ("coco", 8.0, 4.0, 448),
     "voc2007": ("voc2007", 2.0, 1.0, 448),
     "voc2012": ("voc2012", 2.0, 1.0, 448),

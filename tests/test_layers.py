@@ -39,7 +39,8 @@ FILES = {
         "compact predictions query verify checkpoints export __init__"
     ),
     "search": (
-        "trial space settings stopping study_file ranking search plan ablation plan_text __init__"
+        "trial space settings pruning_rules study_file ranking search plan ablation plan_text "
+        "__init__"
     ),
     "study": (
         "__init__ placement process record trial_event event_text live_table tensorboard "
@@ -61,7 +62,7 @@ FILES = {
         "__init__ options outcome resources estimate datasets study_estimate setup search "
         "ablation run train"
     ),
-    "cli": "__init__ options data checkpoints tables reports studies experiment run app",
+    "cli": "__init__ shared_options data checkpoints tables reports studies experiment run app",
 }
 """The files of each package; a file imports only those before it."""
 

@@ -5,6 +5,7 @@ The file imports nothing of sadcl at the top, so that benchmarks of PyTorch alon
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as sadcl.study.process.large_pages in a run
 REFS = Path("/proc/self/clear_refs")
 """Writing ``5`` here resets the peak of this process's resident memory. It exists on Linux only."""
 

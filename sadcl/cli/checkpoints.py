@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sadcl.cli.options import AnyImages, Checkpoint, DataRoot, Device, Images, ImageSize, Storage
+from sadcl.cli.shared_options import (
+    AnyImages,
+    Checkpoint,
+    DataRoot,
+    Device,
+    Images,
+    ImageSize,
+    Storage,
+)
 
 if TYPE_CHECKING:
     from sadcl.inference import Predictor
@@ -113,7 +121,9 @@ def _write_submission(predictor: Predictor, data_root: str, output: str) -> None
     from sadcl.console import progress_bar
     from sadcl.data.readers import voc
 
-    with progress_bar("reading the lists") as show:
+    from sadcl.study.process import large_pages
+
+    with large_pages(), progress_bar("reading the lists") as show:
         progress = show("evaluating the test images")
         archive = inference.voc2012_submission(predictor, data_root, progress)
     files.write(output, archive)

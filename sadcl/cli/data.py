@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sadcl.cli.options import DataRoot, Policies
+from sadcl.cli.shared_options import DataRoot, Policies
 
 if TYPE_CHECKING:
     from sadcl.config import Data

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sadcl.cli.options import Baseline, Plot, Storage
+from sadcl.cli.shared_options import Baseline, Plot, Storage
 
 
 def ablation(

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from sadcl.study.record import StoredStudy
 
-from sadcl.cli.options import Storage
+from sadcl.cli.shared_options import Storage
 
 studies = typer.Typer(no_args_is_help=True, help="List and remove studies.")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sadcl.cli.options import Key, Storage, Study
+from sadcl.cli.shared_options import Key, Storage, Study
 
 results = typer.Typer(no_args_is_help=True, help="Query the tables of results.")
 

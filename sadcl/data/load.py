@@ -274,8 +274,8 @@ def _divide(config: Data, train: ImageSet, test: ImageSet) -> tuple[ImageSet, Im
             "data.holdout = 0."
         )
     if not len(test):
+        listed = f", which {test.list_name} lists," if test.list_name else ""
         raise UserError(
-            f"The test split of {config.name} in {test.folder!r}, which {test.list_name} lists, "
-            "has no image with a label."
+            f"The test split of {config.name} in {test.folder!r}{listed} has no image with a label."
         )
     return trained, val, test.subset(range(len(test)), f"{config.name}-test")

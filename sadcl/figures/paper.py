@@ -133,6 +133,6 @@ def _localisation_sentence(means: dict[str, dict[str, Any]]) -> str:
     )
     chance = next(iter(mean_of.values()))["box_area"]
     return (
-        f"Over all test images, mean over the labels: {each}; a map that knows nothing has "
-        f"{chance:.1f} % of both."
+        f"Over all test images, mean over the labels: {each}; a map that is the same everywhere "
+        f"has {chance:.1f} % of both."
     )

@@ -24,7 +24,7 @@ def hours_text(hours: float) -> str:
 
 
 def disk_limit(root: str, gigabytes: float | None) -> float | None:
-    """The most bytes of checkpoints that a storage may hold.
+    """Return the maximum number of bytes of checkpoints that a storage may hold.
 
     Args:
         root: The storage.

@@ -218,7 +218,7 @@ def parse_workers(text: str | int) -> tuple[int, int]:
 def takes_options(
     kind: Callable[P, Chosen],
 ) -> Callable[[Callable[[Value, Chosen], Result]], Callable[Concatenate[Value, P], Result]]:
-    """Let a function of a value and an options object take the options as keyword arguments.
+    """Turn a function ``f(value, options)`` into one that takes ``f(value, **options)``.
 
     Its signature, for editors and type checkers, has the names of all options, and its docstring
     their help. Names of before (:data:`FORMER_NAMES`) work with a DeprecationWarning.

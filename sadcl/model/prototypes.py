@@ -3,7 +3,7 @@ r"""The category prototypes (section 3.5).
     C_j = (1 / N_j) \sum_i Q_ij [score(Q_ij) >= epsilon] [y_ij = 1]                  (Eq. 5)
 
 Q_ij is the un-projected representation of image i and label j, N_j the number of rows that are
-admitted (both brackets hold). The paper's N_j may be read otherwise; METHOD counts admitted rows.
+admitted (both brackets hold). The paper's N_j may be read otherwise; here it counts admitted rows.
 
 Every worker updates them by the same rows of the global batch in the same order, and so holds the
 same bits.

@@ -32,7 +32,7 @@ POLL_SECONDS = 2.0
 
 
 def resources(placement: Placement) -> dict[str, float]:
-    """Give what each worker reserves."""
+    """Return what each worker reserves."""
     return {
         "CPU": float(placement.cpus),
         **({"GPU": float(placement.gpus)} if placement.gpus else {}),
@@ -125,7 +125,7 @@ def _wait_until(
 
 
 def drain_reason() -> str | None:
-    """Give why the run in this process is to leave: its node is to be taken away; else None."""
+    """Return why this run must leave its node, or None if it may stay."""
     with contextlib.suppress(RayError):
         node = ray.get_runtime_context().get_node_id()
         if node in cluster_state.get_draining_nodes():

@@ -85,7 +85,7 @@ def run_search(
 
 
 def _pruning_history(placement: Placement, trial_rows: Rows) -> event_channel.History:
-    """Give what the pruner compares new trials with: the curves of those before, oldest first."""
+    """Return what the pruner compares new trials with: the curves of those before, oldest first."""
     return [
         (row["key"], row["status"], store.curve(placement.storage, row["key"]))
         for row in sorted(trial_rows, key=lambda row: row["started"])
@@ -239,7 +239,7 @@ def _finish_rows(placement: Placement, study: StudyRecord[Any]) -> None:
 
 @contextlib.contextmanager
 def _scratch(placement: Placement, name: str) -> Iterator[str]:
-    """Give a folder for what Ray writes, which every node must see, and remove it at the end."""
+    """Return a folder for what Ray writes, which every node must see, and remove it at the end."""
     folder = storage.join(placement.storage, ".ray", name)
     storage.delete(folder)  # of a driver that was killed
     try:
@@ -250,7 +250,7 @@ def _scratch(placement: Placement, name: str) -> Iterator[str]:
 
 
 def _journal_path(root: str, study: str) -> Path:
-    """Give the path of Optuna's journal, which is next to the tables where those are on a disk.
+    """Return the path of Optuna's journal, which is next to the tables where those are on a disk.
 
     It is a copy of the tables and rebuilt at every start, so that elsewhere a temporary folder will
     do.

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from sadcl.ray_backend import prometheus
 from sadcl.ray_backend.hangs import HangDetector
 from sadcl.ray_backend.membership import kill_actor, on_this_node
-from sadcl.search.stopping import Stopping
+from sadcl.search.pruning_rules import PruningRule
 from sadcl.study.trial_event import Emit, EpochEnded, TrialEnded, TrialEvent, WorkerBeat
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class EventChannel:
 
 
 class _Channel:
-    def __init__(self, stopping: Stopping | None, history: History, hang_seconds: float) -> None:
+    def __init__(self, stopping: PruningRule | None, history: History, hang_seconds: float) -> None:
         self.events: list[TrialEvent] = []
         self.hangs = HangDetector(hang_seconds)
         self.pruner: Pruner | None = None
@@ -69,7 +69,7 @@ class _Channel:
         return [*events, *self.hangs.changes()]
 
 
-def open_channel(stopping: Stopping | None = None, history: History = ()) -> EventChannel:
+def open_channel(stopping: PruningRule | None = None, history: History = ()) -> EventChannel:
     """Start the channel of one driver.
 
     Args:

@@ -62,7 +62,7 @@ class HangDetector:
             workers[event.rank] = _Worker(event, now, moved)
 
     def changes(self) -> list[HangStarted | HangEnded]:
-        """Give the trials that have begun to hang, or that continue, since the last call."""
+        """Return the trials that have begun to hang, or that continue, since the last call."""
         changes: list[HangStarted | HangEnded] = []
         now = self._clock()
         for key, workers in self._workers.items():

@@ -77,7 +77,7 @@ def open_membership() -> Iterator[Any]:
 
 
 def leave_reason(membership: Any) -> str | None:
-    """Give why the run is to leave, or None; also None where the actor is lost."""
+    """Return why the run is to leave, or None; also None where the actor is lost."""
     with contextlib.suppress(RayError):
         reason: str = ray.get(membership.leave_reason.remote())
         return reason or None

@@ -78,7 +78,7 @@ def node_report(root: str, marker: str, data_root: str | None, names: Sequence[s
 
 
 def versions() -> dict[str, str | None]:
-    """Give the versions to compare, without the hardware that a build is for.
+    """Return the versions to compare, without the hardware that a build is for.
 
     ``2.14.1+cpu`` on a head may serve ``2.14.1+cu130``.
     """

@@ -102,7 +102,7 @@ def _distribution(distribution: Plain) -> BaseDistribution:
 
 
 def _startup_trials(plan: Plan) -> int:
-    """Give the number of random trials before a sampler uses results; also a generation's size."""
+    """Return the number of random trials before a sampler uses results, and of a generation."""
     return min(max(plan.n_trials // 4, 4), 10)
 
 
@@ -204,7 +204,7 @@ def all_numbers(values: Sequence[float | None]) -> bool:
 
 
 def _params_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Give what the search set, in Optuna's terms."""
+    """Return what the search set, in Optuna's terms."""
     return {field: to_optuna(value) for field, value in json.loads(row["params"]).items()}
 
 

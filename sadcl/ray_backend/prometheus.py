@@ -25,7 +25,7 @@ GAUGES = {
     "sadcl_synchronisation_seconds": (
         "Seconds of a step in which bank and prototypes gather the rows of all workers; same mean."
     ),
-    "sadcl_images_per_second": "Training images a second, all workers together.",
+    "sadcl_images_per_second": "Training images per second, over all workers.",
     "sadcl_stage": "Stage that is trained, 1 or 2.",
     "sadcl_epoch": "Epoch of the stage, from 1.",
     "sadcl_loss": (
@@ -52,7 +52,7 @@ HANG_SECONDS_VARIABLE = "SADCL_HANG_SECONDS"
 
 
 def hang_seconds() -> float:
-    """Give the seconds without a beat, or without a step, after which a trial counts as hanging.
+    """Return the seconds without a beat, or without a step, after which a trial counts as hanging.
 
     Returns:
         From the variable ``SADCL_HANG_SECONDS``, 300 by default; 0 reports no hanging trial.
@@ -96,7 +96,7 @@ def record(trial: Trial, event: TrialEvent) -> None:
 
 
 def _gauge_values(trial: Trial, event: TrialEvent) -> dict[str, float]:
-    """Give an event's values by gauge; that of a loss has its term after a colon."""
+    """Return an event's values by gauge; that of a loss has its term after a colon."""
     values: dict[str, float] = {}
     if isinstance(event, WorkerBeat):
         if event.step_seconds is not None:

@@ -14,23 +14,23 @@ from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.trial import Trial, TrialState
 
 from sadcl.ray_backend.optuna_study import quiet_optuna
-from sadcl.search.stopping import ASHA, Stopping
+from sadcl.search.pruning_rules import ASHA, PruningRule
 
 
 class Pruner:
     """Decides which trials of a search stop early, by their held-out mAP at the same epochs.
 
     Args:
-        stopping: The rule.
+        rule: When a trial stops.
         history: Key, status and held-out mAP by epoch of the trials so far, oldest first.
     """
 
     def __init__(
-        self, stopping: Stopping, history: Sequence[tuple[str, str, dict[int, float]]]
+        self, rule: PruningRule, history: Sequence[tuple[str, str, dict[int, float]]]
     ) -> None:
-        self.rule = str(stopping)
+        self.rule = str(rule)
         with quiet_optuna():
-            self.study = optuna.create_study(direction="maximize", pruner=_pruner(stopping))
+            self.study = optuna.create_study(direction="maximize", pruner=_pruner(rule))
         self.trials: dict[str, Trial] = {}
         self.reasons: dict[tuple[str, int], str | None] = {}
         for key, status, values in history:
@@ -41,7 +41,7 @@ class Pruner:
     def stop_reason(self, key: str, epoch: int, value: float) -> str | None:
         """Take a trial's held-out mAP in percent, and answer why it is to stop, or None.
 
-        An epoch that is trained again after a loss gets the answer that it had.
+        If a worker is lost and an epoch is trained again, it gets the same answer as before.
         """
         if key not in self.trials:
             self.trials[key] = self.study.ask()
@@ -67,9 +67,9 @@ class Pruner:
             )
 
 
-def _pruner(stopping: Stopping) -> BasePruner:
-    if isinstance(stopping, ASHA):
+def _pruner(rule: PruningRule) -> BasePruner:
+    if isinstance(rule, ASHA):
         return SuccessiveHalvingPruner(
-            min_resource=stopping.min_epochs, reduction_factor=stopping.reduction
+            min_resource=rule.min_epochs, reduction_factor=rule.reduction
         )
-    return MedianPruner(n_startup_trials=stopping.min_trials, n_warmup_steps=stopping.min_epochs)
+    return MedianPruner(n_startup_trials=rule.min_trials, n_warmup_steps=rule.min_epochs)

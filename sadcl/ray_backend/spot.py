@@ -22,7 +22,7 @@ SPARE_SECONDS = 5
 
 
 def notice(cloud: str, server: str) -> int | None:
-    """Give the seconds until the machine is taken away; None where nothing is announced.
+    """Return the seconds until the machine is taken away; None where nothing is announced.
 
     Args:
         cloud: ``aws`` or ``gcp``.

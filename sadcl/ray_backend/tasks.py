@@ -65,7 +65,7 @@ def run_trial(
 
 
 def resources(placement: Placement) -> dict[str, float]:
-    """Give what the process of a trial reserves; two or more workers reserve for themselves."""
+    """Return what the process of a trial reserves; two or more workers reserve for themselves."""
     if placement.workers > 1:
         return {"num_cpus": 0, "num_gpus": 0}
     return {"num_cpus": placement.cpus, "num_gpus": placement.gpus}

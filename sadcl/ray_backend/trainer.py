@@ -27,7 +27,7 @@ from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 from sadcl.training import Rescheduled
 
 RESTARTS = 5
-"""A run restarts at most so often after losses without a new checkpoint in between."""
+"""Maximum number of restarts after losses without a new checkpoint in between."""
 QUEUE_SECONDS, ELASTIC_QUEUE_SECONDS = 600.0, 60.0
 """A run waits so long in Ray's queue until it counts the room again: with a fixed number of
 workers, and with a range."""
@@ -225,7 +225,7 @@ def _record_failure(trial: Trial, placement: Placement, cause: str) -> None:
 
 
 def _saved_states(trial: Trial, placement: Placement) -> list[Any]:
-    """Give marks of the states to resume from, which differ as soon as a new one is saved."""
+    """Return marks of the states to resume from, which differ as soon as a new one is saved."""
     try:
         return [
             storage.stamp(
@@ -268,7 +268,7 @@ def _lost_workers(failure: Exception, error: TrialFailed | None, members: Member
 
 
 def _worker_errors(failure: Exception | None) -> list[tuple[int, Exception]]:
-    """Give the errors of the workers, by rank, that Ray Train has collected."""
+    """Return the errors of the workers, by rank, that Ray Train has collected."""
     return sorted(getattr(failure, "worker_failures", {}).items())
 
 
@@ -293,7 +293,7 @@ def _first_failure(failure: Exception | None) -> TrialFailed | None:
 
 
 def _failure_cause(failure: Exception) -> str:
-    """Give the message of a worker's own error, or the last line of Ray's."""
+    """Return the message of a worker's own error, or the last line of Ray's."""
     if (error := _first_failure(failure)) is not None:
         return str(error)
     errors = [error for _, error in _worker_errors(failure)]

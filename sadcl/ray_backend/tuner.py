@@ -185,7 +185,7 @@ class _AskAndTell(Searcher):
         self.random = random.Random(plan.base.seed + len(rows))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """Give settings that were not tried before."""
+        """Return settings that were not tried before."""
         self.full = not self.quota.make_room(self.plan, self.max_concurrent)
         if self.full or (self._budget_is_spent() and not self.interrupted):
             return Searcher.FINISHED

@@ -114,7 +114,7 @@ def retry_if_vanished(attempt: Callable[[], T]) -> T:
 
     Raises:
         UserError: after a hundred attempts.
-        OSError: if the storage fails for longer than :func:`sadcl.storage.patiently` waits.
+        OSError: if the storage fails for longer than :func:`sadcl.storage.retry` waits.
     """
     for _ in range(MAX_RETRIES):
         try:

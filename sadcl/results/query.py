@@ -53,7 +53,7 @@ def sql(
     try:
         return files.retry_if_vanished(lambda: _answer(storage, query, used, memory, progress))
     except duckdb.Error as error:
-        raise _query_error(error, storage, used) from None
+        raise _query_error(error, storage, query, used) from None
 
 
 def _answer(
@@ -90,7 +90,7 @@ def _answer(
                 return _with_unique_names(connection.sql(query).to_arrow_table())
 
 
-def _query_error(error: duckdb.Error, root: str, used: Sequence[str]) -> UserError:
+def _query_error(error: duckdb.Error, root: str, query: str, used: Sequence[str]) -> UserError:
     """Turn an error of DuckDB into ours.
 
     DuckDB's exceptions have no field for the name that does not exist, so it is read from their
@@ -100,9 +100,12 @@ def _query_error(error: duckdb.Error, root: str, used: Sequence[str]) -> UserErr
     if match := re.search(r"Table with name (.+?) does not exist", text):
         return UnknownName("table", match[1], store.table_names(), remedy=SEE_SCHEMA)
     if match := re.search(r'Referenced column "(.+?)" not found|a column named "(.+?)"', text):
-        place = f"the table{'s' if len(used) > 1 else ''} {', '.join(used)}"
+        column = match[1] or match[2]
         columns = dict.fromkeys(column for name in used for column in _columns(root, name))
-        return UnknownName("column", match[1] or match[2], columns, place, SEE_SCHEMA)
+        is_nested = re.search(r"\(\s*(select|from|with)\b|\bwith\b", query, re.IGNORECASE)
+        if column not in columns and not is_nested:  # a nested query may have other columns
+            place = f"the table{'s' if len(used) > 1 else ''} {', '.join(used)}"
+            return UnknownName("column", column, columns, place, SEE_SCHEMA)
     return UserError(f"The query cannot be answered: {text}")
 
 
@@ -140,7 +143,7 @@ def _with_unique_names(table: pa.Table) -> pa.Table:
 def _create_view(
     connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None
 ) -> list[str]:
-    """Give DuckDB a table, and return the files that it reads for it."""
+    """Hand DuckDB a table, and return the files that it reads for it."""
     if name not in schema.TRIAL_TABLES:
         connection.register(name, read(root, name))
         return []

@@ -24,8 +24,9 @@ class RunWriter:
         root: of the store.
         key: of the trial.
         row: its columns of the trials table that are known at the start.
-        ends: the trial will be finished at once, so no row with the status ``running`` is written,
-            and leftovers of other writers stay: another process may write the same.
+        ends: True if :meth:`finish` follows at once. Then no row with the status ``running`` is
+            written first, and leftovers of other writers stay, because another process may write
+            the same row.
     """
 
     def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:

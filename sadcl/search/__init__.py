@@ -7,9 +7,9 @@ from typing import Any
 
 from sadcl.search.ablation import Ablation, AblationPlan
 from sadcl.search.plan import Plan
+from sadcl.search.pruning_rules import ASHA, Median
 from sadcl.search.search import Search
 from sadcl.search.space import Choice, Float, Int, When, contrast_space
-from sadcl.search.stopping import ASHA, Median
 from sadcl.search.trial import Phase, Trial
 
 __all__ = [

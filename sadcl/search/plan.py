@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from sadcl.config import Config
 from sadcl.results.status import Status
+from sadcl.search.pruning_rules import rule_to_json
 from sadcl.search.ranking import best_trials, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.settings import MAX_COUNTED, all_settings
 from sadcl.search.space import boundary_configs, space_to_json
-from sadcl.search.stopping import stopping_to_json
 from sadcl.search.trial import DataContext, Phase, Trial, arm_config, study_name
 
 Rows = Sequence[Mapping[str, Any]]
@@ -79,7 +79,7 @@ class Plan:
             "question": search.question,
             "trials": min(self.n_trials, self.num_settings or self.n_trials),
             "sampler": search.sampler,
-            "stopping": stopping_to_json(search.pruner),
+            "stopping": rule_to_json(search.pruner),
             "objectives": list(search.objectives),
             "confirm_top": search.confirm_top,
             "confirm_seeds": list(search.confirm_seeds),

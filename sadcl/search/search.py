@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from sadcl.config import Config
 from sadcl.errors import UserError
+from sadcl.search.pruning_rules import PruningRule
 from sadcl.search.ranking import OBJECTIVES
 from sadcl.search.settings import check_setting, setting_of
 from sadcl.search.space import Choice, Space, When, check_space
-from sadcl.search.stopping import Stopping
 from sadcl.search.trial import arm_config, check_arguments, check_name
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
@@ -119,7 +119,7 @@ class Search:
     max_epochs: int | None = None
     max_hours: float | None = None
     sampler: str = "tpe"
-    pruner: Stopping | None = None
+    pruner: PruningRule | None = None
     objectives: tuple[str, ...] = ("val_mAP",)
     recipe_first: bool = True
     start_with: tuple[Mapping[str, Any], ...] = ()

@@ -1,7 +1,7 @@
 """The space and the stopping rule in a study's file, in today's form and in that of before.
 
 Today's form is JSON (:func:`sadcl.search.space.space_to_json`,
-:func:`sadcl.search.stopping.stopping_to_json`). The version before stored a sentence for each
+:func:`sadcl.search.pruning_rules.rule_to_json`). The version before stored a sentence for each
 field, such as ``0.05 to 0.5, logarithmic``, and one for the stopping rule. This is the only place
 that knows those sentences; claiming the study again replaces them.
 """
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sadcl.errors import UserError
+from sadcl.search.pruning_rules import rule_from_json
 from sadcl.search.space import (
     Choice,
     Distribution,
@@ -25,7 +26,6 @@ from sadcl.search.space import (
     space_from_json,
     space_text,
 )
-from sadcl.search.stopping import stopping_from_json
 
 _CONDITION = re.compile(r"(?P<then>.+), where (?P<field>\S+) is (?P<values>.+)")
 _RANGE = re.compile(
@@ -68,7 +68,7 @@ def described_stopping(description: Mapping[str, Any]) -> str | None:
     stored = description.get("stopping")
     if stored is None or isinstance(stored, str):
         return stored
-    return str(stopping_from_json(stored))
+    return str(rule_from_json(stored))
 
 
 def with_current_space(

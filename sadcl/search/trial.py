@@ -128,8 +128,8 @@ class DataContext:
     ) -> Trial:
         """Return a run with the stage 1 that it shares.
 
-        A network without a stage 2 trains alone. An arm of an ablation that is stage 1 itself
-        shares it all the same.
+        A network without a stage 2 trains alone. An arm of an ablation that consists of stage 1
+        only is a run of its own, which takes its weights and figures from the shared stage 1.
         """
         shares = config.stage2.epochs > 0 or (phase == Phase.ARM and config.model.arch == "sadcl")
         stage1 = self.stage1(config) if shares else None

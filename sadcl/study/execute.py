@@ -48,7 +48,7 @@ TESTED = ("arm", "confirm", "final", "train")
 
 
 def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
-    """Give the trial's row if it has ended, in whatever status."""
+    """Return the trial's row if it has ended, in whatever status."""
     row = row_of(placement.storage, trial.key)
     return row if row is not None and row["status"] in FINISHED else None
 
@@ -266,13 +266,13 @@ _cache: dict[tuple[str, str | None], data.MultiLabelData] = {}
 
 
 def checkpoint_folder(trial: Trial, placement: Placement) -> str:
-    """Give the folder of a trial's checkpoints."""
+    """Return the folder of a trial's checkpoints."""
     kind = "stage1" if trial.phase == "stage1" else "checkpoints"
     return storage.join(placement.storage, kind, trial.key)
 
 
 def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
-    """Give the checkpoint that the trial starts from; None where the trial trains its own stage 1.
+    """Return the checkpoint that the trial starts from; None if it trains its own stage 1.
 
     Raises:
         TrialFailed: Where its stage 1 is not complete.
@@ -292,7 +292,7 @@ def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
 def trial_columns(
     trial: Trial, placement: Placement, images: data.MultiLabelData | None
 ) -> dict[str, Any]:
-    """Give the columns of the trials table that are known before training.
+    """Return the columns of the trials table that are known before training.
 
     Args:
         images: None where the data could not be loaded.
@@ -368,7 +368,7 @@ def _kind_of_runtime_error(message: str) -> FailureKind:
 
 
 def cause_of(error: BaseException) -> str:
-    """Give one line that says why a trial failed."""
+    """Return one line that says why a trial failed."""
     if isinstance(error, UserError | TrialFailed):
         return str(error)
     kind, message = failure_kind(error), str(error).strip()

@@ -203,7 +203,7 @@ class LiveTable:
             pad_edge=False,
         )
         table.add_column("trial", min_width=11)
-        for name in (*fields.values(), "epoch", "held-out mAP", "rows a label"):
+        for name in (*fields.values(), "epoch", "held-out mAP", "rows per label"):
             # several words, so that a long name takes more lines instead of more width
             words = name.replace("_", " ").replace(".", " ")
             table.add_column(
@@ -217,7 +217,7 @@ class LiveTable:
 
 
 def _cells(row: _Row, fields: Mapping[str, str]) -> list[str | Text]:
-    """Give the cells of a trial: its title, its settings, and how far it is."""
+    """Return the cells of a trial: its title, its settings, and how far it is."""
     state = row.status
     if state == "running" and row.progress:
         state = f"{row.progress:.0%}"
@@ -246,7 +246,7 @@ def _held_out_text(value: float | None) -> str:
 
 
 def _admitted_text(metrics: Mapping[str, Any]) -> str:
-    """Give the rows that the bank admitted, and warn where a contrast has nothing to compare."""
+    """Return the rows that the bank admitted, and warn where a contrast has nothing to compare."""
     if "admitted" not in metrics:
         return ""
     warnings = {
@@ -256,4 +256,4 @@ def _admitted_text(metrics: Mapping[str, Any]) -> str:
     }
     idle = "; ".join(text for name, text in warnings.items() if metrics.get(name) == 0)
     warning = f" ({idle})" if idle else ""
-    return f", {_count_text(metrics['admitted'])} rows a label admitted{warning}"
+    return f", {_count_text(metrics['admitted'])} rows per label admitted{warning}"

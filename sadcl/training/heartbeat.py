@@ -131,7 +131,7 @@ class Heartbeat:
 
 
 def thread_location(thread: int) -> tuple[str, bool]:
-    """Give where in this package a thread is, and whether it waits for other workers there.
+    """Return where in this package a thread is, and whether it waits for other workers there.
 
     Args:
         thread: The identifier of the thread.

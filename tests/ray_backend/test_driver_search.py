@@ -45,7 +45,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert len({row["key"] for row in found}) == len(found)
     assert re.search(
         r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
-        r"[\d.]+ rows a label admitted; best of search",
+        r"[\d.]+ rows per label admitted; best of search",
         first.stdout,
     )
     assert "NOTHING" not in first.stdout

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from sadcl.search import ASHA, Choice, Float, Int, Median, When
+from sadcl.search.pruning_rules import rule_to_json
 from sadcl.search.space import space_text, space_to_json
-from sadcl.search.stopping import stopping_to_json
 from sadcl.search.study_file import (
     described_space,
     described_stopping,
@@ -79,6 +79,6 @@ def test_a_step_makes_another_distribution_than_any_old_sentence():
 
 def test_a_stopping_rule_is_described_in_either_form():
     for rule in (ASHA(2, 3), Median(1, 5)):
-        assert described_stopping({"stopping": stopping_to_json(rule)}) == str(rule)
+        assert described_stopping({"stopping": rule_to_json(rule)}) == str(rule)
     assert described_stopping({"stopping": "ASHA from epoch 2, reduction 3"}) == str(ASHA(2, 3))
     assert described_stopping({"stopping": None}) is described_stopping({}) is None

@@ -49,7 +49,7 @@ def test_plain_lines_give_trial_settings_epoch_figure_best_and_time_left(monkeyp
     lines = [line.split("] ", 1)[1] for line in text.splitlines()]
     assert lines[0] == "search 1a2b: started with tau=0.1"
     start = (
-        "search 1a2b: stage 2 epoch 1/4, held-out mAP 41.23, 12 rows a label admitted; "
+        "search 1a2b: stage 2 epoch 1/4, held-out mAP 41.23, 12 rows per label admitted; "
         "best of search 41.23, "
     )
     assert lines[1] == start + "time left not known yet"
@@ -57,7 +57,7 @@ def test_plain_lines_give_trial_settings_epoch_figure_best_and_time_left(monkeyp
     assert lines[4].endswith(" left")
     assert "best of search 41.23, about 0:0" in lines[4]
     assert "best of search 41.23" in lines[3]  # the baseline's 99 is no trial of the search
-    assert "0.0 rows a label admitted (THE BANK ADMITS NOTHING: lower bank.epsilon; " in lines[4]
+    assert "0.0 rows per label admitted (THE BANK ADMITS NOTHING: lower bank.epsilon; " in lines[4]
     assert "THE SAMPLE CONTRAST SEES NOTHING" in lines[4]
     assert "best of search 41.23" in lines[4]
     assert lines[5:] == [
@@ -75,7 +75,7 @@ def test_a_terminal_shows_a_table(monkeypatch):
         "tau",
         "0.1",
         "2: 2/4",
-        "rows a label",
+        "rows per label",
         "failed",
         "complete",
         "3/10 epochs",

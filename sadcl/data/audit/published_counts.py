@@ -83,8 +83,8 @@ def published_counts(config: Data, splits: Sequence[ImageSet]) -> PublishedCount
     if config.name == "vg500":
         is_permuted = splits[0].list_name == splits[1].list_name
         reason = (
-            "SSGRL's train_list_500.txt and test_list_500.txt do not exist, so a fixed permutation "
-            "divides all images"
+            "SSGRL's train_list_500.txt and test_list_500.txt are missing from this copy, so a "
+            "fixed permutation divides all images"
         )
         return PublishedCounts(82_904, 10_000, 500, 13.6, reason=reason if is_permuted else "")
     return None

@@ -1,7 +1,7 @@
 r"""The network of Fig. 2.
 
     x_i = Proj(Q_i),  Q_i the (L, D) label-level representations of image i          (Eq. 3)
-    s_l = sigmoid(sum(W_l * Q_l + b_l))                                              (Eq. 7)
+    s_l = sigmoid(sum(W_l * Q_l) + b_l)                                              (Eq. 7)
 
 W_l and b_l are the weight vector and the bias of label l, * is element-wise, s_l is the score.
 

@@ -113,7 +113,9 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
     others = [effect.arm for effect in compared if effect.verdict == Verdict.NOT_SIGNIFICANT]
     untested = sum(math.isnan(effect.p_corrected) for effect in compared)
     if others:
-        which = others[0] if len(others) == 1 else f"{len(others)} other arms"
+        which = (
+            others[0] if len(others) == 1 else f"{len(others)}{' other' if findings else ''} arms"
+        )
         if len(others) == len(compared) > 1:
             which = f"any of {len(others)} arms"
         findings.append(f"no significant difference for {which}")

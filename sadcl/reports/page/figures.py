@@ -228,13 +228,17 @@ def _trial_line(trial: charts.TrialPoint, row: Row, names: Mapping[str, str]) ->
     }
 
 
+def _position(epoch: Mapping[str, Any]) -> tuple[int, int]:
+    return epoch["stage"], epoch["epoch"]
+
+
 def _stopped_note(study: StudyData) -> str:
     """State how many trials were stopped early, by which rule, and after which epochs."""
     pruned = [row for row in study.phase("search") if row["status"] == "pruned"]
     if not pruned:
         return ""
     last_epochs = Counter(
-        max((epoch["epoch"] for epoch in study.epochs.get(row["key"], ())), default=0)
+        max(study.epochs.get(row["key"], ()), key=_position, default={"epoch": 0})["epoch"]
         for row in pruned
     )
     counts = ", ".join(

@@ -60,9 +60,8 @@ class StudyData:
     @property
     def main_runs(self) -> list[Row]:
         """The runs that the question is about: the trials, the arms, or all."""
-        if self.kind == "runs":
-            return list(self.rows)
-        return self.phase({"search": "search", "ablation": "arm"}[self.kind])
+        phases = {"search": "search", "ablation": "arm"}
+        return self.phase(phases[self.kind]) if self.kind in phases else list(self.rows)
 
     @property
     def planned(self) -> int | None:

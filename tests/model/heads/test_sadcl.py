@@ -14,7 +14,7 @@ def small(**changes) -> Config:
 
 
 def test_trainable_parameters_at_the_released_sizes():
-    """METHOD: 200,037,456 for 80 labels, with the projection head and learnable prototypes."""
+    """The released model, with projection head and prototypes, has 200,037,456 for 80 labels."""
     config = recipes.coco14("released").override({"model.pretrained": False})
     with torch.device("meta"):
         network = build.model(config, 80)

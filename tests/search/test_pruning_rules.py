@@ -1,4 +1,4 @@
-"""Stopping rules check themselves, and are stored as JSON."""
+"""PruningRule rules check themselves, and are stored as JSON."""
 
 import json
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sadcl.errors import UserError
 from sadcl.search import ASHA, Median
-from sadcl.search.stopping import stopping_from_json, stopping_to_json
+from sadcl.search.pruning_rules import rule_from_json, rule_to_json
 
 RULES = st.one_of(
     st.none(),
@@ -26,11 +26,11 @@ def test_stopping_rules_check_themselves():
 
 @given(RULES)
 def test_a_rule_comes_back_from_json(rule):
-    assert stopping_from_json(json.loads(json.dumps(stopping_to_json(rule)))) == rule
+    assert rule_from_json(json.loads(json.dumps(rule_to_json(rule)))) == rule
 
 
 def test_the_stored_form():
     stored = {"name": "ASHA", "attributes": {"min_epochs": 2, "reduction": 3}}
-    assert stopping_to_json(ASHA(2, 3)) == stored
-    with pytest.raises(UserError, match="has no stopping rule 'Hyperband'; it has ASHA, Median"):
-        stopping_from_json({"name": "Hyperband", "attributes": {}})
+    assert rule_to_json(ASHA(2, 3)) == stored
+    with pytest.raises(UserError, match="has no pruning rule 'Hyperband'; it has ASHA, Median"):
+        rule_from_json({"name": "Hyperband", "attributes": {}})

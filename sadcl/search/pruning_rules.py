@@ -1,4 +1,7 @@
-"""Rules that stop a trial of a search early, as values. They count epochs of stage 2."""
+"""Rules that stop a trial of a search early, as values. They count epochs of stage 2.
+
+:mod:`sadcl.ray_backend.pruner` applies them.
+"""
 
 from __future__ import annotations
 
@@ -58,17 +61,17 @@ class Median:
         return f"median of {self.min_trials} trials or more, from epoch {self.min_epochs}"
 
 
-Stopping = ASHA | Median
+PruningRule = ASHA | Median
 RULES: tuple[type[ASHA] | type[Median], ...] = (ASHA, Median)
 
 
-def stopping_to_json(rule: Stopping | None) -> dict[str, Any] | None:
+def rule_to_json(rule: PruningRule | None) -> dict[str, Any] | None:
     """Return a rule as plain JSON: its name and its parameters; None for no rule."""
     return None if rule is None else {"name": type(rule).__name__, "attributes": asdict(rule)}
 
 
-def stopping_from_json(stored: Mapping[str, Any] | None) -> Stopping | None:
-    """Return the rule that :func:`stopping_to_json` has stored.
+def rule_from_json(stored: Mapping[str, Any] | None) -> PruningRule | None:
+    """Return the rule that :func:`rule_to_json` has stored.
 
     Raises:
         UserError: for a rule that this version does not have.
@@ -79,6 +82,6 @@ def stopping_from_json(stored: Mapping[str, Any] | None) -> Stopping | None:
         if stored.get("name") == kind.__name__:
             return kind(**stored["attributes"])
     raise UserError(
-        f"This version of sadcl has no stopping rule {stored.get('name')!r}; it has "
+        f"This version of sadcl has no pruning rule {stored.get('name')!r}; it has "
         f"{', '.join(kind.__name__ for kind in RULES)}. A newer version may have written it."
     )
