@@ -28,7 +28,7 @@ def _flags() -> argparse.Namespace:
 
 def main() -> None:
     flags = _flags()
-    with guarded():
+    with guarded(), large_pages():
         from sadcl.figures import draw_paper
         from sadcl.results import checkpoints
 

@@ -120,7 +120,6 @@ def _write_submission(predictor: Predictor, data_root: str, output: str) -> None
     from sadcl import storage as files
     from sadcl.console import progress_bar
     from sadcl.data.readers import voc
-
     from sadcl.study.process import large_pages
 
     with large_pages(), progress_bar("reading the lists") as show:
