@@ -10,6 +10,7 @@ python experiments/visualize.py --checkpoint KEY --baseline KEY
 import argparse
 
 from sadcl.console import console, guarded, print_text, progress_bar
+from sadcl.study.process import large_pages
 
 
 def _flags() -> argparse.Namespace:
