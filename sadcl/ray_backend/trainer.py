@@ -204,6 +204,8 @@ def _fit(
     ):
         try:
             trainer.fit()
+        except SystemExit:  # Ray Train's handler of Ctrl-C ends the process, with exit code 0
+            raise KeyboardInterrupt from None
         except Exception as error:  # the types differ by what was lost
             return error
     return None
@@ -218,9 +220,7 @@ def _is_startup_timeout(failure: Exception | None) -> bool:
 def _record_failure(trial: Trial, placement: Placement, cause: str) -> None:
     try:
         execute.record_failure(trial, placement, cause)
-    except (
-        OSError
-    ):  # of a full disk: the row stays `running`, and the run resumes at the next start
+    except OSError:  # of a full disk: the row stays `running`, and the run resumes
         return
 
 

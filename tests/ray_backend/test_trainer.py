@@ -2,7 +2,11 @@
 
 import pickle
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -121,6 +125,29 @@ def test_a_bad_image_on_one_of_two_workers_is_named(command, train_file, tmp_pat
     )
     causes = re.findall(r"\] .*?: (.*) \(rank [01] of 2 on .*\)", failed.stdout)
     assert any("cannot be decoded" in cause for cause in causes), failed.stdout
+
+
+@pytest.mark.soak
+def test_ctrl_c_ends_two_workers_with_130_and_the_same_command_resumes(
+    command, train_file, tmp_path
+):
+    """Ray Train has a handler of its own, which would end the process with exit code 0."""
+    file = train_file(**{"stage2.epochs": 40})
+    words = [sys.executable, str(file), "--workers", "2"]
+    with open(tmp_path / "out", "w") as out:
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=command.environment, stdout=out, stderr=out
+        )
+    deadline = time.monotonic() + 240
+    while "stage 2 epoch 2/40" not in (tmp_path / "out").read_text():
+        assert process.poll() is None, (tmp_path / "out").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130, (tmp_path / "out").read_text()[-3000:]
+    assert "Nothing is lost; run the same command to resume." in (tmp_path / "out").read_text()
+    assert "Traceback" not in (tmp_path / "out").read_text()
+    assert "mAP" in command("python", file, "--workers", "2", timeout=580).stdout
 
 
 @pytest.mark.soak
