@@ -105,7 +105,8 @@ def _run_stage1(plan: Plan, pool: tasks.TaskPool, baselines: Sequence[Trial]) ->
         pool.start(trial)
     row = pool.result(stage1) if stage1 is not None else None
     if row is not None and row["status"] != "complete":
-        raise UserError(f"Stage 1, which all trials start from, has failed: {row['cause']} {RETRY}")
+        cause = row["cause"].rstrip(".")
+        raise UserError(f"Stage 1, which all trials start from, has failed: {cause}. {RETRY}")
     final_stage1 = plan.early_stage1(row)
     if final_stage1 is not None:
         pool.start(final_stage1)
@@ -123,7 +124,7 @@ def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial:
         causes = [r["cause"] for r in rows if r["phase"] == "search" and r["cause"]]
         raise UserError(
             f"None of the trials of {plan.study!r} succeeded; the first cause: "
-            f"{causes[0] if causes else 'none was run'} {RETRY}"
+            f"{(causes[0] if causes else 'none was run').rstrip('.')}. {RETRY}"
         )
     trials = [trial for row in candidates for trial in plan.confirmations(row["settings"])]
     final = plan.final_of(rows)
