@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     GAIN = "a gain"
     LOSS = "a loss"
     NOT_SIGNIFICANT = "no significant difference"
+    NOT_TESTED = "not tested"
 
 
 class Spread(NamedTuple):
@@ -81,7 +82,9 @@ class Gain(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         mean, half, _ = self.difference
-        if not abs(mean) > half:  # also for a single seed, whose half is nan
+        if math.isnan(half):  # a single seed
+            return Verdict.NOT_TESTED
+        if not abs(mean) > half:
             return Verdict.NOT_SIGNIFICANT
         return Verdict.GAIN if mean > 0 else Verdict.LOSS
 

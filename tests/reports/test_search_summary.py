@@ -88,6 +88,8 @@ def test_no_gain_is_shown_where_the_interval_holds_zero():
     losing = [row(f"a{s}", "confirm", "tuned", 58.0 + s / 100, seed=s, params=A) for s in (7, 8)]
     _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), *confirm, *losing])
     assert ": a loss." in text
+    _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), confirm[0], tuned[0]])
+    assert "+5.00 held-out mAP over one seed: not tested." in text
 
 
 def test_summary_of_a_study_without_a_result():
