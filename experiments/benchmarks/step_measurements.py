@@ -50,7 +50,7 @@ def outside_share(run: Work, training: engine.Training, runs: int) -> float:
     """Measure the percentage of a step that is neither forward nor backward."""
     watch = Timer(training.device)
     parts: list[tuple[Any, str]] = [
-        (engine, name) for name in ("seed_step", "check_finite", "average", "update_memory")
+        (engine, name) for name in ("seed_step", "check_finite", "update_average", "update_memory")
     ]
     parts += [
         (training.optimizer, "zero_grad"),

@@ -44,11 +44,11 @@ def test_an_ablation_from_one_command_to_its_table(command, tmp_path):
         assert [arms["SARL", seed][name] for name in same] == [stage1[name] for name in same]
         assert (arms["SARL", seed]["seconds"], arms["SARL", seed]["epochs_done"]) == (0.0, 0)
         assert stage1["test_mAP"] is None
-    assert "both against stage 2: " in first.stdout
+    assert "both compared with stage 2: " in first.stdout
     assert "Demo scale" in first.stdout
 
     again = command("python", file)
-    assert "10 runs are complete, 0 were interrupted" in again.stdout
+    assert "Resuming: 10 runs are complete." in again.stdout
     assert results.read(str(root), "trials").sort_by("key").to_pylist() == sorted(
         rows.values(), key=lambda row: row["key"]
     )

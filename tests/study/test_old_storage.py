@@ -181,12 +181,12 @@ def test_it_is_reported(root, claimed):
     if claimed:
         StudyRecord(root, PLAN).claim()
     data = study.study_data(root, NAME)
-    asked = tables.asked(data)
-    assert asked["facts"]["early stopping"] == "ASHA from epoch 2, reduction 3"
-    assert {"field": "loss.tau", "searched": "0.05 to 0.5, log scale"} in asked["table"]
-    assert {"field": "bank.epsilon", "searched": "0.3 to 0.7"} in asked["table"]
-    assert data.chosen()["key"] == key_of("tuned-s0-ebfaa19e90b1")
-    text = html.html(root, NAME)
+    assert tables.study_facts(data)["early stopping"] == "ASHA from epoch 2, reduction 3"
+    space = tables.space_or_arms(data)
+    assert {"field": "loss.tau", "range": "0.05 to 0.5, log scale"} in space
+    assert {"field": "bank.epsilon", "range": "0.3 to 0.7"} in space
+    assert data.chosen_run()["key"] == key_of("tuned-s0-ebfaa19e90b1")
+    text = html.study_page(root, NAME)
     assert "0.05 to 0.5, log scale" in text
     assert "ASHA from epoch 2, reduction 3" in text
     _, sentences = search_summary.summary(StudyRecord(root, PLAN).rows_with_admitted(), SEARCH)
@@ -208,8 +208,8 @@ def test_it_is_queried(root, claimed):
 
 
 def test_importance_is_the_same_before_and_after_a_claim(root, monkeypatch):
-    monkeypatch.setattr(importance, "RESAMPLED", 5)
-    monkeypatch.setattr(importance, "SHUFFLED", 5)
+    monkeypatch.setattr(importance, "RESAMPLES", 5)
+    monkeypatch.setattr(importance, "PERMUTATIONS", 5)
     for i in range(10):
         params = dict(zip(FIELDS, (0.3 + i / 30, *RECIPE[1:4], 0.05 + i / 23, 0.5), strict=True))
         row = {"study": NAME, "phase": "search", "arm": "tuned", "params": json.dumps(params)}
