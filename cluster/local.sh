@@ -66,6 +66,7 @@ start() {
   [ -s "$folder/token" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token"
 
   unset RAY_ADDRESS RAY_AUTH_TOKEN
+  export HF_HOME=${HF_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/huggingface} # weights are downloaded once
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token"
   export RAY_JOB_STOP_WAIT_TIME_S=60 # the default kills a job after three seconds, in the middle of a write
   trap failed ERR INT TERM

@@ -226,10 +226,10 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     assert "1 runs failed; the first:" in (tmp_path / "log").read_text()
 
     kept = command("python", file)
-    assert "1 failed and stay (--retry-failed tries them again)" in kept.stdout
+    assert "1 failed and will not run again without --retry-failed" in kept.stdout
     assert rows(tmp_path / "runs") == found
     again = command("python", file, "--retry-failed")
-    assert "1 failed and are tried again" in again.stdout
+    assert "1 failed and will run again" in again.stdout
     now = {row["key"]: row for row in rows(tmp_path / "runs")}
     assert now.keys() == {row["key"] for row in found}
     assert now[wild["key"]]["status"] == "failed"

@@ -14,6 +14,7 @@ from sadcl import Search, recipes, results, storage
 from sadcl.ray_backend import optuna_study, tuner
 from sadcl.results import RunWriter
 from sadcl.search import Choice, Float, Int, Plan, When
+from sadcl.search.plan_text import plan_lines
 from sadcl.study.checkpoint_quota import CheckpointQuota
 from sadcl.study.placement import Placement
 
@@ -65,7 +66,7 @@ class Bench:
         setting = self.searcher.suggest(str(self.number))
         if setting == "FINISHED":
             return None
-        trial = self.plan.try_out(setting)
+        trial = self.plan.search_trial(setting)
         columns = {
             "study": self.plan.study,
             "phase": "search",
@@ -200,9 +201,9 @@ def test_a_space_that_is_exhausted_ends_and_settings_are_never_tried_twice(tmp_p
         if len(seen) == 15:
             bench.start()
     assert len(seen) == len(set(seen)) == (1 + 5) * 4
-    assert bench.plan.left_to_try(bench.rows()) == 0
+    assert bench.plan.remaining_trials(bench.rows()) == 0
     assert any(
-        "24 trials, which is all that the space holds" in line for line in bench.plan.lines()
+        "24 trials, which is all that the space holds" in line for line in plan_lines(bench.plan)
     )
 
 
@@ -264,7 +265,7 @@ def test_settings_that_are_not_possible_together_end_the_search_with_their_reaso
 
 def test_checkpoints_of_the_worst_trials_make_room_and_the_best_stay(tmp_path):
     bench = Bench(tmp_path, limit=None)
-    rest = bench.plan.left([])[0] - bench.plan.left_to_try([])
+    rest = bench.plan.remaining_work([]).runs - bench.plan.remaining_trials([])
     bench.quota = CheckpointQuota(
         str(tmp_path), 3800 + rest * 1000, 1000, 300
     )  # the best, another, and one that runs
