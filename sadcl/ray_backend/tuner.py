@@ -6,15 +6,17 @@ agree.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from sadcl.errors import TrialFailed, UserError
@@ -116,7 +118,23 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=tasks.MAX_LOSSES),
         ),
     )
-    tuner.fit()
+    with _secrets_kept_out_of_logs():
+        tuner.fit()
+
+
+@contextlib.contextmanager
+def _secrets_kept_out_of_logs() -> Iterator[None]:
+    """Keep Tune from copying AWS keys of the driver's environment into that of its trials.
+
+    Ray logs the environment of each trial on its node, in plain text. Nodes have credentials of
+    their own, as the tasks of a study need them too.
+    """
+    secrets = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(secrets)
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE.update(secrets)
 
 
 def _objective(
