@@ -46,8 +46,8 @@ def accept_old_names(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
 
         @functools.wraps(initialise)
         def __init__(self: T, *args: Any, **options: Any) -> None:  # noqa: N807
-            names_of_fields = {each.name for each in fields(kind) if each.init}  # type: ignore[arg-type]
-            replaced = names_of_fields <= options.keys()  # dataclasses.replace gives all fields
+            field_names = {each.name for each in fields(kind) if each.init}  # type: ignore[arg-type]
+            replaced = field_names <= options.keys()  # dataclasses.replace gives all fields
             for old in [name for name in options if name in names]:
                 warn(kind, old)
                 if names[old] in options and not replaced:
