@@ -147,21 +147,20 @@ def bank(config: Config, num_labels: int, dim: int, world_size: int) -> MemoryBa
     return memory_bank.double() if config.optim.precision == "fp64" else memory_bank
 
 
-def criterion(config: Config, *, contrast: bool) -> Criterion:
-    """Build Eq. 9; without ``contrast`` the class loss alone (stage 1, baseline, control)."""
+def criterion(config: Config, stage: int, *, contrast: bool) -> Criterion:
+    """Build Eq. 9 of stage 1 or 2; without ``contrast`` the class loss alone (stage 1, control)."""
     loss = config.loss
     return Criterion(
-        class_loss=loss.class_loss,
-        gamma_negative=loss.gamma_negative,
-        gamma_positive=loss.gamma_positive,
-        clip=loss.clip,
+        class_loss=(config.stage1 if stage == 1 else config.stage2).class_loss.model_dump(),
         class_weight=loss.class_weight,
         class_reduction=loss.class_reduction,
         sample_weight=loss.sample_weight if contrast else 0.0,
         prototype_weight=loss.prototype_weight if contrast else 0.0,
         tau=loss.tau,
         prototype_tau=loss.tau_of_prototypes,
-        contrast_reduction=loss.contrast_reduction,
+        sample_reduction=loss.sample_reduction,
+        prototype_reduction=loss.prototype_reduction,
+        absent_labels=loss.absent_labels,
         normalize=loss.normalize,
         anchors=loss.anchors,
         anchor_mask=loss.anchor_mask,
@@ -194,6 +193,7 @@ def loader(
         augmentation=augmentation,
         seed=config.seed,
         batch_size=config.optim.batch_size if training else EVALUATION_BATCH,
+        drop_last=training and config.optim.drop_last,
         rank=worker.rank,
         world_size=worker.world_size,
         workers=worker.loader_workers,

@@ -365,7 +365,7 @@ def open_with_data(
 
 def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
     """Read the data that a checkpoint was trained on, and check its digest."""
-    spec = Config.parse(json.loads(content["config"])).data
+    spec = Config.stored(content["config"]).data
     if spec.name != "scenes" and data_root is None:
         raise UserError(
             f"{uri!r} was trained on {content['dataset']}: give its folder with --data-root."
@@ -384,7 +384,7 @@ def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predict
     content = checkpoint.load_checkpoint(uri)
     if "labels" not in content:
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
-    config = Config.parse(json.loads(content["config"]))
+    config = Config.stored(content["config"])
     target = pick_device(device)
     network = build.model(config, len(content["labels"]), pretrained=False)
     network.load_state_dict(content["model"])

@@ -3,7 +3,7 @@
 An activated row is the un-projected representation of an image for a label that the image has.
 
 Axes: B images of this worker, L labels, D hidden size, A activated rows, K slots of the bank for
-each label, M valid rows of the bank, R = K * L.
+each label, M rows of the bank, G activated rows of the global batch, R = K * L.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def gather(rows: ActivatedRows) -> ActivatedRows:
 
 
 class Memory(NamedTuple):
-    """What the bank holds before a step, ordered by (position, label)."""
+    """The bank's rows that take part in a step, ordered by (position, label)."""
 
     rows_MD: Tensor
     """Un-projected, detached rows."""
@@ -136,6 +136,59 @@ class MemoryBank(nn.Module):
         positions_M, labels_M = index_M2.unbind(1)
         return Memory(self.rows_KLD[positions_M, labels_M], labels_M, positions_M, padded)
 
+    def read_matched(
+        self, positions_G: Tensor, labels_G: Tensor, *, padded: bool = False
+    ) -> Memory:
+        """Return the rows that are matched by the activated rows of the global batch.
+
+        With ``slot`` that is the valid row at each activated row's own position and label. With
+        ``fifo``, which has no positions, it is a label's newest rows, as many as the batch has
+        activated rows of it.
+
+        Args:
+            positions_G: position in the global batch of each activated row.
+            labels_G: its label index; both are ordered by (position, label).
+            padded: return G rows, or more up to the next power of two, without waiting for the
+                device; those that are not valid have label and position -1.
+        """
+        slots, num_labels = self.valid_KL.shape
+        valid_G = torch.ones_like(labels_G, dtype=torch.bool)
+        slot_G = positions_G
+        if self.policy == "fifo":
+            rank_G = _rank_in_label(labels_G, num_labels)
+            slot_G, valid_G = (self.cursor_L[labels_G] - 1 - rank_G) % slots, rank_G < slots
+        if self.policy == "none":
+            slot_G = labels_G = labels_G[:0]
+            valid_G = valid_G[:0]
+        valid_G = valid_G & self.valid_KL[slot_G, labels_G]
+        if not padded:
+            slot_G, labels_G = slot_G[valid_G], labels_G[valid_G]
+            return Memory(self.rows_KLD[slot_G, labels_G], labels_G, slot_G, padded)
+        extra = (1 << (len(labels_G) - 1).bit_length()) - len(labels_G) if len(labels_G) else 0
+        slot_M, labels_M, valid_M = (
+            torch.nn.functional.pad(part, (0, extra)) for part in (slot_G, labels_G, valid_G)
+        )
+        return Memory(
+            self.rows_KLD[slot_M, labels_M],
+            torch.where(valid_M, labels_M, -1),
+            torch.where(valid_M, slot_M, -1),
+            padded,
+        )
+
+    @torch.no_grad()
+    def fill(self, rows_LD: Tensor, valid_L: Tensor) -> None:
+        """Store one row of each label in all its slots.
+
+        Args:
+            rows_LD: un-projected rows, such as prototypes.
+            valid_L: labels that have a row; the slots of others stay as they are.
+        """
+        self.rows_KLD.copy_(
+            torch.where(valid_L[:, None], rows_LD.to(self.rows_KLD.dtype), self.rows_KLD)
+        )
+        self.valid_KL |= valid_L
+        self.max_valid = None
+
     def count_valid(self) -> int:
         """Count the valid rows; the host waits for the device."""
         self.max_valid = int(self.valid_KL.sum())
@@ -157,9 +210,7 @@ class MemoryBank(nn.Module):
         (size, num_labels), labels_A = self.valid_KL.shape, rows.labels_A
         slot_A, stored_A = rows.positions_A, rows.scores_A >= epsilon
         if self.policy == "fifo":
-            one_hot_AL = (
-                labels_A[:, None] == torch.arange(num_labels, device=labels_A.device)
-            ) & stored_A[:, None]
+            one_hot_AL = _one_hot(labels_A, num_labels) & stored_A[:, None]
             order_A = (one_hot_AL.cumsum(0) - 1).gather(1, labels_A[:, None])[:, 0]
             count_L = one_hot_AL.sum(0)
             # Only the newest rows are stored: the device chooses the order of two writes to one
@@ -180,3 +231,13 @@ class MemoryBank(nn.Module):
         valid_R[index_A] |= stored_A
         if self.max_valid is not None:
             self.max_valid = min(self.max_valid + len(labels_A), self.valid_KL.numel())
+
+
+def _one_hot(labels_A: Tensor, num_labels: int) -> Tensor:
+    return labels_A[:, None] == torch.arange(num_labels, device=labels_A.device)
+
+
+def _rank_in_label(labels_A: Tensor, num_labels: int) -> Tensor:
+    """Count for each row the rows of its label before it."""
+    before_AL = _one_hot(labels_A, num_labels).long().cumsum(0) - 1
+    return before_AL.gather(1, labels_A[:, None])[:, 0]

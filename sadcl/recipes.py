@@ -1,17 +1,62 @@
 """Recipes: the configuration that a study starts from, one function for each data set.
 
-The variant ``released`` is what the published run of the released code used; ``paper`` follows the
-text of the paper. Both are plain values that a search or an ablation changes field by field.
+The variant ``released`` is the published run of the released code with its mask in the right order;
+``paper`` follows the text of the paper. Both are plain values that a search or an ablation changes
+field by field.
+
+``released`` for COCO, field by field. Sources: P the paper, section 4.1; C the released code, read
+and run; L its training log.
+
+field                              published                          here            source
+model.backbone                     ResNet-101, ImageNet-1k V1         resnet101.tv_in1k  P C
+model.frozen, freeze_batchnorm     stem, layer1; all BatchNorm        the same           C
+model.hidden, feedforward, heads   2048, 8192, 4                      the same           C
+model.encoder, decoder layers      1, 2 (without self-attention)      the same           P C
+model.dropout, projection          0.1, 1024                          the same           C
+model.position                     sine, interleaved (DETR)           the same           C
+stageN.class_loss.kind             asymmetric, then gamma- 0 (BCE)    asymmetric, bce    C L
+  .gamma_negative, positive, clip  4, 0, 0 in stage 1                 the same           C L
+  .focus_gradient, floor           none, 1e-5                         the same           C
+loss.class_reduction               sum times 1000 / (B L)             mean over images   C
+loss.sample_weight                 100 beside that sum                L / 10             C
+loss.prototype_weight              50 beside that sum                 L / 20             C
+loss.tau, prototype_tau            0.2, 0.07                          the same           C
+loss.candidates                    the slots of the batch's labels    matched            C
+loss.anchors                       batch and bank                     the same           C
+loss.sample_reduction              mean over anchors                  the same           C
+loss.anchor_mask                   in another order than the rows     activated: fault   C
+loss.prototype_reduction           number of positives                the same           C
+loss.absent_labels                 pushed away                        skip: fault        C
+bank.policy, epsilon               slot, y = 1 and score > 0.8        the same           C
+bank.scope                         each worker its own                cluster (1)        C
+bank.start                         the prototypes                     the same           C
+prototypes.policy, epsilon         learned, score > 0.85              the same           C
+  weight decay of prototypes       as all weights                     none (2)           C
+stageN.lr, optim.pct_start         5e-5, 0.2                          the same           P C
+stageN.epochs, planned_epochs      80, stopped by patience            80                 C L
+stageN.patience, patience_counts   more than 8, raw or averaged       9, any             C
+optim.batch_size, weight_decay     64, 5e-3                           the same           P C
+optim.drop_last                    yes                                the same           C
+optim.ema_decay, ema_start         0.9998 from the initial weights    the same           C
+optim.report                       the better of raw and averaged     the same           C
+stage1.augmentation                448, Cutout 224, RandAugment       the same           P C
+stage2.augmentation                512, multi-scale crop, flip        the same           C
+data.holdout                       0: the test images selected        0.1 (3)            C
+data.difficult (VOC)               negative                           the same           C
+
+(1) With one worker both are the same. (2) They are points in feature space; decay pulls them to
+zero. (3) Test images choose nothing here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from sadcl.config import (
     Augmentation,
     Bank,
+    ClassLoss,
     Config,
     Data,
     Loss,
@@ -46,7 +91,7 @@ def voc2007(variant: str = "released") -> Config:
     Arguments and errors are those of :func:`coco14`. The published run started from its COCO model:
     ``.override({"model.start": "... best.pt"})``.
     """
-    return _recipe(variant, "voc2007", labels=20)
+    return _recipe(variant, "voc2007", labels=20).override({"data.difficult": "negative"})
 
 
 def voc2012(variant: str = "released") -> Config:
@@ -54,7 +99,7 @@ def voc2012(variant: str = "released") -> Config:
 
     Arguments, errors and start are those of :func:`voc2007`.
     """
-    return _recipe(variant, "voc2012", labels=20)
+    return _recipe(variant, "voc2012", labels=20).override({"data.difficult": "negative"})
 
 
 def nuswide(variant: str = "released") -> Config:
@@ -89,25 +134,47 @@ def _recipe(
     if variant not in ("released", "paper"):
         raise UserError(f"variant must be 'released' or 'paper', but got {variant!r}")
     size, resize = sizes.get("size", 448), sizes.get("resize", 512)
-    crops = Augmentation(resize=resize, multiscale=(1.0, 0.875, 0.75, 0.66, 0.5), flip=True)
+    crops = Augmentation(
+        resize=resize,
+        multiscale=(1.0, 0.875, 0.75, 0.66, 0.5),
+        multiscale_kind="distorted",
+        flip=True,
+    )
+    # OneCycle is planned over all 80 epochs; the published stages ended after 29 and 21 of them.
+    length: dict[str, Any] = {"epochs": 80, "patience": 9, "patience_counts": "any", "lr": 5e-5}
     released = Config(
         data=Data(name=name, image_size=size),
         model=Model(backbone="resnet101.tv_in1k", hidden=2048),
         loss=Loss(
-            tau=0.2, prototype_tau=0.07, sample_weight=labels / 10, prototype_weight=labels / 20
+            tau=0.2,
+            prototype_tau=0.07,
+            sample_weight=labels / 10,
+            prototype_weight=labels / 20,
+            candidates="matched",
+            anchors="batch+bank",
+            sample_reduction="mean",
+            prototype_reduction="positives",
         ),
-        bank=Bank(policy="slot", epsilon=0.8),
+        bank=Bank(policy="slot", start="prototypes", epsilon=0.8),
         prototypes=PrototypeConfig(policy="learned", epsilon=0.85),
         stage1=Stage(
-            epochs=20,
-            planned_epochs=80,
-            patience=8,
-            lr=5e-5,
-            augmentation=Augmentation(randaugment=2, cutout=0.5),
+            class_loss=ClassLoss(
+                kind="asymmetric", gamma_negative=4, clip=0, focus_gradient=False, floor=1e-5
+            ),
+            augmentation=Augmentation(
+                randaugment=2, randaugment_kind="published", cutout=224 / size
+            ),
+            **length,
         ),
-        stage2=Stage(epochs=20, planned_epochs=80, patience=8, lr=5e-5, augmentation=crops),
+        stage2=Stage(class_loss=ClassLoss(kind="bce", floor=1e-5), augmentation=crops, **length),
         optim=Optim(
-            batch_size=64, weight_decay=5e-3, pct_start=0.2, ema_decay=0.9998, report="best"
+            batch_size=64,
+            drop_last=True,
+            weight_decay=5e-3,
+            pct_start=0.2,
+            ema_decay=0.9998,
+            ema_start="initial",
+            report="best",
         ),
     )
     if variant == "released":
@@ -115,7 +182,11 @@ def _recipe(
     return released.override(
         {
             "loss.class_reduction": "sum",
-            "loss.contrast_reduction": "sum",
+            "loss.candidates": "all",
+            "loss.sample_reduction": "sum",
+            "loss.prototype_reduction": "sum",
+            "bank.start": "empty",
+            **_CLASS_LOSS_OF_PAPER,
             "loss.sample_weight": 1.0,
             "loss.prototype_weight": 1.0,
             "loss.prototype_tau": None,
@@ -124,6 +195,12 @@ def _recipe(
         }
     )
 
+
+_CLASS_LOSS_OF_PAPER = {
+    f"stage{stage}.class_loss.{name}": value
+    for stage in (1, 2)
+    for name, value in ClassLoss(kind="bce").model_dump().items()
+}
 
 DEMOS = ("coco", "voc2007", "voc2012", "nuswide", "vg500")
 """Data sets that have a demo on embedded scenes; each gets scenes of its own."""
@@ -168,8 +245,10 @@ def demo(stands_for: str = "coco") -> Config:
             dropout=0.0,
             projection=64,
         ),
-        loss=Loss(tau=0.2, sample_weight=0.3, prototype_weight=0.3),
-        bank=Bank(policy="slot", epsilon=0.5),
+        loss=Loss(
+            tau=0.2, sample_weight=0.3, prototype_weight=0.3, prototype_reduction="positives"
+        ),
+        bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="mean"),
         stage1=Stage(epochs=10, lr=4e-3, augmentation=light),
         stage2=Stage(epochs=4, lr=1.5e-3, augmentation=light),

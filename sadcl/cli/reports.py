@@ -147,7 +147,6 @@ def report(
 
 def _recipe(row: Mapping[str, Any]) -> str:
     """A run's setting as Python, or its whole configuration where no recipe can express it."""
-    import json
 
     from sadcl import recipes
     from sadcl.config import Config
@@ -155,6 +154,6 @@ def _recipe(row: Mapping[str, Any]) -> str:
     from sadcl.reports.page import provenance
 
     try:
-        return recipes.code(Config.parse(json.loads(row["config"])))
+        return recipes.code(Config.stored(row["config"]))
     except (UserError, TypeError):
         return provenance.config_code(row)

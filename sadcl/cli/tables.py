@@ -177,7 +177,6 @@ def export(
 @results.command()
 def recipe(key: Key, storage: Storage = "runs") -> None:
     """Print a trial's setting as Python: the nearest recipe, and the fields that differ from it."""
-    import json
 
     from sadcl import recipes
     from sadcl.config import Config
@@ -187,7 +186,7 @@ def recipe(key: Key, storage: Storage = "runs") -> None:
     row = query.show(storage, key)
     if not row.get("config"):
         raise UserError(f"The trial {key!r} has no configuration in its row.")
-    config = Config.parse(json.loads(row["config"]))
+    config = Config.stored(row["config"])
     typer.echo(recipes.code(config), nl=False)
     if row["config_digest"] != config.digest():
         typer.echo(

@@ -64,6 +64,9 @@ class Batch(NamedTuple):
     positive_index_A: Tensor | None = None
     """int64: indices of the positives of real images into the flattened (B, L) axes; None where
     they have not been computed."""
+    global_positive_index_G: Tensor | None = None
+    """int64: the same of the global batch, into (N, L) for its N images; None where it has not been
+    computed. Every worker computes it without asking the others."""
 
 
 class Loader:
@@ -77,7 +80,8 @@ class Loader:
         image_size: side of the square input in pixels.
         augmentation: how an image is changed; None only resizes it.
         seed: of order and augmentation.
-        batch_size: of the global batch; the last one of an epoch may be smaller.
+        batch_size: of the global batch.
+        drop_last: leave out an epoch's last batch if it is smaller.
         rank: of this worker, 0 to ``world_size`` - 1. It gets a contiguous share of each batch.
             Shares differ by at most one image; an empty one is the batch's first image with weight
             0.
@@ -103,6 +107,7 @@ class Loader:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         batch_size: int,
+        drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
@@ -112,7 +117,8 @@ class Loader:
         batched: bool | None = None,
     ) -> None:
         assert 0 <= rank < world_size
-        self.images, self.seed, self.batch_size = images, seed, batch_size
+        self.images, self.seed = images, seed
+        self.batch_size, self.drop_last = batch_size, drop_last
         self.shuffle, self.whole = shuffle, whole
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.device = device or torch.device("cpu")
@@ -130,6 +136,8 @@ class Loader:
     @property
     def steps(self) -> int:
         """Number of batches in an epoch."""
+        if self.drop_last:
+            return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -148,37 +156,44 @@ class Loader:
             if self.whole
             else range(start_step, self.steps)
         )
-        shares = [self._share(order, step) for step in steps]
+        shares = [self._share(self._global(order, step)) for step in steps]
         items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
         prefetch = GpuPrefetch(self.device)
-        for (index, weight, position), read in zip(shares, self._read(items), strict=True):
+        for step, (index, weight, position), read in zip(
+            steps, shares, self._read(items), strict=True
+        ):
             if isinstance(read, UserError):
                 raise read
             images, plans = read
             where = torch.from_numpy(index)
             targets = self._targets[where]
-            place_A = (targets == 1).flatten().nonzero()[:, 0] if weight else where.new_zeros(0)
+            place_A = _positives(targets) if weight else where.new_zeros(0)
+            place_G = place_A
+            if self.world_size > 1:
+                place_G = _positives(self._targets[torch.from_numpy(self._global(order, step))])
             with prefetch():
                 images = prefetch.send(images)
                 if self.batched and self.augmentation is not None:
                     images = apply(images, plans, self.augmentation, self.size)
                 images = to_input(images)
                 weights = torch.full((len(index),), weight)
-                targets, weights, where, place_A = map(
-                    prefetch.send, (targets, weights, where, place_A)
-                )
-            prefetch.hand_over(images, targets, weights, where, place_A)
+                parts = tuple(map(prefetch.send, (targets, weights, where, place_A, place_G)))
+            prefetch.hand_over(images, *parts)
             Loader.total_batches += 1
-            yield Batch(images, targets, weights, where, position, place_A)
+            targets, weights, where, place_A, place_G = parts
+            yield Batch(images, targets, weights, where, position, place_A, place_G)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:
             return np.arange(len(self.images))
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.images))
 
-    def _share(self, order: NDArray[np.int64], step: int) -> tuple[NDArray[np.int64], float, int]:
+    def _global(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        """Return the indices of a global batch."""
+        return order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _share(self, batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], float, int]:
         """Return indices, weight and first position of this worker's share of a global batch."""
-        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         if self.whole:
             return batch, 1.0, 0
         start, stop = distributed.split(len(batch), self.rank, self.world_size)
@@ -203,6 +218,10 @@ class Loader:
             )
         self._items[:] = items
         return iter(self._processes)
+
+
+def _positives(targets: Tensor) -> Tensor:
+    return (targets == 1).flatten().nonzero()[:, 0]
 
 
 class _Reader(Dataset[_Read]):

@@ -11,10 +11,15 @@ with targets y_ij in {0, 1} and scores s_ij = sigmoid(logit_ij) (Eq. 7). Asymmet
                             + (1 - y_ij) m_ij^{gamma-}       log(1 - m_ij) ]
     m_ij  = max(s_ij - clip, 0)
 
+The published run takes the weights (1 - s)^{gamma+} and m^{gamma-} as constants, and no logarithm of
+less than 1e-5.
+
 Axes: B images of this worker, L labels.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -30,11 +35,12 @@ def class_loss(
     gamma_negative: float = 4.0,
     gamma_positive: float = 0.0,
     clip: float = 0.05,
+    focus_gradient: bool = True,
+    floor: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy (Eq. 8 with its minus sign), or the asymmetric loss.
 
-    The gradient of the asymmetric loss also goes through its weights (1 - s)^gamma_positive and
-    m^gamma_negative. With both gammas and the clip 0 the two losses are equal.
+    With both gammas and the clip 0 the two losses are equal.
 
     Args:
         logits_BL: scores before the sigmoid.
@@ -44,6 +50,10 @@ def class_loss(
         gamma_negative: exponent of the weight of negatives.
         gamma_positive: exponent of the weight of positives.
         clip: what is subtracted from a negative's score, 0 to 1.
+        focus_gradient: whether the gradient also goes through the weights (1 - s)^gamma_positive
+            and m^gamma_negative; False takes them as constants.
+        floor: for both kinds, the lowest probability whose logarithm is taken, 0 to 0.5; where the
+            probability is lower, there is no gradient.
 
     Returns:
         Sum over this worker's images and labels, and the number of its real images.
@@ -58,27 +68,34 @@ def class_loss(
         weight_B = logits_BL.new_ones(len(logits_BL))
     weight_B = weight_B.to(logits_BL.dtype)
     positive_BL, negative_BL = (targets_BL == 1), (targets_BL == 0)
+    if kind not in ("bce", "asymmetric"):
+        raise ValueError(f"kind must be 'bce' or 'asymmetric', but got {kind!r}")
     if kind == "bce":
+        gamma_negative = gamma_positive = clip = 0.0
+    if kind == "bce" and not floor:
         loss_BL = F.binary_cross_entropy_with_logits(
             logits_BL, positive_BL.to(logits_BL.dtype), reduction="none"
         )
         loss_BL = loss_BL * (positive_BL | negative_BL)
-    elif kind == "asymmetric":
+    else:
         # log s and log(1 - s); with clip = 0, m = s
         log_score_BL, log_complement_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
-        weight_negative_BL, log_negative_BL = (
-            (gamma_negative * log_score_BL).exp(),
-            log_complement_BL,
-        )
+        weight_positive_BL = (gamma_positive * log_complement_BL).exp()
+        weight_negative_BL = (gamma_negative * log_score_BL).exp()
+        log_negative_BL = log_complement_BL
         if clip > 0:
             shifted_BL = (logits_BL.sigmoid() - clip).clamp(min=0)
             # The bound keeps the slope at 0 finite for an exponent below 1.
             weight_negative_BL = shifted_BL.clamp(min=1e-12) ** gamma_negative
             log_negative_BL = torch.log1p(-shifted_BL.clamp(max=1 - 1e-7))
+        if not focus_gradient:
+            weight_positive_BL = weight_positive_BL.detach()
+            weight_negative_BL = weight_negative_BL.detach()
+        if floor:
+            log_score_BL = log_score_BL.clamp(min=math.log(floor))
+            log_negative_BL = log_negative_BL.clamp(min=math.log(floor))
         loss_BL = -(
-            positive_BL * (gamma_positive * log_complement_BL).exp() * log_score_BL
+            positive_BL * weight_positive_BL * log_score_BL
             + negative_BL * weight_negative_BL * log_negative_BL
         )
-    else:
-        raise ValueError(f"kind must be 'bce' or 'asymmetric', but got {kind!r}")
     return (loss_BL.sum(1) * weight_B).sum(), weight_B.sum()

@@ -27,7 +27,13 @@ def positive_index(targets: Tensor) -> Tensor:
     return (targets == 1).flatten().nonzero()[:, 0]
 
 
-def check_contrast(embeddings: Tensor, targets: Tensor, temperature: float, reduction: str) -> None:
+def check_contrast(
+    embeddings: Tensor,
+    targets: Tensor,
+    temperature: float,
+    reduction: str,
+    reductions: tuple[str, ...] = ("mean", "sum"),
+) -> None:
     """Raise ValueError for arguments that no contrast accepts."""
     if embeddings.dim() != 3 or embeddings.shape[:2] != targets.shape:
         raise ValueError(
@@ -36,11 +42,13 @@ def check_contrast(embeddings: Tensor, targets: Tensor, temperature: float, redu
         )
     if not temperature > 0:
         raise ValueError(f"temperature > 0 must hold, but got {temperature}")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction must be 'mean' or 'sum', but got {reduction!r}")
+    if reduction not in reductions:
+        raise ValueError(
+            f"reduction must be {' or '.join(map(repr, reductions))}, but got {reduction!r}"
+        )
 
 
 def reduce_globally(total: Tensor, count: Tensor, reduction: str) -> Tensor:
     """A worker's loss from its sum and count: W times its share of the global loss of W workers."""
-    divisor = distributed.global_sum(count).clamp(min=1) if reduction == "mean" else 1
+    divisor = 1 if reduction == "sum" else distributed.global_sum(count).clamp(min=1)
     return distributed.world_size() * total / divisor

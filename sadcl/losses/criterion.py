@@ -4,13 +4,15 @@ The paper adds the three losses:
 
     L = L_S2S + L_P2S + L_BCE                                                                (Eq. 9)
 
-Here each term has a weight w and, with reduction ``mean`` or ``image``, a divisor n:
+Here each term has a weight w and a divisor n, which is 1 with the reduction ``sum``:
 
     L = w_sample L_S2S / n_sample + w_prototype L_P2S / n_prototype + w_class L_BCE / n_class
 
 L_BCE     Eq. 8, or the asymmetric loss (losses/classification.py); n counts the images
-L_S2S     Eq. 4 (losses/sample_to_sample.py); n counts the anchors that have a positive
-L_P2S     Eq. 6 (losses/prototype_to_sample.py); n counts labels with a positive and a prototype
+L_S2S     Eq. 4 (losses/sample_to_sample.py); n counts the anchors that have a positive (``mean``),
+          or those of them that are rows of the batch (``batch``)
+L_P2S     Eq. 6 (losses/prototype_to_sample.py); n counts the labels with a positive and a prototype
+          (``mean``), or the targets that are 1 (``positives``)
 
 Worker r of W has its share L_r of the sums, divided by the global counts, and back-propagates
 W L_r: DDP averages the gradients over the workers, and (1 / W) \sum_r W L_r = L.
@@ -21,6 +23,7 @@ worker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -79,6 +82,17 @@ class Terms(NamedTuple):
     """What this worker back-propagates: W times its share of the global loss."""
     values: dict[str, Tensor]
     """Global ``loss``, ``loss_class``, ``loss_sample``, ``loss_prototype`` and counts, detached."""
+    weighted: dict[str, Tensor]
+    """What ``loss`` adds up: the weighted ``class``, ``sample`` and ``prototype`` parts."""
+
+
+class _Part(NamedTuple):
+    """One term on this worker."""
+
+    total: Tensor
+    count: Tensor
+    """What is reported under ``COUNT_NAMES``."""
+    divisor: Tensor
 
 
 class Criterion:
@@ -87,7 +101,8 @@ class Criterion:
     The class loss is computed at any weight, so that the classifier takes part in every backward
     pass.
 
-    Args: the fields of :class:`sadcl.config.Loss`, and the bank's scope.
+    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and ``class_loss``, the options
+        of :func:`sadcl.losses.class_loss`.
 
     Raises:
         ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
@@ -96,26 +111,26 @@ class Criterion:
     def __init__(
         self,
         *,
-        class_loss: str = "bce",
-        gamma_negative: float = 4.0,
-        gamma_positive: float = 0.0,
-        clip: float = 0.05,
+        class_loss: Mapping[str, Any] | None = None,
         class_weight: float = 1.0,
         class_reduction: str = "image",
         sample_weight: float = 8.0,
         prototype_weight: float = 4.0,
         tau: float = 0.2,
         prototype_tau: float = 0.2,
-        contrast_reduction: str = "mean",
+        sample_reduction: str = "mean",
+        prototype_reduction: str = "mean",
+        absent_labels: str = "skip",
         normalize: bool = True,
         anchors: str = "batch+bank",
         anchor_mask: str = "activated",
         bank_scope: str = "cluster",
     ) -> None:
         for name, value, choices in (
-            ("class_loss", class_loss, ("bce", "asymmetric")),
             ("class_reduction", class_reduction, ("image", "sum")),
-            ("contrast_reduction", contrast_reduction, ("mean", "sum")),
+            ("sample_reduction", sample_reduction, ("mean", "batch", "sum")),
+            ("prototype_reduction", prototype_reduction, ("mean", "positives", "sum")),
+            ("absent_labels", absent_labels, ("skip", "push")),
             ("anchors", anchors, ("batch+bank", "batch")),
             ("anchor_mask", anchor_mask, ("activated", "targets", "released")),
             ("bank_scope", bank_scope, ("cluster", "worker")),
@@ -133,22 +148,18 @@ class Criterion:
                 f"weights >= 0 must hold, but got class_weight = {class_weight}, "
                 f"sample_weight = {sample_weight}, prototype_weight = {prototype_weight}"
             )
-        self.class_options: dict[str, Any] = {
-            "kind": class_loss,
-            "gamma_negative": gamma_negative,
-            "gamma_positive": gamma_positive,
-            "clip": clip,
-        }
+        self.class_options = dict(class_loss or {})
         self.weights = {
             "class": class_weight,
             "sample": sample_weight,
             "prototype": prototype_weight,
         }
-        self.means = {
-            "class": class_reduction == "image",
-            "sample": contrast_reduction == "mean",
-            "prototype": contrast_reduction == "mean",
+        self.reductions = {
+            "class": class_reduction,
+            "sample": sample_reduction,
+            "prototype": prototype_reduction,
         }
+        self.push_absent = absent_labels == "push"
         self.tau, self.prototype_tau, self.normalize = tau, prototype_tau, normalize
         self.anchors, self.anchor_mask, self.bank_scope = anchors, anchor_mask, bank_scope
 
@@ -164,9 +175,10 @@ class Criterion:
                 sample-to-sample contrast has weight 0.
         """
         targets_BL = torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1)
-        parts = {
-            "class": class_loss(output.logits_BL, targets_BL, batch.weight_B, **self.class_options)
-        }
+        total, images = class_loss(
+            output.logits_BL, targets_BL, batch.weight_B, **self.class_options
+        )
+        parts = {"class": _Part(total, images, images)}
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
             index_A = batch.positive_index_A
             index_A = positive_index(targets_BL) if index_A is None else index_A
@@ -180,8 +192,8 @@ class Criterion:
         weight_B: Tensor,
         index_A: Tensor,
         memory: Memory | None,
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Compute (sum, count) of each contrast that has a weight, on this worker."""
+    ) -> dict[str, _Part]:
+        """Compute each contrast that has a weight, on this worker."""
         assert output.embeddings_BLP is not None
         parts, num_labels = {}, targets_BL.shape[1]
         if self.weights["prototype"] > 0:
@@ -194,9 +206,16 @@ class Criterion:
                 temperature=self.prototype_tau,
                 normalize=self.normalize,
             )
-            parts["prototype"] = prototype_to_sample(
-                similarity_BL, targets_BL, output.prototype_valid_L
+            total, count = prototype_to_sample(
+                similarity_BL,
+                targets_BL,
+                output.prototype_valid_L,
+                push_absent=self.push_absent,
             )
+            divisor = count
+            if self.reductions["prototype"] == "positives":
+                divisor = count.new_tensor(len(index_A))
+            parts["prototype"] = _Part(total, count, divisor)
         else:
             local_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, index_A)
         if self.weights["sample"] > 0:
@@ -215,8 +234,8 @@ class Criterion:
         bank_MP: Tensor,
         memory: Memory,
         num_labels: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute (sum, count) of Eq. 4 from this worker's activated rows and the bank's."""
+    ) -> _Part:
+        """Compute Eq. 4 from this worker's activated rows and the bank's."""
         candidates = gather_candidates(
             local_AP,
             index_A % num_labels,
@@ -229,27 +248,31 @@ class Criterion:
         )
         options: dict[str, Any] = {"temperature": self.tau, "normalize": self.normalize}
         if self.anchor_mask == "activated":
-            return sample_to_sample(candidates, **options)
-        misread = self.anchor_mask == "released"  # one of two ablation arms
-        mask = mask_entries(
-            index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
-        )
-        return masked_sample_to_sample(candidates, mask, **options)
+            total, count = sample_to_sample(candidates, **options)
+        else:  # two ablation arms
+            misread = self.anchor_mask == "released"
+            mask = mask_entries(
+                index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
+            )
+            total, count = masked_sample_to_sample(candidates, mask, **options)
+        divisor = count
+        if self.reductions["sample"] == "batch":  # the batch's rows are the first anchors
+            divisor = candidates.has_positive_Q[: len(index_A)].sum().to(count.dtype)
+        return _Part(total, count, divisor)
 
-    def _weighted(self, parts: dict[str, tuple[Tensor, Tensor]]) -> Terms:
+    def _weighted(self, parts: dict[str, _Part]) -> Terms:
         """Divide each sum by its global count and add up the weighted terms (Eq. 9)."""
         global_parts = distributed.global_sum(
             torch.stack([torch.stack(part).detach().double() for part in parts.values()])
         )
-        loss = torch.zeros_like(global_parts[0, 0])
-        values = {"loss": torch.zeros_like(loss)}
-        for (name, (local_sum, _)), (global_sum, global_count) in zip(
-            parts.items(), global_parts, strict=True
-        ):
-            divisor = global_count.clamp(min=1) if self.means[name] else 1
-            loss = loss + self.weights[name] * local_sum / divisor
-            values[f"loss_{name}"] = global_sum / divisor
+        weighted = {}
+        values = {"loss": torch.zeros_like(global_parts[0, 0])}
+        for (name, part), (total, count, divisor) in zip(parts.items(), global_parts, strict=True):
+            divisor = 1 if self.reductions[name] == "sum" else divisor.clamp(min=1)
+            share = self.weights[name] * part.total / divisor
+            weighted[name] = distributed.world_size() * share
+            values[f"loss_{name}"] = total / divisor
             values["loss"] += self.weights[name] * values[f"loss_{name}"]
             if name in COUNT_NAMES:
-                values[COUNT_NAMES[name]] = global_count
-        return Terms(distributed.world_size() * loss, values)
+                values[COUNT_NAMES[name]] = count
+        return Terms(sum(weighted.values(), torch.zeros_like(values["loss"])), values, weighted)

@@ -8,6 +8,13 @@ c_j     the projected prototype of label j, of length 1 with ``normalize``
 x_ij    the projected row of image i and label j, of length 1 with ``normalize``
 tau     the temperature, > 0; targets y_ij = -1 are ignored
 
+The published run divides the sum by the number of positives of the batch, and adds for a label
+without a positive
+
+    log \sum_i exp(s_ij - m_j)  with the constant  m_j = max_i s_ij,
+
+which pushes all its rows away from its prototype (``push_absent``).
+
 The logarithms are left to autograd. The similarities s_ij = t v_j . u_ij, with t = 1 / tau and the
 unit rows u = x / |x| and v = c / |c|, have a gradient by hand: for g_ij = dL/ds_ij
 
@@ -118,7 +125,7 @@ def similarities(
 
 
 def prototype_to_sample(
-    similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor
+    similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor, *, push_absent: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Eq. 6 over the whole global batch: this worker's sum and its number of counted labels.
 
@@ -130,6 +137,8 @@ def prototype_to_sample(
         similarity_BL: from :func:`similarities`.
         targets_BL: 1, 0 or -1 (ignored).
         valid_L: whether each label has a prototype.
+        push_absent: add the term of the published run for a label with a prototype and without a
+            positive; it is not counted.
 
     Returns:
         (sum, count), both scalars; the sum has a gradient also where no label counts.
@@ -144,7 +153,13 @@ def prototype_to_sample(
     # counted labels would wait for the device.
     all_J = similarity_NJ.masked_fill((targets_NJ == -1) & counted_J, -torch.inf).logsumexp(0)
     positive_J = similarity_NJ.masked_fill((targets_NJ != 1) & counted_J, -torch.inf).logsumexp(0)
-    return (all_J - positive_J).sum(), counted_J.sum().to(similarity_BL.dtype)
+    total = (all_J - positive_J).sum()
+    if push_absent:
+        absent_J = ~(targets_NJ == 1).any(0) & (targets_NJ != -1).any(0) & valid_L[local]
+        known_NJ = similarity_NJ.masked_fill((targets_NJ == -1) & absent_J, -torch.inf)
+        pushed_J = known_NJ.logsumexp(0) - known_NJ.detach().amax(0)
+        total = total + torch.where(absent_J, pushed_J, 0).sum()
+    return total, counted_J.sum().to(similarity_BL.dtype)
 
 
 def prototype_to_sample_loss(
@@ -170,7 +185,8 @@ def prototype_to_sample_loss(
         prototypes: (L, P) projected prototypes.
         temperature: tau > 0.
         normalize: compare by cosine; a zero row is compared as zero.
-        reduction: ``mean`` over counted labels, or ``sum``.
+        reduction: ``mean`` over counted labels, ``positives`` to divide by the targets that are 1
+            (the published run), or ``sum``.
         valid: (L,) bool, False for a label without a prototype; None means all True.
 
     Returns:
@@ -182,7 +198,7 @@ def prototype_to_sample_loss(
 
     Source: Ma et al., ECAI 2023, Eq. 6.
     """
-    check_contrast(embeddings, targets, temperature, reduction)
+    check_contrast(embeddings, targets, temperature, reduction, ("mean", "positives", "sum"))
     if prototypes.shape != embeddings.shape[1:]:
         raise ValueError(
             f"prototypes must be (L, P) = {tuple(embeddings.shape[1:])}, but got "
@@ -199,4 +215,6 @@ def prototype_to_sample_loss(
         embeddings, prototypes, no_index, temperature=temperature, normalize=normalize
     )
     total, count = prototype_to_sample(similarity_BL, targets, valid)
+    if reduction == "positives":
+        count = (targets == 1).sum().to(count.dtype)
     return reduce_globally(total, count, reduction)

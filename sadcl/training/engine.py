@@ -70,9 +70,20 @@ class Training:
         """
         return self.device.type != "cpu" or self.config.optim.compile
 
-    def read_memory(self) -> Memory | None:
-        """Read the bank as it is before the step; None where there is no bank."""
-        return self.bank.read(padded=self.padded) if self.bank is not None else None
+    def read_memory(self, batch: Batch) -> Memory | None:
+        """Read the bank as it is before the step on a batch; None where there is no bank."""
+        if self.bank is None:
+            return None
+        if self.config.loss.candidates == "all":
+            return self.bank.read(padded=self.padded)
+        num_labels = batch.targets_BL.shape[1]
+        # A bank of this worker alone has the positions of its own images.
+        shared = self.config.bank.scope == "cluster"
+        index_A = batch.global_positive_index_G if shared else batch.positive_index_A
+        assert index_A is not None
+        return self.bank.read_matched(
+            index_A // num_labels, index_A % num_labels, padded=self.padded
+        )
 
 
 def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
@@ -80,7 +91,7 @@ def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     seed_step(training)
     training.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
     batch = with_positive_index(batch)
-    memory = training.read_memory()
+    memory = training.read_memory(batch)
     with autocast(training):
         output = training.model(batch.images_BCHW, memory)
     terms = training.criterion(output, batch, memory)
@@ -135,12 +146,23 @@ def shared_state(training: Training) -> dict[str, Tensor]:
     return state
 
 
-def with_positive_index(batch: Batch) -> Batch:
-    """Compute the indices of the positives of real images, where the loader has not; it waits."""
+def local_positive_index(batch: Batch) -> Tensor:
+    """Return the indices of the positives of real images; it waits where the loader has none."""
     if batch.positive_index_A is not None:
-        return batch
-    targets_BL = torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1)
-    return batch._replace(positive_index_A=positive_index(targets_BL))
+        return batch.positive_index_A
+    return positive_index(torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1))
+
+
+def with_positive_index(batch: Batch) -> Batch:
+    """Complete a batch that no loader has made; this is a collective call then."""
+    index_A = local_positive_index(batch)
+    if batch.global_positive_index_G is not None:
+        return batch._replace(positive_index_A=index_A)
+    sizes = distributed.all_gather_sizes(len(index_A), index_A.device)
+    index_G = distributed.all_gather_rows(
+        index_A + batch.first_position * batch.targets_BL.shape[1], sizes
+    )
+    return batch._replace(positive_index_A=index_A, global_positive_index_G=index_G)
 
 
 def seed_step(training: Training) -> None:
@@ -263,11 +285,9 @@ def first_prototypes(training: Training, loader: Loader) -> None:
 def _activated_rows(output: Output, batch: Batch, first_position: int) -> ActivatedRows:
     """This worker's activated rows in float32 or wider, whatever the precision of the step."""
     assert output.features_BLD is not None
-    index_A = with_positive_index(batch).positive_index_A
-    assert index_A is not None
     return activated_rows(
         to_float32(output.features_BLD),
         to_float32(output.logits_BL).sigmoid(),
-        index_A,
+        local_positive_index(batch),
         first_position,
     )

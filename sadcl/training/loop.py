@@ -71,6 +71,12 @@ def fit(
     """
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
+    if config.optim.drop_last and len(data.train) < config.optim.batch_size:
+        raise UserError(
+            f"optim.drop_last leaves out all {len(data.train)} training images of {data.name}, "
+            f"because they do not fill a batch: optim.batch_size = {config.optim.batch_size}. Set "
+            "optim.drop_last to false, or choose a smaller batch."
+        )
     worker = build.Worker(
         distributed.rank(), distributed.world_size(), pick_device(device), loader_workers
     )

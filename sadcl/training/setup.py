@@ -96,7 +96,7 @@ def prepare(
         stage=number,
         network=network,
         model=model,
-        criterion=build.criterion(config, contrast=contrast),
+        criterion=build.criterion(config, number, contrast=contrast),
         optimizer=optimizer,
         schedule=one_cycle(optimizer, stage, config.optim, steps),
         ema=create_average(network, config.optim),

@@ -119,7 +119,10 @@ class SADCL(nn.Module):
         position_SD = sine_position(
             height, width, map_BDHW.shape[1], device=map_BDHW.device, dtype=map_BDHW.dtype
         )
-        features_BLD = self.transformer(encoded_BSD, position_SD)
+        return self.compare(self.transformer(encoded_BSD, position_SD), memory)
+
+    def compare(self, features_BLD: Tensor, memory: Memory | None = None) -> Output:
+        """Compute from the label-level representations what the losses compare."""
         logits_BL = self.classifier(features_BLD)
         if memory is None:
             return Output(logits_BL, features_BLD)

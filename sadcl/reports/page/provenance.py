@@ -86,7 +86,7 @@ def config_code(row: Row) -> str:
         return ""
     config = json.dumps(json.loads(row["config"]), indent=1)
     return (
-        "import json\n\nimport sadcl\n\n"
-        f'config = sadcl.Config.parse(json.loads(r"""\n{config}\n"""))\n'
+        "import sadcl\n\n"
+        f'config = sadcl.Config.stored(r"""\n{config}\n""")\n'
         f"assert config.digest() == {row['config_digest']!r}\n"
     )

@@ -1,48 +1,15 @@
-"""The configuration of a run: what to compute, as one frozen and typed value.
-
-Where to compute it (machines, folders, workers) is never part of it. A recipe
-(:mod:`sadcl.recipes`) builds a configuration, and a study changes it field by field:
-
-    base.override({"loss.tau": 0.1, "seed": 1})
-
-The digest of a run is a hash over field names and values: renaming a field or changing a default
-changes it.
-"""
+"""The sections of the configuration: data, network, losses, memory, stages and optimiser."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import hashlib
-import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from sadcl.errors import UserError
-
-# The type of a field shows its range.
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Temperature = Annotated[float, Field(ge=0.005, le=100)]
+from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, Temperature
 
 
-class _Frozen(BaseModel):
-    """A part of the configuration: immutable, and checked when it is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise UserError("; ".join(_explain(item) for item in error.errors()) + ".") from None
-
-
-class Data(_Frozen):
+class Data(Frozen):
     """The data set, its labels, and the held-out part of it that selects."""
 
     name: Literal[
@@ -87,25 +54,34 @@ class Data(_Frozen):
     """Seed of the embedded scenes; another seed draws other images."""
 
 
-class Augmentation(_Frozen):
+class Augmentation(Frozen):
     """How a training image is changed; the result depends on (seed, epoch, image index) alone."""
 
     resize: Count | None = None
     """Side in pixels of the square that is cropped; None is the input size."""
     multiscale: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Sides of the random crop as shares of that square; one is drawn for each image. The crop is
-    resized to the input size. Empty crops nothing."""
+    """Sides of the random crop as shares of that square, largest first. The crop is resized to the
+    input size. Empty crops nothing."""
+    multiscale_kind: Literal["square", "distorted"] = "square"
+    """``square`` draws one side for each image, and any place. ``distorted`` draws width and height
+    at most two shares apart, and one of 13 fixed places (Wang et al., Temporal Segment Networks;
+    the published run): three crops in four are not square."""
     flip: bool = False
     """Mirror half of the images horizontally."""
     randaugment: Annotated[int, Field(ge=0, le=8)] = 0
-    """Number of RandAugment operations for each image (torchvision's; Cubuk et al., 2020)."""
+    """Number of RandAugment operations for each image (Cubuk et al., 2020)."""
+    randaugment_kind: Literal["torchvision", "published"] = "torchvision"
+    """``torchvision`` applies each operation that is drawn, from 14, at ``randaugment_magnitude``.
+    ``published`` is the early package of the published run: each operation is drawn from 15 (Invert
+    and a small Cutout are among them), is applied with probability 0.5, and has a magnitude of its
+    own, from 1 to 9 of 10."""
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Strength of the RandAugment operations."""
+    """Strength of the RandAugment operations of ``torchvision``; ``published`` draws its own."""
     cutout: Fraction = 0.0
     """Side of the square hole as a share of the input side; 0 is no hole (Cutout, 2017)."""
 
 
-class Model(_Frozen):
+class Model(Frozen):
     """The network of Fig. 2."""
 
     arch: Literal["sadcl", "pooled"] = "sadcl"
@@ -131,6 +107,10 @@ class Model(_Frozen):
     """Number of transformer encoder layers, 0 to 12."""
     decoder_layers: Annotated[int, Field(ge=1, le=12)] = 2
     """Number of transformer decoder layers, 1 to 12."""
+    position: Literal["interleaved", "halves"] = "interleaved"
+    """Order of the channels of the position encoding: a sine and a cosine in turn, as in DETR and
+    the published run, or first all sines and then all cosines. A network only works with the order
+    that it was trained with."""
     heads: Count = 4
     """Number of attention heads; it must divide ``hidden``."""
     feedforward: Count = 8192
@@ -143,10 +123,10 @@ class Model(_Frozen):
     """Recompute activations in the backward pass: less memory, more time. Not in the digest."""
 
 
-class Loss(_Frozen):
-    """Eq. 9 and its parts: the classification loss (Eq. 8) and two contrasts (Eq. 4 and 6)."""
+class ClassLoss(Frozen):
+    """The classification loss of a stage (Eq. 8)."""
 
-    class_loss: Literal["bce", "asymmetric"] = "bce"
+    kind: Literal["bce", "asymmetric"] = "bce"
     """Binary cross-entropy (Eq. 8), or the asymmetric loss (ASL)."""
     gamma_negative: NotNegative = 4.0
     """Focusing exponent of negative labels in the asymmetric loss."""
@@ -154,6 +134,17 @@ class Loss(_Frozen):
     """Focusing exponent of positive labels in the asymmetric loss."""
     clip: Fraction = 0.05
     """Margin by which the asymmetric loss lowers the probability of negative labels."""
+    focus_gradient: bool = True
+    """Whether the gradient of the asymmetric loss also goes through its focusing weights, as in its
+    paper. False takes the weights as constants (the published run)."""
+    floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Lowest probability whose logarithm is taken. A label that is wrong by more has no gradient
+    (1e-5 in the published run: scores further than 11.5 from 0)."""
+
+
+class Loss(Frozen):
+    """Eq. 9: weights, and the two contrasts (Eq. 4 and 6); each stage has its own class loss."""
+
     class_weight: NotNegative = 1.0
     """Weight of the classification loss in Eq. 9."""
     class_reduction: Literal["image", "sum"] = "image"
@@ -166,18 +157,36 @@ class Loss(_Frozen):
     """Temperature of Eq. 4, and of Eq. 6 too unless ``prototype_tau`` is set; 0.005 to 100."""
     prototype_tau: Temperature | None = None
     """Temperature of Eq. 6, 0.005 to 100; None is ``tau``."""
-    contrast_reduction: Literal["mean", "sum"] = "mean"
-    """Whether Eq. 4 is divided by its counted anchors, and Eq. 6 by its counted labels."""
+    candidates: Literal["matched", "all"] = "matched"
+    """Rows of the memory bank that are candidates of Eq. 4. With ``matched`` a row takes part if
+    the image that is now at its slot has its label (the published run), and with ``fifo`` as many
+    of a label's newest rows as the batch has: never more rows of the bank than of the batch. With
+    ``all`` every stored row does (the paper's letter): an anchor has many more positives and
+    negatives, each with a smaller share of its gradient."""
+    anchors: Literal["batch+bank", "batch"] = "batch+bank"
+    """Candidates that are anchors of Eq. 4: of the batch and the bank, or of the batch alone. An
+    anchor of the bank pulls at the batch's rows too. With ``sample_reduction = 'mean'`` it also
+    counts in the divisor: with ``candidates = 'all'`` thousands of them make the gradient of the
+    batch's rows more than ten times shorter."""
+    sample_reduction: Literal["mean", "batch", "sum"] = "mean"
+    """What Eq. 4 is divided by: all its counted anchors (the published run), those of the batch, or
+    1 (the paper's letter). With ``batch`` anchors of the bank add to the gradient and do not shorten
+    it; with ``sum`` it grows with the batch."""
+    prototype_reduction: Literal["mean", "positives", "sum"] = "mean"
+    """What Eq. 6 is divided by: its counted labels, the positive targets of the batch (the
+    published run: 2 to 3.5 times as many on COCO, and the gradient as much shorter), or 1."""
+    absent_labels: Literal["skip", "push"] = "skip"
+    """Eq. 6 for a label without a positive in the batch: left out, because its logarithm is of an
+    empty sum, or pushed away from its prototype in every image, which is a fault of the published
+    run that is kept to measure its cost."""
     normalize: bool = True
     """Scale embeddings and prototypes to length 1 before they are compared."""
-    anchors: Literal["batch+bank", "batch"] = "batch+bank"
-    """Rows that are anchors of Eq. 4: of the batch and the memory bank, or of the batch alone."""
     anchor_mask: Literal["activated", "targets", "released"] = "activated"
-    """Which activated rows are anchors of Eq. 4. ``activated`` takes all of them. ``targets`` takes
-    those that the released code's mask means: rows of the batch, and rows of the bank if the image
-    that is now at their slot has their label. ``released`` reads that mask in another order than
-    the rows have, as the released code does: a fault, kept to measure its cost. With these two
-    about a fifth of the anchors add to the loss, and its mean is still over all of them."""
+    """Which anchors of Eq. 4 add to it. ``activated`` takes all of them. ``released`` reads the
+    released code's mask in another order than the rows have, as that code does: a fault, kept to
+    measure its cost. About a sixth of the anchors then add to the loss, and its mean is still over
+    all of them. ``targets`` reads the same mask in its right order, which leaves the matched rows
+    of the bank: with ``candidates = 'matched'`` it is ``activated``."""
 
     @property
     def tau_of_prototypes(self) -> float:
@@ -190,7 +199,7 @@ class Loss(_Frozen):
         return self.sample_weight > 0 or self.prototype_weight > 0
 
 
-class Bank(_Frozen):
+class Bank(Frozen):
     """The memory bank of section 3.4."""
 
     policy: Literal["slot", "fifo", "none"] = "slot"
@@ -200,11 +209,14 @@ class Bank(_Frozen):
     """Rows that ``fifo`` keeps for each label."""
     scope: Literal["cluster", "worker"] = "cluster"
     """One bank that all workers share, or one for each worker."""
+    start: Literal["empty", "prototypes"] = "empty"
+    """What the bank holds when stage 2 begins: nothing, or in each slot the label's first prototype
+    (the published run)."""
     epsilon: Fraction = 0.8
     """Admission threshold: a row is admitted if y = 1 and its score is at least this."""
 
 
-class PrototypeConfig(_Frozen):
+class PrototypeConfig(Frozen):
     """The category prototypes of section 3.5."""
 
     policy: Literal["mean", "ema", "learned"] = "learned"
@@ -216,7 +228,7 @@ class PrototypeConfig(_Frozen):
     """Admission threshold of Eq. 5; None is the bank's."""
 
 
-class Stage(_Frozen):
+class Stage(Frozen):
     """One of the two stages: SARL alone, then SARL with both contrasts."""
 
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -225,9 +237,14 @@ class Stage(_Frozen):
     """Length of the OneCycle schedule in epochs, at least ``epochs``; None is ``epochs``. Stopping
     a longer schedule early follows another learning-rate curve than a shorter schedule."""
     patience: Count | None = None
-    """Stop after this many epochs without a better held-out mAP; None never stops early."""
+    """Stop after this many epochs without a better held-out mAP; None never stops early. The
+    published run stops after more than 8, which is 9."""
+    patience_counts: Literal["selected", "any"] = "selected"
+    """Which held-out mAP must be better: that of the weights that are selected (``optim.report``),
+    or that of the raw or of the averaged weights, each than its own best (the published run)."""
     lr: Positive = 5e-5
     """Maximum learning rate of OneCycle."""
+    class_loss: ClassLoss = ClassLoss()
     augmentation: Augmentation = Augmentation()
     """How training images are changed in this stage."""
 
@@ -240,11 +257,14 @@ class Stage(_Frozen):
         return self
 
 
-class Optim(_Frozen):
+class Optim(Frozen):
     """AdamW, OneCycle, the moving average of weights (EMA), and precision."""
 
     batch_size: Count = 64
     """Global batch size; it does not depend on the number of workers."""
+    drop_last: bool = False
+    """Leave out an epoch's last batch if it is incomplete (the published run). Its images take part
+    in other epochs, because the order is drawn anew for each."""
     weight_decay: NotNegative = 5e-3
     """Weight decay of AdamW."""
     pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -253,6 +273,9 @@ class Optim(_Frozen):
     """Largest norm of the gradient; None does not clip."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
     """Decay of the EMA of the weights; 0 keeps no EMA."""
+    ema_start: Literal["initial", "first_step"] = "initial"
+    """What the EMA begins with: a copy of the stage's initial weights, which the first step is
+    averaged into (the published run), or the weights after the first step."""
     ema_warmup: bool = False
     """Limit the decay to (1 + step) / (10 + step), so that the EMA is faster at the start."""
     report: Literal["best", "ema", "raw"] = "best"
@@ -269,132 +292,3 @@ class Optim(_Frozen):
         if self.report == "ema" and not self.ema_decay:
             raise ValueError("report = 'ema' needs ema_decay > 0")
         return self
-
-
-_NOT_IN_DIGEST: dict[str, Any] = {"model": {"checkpointing"}, "optim": {"compile"}}
-"""Fields that change how the numbers are computed but not which: a run may be resumed with other
-values of them."""
-
-
-class Config(_Frozen):
-    """Everything that decides the numbers of a run, and the few fields of ``_NOT_IN_DIGEST``."""
-
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of weights, order, augmentation and dropout, 0 to 2^31 - 1."""
-    data: Data = Data()
-    model: Model = Model()
-    loss: Loss = Loss()
-    bank: Bank = Bank()
-    prototypes: PrototypeConfig = PrototypeConfig()
-    stage1: Stage = Stage()
-    stage2: Stage = Stage()
-    optim: Optim = Optim()
-
-    @model_validator(mode="after")
-    def _stages(self) -> Config:
-        resized = [stage.augmentation.resize or 0 for stage in (self.stage1, self.stage2)]
-        needed = max([self.data.image_size, *resized])
-        if self.data.prepared is not None and self.data.prepared < needed:
-            raise ValueError(
-                "data.prepared >= data.image_size and augmentation.resize must hold, but got "
-                f"{self.data.prepared} < {needed}: prepare larger copies"
-            )
-        if not self.stage1.epochs and (self.model.start is None or not self.stage2.epochs):
-            raise ValueError(
-                "stage1.epochs >= 1 must hold, because stage 2 starts from what stage 1 has "
-                "learned; or set model.start to a checkpoint that stage 2 starts from"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _masked(self) -> Config:
-        values = (self.bank.policy, self.bank.scope, self.loss.anchors)
-        if self.loss.anchor_mask != "activated" and values != ("slot", "cluster", "batch+bank"):
-            raise ValueError(
-                f"loss.anchor_mask = {self.loss.anchor_mask!r} needs bank.policy = 'slot', "
-                "bank.scope = 'cluster' and loss.anchors = 'batch+bank', but got "
-                f"{values[0]!r}, {values[1]!r} and {values[2]!r}"
-            )
-        return self
-
-    @property
-    def prototype_epsilon(self) -> float:
-        """Admission threshold of Eq. 5."""
-        return self.bank.epsilon if self.prototypes.epsilon is None else self.prototypes.epsilon
-
-    def override(self, changes: Mapping[str, Any]) -> Config:
-        """Return a new configuration with some fields replaced.
-
-        Args:
-            changes: new values by dotted field name, such as ``loss.tau``.
-
-        Raises:
-            UserError: for an unknown field (with the nearest name) or a value out of range (with
-                field, value and range).
-        """
-        tree = self.model_dump()
-        fields = self.flat()
-        for name, value in changes.items():
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-                hint = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(fields)}."
-                raise UserError(f"There is no configuration field {name!r}. {hint}")
-            *path, leaf = name.split(".")
-            node = functools.reduce(dict.__getitem__, path, tree)
-            node[leaf] = value
-        return Config.parse(tree)
-
-    @classmethod
-    def parse(cls, tree: Mapping[str, Any]) -> Config:
-        """Build a configuration from nested plain values; raises as :meth:`override` does."""
-        return cls(**tree)
-
-    def flat(self) -> dict[str, Any]:
-        """Return the plain value of each field by its dotted name."""
-        return _flatten(self.model_dump(mode="json"))
-
-    def json_text(self) -> str:
-        """Return the fields of the digest as JSON with sorted keys."""
-        return json.dumps(self.model_dump(mode="json", exclude=_NOT_IN_DIGEST), sort_keys=True)
-
-    def digest(self) -> str:
-        """Return twelve hexadecimal digits that are the same for equal configurations."""
-        return _digest(self.model_dump(mode="json", exclude=_NOT_IN_DIGEST))
-
-    def stage1_digest(self) -> str:
-        """Return a digest of what stage 1 depends on; settings with the same one can share it."""
-        tree = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
-        names = ("class_loss", "gamma_negative", "gamma_positive", "clip", "class_weight")
-        loss = {name: tree["loss"][name] for name in (*names, "class_reduction")}
-        keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim")}
-        del keep["model"]["projection"]  # the projection head only trains in stage 2
-        return _digest({**keep, "loss": loss})
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _explain(item: Any) -> str:
-    """Turn one of pydantic's errors into a phrase with the field, its value and what is
-    possible."""
-    name = ".".join(map(str, item["loc"])) or "configuration"
-    inner = item.get("ctx", {}).get("error")
-    if isinstance(inner, UserError):  # of a nested part, whose message is complete
-        return f"{name}.{inner}".removesuffix(".")
-    message = item["msg"][0].lower() + item["msg"][1:]
-    if item["type"] == "extra_forbidden":
-        return f"there is no configuration field {name!r}"
-    if isinstance(item["input"], dict):  # a rule over several fields names them and their values
-        return f"{name} is not possible: {message.removeprefix('value error, ')}"
-    return f"{name} = {item['input']!r} is not possible: {message}"

@@ -1,0 +1,39 @@
+"""Configurations that older versions have stored in checkpoints and in the trials table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"position": "halves"},
+    "loss": {"candidates": "all"},
+    "optim": {"ema_start": "first_step"},
+}
+"""What was done before a field existed, where it is not the field's default."""
+_CLASS_LOSS = {
+    "class_loss": "kind",
+    "gamma_negative": "gamma_negative",
+    "gamma_positive": "gamma_positive",
+    "clip": "clip",
+}
+"""Fields of ``loss`` that each stage has now."""
+
+
+def as_today(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the plain values of an older version's configuration into those of this one.
+
+    Values of this version come back unchanged.
+    """
+    today = copy.deepcopy(dict(tree))
+    for section, values in _BEFORE.items():
+        today[section] = {**values, **today.get(section, {})}
+    loss = today["loss"]
+    if "contrast_reduction" in loss:
+        reduction = loss.pop("contrast_reduction")
+        loss["sample_reduction"] = loss["prototype_reduction"] = reduction
+    class_loss = {new: loss.pop(old) for old, new in _CLASS_LOSS.items() if old in loss}
+    for stage in ("stage1", "stage2") if class_loss else ():
+        today[stage] = {**today.get(stage, {}), "class_loss": class_loss}
+    return today
