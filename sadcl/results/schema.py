@@ -167,6 +167,18 @@ EPOCHS: Columns = {
         _FLOAT,
         "count of the labels in Eq. 6, mean over the steps; null without Eq. 6",
     ),
+    **{
+        f"gradient_{term}": (
+            _FLOAT,
+            f"norm of the weighted {name}'s gradient at the label features, in the last step; null "
+            "without contrasts" + null,
+        )
+        for term, name, null in (
+            ("class", "classification loss", ""),
+            ("sample", "Eq. 4", " or without that one"),
+            ("prototype", "Eq. 6", " or without that one"),
+        )
+    },
     "admitted": (
         _FLOAT,
         "count of the rows admitted to the bank in this epoch, mean over the labels; null without "

@@ -86,8 +86,16 @@ class Training:
         )
 
 
-def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
-    """Train on one batch; return the global terms of the loss and the rows admitted (L,)."""
+def train_step(
+    training: Training, batch: Batch, *, measure_gradients: bool = False
+) -> dict[str, Tensor]:
+    """Train on one batch; return the global terms of the loss and the rows admitted (L,).
+
+    Args:
+        training: the stage.
+        batch: this worker's share.
+        measure_gradients: also return :func:`gradient_norms`, where a contrast takes part.
+    """
     seed_step(training)
     training.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
     batch = with_positive_index(batch)
@@ -95,13 +103,15 @@ def train_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     with autocast(training):
         output = training.model(batch.images_BCHW, memory)
     terms = training.criterion(output, batch, memory)
+    values = dict(terms.values)
+    if measure_gradients and memory is not None:
+        values |= gradient_norms(training, output, batch, memory)
     terms.loss.backward()
     check_finite(training, terms.values)
     clip_gradients(training)
     training.optimizer.step()
     training.schedule.step()
     update_ema(training)
-    values = dict(terms.values)
     if training.bank is not None:
         values["admitted_L"] = update_memory(training, training.bank, output, batch)
     training.step += 1
@@ -133,6 +143,34 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
         network.prototypes.zero_moments(training.optimizer, new_L)
     admitted_L = bank_rows.count_per_label(batch.targets_BL.shape[1], config.bank.epsilon)
     return admitted_L if shared else distributed.global_sum(admitted_L)
+
+
+def gradient_norms(
+    training: Training, output: Output, batch: Batch, memory: Memory
+) -> dict[str, Tensor]:
+    """Measure how strongly each weighted term pulls at the label features of the global batch.
+
+    The heads are computed again from detached features, because a network that is wrapped or
+    compiled keeps no graph from its embeddings back to its features. This is a collective call.
+
+    Returns:
+        ``gradient_class``, ``gradient_sample`` and ``gradient_prototype``, each the norm of the
+        gradient with respect to the (N, L, D) label features of all workers.
+    """
+    network = training.network
+    assert isinstance(network, SADCL)
+    assert output.features_BLD is not None
+    features_BLD = output.features_BLD.detach().requires_grad_()
+    with autocast(training):
+        again = network.compare(features_BLD, memory)
+    weighted = training.criterion(again, batch, memory).weighted
+    norms = {}
+    for name, part in weighted.items():
+        (gradient_BLD,) = torch.autograd.grad(part, features_BLD, retain_graph=True)
+        square = distributed.global_sum(gradient_BLD.double().square().sum())
+        # Each worker's part is W times its share of the global loss.
+        norms[f"gradient_{name}"] = square.sqrt() / distributed.world_size()
+    return norms
 
 
 def shared_state(training: Training) -> dict[str, Tensor]:
@@ -265,6 +303,8 @@ def evaluate(
 def first_prototypes(training: Training, loader: Loader) -> None:
     """Compute Eq. 5 over the whole training set with the network of stage 1, without augmentation.
 
+    The moving average takes them too, and with ``bank.start = "prototypes"`` the bank.
+
     Args:
         training: of stage 2, at its beginning.
         loader: whole batches of the training split.
@@ -280,6 +320,10 @@ def first_prototypes(training: Training, loader: Loader) -> None:
         total.copy_(distributed.global_sum(total))
     network.prototypes.start_from_accumulated()
     network.train()
+    if training.ema is not None:
+        training.ema.module.load_state_dict(network.state_dict())
+    if training.bank is not None and training.config.bank.start == "prototypes":
+        training.bank.fill(*network.prototypes.read())
 
 
 def _activated_rows(output: Output, batch: Batch, first_position: int) -> ActivatedRows:

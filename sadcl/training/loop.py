@@ -5,6 +5,7 @@ It runs alone or on every worker of a torch.distributed group, and knows nothing
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -197,7 +198,8 @@ class _Stage:
             resume=resume,
         )
         self.progress = self._restored() if resume else Progress()
-        if not resume and self.training.bank is not None and config.loss.prototype_weight > 0:
+        needs_prototypes = config.loss.prototype_weight > 0 or config.bank.start == "prototypes"
+        if not resume and self.training.bank is not None and needs_prototypes:
             first_prototypes(self.training, build.loader(config, data.train, worker))
         self._counted_until = time.monotonic()
         """Up to when ``progress.seconds`` counts."""
@@ -221,6 +223,7 @@ class _Stage:
         figures, progress.best = selection.select(
             training, self.run.data, progress.best, progress.epoch, self.folder, self.run.worker
         )
+        self._note_better(figures)
         progress.done = progress.epoch == self.settings.epochs or self._patience_is_over()
         self._count_seconds()
         metrics |= figures
@@ -239,7 +242,8 @@ class _Stage:
         epoch, totals = progress.epoch + 1, progress.totals
         step_done = self.run.callbacks.step_done
         for batch in self.loader.batches(epoch, progress.step):
-            for name, value in train_step(training, batch).items():
+            last = progress.step + 1 == self.loader.steps
+            for name, value in train_step(training, batch, measure_gradients=last).items():
                 totals[name] = totals[name] + value if name in totals else value.clone()
             progress.step += 1
             if step_done is not None:
@@ -256,8 +260,8 @@ class _Stage:
     def _means(self) -> dict[str, float]:
         """Mean of each global term over the epoch's steps, and what bank and prototypes took in."""
         training, totals = self.training, self.progress.totals
-        metrics = {
-            name: float(total) / self.loader.steps
+        metrics = {  # gradients are measured in one step only
+            name: float(total) / (1 if name.startswith("gradient_") else self.loader.steps)
             for name, total in totals.items()
             if name != "admitted_L"
         }
@@ -297,9 +301,21 @@ class _Stage:
                 f"epoch {self.progress.epoch + 1}."
             )
 
+    def _note_better(self, figures: dict[str, float]) -> None:
+        """Remember the epoch if a figure that ``patience`` counts is better than ever before."""
+        progress, names = self.progress, ("val_mAP",)
+        if self.settings.patience_counts == "any":
+            names = ("val_mAP_raw", "val_mAP_ema")
+        for name in names:
+            value = selection.rank(figures.get(name, math.nan))
+            if value > progress.highest.get(name, -math.inf):
+                progress.highest[name], progress.better_epoch = value, progress.epoch
+
     def _patience_is_over(self) -> bool:
         patience, progress = self.settings.patience, self.progress
-        return patience is not None and progress.epoch - progress.best["epoch"] >= patience
+        if patience is None or not len(self.run.data.val):
+            return False
+        return progress.epoch - progress.better_epoch >= patience
 
     def _report(self, metrics: dict[str, float]) -> None:
         """Report the epoch on the first worker, and stop on all workers where it says so."""

@@ -55,7 +55,7 @@ def create_average(network: nn.Module, optim: Optim) -> AveragedModel | None:
 
 @torch.no_grad()
 def update_average(ema: AveragedModel, network: nn.Module, optim: Optim, step: int) -> None:
-    """Take one step's weights into the average; those of the first step replace it.
+    """Take one step's weights into the average.
 
     This replaces ``AveragedModel.update_parameters``, which copies its count to the device and back
     at each step and groups all tensors again.
@@ -66,9 +66,11 @@ def update_average(ema: AveragedModel, network: nn.Module, optim: Optim, step: i
         optim: decay and warm-up.
         step: steps that are averaged already.
     """
-    decay = optim.ema_decay if step else 0.0
-    if optim.ema_warmup and step:
+    decay = optim.ema_decay
+    if optim.ema_warmup:
         decay = min(decay, (1 + step) / (10 + step))
+    if optim.ema_start == "first_step" and not step:
+        decay = 0.0  # the first step's weights replace the initial ones
     means, values = (
         chain(module.parameters(), module.buffers()) for module in (ema.module, network)
     )

@@ -30,6 +30,10 @@ class Progress:
     """Sums of the global terms over these steps."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best epoch so far; see :func:`sadcl.training.selection.select`."""
+    highest: dict[str, float] = field(default_factory=dict)
+    """The highest of each held-out mAP that ``patience`` counts."""
+    better_epoch: int = 0
+    """The last epoch in which one of them was higher than ever before; 0 before the first."""
     seconds: float = 0.0
     """Seconds of the stage, of all its processes one after the other."""
     before: float = 0.0
