@@ -109,7 +109,7 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
     ):
         share = Batch(torch.zeros(0), targets_BL, torch.ones(images), torch.arange(images), 0)
         bank = memory.Memory(torch.zeros(1, D), place_M, place_M)
-        build.criterion(config, contrast=True)(output, share, bank).loss.backward()
+        build.criterion(config, 2, contrast=True)(output, share, bank).loss.backward()
         memory.gather(rows)
     return sent / (workers - 1), calls
 

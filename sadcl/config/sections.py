@@ -170,8 +170,8 @@ class Loss(Frozen):
     batch's rows more than ten times shorter."""
     sample_reduction: Literal["mean", "batch", "sum"] = "mean"
     """What Eq. 4 is divided by: all its counted anchors (the published run), those of the batch, or
-    1 (the paper's letter). With ``batch`` anchors of the bank add to the gradient and do not shorten
-    it; with ``sum`` it grows with the batch."""
+    1 (the paper's letter). With ``batch`` anchors of the bank add to the gradient and do not
+    shorten it; with ``sum`` it grows with the batch."""
     prototype_reduction: Literal["mean", "positives", "sum"] = "mean"
     """What Eq. 6 is divided by: its counted labels, the positive targets of the batch (the
     published run: 2 to 3.5 times as many on COCO, and the gradient as much shorter), or 1."""

@@ -11,8 +11,8 @@ with targets y_ij in {0, 1} and scores s_ij = sigmoid(logit_ij) (Eq. 7). Asymmet
                             + (1 - y_ij) m_ij^{gamma-}       log(1 - m_ij) ]
     m_ij  = max(s_ij - clip, 0)
 
-The published run takes the weights (1 - s)^{gamma+} and m^{gamma-} as constants, and no logarithm of
-less than 1e-5.
+The published run takes the weights (1 - s)^{gamma+} and m^{gamma-} as constants, and no logarithm
+of less than 1e-5.
 
 Axes: B images of this worker, L labels.
 """

@@ -90,7 +90,7 @@ class _Part(NamedTuple):
     """One term on this worker."""
 
     total: Tensor
-    count: Tensor
+    counted: Tensor
     """What is reported under ``COUNT_NAMES``."""
     divisor: Tensor
 
@@ -101,8 +101,8 @@ class Criterion:
     The class loss is computed at any weight, so that the classifier takes part in every backward
     pass.
 
-    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and ``class_loss``, the options
-        of :func:`sadcl.losses.class_loss`.
+    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and ``class_loss``, the
+        options of :func:`sadcl.losses.class_loss`.
 
     Raises:
         ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
@@ -267,12 +267,14 @@ class Criterion:
         )
         weighted = {}
         values = {"loss": torch.zeros_like(global_parts[0, 0])}
-        for (name, part), (total, count, divisor) in zip(parts.items(), global_parts, strict=True):
+        for (name, part), (total, counted, divisor) in zip(
+            parts.items(), global_parts, strict=True
+        ):
             divisor = 1 if self.reductions[name] == "sum" else divisor.clamp(min=1)
             share = self.weights[name] * part.total / divisor
             weighted[name] = distributed.world_size() * share
             values[f"loss_{name}"] = total / divisor
             values["loss"] += self.weights[name] * values[f"loss_{name}"]
             if name in COUNT_NAMES:
-                values[COUNT_NAMES[name]] = count
+                values[COUNT_NAMES[name]] = counted
         return Terms(sum(weighted.values(), torch.zeros_like(values["loss"])), values, weighted)

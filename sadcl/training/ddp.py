@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sadcl import distributed
 from sadcl.data.loader import Batch
-from sadcl.training.engine import Training, autocast
+from sadcl.training.engine import Training, autocast, with_positive_index
 
 _PARAMETERS = signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {
@@ -29,7 +29,7 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=device_ids, **_LOCAL_BUFFERS)
 
 
-def settle_buckets(training: Training) -> None:
+def settle_buckets(training: Training, num_labels: int) -> None:
     """Run one step that changes nothing, so that a resumed run sums in the same order.
 
     DDP rearranges its gradient buckets after its first step, and their layout decides in which
@@ -39,17 +39,21 @@ def settle_buckets(training: Training) -> None:
     if distributed.world_size() == 1:
         return
     side, device = training.config.data.image_size, training.device
-    memory = training.read_memory()
     images_BCHW = torch.zeros(2, 3, side, side, device=device)  # BatchNorm needs more than one
+    targets_BL = torch.zeros(2, num_labels, dtype=torch.int8, device=device)
+    targets_BL[0] = 1
+    batch = with_positive_index(
+        Batch(
+            images_BCHW,
+            targets_BL,
+            torch.ones(2, device=device),
+            torch.arange(2, device=device),
+            first_position=0,
+        )
+    )
+    memory = training.read_memory(batch)
     with autocast(training):
         output = training.model(images_BCHW, memory)
-    batch = Batch(
-        images_BCHW,
-        torch.ones_like(output.logits_BL, dtype=torch.int8),
-        torch.ones(2, device=device),
-        torch.arange(2, device=device),
-        0,
-    )
     training.criterion(output, batch, memory).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 

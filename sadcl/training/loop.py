@@ -206,7 +206,7 @@ class _Stage:
         self._sync_points = sync_points.SyncPoints(self.training.step, MAX_STEPS_BETWEEN_SYNCS)
 
     def _restored(self) -> Progress:
-        settle_buckets(self.training)
+        settle_buckets(self.training, len(self.run.data.labels))
         storage.wait_for_file(self.state_uri)
         return restore(self.training, checkpoint.load_checkpoint(self.state_uri))
 
@@ -303,10 +303,9 @@ class _Stage:
 
     def _note_better(self, figures: dict[str, float]) -> None:
         """Remember the epoch if a figure that ``patience`` counts is better than ever before."""
-        progress, names = self.progress, ("val_mAP",)
-        if self.settings.patience_counts == "any":
-            names = ("val_mAP_raw", "val_mAP_ema")
-        for name in names:
+        progress = self.progress
+        counted = {"selected": ["val_mAP"], "any": ["val_mAP_raw", "val_mAP_ema"]}
+        for name in counted[self.settings.patience_counts]:
             value = selection.rank(figures.get(name, math.nan))
             if value > progress.highest.get(name, -math.inf):
                 progress.highest[name], progress.better_epoch = value, progress.epoch
