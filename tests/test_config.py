@@ -1,9 +1,11 @@
 """Configuration: overrides, errors, digests."""
 
+import json
+
 import pytest
 
 from sadcl import recipes
-from sadcl.config import Config, Loss, Stage
+from sadcl.config import ClassLoss, Config, Loss, Stage
 from sadcl.errors import UserError
 
 
@@ -22,7 +24,10 @@ def test_override_changes_one_field_and_leaves_the_original():
         ({"loss.tau": -1}, ["loss.tau = -1", "greater than or equal to 0.005"]),
         ({"bank.epsilon": 1.5}, ["bank.epsilon = 1.5", "less than or equal to 1"]),
         ({"loss.sample_weight": float("nan")}, ["loss.sample_weight = nan"]),
-        ({"loss.class_loss": "hinge"}, ["loss.class_loss = 'hinge'", "'bce' or 'asymmetric'"]),
+        (
+            {"stage1.class_loss.kind": "hinge"},
+            ["stage1.class_loss.kind = 'hinge'", "'bce' or 'asymmetric'"],
+        ),
         ({"stage1.planned_epochs": 3}, ["stage1", "planned_epochs >= epochs"]),
         ({"seed": -1}, ["seed = -1"]),
         ({"stage1.epochs": 0}, ["stage1.epochs >= 1"]),
@@ -82,6 +87,7 @@ def test_stage1_is_shared_by_settings_of_stage2_only():
         {"loss.tau": 0.5},
         {"bank.epsilon": 0.1},
         {"stage2.epochs": 1},
+        {"stage2.class_loss.kind": "asymmetric"},
         {"model.projection": 8},
         {"loss.anchor_mask": "released"},
     ):
@@ -89,7 +95,7 @@ def test_stage1_is_shared_by_settings_of_stage2_only():
     for other in (
         {"seed": 1},
         {"stage1.epochs": 1},
-        {"loss.class_loss": "asymmetric"},
+        {"stage1.class_loss.kind": "asymmetric"},
         {"data.holdout": 0.2},
     ):
         assert base.override(other).stage1_digest() != base.stage1_digest(), other
@@ -139,11 +145,28 @@ def test_recipes_of_each_dataset(name):
         released.bank.epsilon,
         released.prototype_epsilon,
     ) == (0.2, 0.07, 0.8, 0.85)
-    assert (loss.class_loss, loss.class_reduction, loss.contrast_reduction) == (
-        "bce",
+    assert (loss.class_reduction, loss.sample_reduction, loss.prototype_reduction) == (
         "image",
         "mean",
+        "positives",
     )
+    assert (loss.candidates, loss.anchors, loss.anchor_mask) == (
+        "matched",
+        "batch+bank",
+        "activated",
+    )
+    assert (released.bank.start, released.model.position) == ("prototypes", "interleaved")
+    for stage in (released.stage1, released.stage2):
+        assert (stage.epochs, stage.planned_epochs, stage.patience) == (80, None, 9)
+        assert (stage.patience_counts, stage.class_loss.floor) == ("any", 1e-5)
+    first, second = released.stage1.class_loss, released.stage2.class_loss
+    assert (first.kind, first.gamma_negative, first.gamma_positive) == ("asymmetric", 4, 0)
+    assert (first.clip, first.focus_gradient, second.kind) == (0, False, "bce")
+    side, hole = released.data.image_size, released.stage1.augmentation.cutout
+    assert round(hole * side) == 224
+    assert (released.optim.drop_last, released.optim.ema_start) == (True, "initial")
+    if name.startswith("voc"):
+        assert released.data.difficult == "negative"
     assert (released.optim.batch_size, released.optim.ema_decay, released.optim.weight_decay) == (
         64,
         0.9998,
@@ -160,7 +183,13 @@ def test_recipes_of_each_dataset(name):
         paper.bank.epsilon,
         paper.prototype_epsilon,
     ) == (0.2, 0.2, 0.8, 0.8)
-    assert (paper.loss.class_reduction, paper.loss.contrast_reduction) == ("sum", "sum")
+    assert (
+        paper.loss.class_reduction,
+        paper.loss.sample_reduction,
+        paper.loss.prototype_reduction,
+        paper.loss.candidates,
+    ) == ("sum", "sum", "sum", "all")
+    assert paper.stage1.class_loss == paper.stage2.class_loss == ClassLoss(kind="bce")
     assert (paper.loss.anchors, paper.prototypes.policy) == ("batch+bank", "mean")
     assert paper.stage1_digest() != released.stage1_digest()
     with pytest.raises(ValueError, match="variant"):
@@ -187,11 +216,23 @@ def test_recipes_of_each_dataset(name):
         {"loss.anchors": "batch"},
         {"loss.anchor_mask": "released"},
         {"loss.class_reduction": "sum"},
-        {"loss.contrast_reduction": "sum"},
-        {"loss.class_loss": "asymmetric"},
-        {"loss.gamma_negative": 2.0},
+        {"loss.candidates": "all"},
+        {"loss.sample_reduction": "batch"},
+        {"loss.prototype_reduction": "mean"},
+        {"loss.absent_labels": "push"},
+        {"stage1.class_loss.kind": "bce"},
+        {"stage1.class_loss.gamma_negative": 2.0},
+        {"stage1.class_loss.focus_gradient": True},
+        {"stage2.class_loss.floor": 0.0},
+        {"bank.start": "empty"},
+        {"model.position": "halves"},
+        {"optim.drop_last": False},
+        {"optim.ema_start": "first_step"},
+        {"stage1.patience_counts": "selected"},
+        {"stage1.augmentation.randaugment_kind": "torchvision"},
+        {"stage2.augmentation.multiscale_kind": "square"},
         {"stage1.epochs": 3},
-        {"stage2.planned_epochs": 20},
+        {"stage2.planned_epochs": 100},
         {"stage1.patience": None},
         {"stage1.augmentation.randaugment": 0},
         {"stage2.augmentation.multiscale": (1.0,)},
@@ -222,3 +263,43 @@ def test_stage2_alone_needs_a_checkpoint_to_start_from():
         recipes.demo().override({"stage1.epochs": 0})
     with pytest.raises(UserError, match="stage1.epochs >= 1"):
         recipes.demo().override({"stage1.epochs": 0, "stage2.epochs": 0, "model.start": "best.pt"})
+
+
+def test_an_older_versions_configuration_means_what_it_did():
+    """What that version did, field by field; reading it again changes nothing more."""
+    tree = Config().override({"loss.prototype_tau": 0.07}).model_dump(mode="json")
+    for section, names in {
+        "model": ["position"],
+        "optim": ["drop_last", "ema_start"],
+        "bank": ["start"],
+        "loss": ["candidates", "sample_reduction", "prototype_reduction", "absent_labels"],
+    }.items():
+        for name in names:
+            del tree[section][name]
+    for stage in ("stage1", "stage2"):
+        del tree[stage]["class_loss"], tree[stage]["patience_counts"]
+        del tree[stage]["augmentation"]["multiscale_kind"]
+        del tree[stage]["augmentation"]["randaugment_kind"]
+    tree["loss"] |= {
+        "class_loss": "asymmetric",
+        "gamma_negative": 3.0,
+        "gamma_positive": 1.0,
+        "clip": 0.1,
+        "contrast_reduction": "sum",
+    }
+    config = Config.stored(json.dumps(tree))
+    options = ClassLoss(kind="asymmetric", gamma_negative=3, gamma_positive=1, clip=0.1)
+    assert config.stage1.class_loss == config.stage2.class_loss == options
+    assert options.focus_gradient
+    assert options.floor == 0
+    loss = config.loss
+    assert (loss.candidates, loss.sample_reduction, loss.prototype_reduction) == (
+        "all",
+        "sum",
+        "sum",
+    )
+    assert (config.model.position, config.optim.ema_start) == ("halves", "first_step")
+    assert (config.optim.drop_last, config.bank.start) == (False, "empty")
+    assert loss.prototype_tau == 0.07
+    assert Config.stored(config.json_text()) == config
+    assert Config.stored(Config().json_text()) == Config()

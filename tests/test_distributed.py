@@ -203,10 +203,21 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
     settings = [
         {},
         {"anchors": "batch", "normalize": False, "prototype_tau": 0.5},
-        {"class_reduction": "sum", "contrast_reduction": "sum", "class_loss": "asymmetric"},
+        {
+            "class_reduction": "sum",
+            "sample_reduction": "sum",
+            "prototype_reduction": "sum",
+            "class_loss": {"kind": "asymmetric"},
+        },
+        {
+            "sample_reduction": "batch",
+            "prototype_reduction": "positives",
+            "absent_labels": "push",
+            "class_loss": {"kind": "asymmetric", "focus_gradient": False, "floor": 1e-5},
+        },
         {"sample_weight": 0.0},
         {"anchor_mask": "released"},
-        {"anchor_mask": "targets", "contrast_reduction": "sum"},
+        {"anchor_mask": "targets", "sample_reduction": "sum"},
     ]
 
     def run(

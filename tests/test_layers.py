@@ -12,9 +12,8 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": (
-        "errors config distributed storage console memory metrics build inference recipes __init__"
-    ),
+    "": ("errors distributed storage console memory metrics build inference recipes __init__"),
+    "config": "frozen older sections __init__",
     "losses": (
         "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
         "__init__"

@@ -96,3 +96,75 @@ def test_sizes_and_words_that_cannot_be_are_refused():
         MemoryBank(LABELS, DIM, policy="ring")
     with pytest.raises(ValueError, match="size >= 1 must hold, but got 0"):
         MemoryBank(LABELS, DIM, size=0)
+
+
+def activated(admitted, first=0):
+    """Positions and labels of the activated rows, ordered by (position, label)."""
+    position, label = admitted.nonzero().unbind(1)
+    return position + first, label
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_matched_rows_of_slot_are_those_at_the_batchs_own_places(padded):
+    bank, newest = MemoryBank(LABELS, DIM, policy="slot", size=8), {}
+    matches = 0
+    for features, admitted in steps():
+        positions, labels = activated(torch.rand(5, LABELS) < 0.5)
+        memory = bank.read_matched(positions, labels, padded=padded)
+        places = list(zip(positions.tolist(), labels.tolist(), strict=True))
+        expected = [place for place in places if place in newest]
+        real = memory.labels_M >= 0
+        assert bool(real.all()) or padded
+        assert len(real) >= len(places) or not padded
+        kept = list(
+            zip(memory.positions_M[real].tolist(), memory.labels_M[real].tolist(), strict=True)
+        )
+        assert kept == expected
+        for row, place in zip(memory.rows_MD[real], expected, strict=True):
+            assert torch.equal(row, newest[place])
+        matches += len(expected)
+        bank.update(admit(features, admitted), 0.5)
+        newest |= {(i, j): features[i, j] for i, j in admitted.nonzero().tolist()}
+    assert matches > 20
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_matched_rows_of_fifo_are_the_newest_as_many_as_the_batch_has(size, padded):
+    bank = MemoryBank(LABELS, DIM, policy="fifo", size=size)
+    queues = [deque(maxlen=size) for _ in range(LABELS)]
+    for features, admitted in steps():
+        positions, labels = activated(torch.rand(5, LABELS) < 0.5)
+        memory = bank.read_matched(positions, labels, padded=padded)
+        real = memory.labels_M >= 0
+        for j in range(LABELS):
+            rows = memory.rows_MD[real & (memory.labels_M == j)].tolist()
+            count = int((labels == j).sum())
+            assert rows == list(queues[j])[::-1][:count]
+        bank.update(admit(features, admitted), 0.5)
+        for i, j in admitted.nonzero().tolist():
+            queues[j].append(features[i, j].tolist())
+
+
+def test_matched_rows_of_no_bank_and_of_no_label_are_none():
+    bank = MemoryBank(LABELS, DIM, policy="none", size=4)
+    everything = activated(torch.ones(4, LABELS, dtype=torch.bool))
+    nothing = activated(torch.zeros(4, LABELS, dtype=torch.bool))
+    for padded in (False, True):
+        assert len(bank.read_matched(*everything, padded=padded).rows_MD) == 0
+        slots = MemoryBank(LABELS, DIM, policy="slot", size=4)
+        assert len(slots.read_matched(*nothing, padded=padded).rows_MD) == 0
+
+
+@pytest.mark.parametrize("policy", ["slot", "fifo", "none"])
+def test_a_bank_can_be_filled_with_one_row_of_each_label(policy):
+    bank = MemoryBank(LABELS, DIM, policy=policy, size=3)
+    rows_LD, valid_L = torch.randn(LABELS, DIM), torch.tensor([True, False, True])
+    bank.fill(rows_LD, valid_L)
+    memory = bank.read()
+    assert memory.labels_M.tolist() == ([] if policy == "none" else [0, 2] * 3)
+    assert torch.equal(memory.rows_MD, rows_LD[memory.labels_M])
+    features = torch.zeros(2, LABELS, DIM)
+    bank.update(admit(features, torch.tensor([[True] * LABELS, [False] * LABELS])), 0.5)
+    zero = (bank.read().rows_MD == 0).all(1).sum()
+    assert zero == (0 if policy == "none" else LABELS)

@@ -33,17 +33,57 @@ def test_equals_eq_8_in_plain_loops():
     torch.testing.assert_close(gradient, slope.detach(), rtol=1e-10, atol=1e-10)
 
 
-def asymmetric(logits, targets, negative, positive, clip):
+def asymmetric(logits, targets, negative, positive, clip, focus_gradient=True, floor=0.0):
     total = 0
     for i in range(logits.shape[0]):
         for j in range(logits.shape[1]):
             score = torch.sigmoid(logits[i, j])
             shifted = torch.clamp(score - clip, min=0)
+            weight = (1 - score) ** positive if targets[i, j] == 1 else shifted**negative
+            weight = weight if focus_gradient else weight.detach()
             if targets[i, j] == 1:
-                total -= (1 - score) ** positive * torch.log(score)
+                total -= weight * torch.log(score.clamp(min=floor))
             elif targets[i, j] == 0:
-                total -= shifted**negative * torch.log(1 - shifted)
+                total -= weight * torch.log((1 - shifted).clamp(min=floor))
     return total
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("floor", [0.0, 1e-5, 0.1])
+@pytest.mark.parametrize(("negative", "positive"), [(4.0, 0.0), (2.0, 1.0), (0.0, 0.0)])
+def test_focus_without_gradient_and_a_floor_equal_plain_loops(clip, floor, negative, positive):
+    logits, targets = make(images=8)
+    with torch.no_grad():
+        logits[0] = 15.0 * torch.tensor([1, -1, 1, -1, 1])
+        targets[0] = torch.tensor([0, 1, 1, 0, 0])
+    options = {"focus_gradient": False, "floor": floor}
+    total, _ = class_loss(
+        logits,
+        targets,
+        kind="asymmetric",
+        gamma_negative=negative,
+        gamma_positive=positive,
+        clip=clip,
+        **options,
+    )
+    loops = asymmetric(logits, targets, negative, positive, clip, **options)
+    torch.testing.assert_close(total, loops, rtol=1e-10, atol=1e-10)
+    mine, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (total, loops))
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    if floor:  # wrong by more than the floor
+        assert mine[0, 1] == 0
+        assert clip or mine[0, 0] == 0
+
+
+def test_bce_with_a_floor_is_bce_where_scores_are_higher():
+    logits, targets = make()
+    plain, floored = (class_loss(logits, targets, floor=floor)[0] for floor in (0.0, 1e-5))
+    torch.testing.assert_close(plain, floored, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        logits[:] = -20.0
+    floored, _ = class_loss(logits, targets * 0 + 1, floor=1e-5)
+    assert floored.item() == pytest.approx(-20 * math.log(1e-5))
+    assert bool((torch.autograd.grad(floored, logits)[0] == 0).all())
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05, 0.3])

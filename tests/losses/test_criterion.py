@@ -47,11 +47,12 @@ def gradients(loss, output):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("contrast", ["mean", "sum"])
+@pytest.mark.parametrize("contrast", ["mean", "own", "sum"])
 @pytest.mark.parametrize("by_class", ["image", "sum"])
 def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
     output, targets, weight, bank_labels = make()
     targets[0, 0] = -1
+    bank_labels[:L] = torch.arange(L)
     criterion = Criterion(
         class_weight=0.5,
         sample_weight=8,
@@ -59,12 +60,13 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
         tau=0.3,
         prototype_tau=0.7,
         class_reduction=by_class,
-        contrast_reduction=contrast,
+        sample_reduction="batch" if contrast == "own" else contrast,
+        prototype_reduction="positives" if contrast == "own" else contrast,
         normalize=normalize,
     )
     terms = criterion(output, labelled(targets, weight), memory_of(bank_labels))
     by_label = class_loss(output.logits_BL, targets)[0] / (B if by_class == "image" else 1)
-    options = {"normalize": normalize, "reduction": contrast}
+    options = {"normalize": normalize, "reduction": "sum" if contrast == "own" else contrast}
     sample = sample_to_sample_loss(
         output.embeddings_BLP, targets, output.bank_MP, bank_labels, temperature=0.3, **options
     )
@@ -76,6 +78,8 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
         valid=output.prototype_valid_L,
         **options,
     )
+    if contrast == "own":  # every label has a row in the bank, so each positive is counted
+        sample, prototype = (loss / (targets == 1).sum() for loss in (sample, prototype))
     expected = 0.5 * by_label + 8 * sample + 4 * prototype
     torch.testing.assert_close(terms.loss, expected, rtol=1e-12, atol=1e-12)
     for mine, theirs in zip(
@@ -91,6 +95,8 @@ def test_is_the_weighted_sum_of_its_terms(normalize, contrast, by_class):
     for name, value in values.items():
         torch.testing.assert_close(terms.values[name], value.detach(), rtol=1e-12, atol=1e-12)
         assert not terms.values[name].requires_grad
+    assert terms.weighted.keys() == {"class", "sample", "prototype"}
+    torch.testing.assert_close(sum(terms.weighted.values()), terms.loss, rtol=1e-12, atol=1e-12)
     assert terms.values["counted_labels"] == 3
     assert 0 < terms.values["anchors"] <= (targets == 1).sum() + M
 
@@ -145,6 +151,47 @@ def test_nothing_to_contrast_is_zero_and_still_reaches_every_input():
     assert all(gradient is not None for gradient in gradients(terms.loss, output))
 
 
+def test_an_anchor_of_the_batch_without_a_positive_is_not_in_its_divisor():
+    output, targets, weight, _ = make()
+    targets[:] = 0
+    targets[0, 0] = targets[1, 0] = targets[2, 1] = 1  # of label 1 there is one row only
+    terms = Criterion(sample_reduction="batch")(
+        output, labelled(targets, weight), memory_of(torch.tensor([0] * M))
+    )
+    everything = Criterion(sample_reduction="sum")(
+        output, labelled(targets, weight), memory_of(torch.tensor([0] * M))
+    )
+    assert terms.values["anchors"] == M + 2
+    torch.testing.assert_close(
+        terms.values["loss_sample"], everything.values["loss_sample"] / 2, rtol=1e-12, atol=0
+    )
+
+
+def test_labels_without_a_positive_push_as_in_the_published_run_and_are_not_counted():
+    output, targets, weight, bank_labels = make()
+    targets[:, 0] = 0
+    targets[2, 0] = -1
+    targets[:, 3] = 0  # has no prototype
+    skip, push = (
+        Criterion(prototype_tau=0.5, absent_labels=word, prototype_reduction="positives")(
+            output, labelled(targets, weight), memory_of(bank_labels)
+        )
+        for word in ("skip", "push")
+    )
+    row_BP = torch.nn.functional.normalize(output.embeddings_BLP[:, 0], dim=1)
+    prototype_P = torch.nn.functional.normalize(output.prototypes_LP[0], dim=0)
+    similarity = (row_BP @ prototype_P)[weight.bool() & (targets[:, 0] == 0)] / 0.5
+    pushed = similarity.logsumexp(0) - similarity.max().detach()
+    expected = skip.weighted["prototype"] + 4 * pushed / (targets == 1).sum()
+    torch.testing.assert_close(push.weighted["prototype"], expected, rtol=1e-12, atol=0)
+    assert push.values["counted_labels"] == skip.values["counted_labels"] == 2
+    for mine, theirs in zip(
+        gradients(push.weighted["prototype"], output), gradients(expected, output), strict=True
+    ):
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
 def test_anchors_of_the_batch_alone_are_fewer_but_see_the_bank():
     output, targets, weight, bank_labels = make()
     every, batch = (
@@ -175,7 +222,9 @@ def test_bfloat16_outputs_are_compared_in_float32(tau):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class_loss": "focal"}, "class_loss must be 'bce' or 'asymmetric', but got 'focal'"),
+        ({"sample_reduction": "anchors"}, "'mean' or 'batch' or 'sum', but got 'anchors'"),
+        ({"prototype_reduction": "batch"}, "'mean' or 'positives' or 'sum', but got 'batch'"),
+        ({"absent_labels": "pull"}, "absent_labels must be 'skip' or 'push', but got 'pull'"),
         ({"anchors": "bank"}, "but got 'bank'"),
         (
             {"anchor_mask": "wrong"},

@@ -38,7 +38,7 @@ def make(images=5, labels=4, dim=3, seed=0):
 
 
 @pytest.mark.parametrize(("tau", "normalize"), [(0.2, True), (0.01, True), (0.5, False)])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "positives", "sum"])
 def test_equals_plain_loops(tau, normalize, reduction):
     x, targets, prototypes = make()
     targets[:, 0] = torch.tensor([1, 0, 0, 0, 0])  # one positive
@@ -48,7 +48,8 @@ def test_equals_plain_loops(tau, normalize, reduction):
     for valid in ([True] * 4, [False, True, True, True]):
         total, count = reference(x, targets, prototypes, valid, tau=tau, normalize=normalize)
         assert count == sum(valid) - 1
-        expected = total / count if reduction == "mean" else total
+        divisors = {"mean": count, "positives": int((targets == 1).sum()), "sum": 1}
+        expected = total / divisors[reduction]
         got = prototype_to_sample_loss(
             x,
             targets,

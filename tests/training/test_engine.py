@@ -85,7 +85,8 @@ SETTINGS = [
         {"bank.policy": bank, "prototypes.policy": p}
         for bank, p in itertools.product(("slot", "fifo"), ("mean", "ema", "learned"))
     ),
-    {"loss.anchor_mask": "released", "loss.class_loss": "asymmetric"},
+    {"loss.candidates": "all"},
+    {"loss.anchor_mask": "released", "stage2.class_loss.kind": "asymmetric"},
     {"loss.sample_weight": 0.0},
     {
         "optim.precision": "bf16",
@@ -157,6 +158,7 @@ def test_padded_rows_change_nothing(settings, monkeypatch):
                 share = share._replace(
                     targets_BL=torch.zeros_like(share.targets_BL),
                     positive_index_A=torch.zeros(0, dtype=torch.int64),
+                    global_positive_index_G=torch.zeros(0, dtype=torch.int64),
                 )
             values = engine.train_step(training, doubled(share))
             terms.append({name: value.tolist() for name, value in values.items()})
@@ -186,7 +188,7 @@ def test_the_network_compiles_whole_and_not_anew_for_other_numbers_of_rows(more,
     training = prepared({"optim.compile": True, "bank.epsilon": 0.0, **more})
     sizes = set()
     for step in range(10):
-        sizes.add(len(training.read_memory().labels_M))
+        sizes.add(len(training.read_memory(batch(step)).labels_M))
         engine.train_step(training, batch(step))
     assert len(sizes) >= 3
     assert not counters["graph_break"]
@@ -284,3 +286,79 @@ def test_evaluation_orders_images_and_counts_each_once(tmp_path):
         np.testing.assert_allclose(
             scores, torch.sigmoid(network(images).logits_BL.double()).numpy(), rtol=1e-12
         )
+
+
+def test_gradient_norms_are_those_of_the_terms_at_the_label_features():
+    """By autograd through the whole network, of a network that keeps its graph."""
+    admits = {"prototypes.policy": "ema", "bank.epsilon": 0.0, "prototypes.epsilon": 0.0}
+    training = prepared({"optim.precision": "fp64", **admits})
+    for step in range(3):
+        engine.train_step(training, doubled(batch(step)))
+    share = doubled(batch(3))
+    memory = training.read_memory(share)
+    features = {}
+    training.network.classifier.register_forward_pre_hook(
+        lambda module, inputs: features.update(last_BLD=inputs[0])
+    )
+    output = training.network(share.images_BCHW, memory)
+    leaf_BLD = features["last_BLD"]
+    weighted = training.criterion(output, share, memory).weighted
+    expected = {
+        f"gradient_{name}": torch.autograd.grad(part, leaf_BLD, retain_graph=True)[0].norm()
+        for name, part in weighted.items()
+    }
+    norms = engine.gradient_norms(training, output, share, memory)
+    assert (
+        norms.keys()
+        == expected.keys()
+        == {
+            "gradient_class",
+            "gradient_sample",
+            "gradient_prototype",
+        }
+    )
+    for name, norm in norms.items():
+        assert norm > 0
+        torch.testing.assert_close(norm, expected[name], rtol=1e-9, atol=0)
+        assert not norm.requires_grad
+
+
+@pytest.mark.parametrize("settings", [{}, {"optim.precision": "bf16"}, {"loss.sample_weight": 0.0}])
+def test_measuring_gradients_changes_no_step(settings):
+    states = []
+    for measure in (False, True):
+        training = prepared(settings)
+        for step in range(3):
+            values = engine.train_step(training, batch(step), measure_gradients=measure)
+        assert ("gradient_class" in values) == measure
+        assert ("gradient_sample" in values) == (measure and "loss.sample_weight" not in settings)
+        states.append(training.network.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("start", ["empty", "prototypes"])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_bank_starts_as_configured_and_the_average_with_the_prototypes(start, weight, tmp_path):
+    config = BASE.override(
+        {
+            "data.scene_train": 60,
+            "data.scene_test": 10,
+            "bank.start": start,
+            "prototypes.epsilon": 0.0,
+            "loss.prototype_weight": weight,
+        }
+    )
+    data = load(config.data, tmp_path)
+    training = loop.prepare(2, config, data.labels, torch.device("cpu"), steps=9)
+    engine.first_prototypes(training, build.loader(config, data.train))
+    rows_LD, valid_L = training.network.prototypes.read()
+    assert bool(valid_L.any())
+    average_LD, average_valid_L = training.ema.module.prototypes.read()
+    assert torch.equal(average_LD, rows_LD)
+    assert torch.equal(average_valid_L, valid_L)
+    if start == "empty":
+        assert training.bank.count_valid() == 0
+        return
+    assert training.bank.count_valid() == config.optim.batch_size * int(valid_L.sum())
+    assert torch.equal(training.bank.rows_KLD[0][valid_L], rows_LD[valid_L])

@@ -83,7 +83,11 @@ def test_both_stages_report_and_the_contrasts_are_active(config, data, tmp_path)
 POLICIES = {
     "mean": {"bank.policy": "slot"},
     "ema": {"bank.policy": "fifo", "bank.size": 3},
-    "learned": {"bank.policy": "slot", "model.dropout": 0.1, "loss.class_loss": "asymmetric"},
+    "learned": {
+        "bank.policy": "slot",
+        "model.dropout": 0.1,
+        "stage2.class_loss.kind": "asymmetric",
+    },
 }
 
 
@@ -139,17 +143,21 @@ def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     config, done = uninterrupted(policy)[0], []
 
-    def step(training, batch):
+    def step(training, batch, **options):
         if len(done) == stop:
             raise Stop
         done.append((training.stage, training.step))
-        return engine.train_step(training, batch)
+        return engine.train_step(training, batch, **options)
 
     monkeypatch.setattr(loop, "train_step", step)
     _, first = trace(config, data, tmp_path)
     before = list(done)
     monkeypatch.setattr(
-        loop, "train_step", lambda *given: done.append(given[0].step) or engine.train_step(*given)
+        loop,
+        "train_step",
+        lambda *given, **options: (
+            done.append(given[0].step) or engine.train_step(*given, **options)
+        ),
     )
     resumed, second = trace(config, data, tmp_path)
     assert len(before) == stop
@@ -215,6 +223,43 @@ def test_patience_stops(config, data, tmp_path):
     assert seen[-1][1] - outcome.epoch == 2
 
 
+RAW = [50, 60, 59, 58, 61, 57, 56, 55, 54, 53]
+AVERAGED = [10, 20, 30, 40, 50, 60, 59, 58, 57, 56]
+
+
+@pytest.mark.parametrize(("counts", "last"), [("selected", 5 + 3), ("any", 6 + 3)])
+def test_patience_counts_what_it_is_told_to(config, data, tmp_path, monkeypatch, counts, last):
+    """The averaged weights still get better in epoch 6, where the raw ones no longer do."""
+    best = {}
+
+    def select(training, data, _, epoch, folder, worker):
+        raw, averaged = RAW[epoch - 1], AVERAGED[epoch - 1]
+        if not best or max(raw, averaged) > best["metrics"]["val_mAP"]:
+            figures = {"val_mAP": max(raw, averaged)}
+            best.update(epoch=epoch, weights="raw", metrics=figures, rows=[], logits={})
+        figures = {"val_mAP_raw": raw, "val_mAP_ema": averaged}
+        return {"val_mAP": max(raw, averaged), **figures}, dict(best)
+
+    monkeypatch.setattr(loop.selection, "select", select)
+    short = config.override(
+        {
+            "stage1.epochs": 10,
+            "stage1.patience": 3,
+            "stage1.patience_counts": counts,
+            "stage2.epochs": 0,
+        }
+    )
+    outcome, seen = trace(short, data, tmp_path)
+    assert outcome.epoch == 5
+    assert [epoch for _, epoch, _ in seen] == list(range(1, last + 1))
+
+
+def test_too_few_images_for_a_batch_are_named_before_anything_is_trained(config, data, tmp_path):
+    large = config.override({"optim.drop_last": True, "optim.batch_size": 64})
+    with pytest.raises(UserError, match=r"all 46 training images .* optim\.batch_size = 64"):
+        fit(large, data, str(tmp_path), device="cpu")
+
+
 def test_a_loss_that_is_not_finite_is_named(config, data, tmp_path):
     wild = config.override({"stage1.lr": 1e30})
     with pytest.raises(Diverged, match=r"stage 1, step \d+: .*loss_class"):
@@ -227,10 +272,10 @@ def test_what_is_not_finite_is_not_saved_over_what_was_good(config, data, tmp_pa
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(engine, "check_finite", lambda *given: None)
 
-    def step(training, batch):
+    def step(training, batch, **options):
         if training.step == 4:
             next(training.network.parameters()).data.fill_(torch.nan)
-        return engine.train_step(training, batch)
+        return engine.train_step(training, batch, **options)
 
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(Diverged, match="stage 1, epoch 2"):

@@ -25,6 +25,7 @@ WORLDS = (1, 2, 3, 4)
 COMBINATIONS = list(
     itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned"))
 )
+MOVED = ("slot", "batch+bank", "mean")
 BASE = recipes.demo().override(
     {
         "data.scene_train": 50,
@@ -78,10 +79,10 @@ class Record:
         finally:
             loop.train_step = engine.train_step
 
-    def step(self, training, batch):
+    def step(self, training, batch, **options):
         if self.stop == (training.stage, training.step):
             raise Stop
-        values = engine.train_step(training, batch)
+        values = engine.train_step(training, batch, **options)
         if self.spoil is not None:
             self.spoil(training)
         self.trace.append(
@@ -107,6 +108,10 @@ def name_of(combination):
 def settings(combination):
     policy, anchors, prototypes = combination
     more = {"prototypes.epsilon": 0.15} if prototypes == "ema" else {}
+    if prototypes == "mean":
+        more |= {"loss.candidates": "all", "loss.sample_reduction": "batch", "bank.start": "empty"}
+    if prototypes == "learned":
+        more["loss.absent_labels"] = "push"
     if combination == (
         "slot",
         "batch+bank",
@@ -154,7 +159,7 @@ def everything(world, data, folder):
         loop.MAX_STEPS_BETWEEN_SYNCS = 50
     # This resumes what three workers wrote before they were killed; 1 comes after 3.
     if world == 1:
-        moved = Record(BASE, data, folder / "runs3" / "moved")
+        moved = Record(settings(MOVED), data, folder / "runs3" / "moved")
         yield "moved", moved.content()
 
 
@@ -183,7 +188,7 @@ def resumed(data, runs):
             f"stopped{stop[0]}{stop[1]}",
             {**second.content(), "trace": first.trace + second.trace},
         )
-    Record(BASE, data, runs / "moved", stop=(2, 10))
+    Record(settings(MOVED), data, runs / "moved", stop=(2, 10))
     loop.SAVE_SECONDS = 600.0
 
 
@@ -297,7 +302,7 @@ def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_t
 
 
 def test_stopped_on_three_workers_and_resumed_on_one_is_what_one_trains(results):
-    moved, one = results("moved", 1), results(name_of(("slot", "batch+bank", "mean")), 1)
+    moved, one = results("moved", 1), results(name_of(MOVED), 1)
     assert moved["trace"][0][:2] == (2, 11)
     moved = {
         **moved,

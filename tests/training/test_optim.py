@@ -8,14 +8,20 @@ from sadcl import recipes
 from sadcl.training import optim
 
 
+@pytest.mark.parametrize("start", ["initial", "first_step"])
 @pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_is_torchs(warmup):
-    spec = recipes.demo().optim.model_copy(update={"ema_decay": 0.9, "ema_warmup": warmup})
+def test_the_average_is_torchs(warmup, start):
+    spec = recipes.demo().optim.model_copy(
+        update={"ema_decay": 0.9, "ema_warmup": warmup, "ema_start": start}
+    )
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double()
+
+    def steps(count):
+        return int(count - steps_before)
 
     def by_torch(mean, value, count):
         return mean.lerp(
-            value, 1 - (min(0.9, (1 + int(count)) / (10 + int(count))) if warmup else 0.9)
+            value, 1 - (min(0.9, (1 + steps(count)) / (10 + steps(count))) if warmup else 0.9)
         )
 
     ours = optim.create_average(network, spec)
@@ -24,16 +30,20 @@ def test_the_average_is_torchs(warmup):
         avg_fn=lambda m, v, n: by_torch(m, v, n) if m.is_floating_point() else v,
         use_buffers=True,
     )
+    if start == "initial":  # torch's first update replaces the copy; it need not, after one
+        theirs.n_averaged.fill_(1)
+    steps_before = theirs.n_averaged.clone()
     for step in range(12):
         network(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
         for parameter in network.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
         optim.update_average(ours, network, spec, step)
         theirs.update_parameters(network)
-        if not step:
+        if not step and start == "first_step":
             assert all(
                 map(torch.equal, ours.module.state_dict().values(), network.state_dict().values())
             )
+    theirs.n_averaged -= steps_before
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-12, atol=1e-12, msg=name)
 
