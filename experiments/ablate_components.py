@@ -25,8 +25,19 @@ ablation = Ablation(
         "+SSCL": {"loss.prototype_weight": 0.0},
         "+PSCL": {"loss.sample_weight": 0.0},
         "both": {},
+        # How Eq. 4 and 6 are read: each of these decides how strong the contrast is.
+        "both, all bank rows": {"loss.candidates": "all"},
+        "both, all bank rows, batch anchors": {"loss.candidates": "all", "loss.anchors": "batch"},
+        "both, all bank rows, batch divisor": {
+            "loss.candidates": "all",
+            "loss.sample_reduction": "batch",
+        },
+        "both, batch anchors": {"loss.anchors": "batch"},
+        "both, Eq. 6 by labels": {"loss.prototype_reduction": "mean"},
+        "both, empty bank at start": {"bank.start": "empty"},
+        # Two faults of the released code.
         "both, anchors masked as released": {"loss.anchor_mask": "released"},
-        "both, that mask in its right order": {"loss.anchor_mask": "targets"},
+        "both, absent labels pushed": {"loss.absent_labels": "push"},
     },
     marks={
         "baseline": (),

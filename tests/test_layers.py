@@ -34,7 +34,7 @@ FILES = {
     ),
     "results": (
         "errors status schema provenance published table_file files benchmarks cache store "
-        "run_writer "
+        "run_writer gradients "
         "compact predictions query verify checkpoints export __init__"
     ),
     "search": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import Effect, compare_arms
 from sadcl.results import store
+from sadcl.results.gradients import mean_gradient_shares
 
 
 class Software(NamedTuple):
@@ -39,6 +40,8 @@ class AblationReport:
         effects: by data set, and for each data set in the order of ``arms``.
         removed_arms: arms that have rows but are no longer part of the study.
         software: the versions of this package that made the runs.
+        gradient_shares: by data set and arm, how strongly each contrast pulls at the label features
+            compared with the classification loss (:mod:`sadcl.results.gradients`).
     """
 
     name: str
@@ -52,6 +55,7 @@ class AblationReport:
     effects: tuple[Effect, ...]
     removed_arms: tuple[str, ...] = ()
     software: tuple[Software, ...] = ()
+    gradient_shares: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -127,7 +131,18 @@ def ablation_report(
         effects=tuple(compare_arms(rows, baseline, metric, arms, seeds, datasets)),
         removed_arms=tuple(sorted({row["arm"] for row in rows} - set(arms))),
         software=software_of(row for row in rows if row["arm"] in arms),
+        gradient_shares=_gradient_shares(root, [row for row in rows if row["arm"] in arms]),
     )
+
+
+def _gradient_shares(
+    root: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], dict[str, float]]:
+    keys: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        keys.setdefault((row["dataset"], row["arm"]), []).append(row["key"])
+    shares = {place: mean_gradient_shares(root, keys[place]) for place in keys}
+    return {place: share for place, share in shares.items() if share}
 
 
 def software_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Software, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sadcl.reports.ablation import AblationReport, Software
 from sadcl.reports.statistics import ALPHA, Effect, Verdict
+from sadcl.results.gradients import IDLE
 
 SPLITS = {"test": "test images", "val": "held-out training images"}
 SPLIT_NOTES = {
@@ -98,6 +99,7 @@ def ablation_sentences(report: AblationReport) -> Iterator[str]:
         for effect in effects:
             if effect.verdict != Verdict.BASELINE:
                 yield _sentence(report, effect)
+        yield from _gradient_sentences(report, dataset)
         if reasons:
             counts = ", ".join(f"{reasons.count(name)} {name}" for name in dict.fromkeys(reasons))
             yield (
@@ -109,6 +111,32 @@ def ablation_sentences(report: AblationReport) -> Iterator[str]:
             "Rows of arms that are no longer in the study were left out: "
             f"{', '.join(report.removed_arms)}."
         )
+
+
+def _gradient_sentences(report: AblationReport, dataset: str) -> Iterator[str]:
+    """State how strongly the contrasts of each arm pull, and which of them hardly does."""
+    arms = {
+        arm: report.gradient_shares[dataset, arm]
+        for arm in report.arms
+        if (dataset, arm) in report.gradient_shares
+    }
+    if not arms:
+        return
+    texts = [
+        f"{arm} {' and '.join(f'{100 * share:.1f} ({term})' for term, share in shares.items())}"
+        for arm, shares in arms.items()
+    ]
+    yield (
+        f"On {dataset}, the contrasts' gradients at the label features, in percent of the "
+        f"classification loss's: {'; '.join(texts)}."
+    )
+    for arm, shares in arms.items():
+        for term in [term for term, share in shares.items() if share < IDLE]:
+            yield (
+                f"WARNING: on {dataset}, the {term} contrast of {arm} is switched on but hardly "
+                f"pulls: {100 * shares[term]:.1f} % of the classification loss's gradient. A larger "
+                f"loss.{term}_weight would make it count."
+            )
 
 
 def software_note(report: AblationReport) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sadcl.console import clock_text, console, settings_text, short_names
+from sadcl.results import gradients
 from sadcl.study.event_text import notice_text
 from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialEvent, TrialStarted, WorkerBeat
 
@@ -254,6 +255,13 @@ def _admitted_text(metrics: Mapping[str, Any]) -> str:
         "anchors": "THE SAMPLE CONTRAST SEES NOTHING",
         "counted_labels": "THE PROTOTYPE CONTRAST SEES NOTHING: lower prototypes.epsilon",
     }
-    idle = "; ".join(text for name, text in warnings.items() if metrics.get(name) == 0)
+    texts = [text for name, text in warnings.items() if metrics.get(name) == 0]
+    texts += [
+        f"THE {term.upper()} CONTRAST HARDLY PULLS, with {100 * share:.1f} % of the classification "
+        f"loss's gradient: raise loss.{term}_weight"
+        for term, share in gradients.gradient_shares(metrics).items()
+        if 0 < share < gradients.IDLE
+    ]
+    idle = "; ".join(texts)
     warning = f" ({idle})" if idle else ""
     return f", {_count_text(metrics['admitted'])} rows per label admitted{warning}"
