@@ -25,7 +25,6 @@ ablation = Ablation(
         "+SSCL": {"loss.prototype_weight": 0.0},
         "+PSCL": {"loss.sample_weight": 0.0},
         "both": {},
-        # How Eq. 4 and 6 are read: each of these decides how strong the contrast is.
         "both, all bank rows": {"loss.candidates": "all"},
         "both, all bank rows, batch anchors": {"loss.candidates": "all", "loss.anchors": "batch"},
         "both, all bank rows, batch divisor": {
@@ -35,7 +34,6 @@ ablation = Ablation(
         "both, batch anchors": {"loss.anchors": "batch"},
         "both, Eq. 6 by labels": {"loss.prototype_reduction": "mean"},
         "both, empty bank at start": {"bank.start": "empty"},
-        # Two faults of the released code.
         "both, anchors masked as released": {"loss.anchor_mask": "released"},
         "both, absent labels pushed": {"loss.absent_labels": "push"},
     },

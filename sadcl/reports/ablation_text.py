@@ -134,8 +134,8 @@ def _gradient_sentences(report: AblationReport, dataset: str) -> Iterator[str]:
         for term in [term for term, share in shares.items() if share < IDLE]:
             yield (
                 f"WARNING: on {dataset}, the {term} contrast of {arm} is switched on but hardly "
-                f"pulls: {100 * shares[term]:.1f} % of the classification loss's gradient. A larger "
-                f"loss.{term}_weight would make it count."
+                f"pulls: {100 * shares[term]:.1f} % of the classification loss's gradient. A "
+                f"larger loss.{term}_weight would make it count."
             )
 
 

@@ -170,13 +170,13 @@ EPOCHS: Columns = {
     **{
         f"gradient_{term}": (
             _FLOAT,
-            f"norm of the weighted {name}'s gradient at the label features, in the last step; null "
-            "without contrasts" + null,
+            f"norm of the gradient of {name} at the label features in the epoch's last step, in "
+            f"the unit of loss; null without contrasts{null}",
         )
         for term, name, null in (
-            ("class", "classification loss", ""),
-            ("sample", "Eq. 4", " or without that one"),
-            ("prototype", "Eq. 6", " or without that one"),
+            ("class", "the weighted classification loss", ""),
+            ("sample", "the weighted Eq. 4", " or without that one"),
+            ("prototype", "the weighted Eq. 6", " or without that one"),
         )
     },
     "admitted": (

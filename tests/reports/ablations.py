@@ -23,6 +23,7 @@ def add(
     cause=None,
     scale="full",
     phase="arm",
+    gradients=None,
 ):
     row = {
         "study": study,
@@ -35,10 +36,11 @@ def add(
     }
     key = f"{study}-{arm}-{dataset}-s{seed}"
     metrics = {} if test is None else {"test_mAP": test, "val_mAP": test - 1, "test_undefined": 0.0}
+    writer = RunWriter(str(root), key, row)
+    if gradients is not None:
+        writer.epoch({"stage": 2, "epoch": 1, **gradients})
     if status != "running":
-        RunWriter(str(root), key, row).finish(status, cause=cause, metrics=metrics)
-    else:
-        RunWriter(str(root), key, row)
+        writer.finish(status, cause=cause, metrics=metrics)
 
 
 def ablation(root, figures, *, study="ab", dataset="coco14", scale="full", **about):

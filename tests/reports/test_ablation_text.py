@@ -11,7 +11,7 @@ from sadcl.reports.ablation_text import (
     ablation_table,
     runs_without_figure,
 )
-from tests.reports.ablations import FIGURES, PAPER, ablation
+from tests.reports.ablations import FIGURES, PAPER, ablation, add
 
 
 def words(report):
@@ -109,3 +109,23 @@ def test_seeds_without_a_partner_are_in_the_mean_only(tmp_path):
     report = ablation_report(root, "ab")
     assert ablation_table(report, "coco14")[1]["difference"].endswith(", 2 pairs)")
     assert "1 of its 3 seeds has no counterpart in stage2." in words(report)
+
+
+def test_how_strongly_contrasts_pull_is_said_and_an_idle_one_is_warned_of(tmp_path):
+    root = ablation(tmp_path, {"stage2": [80.0, 81.0], "both": [81.0, 82.0]})
+    for seed, share in enumerate((0.2, 0.3)):
+        figures = {"gradient_class": 2.0, "gradient_sample": 2 * share, "gradient_prototype": 0.02}
+        add(root, "both", seed, 81.0 + seed, gradients=figures)
+    report = ablation_report(root, "ab")
+    assert report.gradient_shares.keys() == {("coco14", "both")}
+    text = words(report)
+    assert (
+        "On coco14, the contrasts' gradients at the label features, in percent of the "
+        "classification loss's: both 25.0 (sample) and 1.0 (prototype)."
+    ) in text
+    assert "WARNING: on coco14, the prototype contrast of both is switched on but hardly" in text
+    assert "the sample contrast of both is switched on" not in text
+
+
+def test_without_measured_gradients_nothing_is_said_of_them(root):
+    assert "gradient" not in words(ablation_report(root, "ab"))

@@ -68,6 +68,22 @@ def test_plain_lines_give_trial_settings_epoch_figure_best_and_time_left(monkeyp
     assert table.epochs_done == 3
 
 
+def test_a_contrast_that_is_switched_on_but_hardly_pulls_is_warned_of(monkeypatch):
+    def epoch(number, sample):
+        figures = {"gradient_class": 2.0, "gradient_sample": sample, "gradient_prototype": 0.2}
+        return EpochEnded("k1", 2, number, 4, {"admitted": 12.4, "anchors": 9.0, **figures})
+
+    events = [TrialStarted("k1", "search", "search 1a2b"), epoch(1, 0.02), epoch(2, 1.0)]
+    _, text = watch(monkeypatch, terminal=False, events=events)
+    _, idle, strong = text.splitlines()
+    assert (
+        "THE SAMPLE CONTRAST HARDLY PULLS, with 1.0 % of the classification loss's gradient: "
+        "raise loss.sample_weight"
+    ) in idle
+    assert "PROTOTYPE" not in idle
+    assert "PULLS" not in strong
+
+
 def test_a_terminal_shows_a_table(monkeypatch):
     _, text = watch(monkeypatch, terminal=True)
     for word in (
