@@ -8,10 +8,10 @@ Four loops run on the same random images with COCO's label frequency, with weigh
 pooled baseline, SARL (stage 1) and SADCL (stage 2, both contrasts, EMA, bank and prototypes), all
 as sadcl trains them, on a GPU with bf16 autocast, channels_last and torch.compile; and the
 reference, SADCL's network in a loop like the released code's. That loop is eager, on a GPU with
-fp16 autocast and a GradScaler. It computes all (2BL)^2 pairs of batch and bank, writes its bank
-label by label and reads from the device for each, has PyTorch's default AdamW, averages tensor by
-tensor, and reads three terms in each step. Every positive is admitted and every slot of the bank is
-full, which is the most work for both.
+fp16 autocast and a GradScaler. It projects the whole bank, computes all (2BL)^2 pairs of batch and
+bank, of which few are active, writes its bank label by label and reads from the device for each,
+has PyTorch's default AdamW, averages tensor by tensor, and reads three terms in each step. Every
+positive is admitted and every slot of the bank is full, which is the most work for both.
 
 How to read it: the loops run in turn, so that other load of the machine affects all. Speeds are
 medians. A ratio is ours / reference of one round (reference / ours for memory and waits), so more
@@ -108,7 +108,7 @@ def batch(size: Size, device: torch.device) -> Batch:
     place_A = (targets == 1).flatten().nonzero()[:, 0]
     parts = (images, targets, torch.ones(size.images), torch.arange(size.images), place_A)
     images, targets, weight_B, index_B, place_A = (part.to(device) for part in parts)
-    return Batch(images, targets, weight_B, index_B, 0, place_A)
+    return Batch(images, targets, weight_B, index_B, 0, place_A, place_A)
 
 
 class Ours:
@@ -201,12 +201,12 @@ class Released:
                     ].float()
 
     def sample_term(self, output: Any) -> Tensor:
-        """Compute Eq. 4 over all pairs of batch and bank."""
+        """Compute Eq. 4 over all pairs of batch and bank; the bank's matched rows are active."""
         rows_RP = F.normalize(
             torch.cat([output.embeddings_BLP.flatten(0, 1), output.bank_MP]).float(), dim=1
         )
         active_BL = self.batch.targets_BL == 1
-        active_R = torch.cat([active_BL, torch.ones_like(active_BL)]).flatten()
+        active_R = torch.cat([active_BL, active_BL]).flatten()
         labels_R = torch.arange(L, device=self.device).repeat(2 * len(active_BL))
         candidate_RR = active_R & ~torch.eye(len(rows_RP), dtype=torch.bool, device=self.device)
         positive_RR = candidate_RR & (labels_R[:, None] == labels_R)
@@ -216,7 +216,7 @@ class Released:
         return loss_R[active_R & (count_R > 0)].mean()
 
     def prototype_term(self, output: Any) -> Tensor:
-        """Compute Eq. 6."""
+        """Compute Eq. 6, divided by the number of positives."""
         active_BL = self.batch.targets_BL == 1
         cosine_BLP = F.normalize(output.embeddings_BLP.float(), dim=2) * F.normalize(
             output.prototypes_LP.float(), dim=1
@@ -225,7 +225,7 @@ class Released:
         loss_L = similarity_BL.logsumexp(0) - similarity_BL.masked_fill(
             ~active_BL, -torch.inf
         ).logsumexp(0)
-        return loss_L[active_BL.any(0)].mean()
+        return loss_L[active_BL.any(0)].sum() / active_BL.sum()
 
 
 KINDS = ("baseline", "SARL", "SADCL", "released")

@@ -44,6 +44,7 @@ class StudyEstimate:
             instead.
         checkpoint: Bytes that each run leaves.
         state: Bytes of the state of each run while it runs.
+        has_patience: Whether stages may end before their last epoch.
     """
 
     remaining: RemainingRuns
@@ -54,6 +55,7 @@ class StudyEstimate:
     is_proxy: bool
     checkpoint: int
     state: int
+    has_patience: bool = False
 
     @property
     def spare_trials(self) -> int:
@@ -74,9 +76,10 @@ class StudyEstimate:
         """One line for people."""
         devices = f"{self.gpus:g} GPU(s)" if self.gpus else "CPUs"
         proxy = ", because none of its GPUs is on this machine" if self.is_proxy else ""
+        most = "at most " if self.has_patience else ""
         return (
-            f"  to run: {count_text(self.remaining.runs, 'run')}, "
-            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
+            f"  to run: {count_text(self.remaining.runs, 'run')}, {most}"
+            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; {most or 'about '}"
             f"{hours_text(self.hours)} with {self.at_once} at once (estimated from one step on "
             f"{self.device}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
         )
@@ -102,6 +105,11 @@ def estimate_study(
         is_proxy=bool(gpus) and not timed.on_gpu,
         checkpoint=part.checkpoint_bytes[0],
         state=part.checkpoint_bytes[1],
+        has_patience=any(
+            stage.patience
+            for item in prepared
+            for stage in (item.context.base.stage1, item.context.base.stage2)
+        ),
     )
 
 

@@ -24,9 +24,11 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     if plan.num_settings and plan.num_settings < plan.n_trials:
         trials = f"{plan.num_settings} trials, which is all that the space holds"
     top = "the best" if search.confirm_top == 1 else f"the best {search.confirm_top}"
+    stages = (plan.base.stage1, plan.base.stage2)
+    most = "at most " if any(stage.patience for stage in stages) else ""
     yield (
         f"  {start}, {' and '.join(search.baselines)}, {trials}, {top} again over seeds {seeds}, "
-        f"one final run; {plan.base.stage1.epochs} + {plan.base.stage2.epochs} epochs each"
+        f"one final run; {most}{' + '.join(str(stage.epochs) for stage in stages)} epochs each"
     )
     pruner = f"stopped early by {search.pruner}" if search.pruner else "no early stopping"
     limits = [

@@ -89,9 +89,9 @@ def test_arms_share_the_stage_1_of_their_seed_and_one_of_them_is_it():
     assert all(len(keys) == 1 for keys in shared.values())
     assert len(set.union(*shared.values())) == 3
     assert runs["sarl", 0].epochs == 0  # nothing of its own is left to train
-    assert runs["sarl", 0].stage1.epochs == runs["stage2", 0].epochs == 20
+    assert runs["sarl", 0].stage1.epochs == runs["stage2", 0].epochs == 80
     assert runs["baseline", 0].stage1 is None
-    assert runs["baseline", 0].epochs == 40
+    assert runs["baseline", 0].epochs == 160
     other = comparison(arms={**ARMS, "no-encoder": {"model.encoder_layers": 0, "stage2.epochs": 0}})
     lone = next(t for t in other.trials("coco") if t.arm == "no-encoder")
     assert lone.stage1.key not in set.union(*shared.values())
@@ -109,7 +109,7 @@ def test_a_key_is_the_name_of_a_folder_whatever_the_arm_is_called():
 def test_what_is_left_is_what_has_not_ended():
     plan = comparison()
     runs, epochs = plan.remaining_work([])
-    assert (runs, epochs) == (3 + 12, 3 * (20 + 40 + 0 + 20 + 20))
+    assert (runs, epochs) == (3 + 12, 3 * (80 + 160 + 0 + 80 + 80))
     keys = [t.key for t in plan.planned_trials()]
     assert len(set(keys)) == runs
     assert not plan.is_complete([])

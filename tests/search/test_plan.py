@@ -59,7 +59,7 @@ def test_settings_of_stage_2_share_one_stage_1_and_the_rest_have_their_own():
 def test_the_baseline_trains_as_long_as_both_stages():
     baseline = next(t for t in plan("full").baselines() if t.arm == "baseline")
     assert baseline.stage1 is None
-    assert baseline.epochs == 40
+    assert baseline.epochs == 160
     assert baseline.config.stage1.planned_epochs == 160
     assert baseline.config.stage2.epochs == 0
 

@@ -13,10 +13,14 @@ def test_the_lines_of_a_search():
         "  bank.epsilon: 0.3 to 0.7",
         "  loss.tau: 0.05 to 0.5, log scale",
         "  one shared stage 1, baseline and stage2, 40 trials, the best 2 again over seeds 7, 8, "
-        "one final run; 20 + 20 epochs each",
+        "one final run; at most 80 + 80 epochs each",
         "  sampler tpe, stopped early by ASHA from epoch 2, reduction 3, "
         "at most 3 hours of training",
     ]
+    whole = value.base.override({"stage1.patience": None, "stage2.patience": None})
+    assert "run; 80 + 80 epochs each" in "".join(
+        plan_lines(Plan(value, "full", whole, 40, "d1", "d2"))
+    )
     few = search(space={"bank.policy": Choice("slot", "fifo")})
     lines = list(plan_lines(Plan(few, "full", few.base, 40, "d1", "d2")))
     assert "2 trials, which is all that the space holds, the best again" in lines[1]

@@ -62,10 +62,12 @@ def test_operations_of_the_contrast_are_what_it_does(load):
 
 def test_a_slot_bank_grows_with_the_global_batch_and_a_fifo_bank_does_not(load):
     scaling = load("scaling")
-    slot = recipes.coco14()
+    slot = recipes.coco14().override({"loss.candidates": "all"})
     rows, size = scaling.state(slot, 80, 512)
     assert (rows, scaling.state(slot, 80, 1024)[0]) == (512 * 80, 1024 * 80)
     assert size > rows * 2048 * 4
+    matched = slot.override({"loss.candidates": "matched"})
+    assert scaling.state(matched, 80, 512) == (round(512 * 2.9), size)
     fifo = slot.override({"bank.policy": "fifo", "bank.size": 4})
     assert scaling.state(fifo, 80, 512) == scaling.state(fifo, 80, 65_536)
 
