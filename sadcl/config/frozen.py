@@ -34,7 +34,9 @@ def _explain(item: Any) -> str:
     name = ".".join(map(str, item["loc"])) or "configuration"
     inner = item.get("ctx", {}).get("error")
     if isinstance(inner, UserError):  # of a nested part, whose message is complete
-        return f"{name}.{inner}".removesuffix(".")
+        whole = "configuration is not possible"  # of the part, which has a name here
+        text = str(inner).removesuffix(".")
+        return f"{name} {text[14:]}" if text.startswith(whole) else f"{name}.{text}"
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"

@@ -74,11 +74,22 @@ class Augmentation(Frozen):
     """``torchvision`` applies each operation that is drawn, from 14, at ``randaugment_magnitude``.
     ``published`` is the early package of the published run: each operation is drawn from 15 (Invert
     and a small Cutout are among them), is applied with probability 0.5, and has a magnitude of its
-    own, from 1 to 9 of 10."""
+    own, from 1 to 9."""
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """Strength of the RandAugment operations of ``torchvision``; ``published`` draws its own."""
     cutout: Fraction = 0.0
     """Side of the square hole as a share of the input side; 0 is no hole (Cutout, 2017)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        ordered = tuple(sorted(self.multiscale, reverse=True))
+        if self.multiscale_kind == "distorted" and self.multiscale != ordered:
+            raise ValueError(
+                "multiscale_kind = 'distorted' counts the shares between width and height, so "
+                f"multiscale must have the largest first: {list(ordered)}, but got "
+                f"{list(self.multiscale)}"
+            )
+        return self
 
 
 class Model(Frozen):

@@ -1,79 +1,20 @@
-"""Augmentation depends on its generator alone and equals torchvision's, alone and in a batch."""
+"""Augmentation depends on its generator alone and is the same alone and in a batch; what is cropped
+and cut."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
-from sadcl.config import Augmentation
+from sadcl.config import Augmentation, Config
 from sadcl.data import augment as module
-from sadcl.data.augment import OPERATIONS, apply, augment, draw
+from sadcl.data.augment import apply, augment, draw
+from sadcl.errors import UserError
+from tests.data.pictures import tensor
 
-
-def picture(width, height):
-    """Return smooth colours with an orientation, and noise so that no two neighbours are equal."""
-    y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(width).integers(0, 40, (height, width, 3))
-    return Image.fromarray(
-        (np.stack([x * 6, y * 8, (x + y) * 3], axis=-1) + noise).astype(np.uint8)
-    )
-
-
-def tensor(width, height):
-    return torch.from_numpy(np.array(picture(width, height))).permute(2, 0, 1)
-
-
-NAMES = list(v2.RandAugment._AUGMENTATION_SPACE)
-
-
-@pytest.mark.parametrize("number", range(len(OPERATIONS)), ids=NAMES)
-@pytest.mark.parametrize("side", [48, 61])
-def test_randaugment_is_torchvisions(number, side):
-    """Results equal torchvision's to the bit, with two exceptions.
-
-    A weighted sum may be one level off, because torchvision rounds its two products once and not
-    each. A rotated pixel whose source lies between two, within the error of float32, may be either.
-    """
-    reference, name = v2.RandAugment(), NAMES[number]
-    operation, magnitude, signed = OPERATIONS[number]
-    magnitudes, their_signed = reference._AUGMENTATION_SPACE[name]
-    values = magnitudes(31, side, side)
-    assert signed == their_signed
-    images = torch.stack(
-        [tensor(side, side), tensor(side, side).flip(-1), torch.full((3, side, side), 7).byte()]
-    )
-    for m in (0, 1, 9, 17, 30):
-        for sign in (1, -1) if signed else (1,):
-            ours, theirs = (
-                sign * magnitude(m, side),
-                0.0 if values is None else sign * float(values[m]),
-            )
-            found = operation(images, torch.tensor([float(ours)] * 3, dtype=torch.float64))
-            wanted = torch.stack(
-                [
-                    reference._apply_image_or_video_transform(i, name, theirs, "nearest", {})
-                    for i in images
-                ]
-            )
-            apart = (found.int() - wanted.int()).abs()
-            if name == "Rotate":
-                assert (apart > 0).float().mean() < 0.01
-            else:
-                assert apart.max() <= (name in ("Color", "Contrast", "Sharpness"))
-            assert found.dtype == torch.uint8
-
-
-def test_each_operation_is_drawn_as_often():
-    rng, spec = np.random.default_rng(0), Augmentation(randaugment=2)
-    plans = torch.stack([draw(spec, 32, 32, rng) for _ in range(3000)])
-    counts = torch.bincount(plans[:, [9, 11]].flatten().int(), minlength=len(OPERATIONS))
-    assert (counts - 6000 / 14).abs().max() < 4.5 * (6000 / 14) ** 0.5
-    signed = plans[:, 9] == 5
-    assert 0.3 < (plans[signed, 10] < 0).float().mean() < 0.7
-    assert plans[signed, 10].abs().unique().tolist() == [9.0]
-
-
+PLAN = [20, 22, 32, 0, 31, 28, 57, 14, 76, 3, -6, 12, 0]
 SPECS = [
     Augmentation(flip=True),
     Augmentation(multiscale=(1.0, 0.75, 0.5)),
@@ -82,7 +23,25 @@ SPECS = [
     Augmentation(
         multiscale=(0.75,), flip=True, cutout=0.3, randaugment=2, randaugment_magnitude=20
     ),
+    Augmentation(multiscale=(1.0, 0.875, 0.6), multiscale_kind="distorted"),
+    Augmentation(randaugment=8, randaugment_kind="published"),
+    Augmentation(
+        multiscale=(1.0, 0.75),
+        multiscale_kind="distorted",
+        flip=True,
+        cutout=0.3,
+        randaugment=2,
+        randaugment_kind="published",
+    ),
 ]
+
+
+def test_plans_of_the_older_kinds_stay_the_same():
+    """A run that is resumed draws them again, and the order of drawing decides them."""
+    spec = Augmentation(multiscale=(1.0, 0.75, 0.5), flip=True, cutout=0.5, randaugment=2)
+    plan = draw(spec, 64, 48, np.random.default_rng(7))
+    assert plan.dtype == torch.float64
+    assert plan.tolist() == PLAN
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -141,6 +100,119 @@ def test_cutout_is_one_square_cut_off_at_the_border():
         sizes.add((rows, columns))
     assert (8, 8) in sizes
     assert len(sizes) > 5
+
+
+@pytest.mark.parametrize(("size", "cutout"), [(448, 0.5), (576, 224 / 576)])
+def test_the_published_hole_has_224_pixels(size, cutout):
+    white = torch.full((3, size, size), 255, dtype=torch.uint8)
+    spec, rng, whole = Augmentation(cutout=cutout), np.random.default_rng(0), 0
+    for _ in range(30):
+        plan = draw(spec, size, size, rng)
+        hole = (apply(white[None], plan[None], spec, size)[0] != 255).any(dim=0)
+        rows, columns = (hole.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
+        if min(rows[0], columns[0]) > 0 and max(rows[-1], columns[-1]) < size - 1:
+            assert (len(rows), len(columns), int(hole.sum())) == (224, 224, 224**2)
+            whole += 1
+    assert whole >= 3
+
+
+SHARES = (1.0, 0.875, 0.75, 0.66, 0.5)
+DISTORTED = Augmentation(multiscale=SHARES, multiscale_kind="distorted")
+
+
+def windows(whole, shares):
+    """List every crop of the definition: pairs of sides (height, width), and places for each."""
+    sides = [int(whole * share) for share in shares]
+    found = {}
+    for i, height in enumerate(sides):
+        for j, width in enumerate(sides):
+            if abs(i - j) > 2:
+                continue
+            down, right = (whole - height) // 4, (whole - width) // 4
+            found[height, width] = [
+                (0, 0),
+                (0, 4 * right),
+                (4 * down, 0),
+                (4 * down, 4 * right),
+                (2 * down, 2 * right),
+                (2 * down, 0),
+                (2 * down, 4 * right),
+                (4 * down, 2 * right),
+                (0, 2 * right),
+                (down, right),
+                (down, 3 * right),
+                (3 * down, right),
+                (3 * down, 3 * right),
+            ]
+    return found
+
+
+def drawn_windows(spec, whole, size, count):
+    """Draw plans and return ((height, width), (top, left)) of each."""
+    rng = np.random.default_rng(3)
+    plans = torch.stack([draw(spec, whole, size, rng) for _ in range(count)]).int()
+    return [((h, w), (t, left)) for t, left, h, w in plans[:, [0, 1, 2, -1]].tolist()]
+
+
+def test_distorted_crops_are_those_of_the_definition_and_equally_likely():
+    count, possible = 10_000, windows(512, SHARES)
+    assert len(possible) == 19
+    assert {side for pair in possible for side in pair} == {512, 448, 384, 337, 256}
+    drawn = drawn_windows(DISTORTED, 512, 448, count)
+    pairs, both = Counter(pair for pair, _ in drawn), Counter(drawn)
+    assert pairs.keys() == possible.keys()
+    assert both.keys() == {(pair, place) for pair in possible for place in possible[pair]}
+    for pair, places in possible.items():
+        expected = count / 19
+        assert abs(pairs[pair] - expected) < 4.5 * expected**0.5, pair
+        for place in set(places):
+            expected = count / 19 * places.count(place) / 13
+            assert abs(both[pair, place] - expected) < 4.5 * expected**0.5, (pair, place)
+    square = sum(times for (height, width), times in pairs.items() if height == width)
+    assert square / count == pytest.approx(5 / 19, abs=0.02)
+
+
+def test_a_side_that_nearly_is_the_input_side_is_it():
+    sides = {side for pair, _ in drawn_windows(DISTORTED, 512, 450, 300) for side in pair}
+    assert sides == {512, 450, 384, 337, 256}
+    sides = {side for pair, _ in drawn_windows(DISTORTED, 512, 451, 300) for side in pair}
+    assert sides == {512, 448, 384, 337, 256}
+    assert {pair for pair, _ in drawn_windows(DISTORTED, 2, 3, 300)} == {
+        (2, 2),
+        (2, 1),
+        (1, 2),
+        (1, 1),
+    }
+
+
+def test_distorted_crops_are_resized_parts_of_the_image():
+    """As Pillow crops and resizes them, up to two of 256 levels."""
+    images = torch.stack([tensor(64, 64).roll(i, -1) for i in range(40)])
+    plans = torch.stack([draw(DISTORTED, 64, 56, np.random.default_rng(i)) for i in range(40)])
+    results = apply(images, plans, DISTORTED, 56)
+    shapes = set()
+    for image, plan, result in zip(images, plans.int().tolist(), results, strict=True):
+        top, left, height, width = *plan[:3], plan[-1]
+        box = (left, top, left + width, top + height)
+        wanted = Image.fromarray(image.permute(1, 2, 0).numpy()).crop(box)
+        wanted = np.array(wanted.resize((56, 56), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(result.permute(1, 2, 0).numpy() - wanted).max() <= 2
+        shapes.add((height, width))
+    assert len(shapes) > 10
+
+
+def test_shares_of_distorted_crops_are_ordered():
+    unordered = {"multiscale": (0.5, 1.0, 0.75)}
+    assert Augmentation(**unordered).multiscale == (0.5, 1.0, 0.75)
+    with pytest.raises(UserError, match=r"the largest first: \[1.0, 0.75, 0.5\], but got \[0.5, "):
+        Augmentation(**unordered, multiscale_kind="distorted")
+    with pytest.raises(UserError, match=r"^stage2.augmentation .*largest first"):
+        Config().override(
+            {
+                "stage2.augmentation.multiscale": (0.5, 1.0),
+                "stage2.augmentation.multiscale_kind": "distorted",
+            }
+        )
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -1,5 +1,6 @@
 """Batches: every image once, the same for any number of workers and processes, from any step on."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -112,10 +113,17 @@ def test_loader_processes_give_the_same_bytes_and_name_bad_files(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers):
+@pytest.mark.parametrize("kinds", [("square", "torchvision"), ("distorted", "published")])
+def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers, kinds):
     """As on a GPU, but on this device."""
     spec = Augmentation(
-        resize=48, multiscale=(1.0, 0.75, 0.5), flip=True, cutout=0.25, randaugment=2
+        resize=48,
+        multiscale=(1.0, 0.75, 0.5),
+        multiscale_kind=kinds[0],
+        flip=True,
+        cutout=0.25,
+        randaugment=2,
+        randaugment_kind=kinds[1],
     )
     each, batched = (
         loader(small_scenes.train, augmentation=spec, batched=b, workers=w)
@@ -134,6 +142,84 @@ def test_augmenting_the_batch_gives_the_same_bytes(small_scenes, workers):
     for batch, *parts in zip(each.batches(3), *shares, strict=True):
         real = [p for p in parts if (p.weight_B == 1).all()]
         assert torch.equal(torch.cat([p.images_BCHW for p in real]), batch.images_BCHW)
+
+
+def global_positives(loader, epoch):
+    """The positives of each global batch, flattened image by image, one target after the other."""
+    order = torch.cat([batch.index_B for batch in loader.batches(epoch)]).tolist()
+    found = []
+    for start in range(0, len(order), loader.batch_size):
+        rows = [loader.images.targets[i] for i in order[start : start + loader.batch_size]]
+        targets = [target for row in rows for target in row]
+        found.append([place for place, target in enumerate(targets) if target == 1])
+    return found
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_worker_knows_the_positives_of_the_global_batch(small_scenes, world, drop_last):
+    """An ignored target is none. The last batch has one image, so two shares of three are empty."""
+    images = small_scenes.train.subset(range(19), "x")
+    targets = images.targets.copy()
+    targets[::3, :2] = -1
+    images = dataclasses.replace(images, targets=targets)
+    wanted = global_positives(loader(images, drop_last=drop_last), 2)
+    assert len(wanted) == 2 + (not drop_last)
+    empty = 0
+    for rank in range(world):
+        one = loader(images, drop_last=drop_last, rank=rank, world_size=world)
+        batches = list(one.batches(2))
+        assert [batch.global_positive_index_G.tolist() for batch in batches] == wanted
+        for batch in batches:
+            assert batch.global_positive_index_G.dtype == torch.int64
+            if not batch.weight_B.any():
+                empty += 1
+                assert batch.positive_index_A.tolist() == []
+    assert empty == (0 if drop_last else max(world - 1, 0))
+
+
+def test_an_incomplete_last_batch_is_dropped_and_its_images_come_in_other_epochs(small_scenes):
+    images, size = small_scenes.train, 20
+    whole, complete = (loader(images, batch_size=size, drop_last=d) for d in (False, True))
+    rest = len(images) % size
+    assert rest > 1
+    assert complete.steps == len(images) // size == whole.steps - 1
+    left_out = []
+    for epoch in range(1, 20):
+        batches = list(complete.batches(epoch))
+        assert [len(b.index_B) for b in batches] == [size] * complete.steps
+        index = [i for b in batches for i in b.index_B.tolist()]
+        assert len(set(index)) == len(images) - rest
+        left_out.append(set(range(len(images))) - set(index))
+    assert len(set(map(frozenset, left_out))) == len(left_out)
+    assert len(set.union(*left_out)) > len(images) * 0.8
+    assert all(map(equal, whole.batches(3), complete.batches(3)))  # up to the dropped one
+    again = list(loader(images, batch_size=size, drop_last=True).batches(3, start_step=1))
+    assert len(again) == complete.steps - 1
+    assert all(map(equal, again, list(complete.batches(3))[1:]))
+
+
+def test_nothing_is_dropped_from_complete_batches_and_all_from_too_few_images(small_scenes):
+    images = small_scenes.train.subset(range(18), "x")
+    complete = list(loader(images, drop_last=True).batches(1))
+    assert all(map(equal, complete, loader(images).batches(1)))
+    assert len(complete) == 2
+    few = loader(images.subset(range(8), "y"), drop_last=True)
+    assert few.steps == 0
+    assert list(few.batches(1)) == []
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_complete_batches_are_shared_alike(small_scenes, world):
+    whole = list(loader(small_scenes.train, drop_last=True).batches(2))
+    ranks = [
+        list(loader(small_scenes.train, drop_last=True, rank=r, world_size=world).batches(2))
+        for r in range(world)
+    ]
+    for batch, *shares in zip(whole, *ranks, strict=True):
+        assert all((share.weight_B == 1).all() for share in shares)
+        for part in ("images_BCHW", "targets_BL", "index_B"):
+            assert torch.equal(torch.cat([getattr(s, part) for s in shares]), getattr(batch, part))
 
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6])
