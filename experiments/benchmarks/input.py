@@ -157,13 +157,13 @@ def make_ways(root: str | None, images: int, folder: Path) -> tuple[list[Way], l
     """Return the ways to measure in this process, and the files that they read."""
     import torch
 
-    from sadcl.config import Augmentation
+    from sadcl import recipes
     from sadcl.data.transforms import decode
 
     torch.set_num_threads(1)
     photographs, copies = load_images(root, images, folder)
-    stage1 = Augmentation(randaugment=2, cutout=0.5)
-    stage2 = Augmentation(resize=512, multiscale=(1.0, 0.875, 0.75, 0.66, 0.5), flip=True)
+    base = recipes.coco14()
+    stage1, stage2 = base.stage1.augmentation, base.stage2.augmentation
     paths = [photographs.path(i) for i in range(len(photographs))]
     files = [Path(path).read_bytes() for path in paths]
 

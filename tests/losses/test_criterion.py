@@ -9,7 +9,7 @@ import torch
 
 from sadcl.losses import class_loss, prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.criterion import Criterion
-from sadcl.memory import Memory
+from sadcl.memory import Memory, MemoryBank
 
 B, L, P, M = 6, 4, 5, 7
 
@@ -149,6 +149,50 @@ def test_nothing_to_contrast_is_zero_and_still_reaches_every_input():
     assert terms.values["anchors"] == terms.values["counted_labels"] == 0
     assert terms.values["loss_sample"] == terms.values["loss_prototype"] == 0
     assert all(gradient is not None for gradient in gradients(terms.loss, output))
+
+
+def matched_by_loops(x_NLP, targets_NL, slots_NLP, valid_NL, tau):
+    """Eq. 4 over the batch and the slots whose image has their label now: (sum, counted)."""
+    places = [(i, j) for i in range(len(x_NLP)) for j in range(L) if targets_NL[i, j] == 1]
+    rows = [(j, x_NLP[i, j]) for i, j in places]
+    rows += [(j, slots_NLP[i, j]) for i, j in places if valid_NL[i, j]]
+    rows = [(j, row / row.norm()) for j, row in rows]
+    total, counted = x_NLP.sum() * 0, 0
+    for a, (label, anchor) in enumerate(rows):
+        others = [row for c, row in enumerate(rows) if c != a]
+        positives = [row for j, row in others if j == label]
+        if positives:
+            denominator = sum(torch.exp(anchor @ row / tau) for _, row in others)
+            logs = [torch.log(torch.exp(anchor @ row / tau) / denominator) for row in positives]
+            total, counted = total - sum(logs) / len(positives), counted + 1
+    return total, counted
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("fill", [0.0, 0.5, 1.0])
+def test_matched_candidates_equal_plain_loops_however_full_the_bank_is(fill, padded):
+    output, targets, weight, _ = make()
+    targets[1] = -targets[1]  # ignored
+    bank = MemoryBank(L, P, size=B + 2).double()
+    torch.nn.init.normal_(bank.rows_KLD)
+    bank.valid_KL.copy_(torch.rand(B + 2, L, generator=torch.Generator().manual_seed(1)) < fill)
+    index_G = (targets == 1).flatten().nonzero()[:, 0]
+    memory = bank.read_matched(index_G // L, index_G % L, padded=padded)
+    slots = bank.rows_KLD.clone().requires_grad_()
+    output.bank_MP = slots[memory.positions_M, memory.labels_M]
+    terms = Criterion(prototype_weight=0, tau=0.3)(output, labelled(targets, weight), memory)
+    x = output.embeddings_BLP
+    total, counted = matched_by_loops(x, targets, slots, bank.valid_KL, 0.3)
+    assert terms.values["anchors"] == counted > 0
+    expected = 8 * total / counted
+    torch.testing.assert_close(terms.weighted["sample"], expected, rtol=1e-12, atol=0)
+    for mine, theirs in zip(
+        torch.autograd.grad(terms.weighted["sample"], (x, slots)),
+        torch.autograd.grad(expected, (x, slots), allow_unused=True),
+        strict=True,
+    ):
+        theirs = torch.zeros_like(mine) if theirs is None else theirs
+        assert (mine - theirs).norm() <= 1e-12 * max(1.0, float(theirs.norm()))
 
 
 def test_an_anchor_of_the_batch_without_a_positive_is_not_in_its_divisor():
