@@ -31,7 +31,6 @@ bank.policy, epsilon               slot, y = 1 and score > 0.8        the same  
 bank.scope                         each worker its own                cluster (1)        C
 bank.start                         the prototypes                     the same           C
 prototypes.policy, epsilon         learned, score > 0.85              the same           C
-  weight decay of prototypes       as all weights                     none (2)           C
 stageN.lr, optim.pct_start         5e-5, 0.2                          the same           P C
 stageN.epochs, planned_epochs      80, stopped by patience            80                 C L
 stageN.patience, patience_counts   more than 8, raw or averaged       9, any             C
@@ -41,11 +40,11 @@ optim.ema_decay, ema_start         0.9998 from the initial weights    the same  
 optim.report                       the better of raw and averaged     the same           C
 stage1.augmentation                448, Cutout 224, RandAugment       the same           P C
 stage2.augmentation                512, multi-scale crop, flip        the same           C
-data.holdout                       0: the test images selected        0.1 (3)            C
+data.holdout                       none: the test images selected     0.1 (2)            C
 data.difficult (VOC)               negative                           the same           C
 
-(1) With one worker both are the same. (2) They are points in feature space; decay pulls them to
-zero. (3) Test images choose nothing here.
+(1) With one worker both are the same. (2) Test images choose nothing here. Learned prototypes have
+no weight decay here, because they are points in feature space; whether they had one is not printed.
 """
 
 from __future__ import annotations
