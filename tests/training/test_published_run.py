@@ -55,6 +55,15 @@ class Different(AssertionError):
     """Product and reference differ."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On a busy machine threads that wait for each other would cost minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Scenes; the last 5 training images of an epoch fill no batch, and some targets are -1."""
