@@ -39,8 +39,9 @@ def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCy
         steps: steps of an epoch.
     """
     total = (stage.planned_epochs or stage.epochs) * steps
-    # torch divides by the steps of the rise less one, so the rise has more than one step.
-    rise = max(optim.pct_start, min(1.5 / total, 0.5))
+    # torch divides by the steps of the rise less one, so the rise has more than one step. A single
+    # step has no rise: every share below 1 gives it the lowest learning rate.
+    rise = max(optim.pct_start, min(1.5 / total, 0.75))
     return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
 
 
