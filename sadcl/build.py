@@ -68,6 +68,7 @@ def _network(config: Config, num_labels: int, pretrained: bool) -> SADCL | Poole
                     policy=config.prototypes.policy,
                     momentum=config.prototypes.momentum,
                 ),
+                position=config.model.position,
                 encoder_layers=config.model.encoder_layers,
                 decoder_layers=config.model.decoder_layers,
                 heads=config.model.heads,

@@ -25,13 +25,13 @@ FILES = {
     "data": (
         "base torchvision_operations pillow_operations randaugment augment gpu_prefetch prepared "
         "split manifest remote transforms readers/files readers/scenes readers/coco readers/folder "
-        "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/__init__ load "
-        "__init__ image_check loader prepare "
+        "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
+        "readers/__init__ load __init__ image_check loader prepare "
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
-        "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume "
-        "selection ddp report setup loop __init__"
+        "heartbeat sync_points replica_check checkpoint published_state published_checkpoint optim "
+        "timer localiser engine resume selection ddp report setup loop __init__"
     ),
     "results": (
         "errors status schema provenance published table_file files benchmarks cache store "
@@ -62,7 +62,10 @@ FILES = {
         "__init__ options outcome resources estimate datasets study_estimate setup search "
         "ablation run train"
     ),
-    "cli": "__init__ shared_options data checkpoints tables reports studies experiment run app",
+    "cli": (
+        "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
+        "experiment run app"
+    ),
 }
 """The files of each package; a file imports only those before it."""
 
@@ -103,6 +106,7 @@ MAY = {
     "recipes": {"config", "errors"},
     "build": BUILD,
     "training": BUILD | {"build"},
+    "training/published_checkpoint": BUILD | {"build", "recipes"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "results"},
@@ -183,6 +187,7 @@ MAY = {
         "storage",
         "study",
     },
+    "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},

@@ -55,15 +55,17 @@ def evaluate(
     rows = [
         {
             "metric": f"{evaluation.split}_{name}",
-            "now": value,
+            "now": evaluation.metrics.get(name),
             "recorded": evaluation.recorded.get(name),
         }
-        for name, value in evaluation.metrics.items()
+        for name in {**evaluation.metrics, **evaluation.recorded}
     ]
     title = f"{evaluation.images} images, {evaluation.weights} weights"
     if evaluation.image_size != evaluation.training_size:
         sizes = (evaluation.image_size, evaluation.training_size)
         title += ", {} px (trained and recorded at {} px)".format(*sizes)
+    if evaluation.labels_only:
+        title += "; imported: of the data, only the names of the labels could be checked"
     show_table(rows, ["metric", "now", "recorded"], title=title)
 
 
