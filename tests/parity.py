@@ -44,8 +44,8 @@ def outputs(stem: str | Path) -> dict[str, Tensor]:
         stem: path of the golden file without its ending.
 
     Returns:
-        By the names of the file: all its outputs of a network; of losses all gradients, and all
-        values but those of the sample contrast, whose stabilisers shift them.
+        By the names of the file: its inputs as they are, and ours of all its outputs but the values
+        of the sample contrast, which the published code's stabilisers shift.
     """
     spec = json.loads(Path(f"{stem}.json").read_text())
     tensors = load_file(f"{stem}.safetensors")
@@ -165,7 +165,8 @@ def network_outputs(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> d
         results["embeddings"] = output.embeddings_BLP
         results["bank_embeddings"] = output.bank_MP.unflatten(0, (slots, num_labels))
         results["prototype_embeddings"] = output.prototypes_LP
-    return {name: tensor for name, tensor in results.items() if name in tensors}
+    named = {name: tensor for name, tensor in results.items() if name in tensors}
+    return {"images": tensors["images"], **named}
 
 
 # Losses
@@ -187,7 +188,8 @@ def losses(spec: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> 
         }
         for name, options in case["asl"].items():
             computed |= _class(name, options, inputs)
-        results |= {prefix + name: tensor for name, tensor in computed.items()}
+        given = {name: tensors[prefix + name] for name in inputs}
+        results |= {prefix + name: tensor for name, tensor in (given | computed).items()}
     return results
 
 
