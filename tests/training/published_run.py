@@ -222,6 +222,7 @@ class PublishedRun:
             state = self.optimizer.state[self.prototypes_LD]
             state["exp_avg"][label] = 0
             state["exp_avg_sq"][label] = 0
+            self.average["prototypes"][label] = self.prototypes_LD[label].detach()
             self.cases["late prototypes"] += 1
 
     @torch.no_grad()
