@@ -208,6 +208,8 @@ DEMOS = ("coco", "voc2007", "voc2012", "nuswide", "vg500")
 def demo(stands_for: str = "coco") -> Config:
     """Return a recipe that runs in minutes on two CPU cores: the same method at small sizes.
 
+    The contrasts are those of ``released``: matched candidates, both divisors, and the weights
+    L / 10 and L / 20 for the L = 20 labels of the scenes.
     It needs no backbone weights: all of a small backbone trains from random weights, and its
     BatchNorm is not frozen.
 
@@ -245,7 +247,7 @@ def demo(stands_for: str = "coco") -> Config:
             projection=64,
         ),
         loss=Loss(
-            tau=0.2, sample_weight=0.3, prototype_weight=0.3, prototype_reduction="positives"
+            tau=0.2, sample_weight=2.0, prototype_weight=1.0, prototype_reduction="positives"
         ),
         bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="mean"),
