@@ -24,6 +24,7 @@ _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (app, checkpoints.evaluate),
     (app, checkpoints.predict),
     (app, checkpoints.explain),
+    (app, checkpoints.export),
 ]
 for _group, _command in _COMMANDS:
     _group.command()(_command)
