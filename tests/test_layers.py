@@ -33,7 +33,10 @@ FILES = {
         "heartbeat sync_points replica_check checkpoint published_state published_checkpoint optim "
         "timer localiser engine resume selection ddp report setup loop __init__"
     ),
-    "inference": "predictor evaluation __init__",
+    "inference": (
+        "predictor evaluation __init__ export/network export/description export/formats "
+        "export/check export/write export/__init__"
+    ),
     "results": (
         "errors status schema provenance published table_file files benchmarks cache store "
         "run_writer gradients "
@@ -201,6 +204,7 @@ ONLY = {
     "ray": {"ray_backend"},
     "optuna": {"ray_backend", "reports/importance_evaluator"},
     "tensorboardX": {"study/tensorboard"},
+    "onnxruntime": {"inference/export/formats"},
 }
 """Libraries that nobody else imports."""
 WITHOUT_TORCH = {

@@ -24,6 +24,7 @@ _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (app, checkpoints.evaluate),
     (app, checkpoints.predict),
     (app, checkpoints.explain),
+    (app, checkpoints.export),
 ]
 app.command("import")(import_checkpoint.import_checkpoint)
 for _group, _command in _COMMANDS:

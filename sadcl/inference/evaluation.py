@@ -67,7 +67,7 @@ def load(
         UserError: if there is no checkpoint, it holds no network of this project, or the network
             cannot take images of that size.
     """
-    return _open(checkpoint_uri, device, image_size)[0]
+    return open_checkpoint(checkpoint_uri, device, image_size)[0]
 
 
 def evaluate(
@@ -95,7 +95,7 @@ def evaluate(
         UserError: for another split, a split without images or known labels, or other data than the
             checkpoint was made with.
     """
-    predictor, content = _open(checkpoint_uri, device, image_size)
+    predictor, content = open_checkpoint(checkpoint_uri, device, image_size)
     metrics: dict[str, float] = content["metrics"]
     imported = content["data_digest"] is None
     if split is None:
@@ -239,7 +239,7 @@ def open_with_data(
     checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None
 ) -> CheckpointWithData:
     """Open a checkpoint with its data; arguments and errors are those of :func:`evaluate`."""
-    predictor, content = _open(checkpoint_uri, device, None)
+    predictor, content = open_checkpoint(checkpoint_uri, device, None)
     data = _data_of(content, checkpoint_uri, data_root)
     return CheckpointWithData(predictor, data, content["stage"], content["weights"])
 
@@ -256,7 +256,9 @@ def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiL
     return data
 
 
-def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:
+def open_checkpoint(
+    uri: str, device: str | None, image_size: int | None
+) -> tuple[Predictor, dict[str, Any]]:
     """Return the predictor of a checkpoint, and the checkpoint's content."""
     content = checkpoint.load_checkpoint(uri)
     if "labels" not in content:
