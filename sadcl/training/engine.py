@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
         new_L = network.prototypes.update(rows, config.prototype_epsilon)
         network.prototypes.zero_moments(training.optimizer, new_L)
         if training.ema is not None:  # from a zero row it would take thousands of steps
-            training.ema.module.prototypes.take_rows(network.prototypes, new_L)
+            cast(SADCL, training.ema.module).prototypes.take_rows(network.prototypes, new_L)
     admitted_L = bank_rows.count_per_label(batch.targets_BL.shape[1], config.bank.epsilon)
     return admitted_L if shared else distributed.global_sum(admitted_L)
 
