@@ -13,10 +13,13 @@ from torch.optim.swa_utils import AveragedModel
 from sadcl.config import Optim, Stage
 
 
-def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
+def adamw(
+    network: nn.Module, stage: Stage, optim: Optim, *, decay_prototypes: bool = False
+) -> AdamW:
     """Build AdamW over the trainable parameters.
 
-    Learned prototypes are points in feature space, so weight decay must not pull them to zero.
+    Learned prototypes are points in feature space: weight decay, which would pull them to zero,
+    leaves them alone unless ``decay_prototypes`` says otherwise.
     """
     weights: list[nn.Parameter] = []
     prototypes: list[nn.Parameter] = []
@@ -25,7 +28,8 @@ def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
             (prototypes if name.startswith("prototypes.") else weights).append(parameter)
     groups = [{"params": weights, "weight_decay": optim.weight_decay}]
     if prototypes:
-        groups.append({"params": prototypes, "weight_decay": 0.0})
+        decay = optim.weight_decay if decay_prototypes else 0.0
+        groups.append({"params": prototypes, "weight_decay": decay})
     return AdamW(groups, lr=stage.lr, fused=True)
 
 

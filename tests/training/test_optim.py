@@ -102,3 +102,14 @@ def test_a_schedule_of_few_steps_rises_and_falls(total, pct_start):
     assert rates == (expected if total > 1 else [1 / 25 / 1e4])
     assert all(0 < rate <= 1 for rate in rates)
     assert rates[-1] == 1 / 25 / 1e4
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_learned_prototypes_decay_only_where_the_configuration_says_so(decay):
+    config = recipes.demo().override({"prototypes.policy": "learned"})
+    network = build.model(config, 3)
+    optimizer = optim.adamw(network, config.stage2, config.optim, decay_prototypes=decay)
+    weights, prototypes = optimizer.param_groups
+    assert prototypes["params"] == [network.prototypes.rows_LD]
+    assert prototypes["weight_decay"] == (config.optim.weight_decay if decay else 0)
+    assert weights["weight_decay"] == config.optim.weight_decay

@@ -15,7 +15,7 @@ import torch
 
 from sadcl import build, recipes
 from sadcl.data.load import load
-from sadcl.training import engine, fit, loop, setup
+from sadcl.training import engine, fit, loop
 from tests.training.published_run import PublishedRun, one_cycle
 
 TOLERANCE = 1e-9
@@ -260,6 +260,7 @@ STAGE2 = {
     "bank.epsilon": (0.6, "(places of the )?bank"),
     "prototypes.epsilon": (0.6, "loss"),
     "prototypes.policy": ("ema", "weights"),
+    "prototypes.decay": (True, "weights"),
 }
 
 
@@ -287,17 +288,3 @@ def test_another_setting_of_stage_2_is_found(field, whole_run, data, tmp_path, m
     value, kind = STAGE2[field]
     with pytest.raises(Different, match=f"^{kind}"):
         stage2({field: value}, whole_run, data, tmp_path, monkeypatch)
-
-
-def test_a_weight_decay_of_prototypes_is_found(whole_run, data, tmp_path, monkeypatch):
-    plain = setup.adamw
-
-    def decayed(network, stage, optim):
-        optimizer = plain(network, stage, optim)
-        for group in optimizer.param_groups:
-            group["weight_decay"] = optim.weight_decay
-        return optimizer
-
-    monkeypatch.setattr(setup, "adamw", decayed)
-    with pytest.raises(Different, match="^weights prototypes"):
-        stage2({}, whole_run, data, tmp_path, monkeypatch)
