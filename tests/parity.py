@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -102,16 +103,20 @@ def _fill(key: str, shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tens
 
 
 def _not_filled(value: Any, shape: Sequence[int]) -> Tensor:
-    """Return a tensor that is described by a number, its elements, or a word for them."""
+    """Return a tensor that is described by a number, its elements, or a word for them.
+
+    Raises:
+        ValueError: for a text that does not begin with identity, zero(s) or one(s), alone or with a
+            comma or the like behind it.
+    """
     if not isinstance(value, str):
         return torch.tensor(value, dtype=torch.float32).broadcast_to(shape).clone()
-    if "identity" in value:
+    match = re.match(r"(identity|zero|one)s?( matrix)?\s*([,;:.(]|$)", value)
+    if match is None:
+        raise ValueError(f"how a tensor is made is not known: {value!r}")
+    if match[1] == "identity":
         return torch.eye(*shape[-2:]).broadcast_to(shape).clone()
-    if "zero" in value:
-        return torch.zeros(shape)
-    if "one" in value:
-        return torch.ones(shape)
-    raise ValueError(f"how a tensor is made is not known: {value!r}")
+    return torch.zeros(shape) if match[1] == "zero" else torch.ones(shape)
 
 
 def published_positions(dim: int, height: int, width: int) -> Tensor:

@@ -140,6 +140,22 @@ def test_the_rule_of_the_weights():
     assert state["bn1.num_batches_tracked"] == 0
 
 
+def test_what_is_said_of_a_tensor_that_is_not_filled():
+    described = {"x": [[2, 3, 3], "float32"]}
+
+    def made(text):
+        return parity.filled_state({"state": described, "seed": 3, "not_filled": {"x": text}})["x"]
+
+    assert torch.equal(made("identity matrix, not filled"), torch.eye(3).expand(2, 3, 3))
+    for text in ("identity", "zero", "zeros, not filled", "one", "ones (never trained)"):
+        expected = {"i": torch.eye(3), "z": torch.zeros(3, 3), "o": torch.ones(3, 3)}[text[0]]
+        assert torch.equal(made(text), expected.expand(2, 3, 3))
+    assert torch.equal(made([1.0, 2.0, 3.0]), torch.tensor([1.0, 2, 3]).expand(2, 3, 3))
+    for text in ("none of it", "rows 3 and 7 are zero", "one-hot rows", "zero in row 3", "no", ""):
+        with pytest.raises(ValueError, match=f"is not known: '{text}'"):
+            made(text)
+
+
 def test_what_is_no_golden_file_of_a_network(tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"what": "csra"}))
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")

@@ -49,7 +49,9 @@ def import_checkpoint(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="raw or ema, for a file with both (default: ema, the average)."
+            metavar="KIND",
+            help="raw or ema: which weights to take from a file with both, or what a file without "
+            "the prefix 'module.' holds (default: ema, the average).",
         ),
     ] = None,
 ) -> None:
@@ -80,11 +82,13 @@ def summary(imported: Imported) -> list[str]:
     """Say in lines of at most 80 characters what was found, what was dropped, and which labels."""
     model, count = imported.config.model, len(imported.labels)
     epoch = f", epoch {imported.epoch}" if imported.epoch else ""
-    averaged = "averaged" if imported.weights == "ema" else "raw"
+    weights = "averaged weights" if imported.weights == "ema" else "raw weights"
+    if imported.weights_assumed:
+        weights += " (without the prefix 'module.', as the published code saves them)"
     size = f"{imported.config.data.image_size} px"
     examples = ", ".join(imported.labels[:3]) + (", ..." if count > 3 else "")
     rows = {
-        "network": f"{imported.method}{epoch}, {averaged} weights",
+        "network": f"{imported.method}{epoch}, {weights}",
         "backbone": model.backbone,
         "images": size if imported.has_image_size else f"{size} (the file does not tell)",
         "transformer": f"{model.encoder_layers} encoder and {model.decoder_layers} decoder layers, "

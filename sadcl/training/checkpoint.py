@@ -76,7 +76,7 @@ def load_values(uri: str, data: bytes, allowed: Sequence[Any] = ()) -> Any:
         if "weights_only" in reason or "Weights only" in reason:
             found = re.search(r"GLOBAL (\S+)", message)
             what = f" ({found[1]})" if found else ""
-            reason = f"it holds something else than tensors and plain values{what}."
+            reason = f"it holds something other than tensors and plain values{what}."
         raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
 
 

@@ -8,6 +8,8 @@ Axes: L labels.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from sadcl.training.checkpoint import save_checkpoint
 from sadcl.training.published_state import Sizes
 
 PUBLISHED_MAP = "test_mAP_published"
-"""The name of the recorded mAP. The published code chose its epoch by this figure."""
+"""The name of the recorded mAP, by which the published code chose the epoch."""
 
 
 class Imported(NamedTuple):
@@ -38,6 +40,8 @@ class Imported(NamedTuple):
     """Where the labels come from, for the user."""
     weights: str
     """``raw`` or ``ema``."""
+    weights_assumed: bool
+    """Whether only the missing prefix ``module.`` tells that they are averaged."""
     epoch: int
     """0 where it is not recorded."""
     mAP: float | None
@@ -71,16 +75,17 @@ def import_checkpoint(
         labels: a file with the names of the labels in their order, one a line, for other labels.
         heads: number of attention heads, which no tensor tells.
         image_size: side of its images in pixels, for a file without position encoding.
-        weights: ``raw`` or ``ema``, for a file with both.
+        weights: ``raw`` or ``ema``, for a file with both or without the prefix ``module.``.
 
     Raises:
         UserError: for a file that is no such checkpoint, has parts without a counterpart here, is
             not whole or contradicts itself; for labels, heads or a size that do not fit it; and for
             an output that exists or cannot be written.
     """
-    storage.check_new(output)
-    if storage.exists(output):
-        raise UserError(f"{output!r} exists already: give another name, or delete it.")
+    with _writing(output):
+        storage.check_new(output)
+        if storage.exists(output):
+            raise UserError(f"{output!r} exists already: give another name, or delete it.")
     published = published_state.read_published(uri, weights)
     sizes = published_state.infer_sizes(published.state, uri)
     dataset, names, source = _labels(dataset, labels, sizes.num_labels, uri)
@@ -101,7 +106,8 @@ def import_checkpoint(
         "imported": sizes.method,
         "source_digest": published.digest,
     }
-    save_checkpoint(output, {**content, "model": state}, make_folder=True)
+    with _writing(output):
+        save_checkpoint(output, {**content, "model": state}, make_folder=True)
     bank = [published_state.BANK] if published_state.BANK in published.state else []
     return Imported(
         sizes.method,
@@ -110,6 +116,7 @@ def import_checkpoint(
         dataset,
         source,
         published.weights,
+        published.assumed,
         published.epoch,
         published.mAP,
         sizes.projection is not None,
@@ -117,6 +124,18 @@ def import_checkpoint(
         sizes.image_size is not None,
         (*bank, *sorted(published.other)),
     )
+
+
+@contextlib.contextmanager
+def _writing(output: str) -> Iterator[None]:
+    """Raise UserError where the block cannot write or look up its output."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise UserError(
+            f"{output!r} cannot be written ({reason}): give another place with --output."
+        ) from None
 
 
 def _labels(
@@ -138,17 +157,20 @@ def _labels(
     else:
         matches = [name for name, labels in LABELS.items() if len(labels) == count]
         if len(matches) != 1:
-            whose = " and of ".join(matches) or "none of the data sets"
-            raise UserError(
-                f"{uri!r} has {count} labels, those of {whose}: say which with "
-                f"--dataset ({', '.join(LABELS)}), or name them in a file with --labels."
-            )
+            advice = "name them in a file, one a line (--labels)."
+            if matches:
+                which = f"as {' and '.join(matches)} have: say which with --dataset, or {advice}"
+            else:
+                known = ", ".join(f"{name} {len(labels)}" for name, labels in LABELS.items())
+                which = f"and no data set has that many ({known}): {advice}"
+            raise UserError(f"{uri!r} has {count} labels, {which}")
         dataset = matches[0]
         names, source = LABELS[dataset], f"of {dataset}, the only data set with so many"
     if len(names) != count:
         raise UserError(
-            f"{uri!r} has {count} labels, but {len(names)} are {source}. Give the data set that it "
-            "was trained on (--dataset), or its own labels in a file, one a line (--labels)."
+            f"{uri!r} has {count} labels, but {source.removeprefix('of ')} has {len(names)}. Give "
+            "the data set that it was trained on (--dataset), or its own labels in a file, one a "
+            "line (--labels)."
         )
     return dataset, names, source
 

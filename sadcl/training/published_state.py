@@ -32,6 +32,8 @@ _NUMPY = (
     *(np.dtype, *(type(np.dtype(f"{kind}{size}")) for kind in "fi" for size in (4, 8))),
 )
 """What numpy scalars are pickled as; versions before 2.0 had another name for it."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 STRIDE = 32
 """Pixels of the image for each place of a ResNet's last feature map."""
 _DEPTHS: dict[tuple[str | int, ...], str] = {
@@ -93,12 +95,14 @@ class Published(NamedTuple):
     """By its own keys, without DDP's prefix."""
     weights: str
     """``raw`` or ``ema``."""
+    assumed: bool
+    """Whether only the missing prefix tells that they are averaged."""
     epoch: int
     """Number of the epoch from 1, or 0 where it is not recorded."""
     mAP: float | None
     """``best_mAP`` in percent, by the published code's convention."""
     other: tuple[str, ...]
-    """What else is in the file."""
+    """What else is in the file, with an epoch or a ``best_mAP`` that is no such number."""
     digest: str
     """Twelve hexadecimal digits of the file."""
 
@@ -125,11 +129,12 @@ def read_published(uri: str, weights: str | None = None) -> Published:
 
     Args:
         uri: the file, local or s3:// or gs://.
-        weights: ``raw`` or ``ema``; None takes the averaged ones where there are any.
+        weights: ``raw`` or ``ema``; None takes the averaged ones where there are any. A single
+            state without the prefix is either: averaged, unless ``raw`` is asked for.
 
     Raises:
-        UserError: where there is no file, it is damaged, holds code or no state, or does not have
-            these weights.
+        UserError: where there is no file, it is damaged, holds code or no state, does not have
+            these weights, or has tensors that are not plain finite numbers.
     """
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights = {weights!r} is not possible: raw or ema.")
@@ -143,22 +148,26 @@ def read_published(uri: str, weights: str | None = None) -> Published:
     main = found["state_dict"] or found["model"] or _state(content)
     if averaged := found["state_dict_ema"]:
         states["ema"] = averaged
+    prefixed = main is None or all(key.startswith("module.") for key in main)
+    is_either = not averaged and not prefixed
     if main:
-        prefixed = all(key.startswith("module.") for key in main)
-        states["raw" if averaged or prefixed else "ema"] = main
-    weights = weights or next(iter(states), None)
+        states[(weights or "ema") if is_either else "raw"] = main
+    assumed, weights = is_either and weights is None, weights or next(iter(states), None)
     if weights not in states:
         wanted = "'state_dict' of tensors" if not states else f"{weights} weights"
-        has = ", ".join(map(repr, states or content))
+        has = ", ".join(map(repr, states or content)) or "nothing"
         raise UserError(f"{uri!r} has no {wanted}; it has {has[:200]}.")
-    mAP, epoch = content.get("best_mAP"), content.get("epoch")
+    mAP, epoch = _number(content.get("best_mAP"), 100), _number(content.get("epoch"), 2**31)
+    epoch = epoch if isinstance(epoch, int) else None
+    used = {*found, *(["best_mAP"] if mAP is not None else []), *(["epoch"] if epoch else [])}
     is_bare = main is not None and not found["state_dict"] and not found["model"]
     return Published(
         _without_prefix(states[weights], uri),
         weights,
-        int(epoch) if isinstance(epoch, int | np.integer) else 0,
-        float(mAP) if isinstance(mAP, float | int | np.number) else None,
-        () if is_bare else tuple(map(str, content.keys() - found.keys() - {"best_mAP", "epoch"})),
+        assumed,
+        epoch or 0,
+        None if mAP is None else float(mAP),
+        () if is_bare else tuple(map(str, content.keys() - used)),
         hashlib.sha256(data).hexdigest()[:12],
     )
 
@@ -171,18 +180,52 @@ def _state(value: Any) -> dict[str, Tensor] | None:
     return value if is_state and value else None
 
 
+def _number(value: Any, largest: int) -> int | float | None:
+    """Return a number from 0 to ``largest``, which may be of numpy or a tensor, or None."""
+    if isinstance(value, Tensor):
+        value = value.item() if _is_plain(value) and value.numel() == 1 else None
+    if isinstance(value, np.number):
+        value = value.item()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value <= largest else None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor has its elements one after the other, and has them at all."""
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
+
+
 def _without_prefix(state: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
     """Remove DDP's prefix, and check that values are numbers."""
     plain = {re.sub(r"^(module\.)+", "", key): tensor for key, tensor in state.items()}
     if len(plain) < len(state):
         raise UserError(f"{uri!r} has tensors twice, with and without the prefix 'module.'.")
     for key, tensor in plain.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        _check_kind(key, tensor, uri)
+        if not bool(tensor.float().isfinite().all()):
             raise UserError(
                 f"{uri!r} has values in {key!r} that are not finite: the run that it comes from "
                 "has failed. Take the checkpoint of an earlier epoch."
             )
     return plain
+
+
+def _check_kind(key: str, tensor: Tensor, uri: str) -> None:
+    """Raise UserError for a tensor of another layout or type than the published code saves."""
+    kinds = _FLOATS + (_INTEGERS if key.endswith(".num_batches_tracked") else ())
+    if not _is_plain(tensor):
+        layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        what = "without values" if tensor.is_meta else f"of the layout {layout}"
+    elif tensor.dtype not in kinds:
+        what = f"of the type {str(tensor.dtype).removeprefix('torch.')}"
+    elif not tensor.numel() and key != BANK:
+        what = f"without elements, of the shape {tuple(tensor.shape)}"
+    else:
+        return
+    raise UserError(
+        f"{uri!r} has {key!r} {what}, which cannot be imported: save dense tensors of float32, "
+        "float64, float16 or bfloat16."
+    )
 
 
 def infer_sizes(state: dict[str, Tensor], uri: str) -> Sizes:
@@ -284,7 +327,7 @@ def _backbone(state: dict[str, Tensor], uri: str) -> str:
 def _image_size(encoding_1DHW: Tensor, hidden: int, uri: str) -> int:
     """Return the side of the images that a position encoding is for, and check its values.
 
-    Averaged weights hold it with the rounding of many averages.
+    Averaged weights hold it with the rounding of many averages, and others with that of their type.
     """
     shape = tuple(encoding_1DHW.shape)
     if len(shape) != 4 or shape[:2] != (1, hidden) or shape[2] != shape[3] or hidden % 4:
@@ -294,7 +337,8 @@ def _image_size(encoding_1DHW: Tensor, hidden: int, uri: str) -> int:
     device, dtype = torch.device("cpu"), torch.float32
     expected_SD = sine_position(shape[2], shape[3], hidden, device=device, dtype=dtype)
     found_SD = encoding_1DHW[0].flatten(1).t().to(dtype)
-    if not torch.allclose(found_SD, expected_SD, rtol=0, atol=1e-3):
+    tolerance = max(1e-3, torch.finfo(encoding_1DHW.dtype).eps)
+    if not torch.allclose(found_SD, expected_SD, rtol=0, atol=tolerance):
         raise UserError(
             f"{uri!r} has {POSITIONS!r} with other values than DETR's normalised sine encoding, "
             "for which there is no counterpart here."

@@ -74,6 +74,28 @@ def test_the_summary_is_readable(folder):
     assert "MB" in lines[-1]
 
 
+def test_the_summary_says_what_it_assumes_and_what_is_not_recorded(folder, tmp_path):
+    root, _ = folder
+    state, source = PublishedNetwork(5).state_dict(), tmp_path / "checkpoint.pth.tar"
+    assumed = "averaged weights (without the prefix 'module.', as the published code saves them)"
+    chosen = "by which the published code chose this epoch on its test images"
+    for content, options, weights, has_mAP in (
+        ({"state_dict": state}, (), assumed, False),
+        ({"state_dict": state, "best_mAP": 86.75}, (), assumed, True),
+        ({"state_dict": state, "best_mAP": float("nan")}, ("--weights", "raw"), "raw", False),
+        ({"state_dict": state, "state_dict_ema": state}, (), "averaged weights backbone", False),
+    ):
+        torch.save(content, source)
+        output = tmp_path / "best.pt"
+        text = typed("import", source, "-o", output, "--labels", root / "labels.txt", *options)
+        said = " ".join(text.split())
+        assert f"network SADCL, {weights}" in said
+        assert (chosen in said) == has_mAP
+        assert ("mAP 86.75, " in said) == has_mAP
+        assert ("dropped memorybank, best_mAP" in said) == ("best_mAP" in content and not has_mAP)
+        output.unlink()
+
+
 def test_evaluate_checks_the_labels_and_says_so(folder, tmp_path):
     root, _ = folder
     best = root / "new" / "best.pt"
@@ -159,5 +181,5 @@ def test_mistakes_are_one_paragraph(folder, tmp_path, command):
     published, photo = root / "sadcl.pth.tar", tmp_path / "photo.jpg"
     assert "exists already" in typed("import", published, "-o", photo, mistake=True)
     text = typed("import", published, "-o", tmp_path / "new.pt", mistake=True)
-    assert "has 5 labels, those of none of the data sets: say which with --dataset" in text
+    assert "has 5 labels, and no data set has that many (coco14 80, " in text
     assert not (tmp_path / "new.pt").exists()

@@ -207,7 +207,7 @@ def test_labels_of_the_data_sets(bring, tmp_path):
         (tmp_path / "best.pt").unlink()
         if name == "voc2012":
             assert found.config.data.voc2012_test == "server"
-            with pytest.raises(UserError, match=r"20 labels, those of voc2007 and of voc2012: say"):
+            with pytest.raises(UserError, match=r"20 labels, as voc2007 and voc2012 have: say"):
                 bring({"state_dict": network.state_dict()}, dataset=None)
 
 
@@ -319,11 +319,11 @@ def test_options_that_do_not_fit(bring, sadcl, tmp_path):
     content = {"state_dict": sadcl.state_dict()}
     (tmp_path / "four.txt").write_text("a\nb\nc\nd\n")
     for options, message in (
-        ({"labels": tmp_path / "four.txt"}, r"has 5 labels, but 4 are of '.*four.txt'"),
+        ({"labels": tmp_path / "four.txt"}, r"has 5 labels, but '.*four.txt' has 4"),
         ({"labels": tmp_path / "none.txt"}, r"none.txt' (cannot be read|does not exist)"),
-        ({"dataset": "coco14"}, "has 5 labels, but 80 are of coco14"),
+        ({"dataset": "coco14"}, "has 5 labels, but coco14 has 80"),
         ({"dataset": "coco15"}, "--dataset 'coco15' is not possible: coco14, voc2007"),
-        ({"dataset": None}, "has 5 labels, those of none of the data sets: say which"),
+        ({"dataset": None}, "has 5 labels, and no data set has that many .coco14 80, .*--labels"),
         ({"heads": 3}, "--heads 3 does not fit .*divide the hidden size 16"),
         ({"heads": 0}, "--heads 0 does not fit"),
         ({"image_size": 96}, "--image-size 96 contradicts .*positions are for 64 px"),
@@ -352,7 +352,7 @@ def test_files_that_are_no_checkpoints(bring, sadcl, tmp_path):
         ({"format": 1, "labels": ["a"], "model": {}}, "is already a checkpoint of sadcl"),
         (
             checkpoint_of(sadcl, args=argparse.Namespace(lr=1)),
-            r"something else than tensors and plain values \(argparse.Namespace\)",
+            r"something other than tensors and plain values \(argparse.Namespace\)",
         ),
     ):
         with pytest.raises(UserError, match=message) as error:
@@ -369,7 +369,7 @@ def test_nothing_in_the_file_is_executed(bring, sadcl, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
-    with pytest.raises(UserError, match="something else than tensors and plain values"):
+    with pytest.raises(UserError, match="something other than tensors and plain values"):
         bring(checkpoint_of(sadcl, best_mAP=Trap()))
     assert not (tmp_path / "executed").exists()
 
