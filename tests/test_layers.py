@@ -12,7 +12,7 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": ("errors distributed storage console memory metrics build inference recipes __init__"),
+    "": ("errors distributed storage console memory metrics build recipes __init__"),
     "config": "frozen older sections __init__",
     "losses": (
         "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
@@ -33,6 +33,7 @@ FILES = {
         "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume "
         "selection ddp report setup loop __init__"
     ),
+    "inference": "predictor evaluation __init__",
     "results": (
         "errors status schema provenance published table_file files benchmarks cache store "
         "run_writer gradients "
