@@ -20,6 +20,12 @@ class Data(Frozen):
     need no data root."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """Mean of red, green and blue from 0 to 1, which is subtracted from an image; None is the one
+    that the weights were trained with: that of ``model.start``, else timm's for the backbone."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Standard deviation of red, green and blue, which an image is divided by then; None is like
+    that of ``mean``."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training images that is held out and selects; with 0 nothing selects."""
     split_seed: int = 0
