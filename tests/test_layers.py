@@ -23,7 +23,8 @@ FILES = {
         "heads/pooled heads/__init__ attention_maps __init__"
     ),
     "data": (
-        "base torchvision_operations pillow_operations randaugment augment gpu_prefetch prepared "
+        "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
+        "gpu_prefetch prepared "
         "split manifest remote transforms readers/files readers/scenes readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/__init__ load "
         "__init__ image_check loader prepare "

@@ -31,6 +31,7 @@ from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
 from sadcl.data.gpu_prefetch import GpuPrefetch
+from sadcl.data.one_copy import send_together
 from sadcl.data.transforms import IMAGENET, Normalisation, read_image, to_input
 from sadcl.errors import UserError
 
@@ -180,7 +181,8 @@ class Loader:
                     images = apply(images, plans, self.augmentation, self.size)
                 images = to_input(images, self.normalisation)
                 weights = torch.full((len(index),), weight)
-                parts = tuple(map(prefetch.send, (targets, weights, where, place_A, place_G)))
+                host = (targets, weights, where, place_A, place_G)
+                parts = send_together(host, self.device)
             prefetch.hand_over(images, *parts)
             Loader.total_batches += 1
             targets, weights, where, place_A, place_G = parts
