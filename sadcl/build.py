@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,7 @@ from sadcl.model.prototypes import Prototypes
 EVALUATION_BATCH = 32
 """Images of an evaluation batch; another number would change scores in their last digits."""
 CPU = torch.device("cpu")
+Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,33 @@ def normalisation(config: Config) -> Normalisation:
         own = Normalisation(*backbone.normalisation(config.model.backbone))
         mean, std = mean or own.mean, std or own.std
     return Normalisation(mean, std)
+
+
+def precision(config: Config, device: torch.device) -> Precision:
+    """Return the floating-point precision in which a device computes a configuration."""
+    chosen = config.optim.precision
+    if chosen != "auto":
+        return chosen
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass: mixed precision where the configuration has it."""
+    mixed = precision(config, device) == "bf16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed)
+
+
+def set_float32_products(config: Config, device: torch.device) -> None:
+    """Let a GPU multiply float32 in TF32 beside bfloat16, and exactly beside no lower precision.
+
+    TF32 keeps 10 bits of a factor and bfloat16 7, so that it is never the coarser one; sums are in
+    float32. torch has one setting for all GPUs of a process, which this changes; its default rounds
+    in convolutions only.
+    """
+    if device.type == "cuda":
+        rounded = precision(config, device) == "bf16"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounded
 
 
 def bank(config: Config, num_labels: int, dim: int, world_size: int) -> MemoryBank:

@@ -94,3 +94,53 @@ def test_a_field_replaces_the_normalisation_of_the_weights():
     for wrong in ({"data.mean": (0.5, 0.5)}, {"data.mean": (0, 0, 255)}, {"data.std": (1, 1, 0)}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             small(**wrong)
+
+
+@pytest.fixture
+def float32_flags():
+    """Both flags for float32 on GPUs, as torch starts with them, and afterwards as they were."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = False, True
+    yield lambda: (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device", "has_bf16", "computed"),
+    [
+        ("auto", "cpu", True, "fp32"),
+        ("auto", "cuda", True, "bf16"),
+        ("auto", "cuda:1", False, "fp32"),
+        *((chosen, device, True, chosen) for chosen in ("fp32", "bf16", "fp64")
+          for device in ("cpu", "cuda")),
+    ],
+)  # fmt: skip
+def test_the_device_decides_what_auto_is(
+    chosen, device, has_bf16, computed, float32_flags, monkeypatch
+):
+    """Float32 is multiplied in TF32 beside bfloat16 only, and the flags of a CPU stay."""
+
+    def is_supported(*, including_emulation):
+        assert not including_emulation
+        return has_bf16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    config, on = small(**{"optim.precision": chosen}), torch.device(device)
+    assert build.precision(config, on) == computed
+    build.set_float32_products(config, on)
+    rounds = computed == "bf16"
+    assert float32_flags() == ((False, True) if device == "cpu" else (rounds, rounds))
+    if device == "cpu":
+        with build.autocast(config, on):
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+        assert product.dtype == (torch.bfloat16 if computed == "bf16" else torch.float32)
+
+
+def test_auto_is_the_precision_of_every_recipe():
+    names = [name for name in recipes.DEMOS if name != "coco"]
+    published = [recipes.coco14, *(getattr(recipes, name) for name in names)]
+    configs = [recipe(variant) for recipe in published for variant in ("released", "paper")]
+    for config in [*configs, recipes.demo(), Config()]:
+        assert config.optim.precision == "auto"
+        assert config.override({"optim.precision": "fp32"}).digest() != config.digest()

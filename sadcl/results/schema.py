@@ -115,6 +115,11 @@ TRIALS: Columns = {
         "peak memory in MB of 2^20 bytes: of the GPU in this run, on a CPU of the process since "
         "its start" + _AT_END,
     ),
+    "precision": (
+        _TEXT,
+        "fp32, bf16 or fp64: the floating-point precision that the run had; optim_precision may "
+        "leave it to the device" + _AT_END,
+    ),
     "input_mean": (
         _TEXT,
         "JSON list: mean of red, green and blue, 0 to 1, that was subtracted from the images: the "

@@ -182,6 +182,7 @@ def _finish(
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "memory_mb": outcome.memory_mb,
+        "precision": outcome.precision,
         "input_mean": json.dumps(outcome.normalisation.mean),
         "input_std": json.dumps(outcome.normalisation.std),
         "gpu_hours": outcome.seconds / 3600 * placement.workers * placement.gpus,

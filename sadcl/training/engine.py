@@ -17,7 +17,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from sadcl import distributed
+from sadcl import build, distributed
 from sadcl.config import Config
 from sadcl.data.loader import Batch, Loader
 from sadcl.losses.contrast import positive_index
@@ -215,9 +215,8 @@ def to_float32(tensor: Tensor) -> Tensor:
 
 
 def autocast(training: Training) -> torch.autocast:
-    """Return the context of the forward pass: bfloat16 where the configuration says so."""
-    bf16 = training.config.optim.precision == "bf16"
-    return torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=bf16)
+    """Return the context of the forward pass, as :func:`sadcl.build.autocast` does."""
+    return build.autocast(training.config, training.device)
 
 
 def clip_gradients(training: Training) -> None:

@@ -163,6 +163,7 @@ def _outcome(
         images=progress.images,
         memory_mb=peak_memory_mb(training.device),
         normalisation=build.normalisation(run.config),
+        precision=selected.get("precision", build.precision(run.config, training.device)),
         logits={**selected.get("logits", {}), **logits},
         stopped=progress.stopped,
     )

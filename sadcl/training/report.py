@@ -45,6 +45,8 @@ class Outcome:
     """Peak memory in MiB, of the GPU or, on a CPU, of this process."""
     normalisation: Normalisation
     """Mean and standard deviation of the images."""
+    precision: str
+    """``fp32``, ``bf16`` or ``fp64``: what ``optim.precision`` was on the device."""
     logits: dict[str, Tensor]
     """(N, L) in float16 for each split that was evaluated with the selected weights."""
     stopped: str = ""

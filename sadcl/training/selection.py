@@ -209,6 +209,7 @@ def _save(
         "dataset": data.name,
         "data_digest": data.digest,
         "threads": torch.get_num_threads(),
+        "precision": build.precision(training.config, training.device),
     }
     checkpoint.save_checkpoint(
         storage.join(folder, name), {**origin, **epoch, "model": network.state_dict()}

@@ -88,6 +88,7 @@ def prepare(
     Raises:
         UserError: for a network that cannot be built, or a checkpoint that does not fit.
     """
+    build.set_float32_products(config, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     network = build.model(config, len(labels), pretrained=start is None and not resume)

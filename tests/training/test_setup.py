@@ -71,3 +71,21 @@ def test_a_start_brings_its_own_normalisation(trained, tmp_path):
     assert (found.mean, found.std) == (IMAGENET.mean, HALF)
     complete = CONFIG.override({"data.mean": HALF, "data.std": HALF, "model.start": "nowhere.pt"})
     assert with_normalisation(complete) == complete  # no file is read in vain
+
+
+def test_on_a_cpu_auto_is_float32_to_the_bit(tmp_path):
+    """Both stages, with both contrasts; the checkpoint says what it was."""
+    config = recipes.demo().override({**TINY, "stage1.epochs": 1, "stage2.epochs": 1})
+    data = load(config.data, tmp_path / "scenes")
+    outcomes = []
+    for precision in ("auto", "fp32"):
+        changed = config.override({"optim.precision": precision})
+        outcomes.append(fit(changed, data, str(tmp_path / precision), device="cpu"))
+    auto, float32 = outcomes
+    assert (auto.precision, float32.precision) == ("fp32", "fp32")
+    assert auto.metrics == float32.metrics
+    one, other = (checkpoint.load_checkpoint(run.checkpoint) for run in outcomes)
+    assert one["precision"] == "fp32"
+    assert json.loads(one["config"])["optim"]["precision"] == "auto"
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, other["model"][name]), name
