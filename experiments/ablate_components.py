@@ -9,6 +9,7 @@ python experiments/ablate_components.py --data-root coco=/data/coco --data-root 
 from sadcl import Ablation, main, recipes
 
 ALONE = {"stage2.epochs": 0}  # only stage 1, as in the paper's rows of SARL
+ALL = {"loss.candidates": "all", "loss.anchors": "batch+bank"}
 
 ablation = Ablation(
     name="components",
@@ -25,12 +26,9 @@ ablation = Ablation(
         "+SSCL": {"loss.prototype_weight": 0.0},
         "+PSCL": {"loss.sample_weight": 0.0},
         "both": {},
-        "both, all bank rows": {"loss.candidates": "all"},
-        "both, all bank rows, batch anchors": {"loss.candidates": "all", "loss.anchors": "batch"},
-        "both, all bank rows, batch divisor": {
-            "loss.candidates": "all",
-            "loss.sample_reduction": "batch",
-        },
+        "both, all rows": {"loss.candidates": "all"},
+        "both, all rows as anchors": ALL,
+        "both, all rows, batch divisor": {**ALL, "loss.sample_reduction": "batch"},
         "both, batch anchors": {"loss.anchors": "batch"},
         "both, Eq. 6 by labels": {"loss.prototype_reduction": "mean"},
         "both, empty bank at start": {"bank.start": "empty"},

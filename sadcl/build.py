@@ -9,7 +9,7 @@ import torch
 
 from sadcl import storage
 from sadcl.config import Augmentation, Config
-from sadcl.data.base import ImageSet
+from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.loader import Loader
 from sadcl.data.transforms import Normalisation
 from sadcl.errors import UserError
@@ -70,6 +70,7 @@ def _network(config: Config, num_labels: int, pretrained: bool) -> SADCL | Poole
                     policy=config.prototypes.policy,
                     momentum=config.prototypes.momentum,
                 ),
+                position=config.model.position,
                 encoder_layers=config.model.encoder_layers,
                 decoder_layers=config.model.decoder_layers,
                 heads=config.model.heads,
@@ -94,6 +95,20 @@ def _backbone(config: Config, pretrained: bool) -> Backbone:
         freeze_batchnorm=spec.freeze_batchnorm,
         checkpointing=spec.checkpointing,
     )
+
+
+def check_batches(config: Config, data: MultiLabelData) -> None:
+    """Check that the training images fill a batch where an incomplete one is left out.
+
+    Raises:
+        UserError: where they do not.
+    """
+    if config.optim.drop_last and len(data.train) < config.optim.batch_size:
+        raise UserError(
+            f"optim.drop_last leaves out all {len(data.train)} training images of {data.name}, "
+            f"because they do not fill a batch: optim.batch_size = {config.optim.batch_size}. Set "
+            "optim.drop_last to false, or choose a smaller batch."
+        )
 
 
 def check_model(config: Config) -> None:
@@ -206,7 +221,7 @@ def criterion(config: Config, stage: int, *, contrast: bool) -> Criterion:
         prototype_reduction=loss.prototype_reduction,
         absent_labels=loss.absent_labels,
         normalize=loss.normalize,
-        anchors=loss.anchors,
+        anchors=loss.anchors_of_eq4,
         anchor_mask=loss.anchor_mask,
         bank_scope=config.bank.scope,
     )

@@ -141,9 +141,8 @@ class MemoryBank(nn.Module):
     ) -> Memory:
         """Return the rows that are matched by the activated rows of the global batch.
 
-        With ``slot`` that is the valid row at each activated row's own position and label. With
-        ``fifo``, which has no positions, it is a label's newest rows, as many as the batch has
-        activated rows of it.
+        With ``slot`` that is the valid row at each activated row's own position and label. ``fifo``
+        has no positions: if the batch has n activated rows of a label, its n newest rows match.
 
         Args:
             positions_G: position in the global batch of each activated row.

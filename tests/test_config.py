@@ -150,8 +150,9 @@ def test_recipes_of_each_dataset(name):
         "mean",
         "positives",
     )
-    assert (loss.candidates, loss.anchors, loss.anchor_mask) == (
+    assert (loss.candidates, loss.anchors, loss.anchors_of_eq4, loss.anchor_mask) == (
         "matched",
+        None,
         "batch+bank",
         "activated",
     )
@@ -217,6 +218,7 @@ def test_recipes_of_each_dataset(name):
         {"loss.anchor_mask": "released"},
         {"loss.class_reduction": "sum"},
         {"loss.candidates": "all"},
+        {"prototypes.decay": True},
         {"loss.sample_reduction": "batch"},
         {"loss.prototype_reduction": "mean"},
         {"loss.absent_labels": "push"},
@@ -308,3 +310,13 @@ def test_an_older_versions_configuration_means_what_it_did():
     assert config.data.std == (0.229, 0.224, 0.225)
     assert Config.stored(config.json_text()) == config
     assert Config.stored(Config().json_text()) == Config()
+
+
+def test_with_all_candidates_the_anchors_are_of_the_batch_unless_they_are_named():
+    """Thousands of anchors of the bank would make the gradient of the batch's rows shorter."""
+    base = recipes.coco14()
+    assert base.override({"loss.candidates": "all"}).loss.anchors_of_eq4 == "batch"
+    named = base.override({"loss.candidates": "all", "loss.anchors": "batch+bank"})
+    assert named.loss.anchors_of_eq4 == "batch+bank"
+    assert recipes.coco14("paper").loss.anchors_of_eq4 == "batch+bank"
+    assert base.override({"loss.anchors": "batch"}).loss.anchors_of_eq4 == "batch"

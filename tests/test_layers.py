@@ -26,15 +26,18 @@ FILES = {
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
         "gpu_prefetch prepared "
         "split manifest remote transforms readers/files readers/scenes readers/coco readers/folder "
-        "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/__init__ load "
-        "__init__ image_check loader prepare "
+        "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
+        "readers/__init__ load __init__ image_check loader prepare "
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
-        "heartbeat sync_points replica_check checkpoint optim timer localiser engine resume "
-        "selection ddp report setup loop __init__"
+        "heartbeat sync_points replica_check checkpoint published_state published_checkpoint optim "
+        "timer localiser engine resume selection ddp report setup loop __init__"
     ),
-    "inference": "predictor evaluation __init__",
+    "inference": (
+        "predictor evaluation __init__ export/network export/description export/formats "
+        "export/check export/write export/__init__"
+    ),
     "results": (
         "errors status schema provenance published table_file files benchmarks cache store "
         "run_writer gradients "
@@ -64,7 +67,10 @@ FILES = {
         "__init__ options outcome resources estimate datasets study_estimate setup search "
         "ablation run train"
     ),
-    "cli": "__init__ shared_options data checkpoints tables reports studies experiment run app",
+    "cli": (
+        "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
+        "experiment run app"
+    ),
 }
 """The files of each package; a file imports only those before it."""
 
@@ -105,6 +111,7 @@ MAY = {
     "recipes": {"config", "errors"},
     "build": BUILD,
     "training": BUILD | {"build"},
+    "training/published_checkpoint": BUILD | {"build", "recipes"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "results"},
@@ -185,6 +192,7 @@ MAY = {
         "storage",
         "study",
     },
+    "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
@@ -197,6 +205,7 @@ ONLY = {
     "ray": {"ray_backend"},
     "optuna": {"ray_backend", "reports/importance_evaluator"},
     "tensorboardX": {"study/tensorboard"},
+    "onnxruntime": {"inference/export/formats"},
 }
 """Libraries that nobody else imports."""
 WITHOUT_TORCH = {

@@ -154,7 +154,7 @@ def contrast_operations(config: Config, images: int, workers: int, bank: int) ->
         bank: rows of the bank.
     """
     activated = images * CARDINALITY
-    anchors = activated + bank / workers * (config.loss.anchors == "batch+bank")
+    anchors = activated + bank / workers * (config.loss.anchors_of_eq4 == "batch+bank")
     return 6 * anchors * (activated * workers + bank) * config.model.projection
 
 
@@ -380,9 +380,7 @@ def main() -> None:
     if options.steps:
         print_check(check(options.steps))
     slot = recipes.coco14()
-    fifo = slot.override(
-        {"bank.policy": "fifo", "bank.size": 64, "loss.candidates": "all", "loss.anchors": "batch"}
-    )
+    fifo = slot.override({"bank.policy": "fifo", "bank.size": 64, "loss.candidates": "all"})
     counts, images = count(slot, options.batch), options.batch
     speed = (
         options.images_per_second or projection.PEAK * projection.SHARE * images / counts.operations

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from sadcl.cli import checkpoints, data, reports, run, studies, tables
+from sadcl.cli import checkpoints, data, import_checkpoint, reports, run, studies, tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +24,9 @@ _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (app, checkpoints.evaluate),
     (app, checkpoints.predict),
     (app, checkpoints.explain),
+    (app, checkpoints.export),
 ]
+app.command("import")(import_checkpoint.import_checkpoint)
 for _group, _command in _COMMANDS:
     _group.command()(_command)
 app.add_typer(tables.results, name="results")

@@ -1,4 +1,4 @@
-"""The commands ``sadcl evaluate``, ``predict`` and ``explain``: what a checkpoint does."""
+"""The commands ``sadcl evaluate``, ``predict``, ``explain`` and ``export``: checkpoints in use."""
 
 from __future__ import annotations
 
@@ -55,15 +55,17 @@ def evaluate(
     rows = [
         {
             "metric": f"{evaluation.split}_{name}",
-            "now": value,
+            "now": evaluation.metrics.get(name),
             "recorded": evaluation.recorded.get(name),
         }
-        for name, value in evaluation.metrics.items()
+        for name in {**evaluation.metrics, **evaluation.recorded}
     ]
     title = f"{evaluation.images} images, {evaluation.weights} weights"
     if evaluation.image_size != evaluation.training_size:
         sizes = (evaluation.image_size, evaluation.training_size)
         title += ", {} px (trained and recorded at {} px)".format(*sizes)
+    if evaluation.labels_only:
+        title += "; imported: of the data, only the names of the labels could be checked"
     show_table(rows, ["metric", "now", "recorded"], title=title)
 
 
@@ -215,3 +217,60 @@ def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
             "no class activation maps."
         )
     return network
+
+
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="Key of a trial in --storage, or the path of a best.pt."
+        ),
+    ],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX file.")] = False,
+    safetensors: Annotated[
+        bool, typer.Option("--safetensors", help="Write the weights alone, with what they are.")
+    ] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="Write what torch.export.load reads (.pt2).")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The new file (default: KEY in this folder, with the ending of its kind).",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            metavar="SCORE",
+            min=0,
+            max=1,
+            help="The score above which a label is predicted; it is only recorded.",
+        ),
+    ] = 0.5,
+    image_size: ImageSize = None,
+    storage: Storage = "runs",
+) -> None:
+    """Write a checkpoint's network for other programs, and a JSON that says how to read it."""
+    from sadcl.console import bytes_text, print_text
+    from sadcl.errors import UserError
+    from sadcl.inference.export import export_checkpoint
+    from sadcl.results import checkpoints
+
+    flags = {"onnx": onnx, "safetensors": safetensors, "torch-export": torch_export}
+    kinds = [kind for kind, given in flags.items() if given]
+    if len(kinds) != 1:
+        raise UserError("Give one of --onnx, --safetensors and --torch-export.")
+    exported = export_checkpoint(
+        checkpoints.find_checkpoint(storage, checkpoint),
+        kinds[0],
+        output,
+        threshold=threshold,
+        image_size=image_size,
+        tell=print_text,
+    )
+    size = bytes_text(exported.bytes)
+    print_text(f"{exported.file}: {size}; {exported.json_file} says how to read it.")

@@ -85,7 +85,7 @@ class Config(Frozen):
 
     @model_validator(mode="after")
     def _masked(self) -> Config:
-        values = (self.bank.policy, self.bank.scope, self.loss.anchors)
+        values = (self.bank.policy, self.bank.scope, self.loss.anchors_of_eq4)
         if self.loss.anchor_mask != "activated" and values != ("slot", "cluster", "batch+bank"):
             raise ValueError(
                 f"loss.anchor_mask = {self.loss.anchor_mask!r} needs bank.policy = 'slot', "

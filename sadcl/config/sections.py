@@ -176,39 +176,46 @@ class Loss(Frozen):
     """Temperature of Eq. 6, 0.005 to 100; None is ``tau``."""
     candidates: Literal["matched", "all"] = "matched"
     """Rows of the memory bank that are candidates of Eq. 4. With ``matched`` a row takes part if
-    the image that is now at its slot has its label (the published run), and with ``fifo`` as many
-    of a label's newest rows as the batch has: never more rows of the bank than of the batch. With
-    ``all`` every stored row does (the paper's letter): an anchor has many more positives and
-    negatives, each with a smaller share of its gradient."""
-    anchors: Literal["batch+bank", "batch"] = "batch+bank"
-    """Candidates that are anchors of Eq. 4: of the batch and the bank, or of the batch alone. An
-    anchor of the bank pulls at the batch's rows too. With ``sample_reduction = 'mean'`` it also
-    counts in the divisor: with ``candidates = 'all'`` thousands of them make the gradient of the
-    batch's rows more than ten times shorter."""
+    the image that is now at its slot has its label (the published run). A ``fifo`` bank has no
+    slots: if the batch has n rows of a label, the label's n newest rows take part. With ``all``
+    every stored row takes part (the paper's letter). An anchor then has many more positives and
+    negatives, and each has a smaller share of its gradient."""
+    anchors: Literal["batch+bank", "batch"] | None = None
+    """Candidates that are anchors of Eq. 4: rows of the batch and the bank, or of the batch alone.
+    None is ``batch+bank`` with matched candidates (the published run) and ``batch`` with all. An
+    anchor of the bank pulls at the batch's rows too, but it also counts in the divisor ``mean``:
+    with ``candidates = 'all'`` thousands of them make the gradient of the batch's rows more than
+    ten times shorter."""
     sample_reduction: Literal["mean", "batch", "sum"] = "mean"
     """What Eq. 4 is divided by: all its counted anchors (the published run), those of the batch, or
     1 (the paper's letter). With ``batch`` anchors of the bank add to the gradient and do not
     shorten it; with ``sum`` it grows with the batch."""
     prototype_reduction: Literal["mean", "positives", "sum"] = "mean"
-    """What Eq. 6 is divided by: its counted labels, the positive targets of the batch (the
-    published run: 2 to 3.5 times as many on COCO, and the gradient as much shorter), or 1."""
+    """What Eq. 6 is divided by: ``mean`` is the number of its counted labels, ``positives`` the
+    number of positive targets in the batch, and ``sum`` divides by 1. The published run takes the
+    positives. On COCO they are 2 to 3.5 times as many, and the gradient is as much shorter."""
     absent_labels: Literal["skip", "push"] = "skip"
-    """Eq. 6 for a label without a positive in the batch: left out, because its logarithm is of an
-    empty sum, or pushed away from its prototype in every image, which is a fault of the published
-    run that is kept to measure its cost."""
+    """What Eq. 6 does with a label that has no positive in the batch. ``skip`` leaves it out,
+    because its logarithm would be of an empty sum. ``push`` pushes all its rows away from its
+    prototype: a fault of the published run, kept to measure its cost."""
     normalize: bool = True
     """Scale embeddings and prototypes to length 1 before they are compared."""
     anchor_mask: Literal["activated", "targets", "released"] = "activated"
     """Which anchors of Eq. 4 add to it. ``activated`` takes all of them. ``released`` reads the
     released code's mask in another order than the rows have, as that code does: a fault, kept to
     measure its cost. About a sixth of the anchors then add to the loss, and its mean is still over
-    all of them. ``targets`` reads the same mask in its right order, which leaves the matched rows
-    of the bank: with ``candidates = 'matched'`` it is ``activated``."""
+    all anchors that the mask means. ``targets`` reads the same mask in its right order, which
+    leaves the matched rows of the bank: with ``candidates = 'matched'`` it equals ``activated``."""
 
     @property
     def tau_of_prototypes(self) -> float:
         """Temperature of Eq. 6."""
         return self.tau if self.prototype_tau is None else self.prototype_tau
+
+    @property
+    def anchors_of_eq4(self) -> str:
+        """``batch+bank`` or ``batch``."""
+        return self.anchors or ("batch+bank" if self.candidates == "matched" else "batch")
 
     @property
     def contrasts(self) -> bool:
@@ -239,6 +246,9 @@ class PrototypeConfig(Frozen):
     policy: Literal["mean", "ema", "learned"] = "learned"
     """A prototype is the mean of its label's admitted rows (Eq. 5), their exponential moving
     average, or a parameter that starts as their mean and is learned."""
+    decay: bool = False
+    """Whether weight decay also applies to ``learned`` prototypes, as in the published run. It
+    pulls these points of feature space to zero, by 2.5e-7 of their length a step there."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Share of the old prototype that ``ema`` keeps at each update."""
     epsilon: Fraction | None = None
@@ -257,8 +267,10 @@ class Stage(Frozen):
     """Stop after this many epochs without a better held-out mAP; None never stops early. The
     published run stops after more than 8, which is 9."""
     patience_counts: Literal["selected", "any"] = "selected"
-    """Which held-out mAP must be better: that of the weights that are selected (``optim.report``),
-    or that of the raw or of the averaged weights, each than its own best (the published run)."""
+    """Which held-out mAP must improve. ``selected`` is that of the weights that are selected
+    (``optim.report``). ``any`` counts the raw and the averaged weights, each compared with its own
+    best. The published run does nearly the same: its averaged weights must beat the best of both
+    kinds."""
     lr: Positive = 5e-5
     """Maximum learning rate of OneCycle."""
     class_loss: ClassLoss = ClassLoss()

@@ -144,6 +144,11 @@ class Loader:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Number of images in an epoch's batches."""
+        return min(self.steps * self.batch_size, len(self.images))
+
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch.
 

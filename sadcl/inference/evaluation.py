@@ -39,7 +39,8 @@ class Evaluation:
     split: str
     metrics: dict[str, float]
     recorded: dict[str, float]
-    """Of these metrics, those that the checkpoint has; all of its own split."""
+    """Of these metrics, those that the checkpoint has; all of its own split. An imported one may
+    have ``mAP_published``, which the published code recorded."""
     images: int
     """Number of images."""
     weights: str
@@ -48,6 +49,8 @@ class Evaluation:
     """Side of the input in pixels."""
     training_size: int
     """The same in training."""
+    labels_only: bool
+    """True for an imported checkpoint: of the data, only the labels' names could be checked."""
 
 
 def load(
@@ -64,7 +67,7 @@ def load(
         UserError: if there is no checkpoint, it holds no network of this project, or the network
             cannot take images of that size.
     """
-    return _open(checkpoint_uri, device, image_size)[0]
+    return open_checkpoint(checkpoint_uri, device, image_size)[0]
 
 
 def evaluate(
@@ -82,7 +85,7 @@ def evaluate(
         checkpoint_uri: a ``best.pt``.
         data_root: the data it was trained on; None draws the embedded scenes again.
         split: ``val`` (the held-out part of the training images) or ``test``; None takes the one
-            that was recorded, test before val.
+            that was recorded, test before val, and test for an imported checkpoint.
         device: as for :func:`load`.
         image_size: side of the input in pixels; None is that of training. Position encodings
             follow.
@@ -92,10 +95,11 @@ def evaluate(
         UserError: for another split, a split without images or known labels, or other data than the
             checkpoint was made with.
     """
-    predictor, content = _open(checkpoint_uri, device, image_size)
+    predictor, content = open_checkpoint(checkpoint_uri, device, image_size)
     metrics: dict[str, float] = content["metrics"]
+    imported = content["data_digest"] is None
     if split is None:
-        split = "test" if "test_mAP" in metrics else "val"
+        split = "test" if imported or "test_mAP" in metrics else "val"
     if split not in ("val", "test"):
         raise UserError(
             f"split = {split!r} is not possible: val (held-out training images) or test."
@@ -104,15 +108,16 @@ def evaluate(
     images = _split_of(data, split)
     result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
-    recorded = {n: metrics[f"{split}_{n}"] for n in single if f"{split}_{n}" in metrics}
+    names = (n for n in (*single, "mAP_published") if f"{split}_{n}" in metrics)
     return Evaluation(
         split,
         single,
-        recorded,
+        {n: metrics[f"{split}_{n}"] for n in names},
         len(images),
         content["weights"],
         predictor.config.data.image_size,
         json.loads(content["config"])["data"]["image_size"],
+        imported,
     )
 
 
@@ -234,7 +239,7 @@ def open_with_data(
     checkpoint_uri: str, *, data_root: str | None = None, device: str | None = None
 ) -> CheckpointWithData:
     """Open a checkpoint with its data; arguments and errors are those of :func:`evaluate`."""
-    predictor, content = _open(checkpoint_uri, device, None)
+    predictor, content = open_checkpoint(checkpoint_uri, device, None)
     data = _data_of(content, checkpoint_uri, data_root)
     return CheckpointWithData(predictor, data, content["stage"], content["weights"])
 
@@ -247,15 +252,13 @@ def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiL
             f"{uri!r} was trained on {content['dataset']}: give its folder with --data-root."
         )
     data = load_data(spec, data_root)
-    if data.digest != content["data_digest"]:
-        raise UserError(
-            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, "
-            f"{content['data_digest']} there. Labels, file names or the split are not the same."
-        )
+    checkpoint.check_data(content, uri, data)
     return data
 
 
-def _open(uri: str, device: str | None, image_size: int | None) -> tuple[Predictor, dict[str, Any]]:
+def open_checkpoint(
+    uri: str, device: str | None, image_size: int | None
+) -> tuple[Predictor, dict[str, Any]]:
     """Return the predictor of a checkpoint, and the checkpoint's content."""
     content = checkpoint.load_checkpoint(uri)
     if "labels" not in content:

@@ -63,13 +63,14 @@ class Predictor:
         config: what it was trained with; ``data.image_size`` is the side of its input.
         labels: in the order of its scores.
         network: in inference mode, on ``device``.
+        normalisation: mean and standard deviation of its input.
     """
 
     def __init__(
         self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device
     ) -> None:
         self.config, self.labels, self.network, self.device = config, tuple(labels), network, device
-        self._normalisation = build.normalisation(config)
+        self.normalisation = build.normalisation(config)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str | Path] | str | Path) -> list[list[tuple[str, float]]]:
@@ -128,7 +129,7 @@ class Predictor:
 
     def _input(self, image: torch.Tensor) -> torch.Tensor:
         """Turn uint8 (3, S, S) into a batch of the network's input."""
-        return to_input(image, self._normalisation)[None].to(self.device)
+        return to_input(image, self.normalisation)[None].to(self.device)
 
     def select_labels(
         self, maps: LabelMaps, labels: Sequence[str] | None = None, threshold: float = 0.5

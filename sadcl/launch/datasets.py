@@ -72,6 +72,7 @@ def prepare_data(
     placement = resources.make_placement(options, scale, root, workers=int(options.workers))
     images = read_data(base, root)
     whole = execute.cached_data(base.data.model_copy(update={"holdout": 0.0}), root)
+    build.check_batches(base, images)
     build.check_model(base)
     base, start = check_start(base, images.labels)
     context = DataContext(name, base, images.digest, whole.digest, start)

@@ -76,12 +76,12 @@ class StudyEstimate:
         """One line for people."""
         devices = f"{self.gpus:g} GPU(s)" if self.gpus else "CPUs"
         proxy = ", because none of its GPUs is on this machine" if self.is_proxy else ""
-        most = "at most " if self.has_patience else ""
+        most, early = ("at most ", ", if no stage ends early") if self.has_patience else ("", "")
         return (
             f"  to run: {count_text(self.remaining.runs, 'run')}, {most}"
-            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; {most or 'about '}"
-            f"{hours_text(self.hours)} with {self.at_once} at once (estimated from one step on "
-            f"{self.device}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
+            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
+            f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from one step "
+            f"on {self.device}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
         )
 
 

@@ -20,9 +20,9 @@ classes to rows scattered about their class:
     independent labels of COCO's frequencies           0.16    0.29 to 0.38
     independent labels of frequencies 1 / rank         0.24    0.33 to 0.44
 
-The gradient is a sixth to a fifth as long. Here the candidates stay those of Eq. 4, and so include
-the valid rows of the bank that the released code ignores because no image has their label now. With
-a full bank the fault is milder: 0.55 to 0.71, and half as long, on the last kind of labels.
+The gradient is a sixth to a fifth as long. These are of a bank whose valid rows are the matched
+ones (``loss.candidates = matched``), as in the released code. With ``all`` the other rows of a full
+bank are candidates too, and the two gradients differ in another way.
 
 Axes: B images of this worker, N of the global batch, W workers, L labels, A activated rows of this
 worker, M bank rows, G activated rows of the global batch, C = G + M candidates, Q anchors of this

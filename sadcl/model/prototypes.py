@@ -125,6 +125,11 @@ class Prototypes(nn.Module):
             if name in optimizer.state[self.rows_LD]:
                 optimizer.state[self.rows_LD][name].masked_fill_(new_L[:, None], 0)
 
+    @torch.no_grad()
+    def take_rows(self, other: Prototypes, new_L: Tensor) -> None:
+        """Copy the rows of some labels from other prototypes."""
+        self.rows_LD.copy_(torch.where(new_L[:, None], other.rows_LD, self.rows_LD))
+
     def _update_needs_rows(self) -> None:
         self.needs_rows = not (self.policy == "learned" and bool(self.valid_L.all()))
 

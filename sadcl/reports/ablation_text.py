@@ -135,7 +135,7 @@ def _gradient_sentences(report: AblationReport, dataset: str) -> Iterator[str]:
             yield (
                 f"WARNING: on {dataset}, the {term} contrast of {arm} is switched on but hardly "
                 f"pulls: {100 * shares[term]:.1f} % of the classification loss's gradient. A "
-                f"larger loss.{term}_weight would make it count."
+                f"larger loss.{term}_weight or another loss.{term}_reduction would make it count."
             )
 
 

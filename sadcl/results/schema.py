@@ -184,7 +184,7 @@ EPOCHS: Columns = {
     **{
         f"gradient_{term}": (
             _FLOAT,
-            f"norm of the gradient of {name} at the label features in the epoch's last step, in "
+            f"norm of the gradient of {name} at the label features, mean over four steps, in "
             f"the unit of loss; null without contrasts{null}",
         )
         for term, name, null in (

@@ -258,7 +258,8 @@ def _admitted_text(metrics: Mapping[str, Any]) -> str:
     texts = [text for name, text in warnings.items() if metrics.get(name) == 0]
     texts += [
         f"THE {term.upper()} CONTRAST HARDLY PULLS, with {100 * share:.1f} % of the classification "
-        f"loss's gradient: raise loss.{term}_weight"
+        f"loss's gradient: raise loss.{term}_weight, or look at its divisor "
+        f"(loss.{term}_reduction)"
         for term, share in gradients.gradient_shares(metrics).items()
         if 0 < share < gradients.IDLE
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sadcl import storage
+from sadcl.config import Config
+from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 
 FORMAT = 1
@@ -22,8 +25,8 @@ UNFINISHED = ("prototypes.sum_LD", "prototypes.count_L")
 """Sums of an epoch that was not over."""
 
 
-def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all into an existing folder.
+def save_checkpoint(uri: str, content: dict[str, Any], *, make_folder: bool = False) -> None:
+    """Write a checkpoint whole or not at all; its folder must exist, unless it is to be made.
 
     A storage that fails is tried again for :data:`sadcl.storage.PATIENCE` seconds.
 
@@ -32,7 +35,7 @@ def save_checkpoint(uri: str, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    storage.retry(lambda: storage.write(uri, buffer.getbuffer(), make_folder=False))
+    storage.retry(lambda: storage.write(uri, buffer.getbuffer(), make_folder=make_folder))
 
 
 def load_checkpoint(uri: str) -> dict[str, Any]:
@@ -41,15 +44,7 @@ def load_checkpoint(uri: str) -> dict[str, Any]:
     Raises:
         UserError: where there is no file, or it is not a checkpoint of this project.
     """
-    data = _read_bytes(uri)
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        # torch's advice would be to trust the file, which must never be followed.
-        if "weights_only" in reason or "Weights only" in reason:
-            reason = "it holds something else than tensors and plain values."
-        raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
+    content = load_values(uri, read_bytes(uri))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -57,6 +52,32 @@ def load_checkpoint(uri: str) -> dict[str, Any]:
             f"has {kind!r}."
         )
     return content
+
+
+def load_values(uri: str, data: bytes, allowed: Sequence[Any] = ()) -> Any:
+    """Read what torch.save wrote, with tensors on the CPU; no code in it is executed.
+
+    Args:
+        uri: of the file, for the messages.
+        data: its bytes.
+        allowed: types that it may hold beside tensors and plain values, as
+            :func:`torch.serialization.safe_globals` takes them.
+
+    Raises:
+        UserError: where it is no such file, is damaged, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        message = str(error) or type(error).__name__
+        reason = message.splitlines()[0]
+        # torch's advice would be to trust the file, which must never be followed.
+        if "weights_only" in reason or "Weights only" in reason:
+            found = re.search(r"GLOBAL (\S+)", message)
+            what = f" ({found[1]})" if found else ""
+            reason = f"it holds something other than tensors and plain values{what}."
+        raise UserError(f"{uri!r} is not a checkpoint, or it is damaged: {reason}") from None
 
 
 def load_cached(uri: str) -> dict[str, Any]:
@@ -117,7 +138,8 @@ def load_network(
             be trained before the weights are needed.
 
     Raises:
-        UserError: where the shapes differ, or the file is a run's training state.
+        UserError: where the shapes or the order of the position encoding differ, or the file is a
+            run's training state.
     """
     if "labels" not in content:
         raise UserError(
@@ -138,8 +160,21 @@ def load_network(
         state = {**current, **backbone}
         if whole:
             raise UserError(f"{uri!r} holds another architecture: stage 2 cannot start from it.")
+    elif hasattr(network, "position"):
+        _check_position(str(network.position), content, uri)
     network.load_state_dict(_fitting(current, state, uri), strict=False)
     return LoadedWeights(len(labels), num_matches, same_labels, backbone_only)
+
+
+def _check_position(position: str, content: dict[str, Any], uri: str) -> None:
+    """Raise UserError where a checkpoint was trained with another order of the positions."""
+    trained = Config.stored(content["config"]).model.position
+    if trained != position:
+        raise UserError(
+            f"{uri!r} was trained with model.position = {trained!r}, and a network only works with "
+            f"the order that it was trained with. Set model.position to {trained!r}; it is "
+            f"{position!r}."
+        )
 
 
 def _has_transformer(state: dict[str, Tensor]) -> bool:
@@ -187,6 +222,31 @@ def _fitting(current: dict[str, Tensor], state: dict[str, Tensor], uri: str) -> 
     return {name: tensor for name, tensor in fitting.items() if name not in UNFINISHED}
 
 
+def check_data(content: dict[str, Any], uri: str, data: MultiLabelData) -> None:
+    """Check that data are those that a checkpoint was trained on, as far as it knows them.
+
+    An imported checkpoint knows the names of its labels only.
+
+    Raises:
+        UserError: where they differ, with what differs.
+    """
+    recorded = content["data_digest"]
+    if recorded is not None and recorded != data.digest:
+        raise UserError(
+            f"The data differs from what {uri!r} was trained on: digest {data.digest} here, "
+            f"{recorded} there. Labels, file names or the split are not the same."
+        )
+    labels = tuple(content["labels"])
+    if labels != data.labels:
+        pairs = zip(labels, data.labels, strict=False)
+        different = next((f": {a!r} there is {b!r} here" for a, b in pairs if a != b), "")
+        raise UserError(
+            f"The labels of the data are not those of {uri!r}, which has {len(labels)} of them; "
+            f"the data has {len(data.labels)}{different}. Import it with the right names "
+            "(sadcl import --dataset or --labels)."
+        )
+
+
 def _label_pairs(labels: Sequence[str], saved_labels: Sequence[str]) -> list[tuple[int, int]]:
     """Pair the places of labels that mean the same.
 
@@ -223,14 +283,18 @@ def digest(uri: str) -> str:
     Raises:
         UserError: where there is no file.
     """
-    return hashlib.sha256(_read_bytes(uri)).hexdigest()[:12]
+    return hashlib.sha256(read_bytes(uri)).hexdigest()[:12]
 
 
-def _read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, kind: str = "a best.pt") -> bytes:
+    """Read a checkpoint's file.
+
+    Raises:
+        UserError: where there is none; it asks for the path of ``kind``.
+    """
     try:
         return storage.retry(lambda: storage.read(uri))
     except OSError as error:
         raise UserError(
-            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of a "
-            "best.pt."
+            f"There is no checkpoint at {uri!r} ({type(error).__name__}); give the path of {kind}."
         ) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -103,11 +104,11 @@ def train_step(
     with autocast(training):
         output = training.model(batch.images_BCHW, memory)
     terms = training.criterion(output, batch, memory)
-    values = dict(terms.values)
-    if measure_gradients and memory is not None:
-        values |= gradient_norms(training, output, batch, memory)
     terms.loss.backward()
     check_finite(training, terms.values)
+    values = dict(terms.values)
+    if measure_gradients and memory is not None:  # the graph of the step is gone by now
+        values |= gradient_norms(training, output, batch, memory)
     clip_gradients(training)
     training.optimizer.step()
     training.schedule.step()
@@ -141,6 +142,8 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
     if update_prototypes:
         new_L = network.prototypes.update(rows, config.prototype_epsilon)
         network.prototypes.zero_moments(training.optimizer, new_L)
+        if training.ema is not None:  # from a zero row it would take thousands of steps
+            cast(SADCL, training.ema.module).prototypes.take_rows(network.prototypes, new_L)
     admitted_L = bank_rows.count_per_label(batch.targets_BL.shape[1], config.bank.epsilon)
     return admitted_L if shared else distributed.global_sum(admitted_L)
 
@@ -321,8 +324,15 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     network.train()
     if training.ema is not None:
         training.ema.module.load_state_dict(network.state_dict())
-    if training.bank is not None and training.config.bank.start == "prototypes":
-        training.bank.fill(*network.prototypes.read())
+    if training.config.bank.start == "prototypes":
+        start_bank(training)
+
+
+def start_bank(training: Training) -> None:
+    """Fill each slot of the bank with its label's prototype."""
+    assert isinstance(training.network, SADCL)
+    if training.bank is not None:
+        training.bank.fill(*training.network.prototypes.read())
 
 
 def _activated_rows(output: Output, batch: Batch, first_position: int) -> ActivatedRows:

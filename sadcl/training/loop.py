@@ -32,6 +32,8 @@ from sadcl.training.setup import peak_memory_mb, pick_device, prepare, with_norm
 
 MAX_STEPS_BETWEEN_SYNCS = 50
 """Steps at most between two sync points, at which replicas are compared and the state is saved."""
+MEASURED_STEPS = 4
+"""Steps of an epoch, evenly spread, in which the gradients of the terms are measured."""
 SAVE_SECONDS = 600.0
 """Within an epoch the state is saved this often; it is always saved at the end of one."""
 
@@ -72,12 +74,7 @@ def fit(
     """
     if not len(data.train):
         raise UserError(f"The training split of {data.name} has no images.")
-    if config.optim.drop_last and len(data.train) < config.optim.batch_size:
-        raise UserError(
-            f"optim.drop_last leaves out all {len(data.train)} training images of {data.name}, "
-            f"because they do not fill a batch: optim.batch_size = {config.optim.batch_size}. Set "
-            "optim.drop_last to false, or choose a smaller batch."
-        )
+    build.check_batches(config, data)
     worker = build.Worker(
         distributed.rank(), distributed.world_size(), pick_device(device), loader_workers
     )
@@ -200,11 +197,19 @@ class _Stage:
             resume=resume,
         )
         self.progress = self._restored() if resume else Progress()
-        needs_prototypes = config.loss.prototype_weight > 0 or config.bank.start == "prototypes"
-        if not resume and self.training.bank is not None and needs_prototypes:
+        bank = self.training.bank
+        fills_bank = (
+            bank is not None and bank.policy != "none" and config.bank.start == "prototypes"
+        )
+        needs_prototypes = bank is not None and config.loss.prototype_weight > 0
+        if not resume and (needs_prototypes or fills_bank):
             first_prototypes(self.training, build.loader(config, data.train, worker))
         self._counted_until = time.monotonic()
         """Up to when ``progress.seconds`` counts."""
+        self._measured_steps = {
+            int(self.loader.steps * (k + 0.5) / MEASURED_STEPS) for k in range(MEASURED_STEPS)
+        }
+        """Steps of an epoch, from 0, in which the gradients of the terms are measured."""
         self._sync_points = sync_points.SyncPoints(self.training.step, MAX_STEPS_BETWEEN_SYNCS)
 
     def _restored(self) -> Progress:
@@ -218,7 +223,7 @@ class _Stage:
         start, remaining = time.monotonic(), self.loader.steps - progress.step
         metrics = self._train_epoch()
         if remaining:
-            images = len(self.run.data.train) * remaining / self.loader.steps
+            images = self.loader.images_per_epoch * remaining / self.loader.steps
             metrics["images_per_second"] = images / (time.monotonic() - start)
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
@@ -232,7 +237,7 @@ class _Stage:
         metrics["seconds"] = progress.seconds - progress.before
         metrics["memory_mb"] = peak_memory_mb(training.device)
         progress.before = progress.seconds
-        progress.images += len(self.run.data.train)
+        progress.images += self.loader.images_per_epoch
         self._report(metrics)
         self._save()
         sync_points.barrier()
@@ -244,8 +249,8 @@ class _Stage:
         epoch, totals = progress.epoch + 1, progress.totals
         step_done = self.run.callbacks.step_done
         for batch in self.loader.batches(epoch, progress.step):
-            last = progress.step + 1 == self.loader.steps
-            for name, value in train_step(training, batch, measure_gradients=last).items():
+            measure = progress.step in self._measured_steps
+            for name, value in train_step(training, batch, measure_gradients=measure).items():
                 totals[name] = totals[name] + value if name in totals else value.clone()
             progress.step += 1
             if step_done is not None:
@@ -262,8 +267,9 @@ class _Stage:
     def _means(self) -> dict[str, float]:
         """Mean of each global term over the epoch's steps, and what bank and prototypes took in."""
         training, totals = self.training, self.progress.totals
-        metrics = {  # gradients are measured in one step only
-            name: float(total) / (1 if name.startswith("gradient_") else self.loader.steps)
+        counts = {True: len(self._measured_steps), False: self.loader.steps}
+        metrics = {
+            name: float(total) / counts[name.startswith("gradient_")]
             for name, total in totals.items()
             if name != "admitted_L"
         }

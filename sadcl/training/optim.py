@@ -13,11 +13,14 @@ from torch.optim.swa_utils import AveragedModel
 from sadcl.config import Optim, Stage
 
 
-def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
+def adamw(
+    network: nn.Module, stage: Stage, optim: Optim, *, decay_prototypes: bool = False
+) -> AdamW:
     """Build AdamW over the trainable parameters.
 
-    Learned prototypes are points in feature space, so weight decay must not pull them to zero.
-    A state that is loaded may come from another kind of device (:func:`_lay_out_moments`).
+    Learned prototypes are points in feature space: weight decay, which would pull them to zero,
+    leaves them alone unless ``decay_prototypes`` says otherwise. A state that is loaded may come
+    from another kind of device (:func:`_lay_out_moments`).
     """
     weights: list[nn.Parameter] = []
     prototypes: list[nn.Parameter] = []
@@ -26,7 +29,8 @@ def adamw(network: nn.Module, stage: Stage, optim: Optim) -> AdamW:
             (prototypes if name.startswith("prototypes.") else weights).append(parameter)
     groups = [{"params": weights, "weight_decay": optim.weight_decay}]
     if prototypes:
-        groups.append({"params": prototypes, "weight_decay": 0.0})
+        decay = optim.weight_decay if decay_prototypes else 0.0
+        groups.append({"params": prototypes, "weight_decay": decay})
     optimizer = AdamW(groups, lr=stage.lr, fused=True)
     optimizer.register_load_state_dict_post_hook(_lay_out_moments)
     return optimizer
@@ -56,8 +60,9 @@ def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCy
         steps: steps of an epoch.
     """
     total = (stage.planned_epochs or stage.epochs) * steps
-    # torch divides by the steps of the rise less one, so the rise has more than one step.
-    rise = max(optim.pct_start, min(1.5 / total, 0.5))
+    # torch divides by the steps of the rise less one, so the rise has more than one step. A single
+    # step has no rise: every share below 1 gives it the lowest learning rate.
+    rise = max(optim.pct_start, min(1.5 / total, 0.75))
     return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
 
 

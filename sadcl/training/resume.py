@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadcl import distributed
 from sadcl.errors import UserError
-from sadcl.training.engine import Training
+from sadcl.training.engine import Training, start_bank
 
 
 @dataclass
@@ -114,7 +114,10 @@ def restore(training: Training, content: dict[str, Any]) -> Progress:
     local = content["own"][distributed.rank()] if same_world and content["own"] else {}
     for part, module in _parts(training).items():
         if part == "bank" and training.config.bank.scope == "worker" and not same_world:
-            continue  # worker-local banks of another number of workers cannot be divided: refill
+            # Worker-local banks of another number of workers cannot be divided: start again.
+            if training.config.bank.start == "prototypes":
+                start_bank(training)
+            continue
         prefix = f"{part}."
         local_part = {
             name.removeprefix(prefix): tensor

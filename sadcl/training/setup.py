@@ -106,7 +106,7 @@ def prepare(
     if config.optim.compile:
         model = cast(nn.Module, torch.compile(model))
     stage = config.stage1 if number == 1 else config.stage2
-    optimizer = adamw(network, stage, config.optim)
+    optimizer = adamw(network, stage, config.optim, decay_prototypes=config.prototypes.decay)
     return Training(
         config=config,
         stage=number,

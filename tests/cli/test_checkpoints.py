@@ -1,6 +1,8 @@
-"""The commands ``sadcl evaluate`` and ``predict`` as they are typed."""
+"""The commands ``sadcl evaluate``, ``predict`` and ``export`` as they are typed."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 import torch
@@ -77,6 +79,18 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
             "is not a checkpoint, or it is damaged",
         ),
         (("predict", "--checkpoint", "{best}"), "Give either image files, or --voc2012-submission"),
+        (("export", "{best}"), "Give one of --onnx, --safetensors and --torch-export."),
+        (("export", "{best}", "--onnx", "--safetensors"), "Give one of --onnx, --safetensors and"),
+        (("export", "nowhere.pt", "--safetensors"), "no checkpoint at 'nowhere.pt'"),
+        (("export", "{last}", "--safetensors"), "its best.pt is the one to load"),
+        (
+            ("export", "cli-s0", "--onnx", "--storage", "{root}"),
+            "There is no trial 'cli-s0'",
+        ),
+        (
+            ("export", "{best}", "--safetensors", "--output", "{last}"),
+            "must have a name with .safetensors",
+        ),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, tmp_path, words, message):
@@ -117,3 +131,36 @@ def test_a_trial_without_a_checkpoint_says_why(command, tmp_path, status, why):
     done = command("sadcl", "evaluate", "--checkpoint", "k", "--storage", tmp_path, check=False)
     assert done.returncode == 2
     assert f"The trial 'k' has no checkpoint: {why}" in done.stderr.replace("\n", " ")
+
+
+def test_export_tells_its_steps_in_lines_of_a_terminal(command, runs, tmp_path):
+    root, row = runs
+    words = ("sadcl", "export", row["key"], "--safetensors", "--storage", root)
+    done = command(*words, "--threshold", "0.3", "--image-size", "48")
+    steps, check, difference, written = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert all(len(line) <= 80 for line in (steps, check, difference))
+    assert steps.startswith("exporting to safetensors: SADCL, test_byobnet, ")
+    assert steps.endswith(" weights, 48 px, 20 labels")
+    assert check.startswith("checking with torch ")
+    assert difference.startswith("largest difference of a score: ")
+    name = f"{row['key']}.safetensors"
+    assert written.startswith(f"{name}: ")
+    assert written.endswith(f"; {row['key']}.json says how to read it.")
+    about = json.loads((tmp_path / f"{row['key']}.json").read_text())
+    assert (about["threshold"], about["pixels"]["size"]) == (0.3, 48)
+    assert about["checkpoint"]["metrics"]["val_mAP"] == row["val_mAP"]
+    assert about["checkpoint"]["data_digest"] == row["data_digest"]
+    again = command(*words, check=False)
+    assert again.returncode == 2
+    assert f"The file to be written, '{name}', exists: give another with --output." in again.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("flag", "name"), [("--onnx", "a.onnx"), ("--torch-export", "a.pt2")])
+def test_export_of_each_kind(command, runs, tmp_path, flag, name):
+    _root, row = runs
+    done = command("sadcl", "export", row["checkpoint"], flag, "-o", name)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 4
+    assert json.loads((tmp_path / "a.json").read_text())["file"] == name

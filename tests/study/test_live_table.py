@@ -78,7 +78,7 @@ def test_a_contrast_that_is_switched_on_but_hardly_pulls_is_warned_of(monkeypatc
     _, idle, strong = text.splitlines()
     assert (
         "THE SAMPLE CONTRAST HARDLY PULLS, with 1.0 % of the classification loss's gradient: "
-        "raise loss.sample_weight"
+        "raise loss.sample_weight, or look at its divisor (loss.sample_reduction)"
     ) in idle
     assert "PROTOTYPE" not in idle
     assert "PULLS" not in strong

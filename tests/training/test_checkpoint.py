@@ -1,17 +1,20 @@
 """Files that are no checkpoints, and starting from one: stage 2 alone, or with other labels."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from sadcl import build, recipes
+from sadcl import build, inference, recipes
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.load import load
 from sadcl.errors import UserError
+from sadcl.model.heads import sadcl as heads
 from sadcl.training import Callbacks, checkpoint, fit, loop
 from tests.conftest import TINY
+from tests.model.test_position import older
 
 VOC = [
     "aeroplane",
@@ -143,7 +146,7 @@ def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
 
 def test_coco_to_voc_by_name_whatever_the_spelling(config):
     coco, voc = build.model(config, len(COCO)), build.model(config.override({"seed": 1}), len(VOC))
-    content = {"labels": COCO, "model": coco.state_dict()}
+    content = {"config": config.json_text(), "labels": COCO, "model": coco.state_dict()}
     taken = checkpoint.load_network(voc, content, "best.pt", tuple(VOC))
     assert str(taken) == "20 of 20 labels"
     for name, theirs in (
@@ -302,6 +305,49 @@ def test_checkpoints_that_are_none(tmp_path):
     torch.save({"weights": torch.zeros(1)}, foreign)
     with pytest.raises(UserError, match="format 1 is read"):
         checkpoint.load_checkpoint(str(foreign))
+
+
+OLDER_LOSS = {"class_loss": "asymmetric", "gamma_negative": 2.0, "gamma_positive": 0.5, "clip": 0.1}
+
+
+def test_an_older_checkpoint_gives_the_scores_that_it_gave(config, tmp_path, monkeypatch):
+    """It has no position in its configuration, and one class loss for both stages."""
+    network = build.model(config.override({"model.position": "halves"}), 20).eval()
+    tree = json.loads(config.json_text())
+    del tree["model"]["position"], tree["stage1"]["class_loss"], tree["stage2"]["class_loss"]
+    tree["loss"] |= OLDER_LOSS
+    content = {"config": json.dumps(tree), "stage": 2, "labels": [f"label {i}" for i in range(20)]}
+    uri = str(tmp_path / "older.pt")
+    checkpoint.save_checkpoint(uri, {**content, "model": network.state_dict()})
+    predictor = inference.load(uri, device="cpu")
+    stored = predictor.config
+    assert stored.model.position == "halves"
+    assert stored.stage1.class_loss == stored.stage2.class_loss
+    assert (
+        stored.stage2.class_loss.model_dump().items()
+        >= {
+            "kind": "asymmetric",
+            "gamma_negative": 2.0,
+            "gamma_positive": 0.5,
+            "clip": 0.1,
+        }.items()
+    )
+    images = torch.randn(2, 3, 32, 32)
+    scores = predictor.network(images).logits_BL
+    interleaved = build.model(config, 20, pretrained=False).eval()
+    interleaved.load_state_dict(network.state_dict())
+    assert not torch.allclose(interleaved(images).logits_BL, scores, atol=1e-4)
+    with pytest.raises(
+        UserError, match=r"model.position = 'halves'.*Set model.position to 'halves'"
+    ):
+        checkpoint.load_network(
+            interleaved, checkpoint.load_checkpoint(uri), uri, tuple(content["labels"])
+        )
+    # as the version that wrote it computed the positions
+    monkeypatch.setattr(
+        heads, "sine_position", lambda h, w, dim, *, order, device, dtype: older(h, w, dim)
+    )
+    assert torch.equal(network(images).logits_BL, scores)
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):

@@ -301,3 +301,35 @@ def test_the_checkpoint_reproduces_its_figures(config, data, tmp_path):
 def test_a_gpu_that_is_not_there(config, data, tmp_path):
     with pytest.raises(UserError, match="cuda:99.*visible"):
         fit(config, data, str(tmp_path), device="cuda:99")
+
+
+def test_images_that_no_batch_has_are_not_counted(config, data, tmp_path):
+    """46 training images, 16 in a batch."""
+    whole, dropped = (
+        trace(
+            config.override({"optim.drop_last": drop, "stage2.epochs": 0}),
+            data,
+            tmp_path / str(drop),
+        )[0].images
+        for drop in (False, True)
+    )
+    assert (whole, dropped) == (2 * 46, 2 * 32)
+
+
+def test_gradients_are_means_over_steps_that_are_spread_over_the_epoch(
+    config, data, tmp_path, monkeypatch
+):
+    measured, norms = [], []
+
+    def step(training, batch, *, measure_gradients):
+        values = engine.train_step(training, batch, measure_gradients=measure_gradients)
+        if measure_gradients and "gradient_class" in values:
+            measured.append(training.step)
+            norms.append(float(values["gradient_class"]))
+        return values
+
+    monkeypatch.setattr(loop, "train_step", step)
+    short = config.override({"optim.batch_size": 4, "stage1.epochs": 1, "stage2.epochs": 1})
+    _, seen = trace(short, data, tmp_path)
+    assert measured == [2, 5, 8, 11]  # of 12 steps, counted from 1
+    assert seen[-1][2]["gradient_class"] == pytest.approx(sum(norms) / 4)

@@ -1,11 +1,16 @@
-"""The weight average against torch's, and the optimiser."""
+"""The weight average against torch's, the learning rate against its formula, and the optimiser."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from sadcl import recipes
+from sadcl import build, recipes
+from sadcl.data.base import ImageSet
+from sadcl.data.split import hold_out
 from sadcl.training import optim
+from tests.training.published_run import one_cycle
 
 
 @pytest.mark.parametrize("start", ["initial", "first_step"])
@@ -94,3 +99,59 @@ def test_a_state_of_another_memory_format_resumes_as_if_uninterrupted(turned, tm
     steps(after, third, range(3, 6))
     assert torch.equal(after.weight, whole.weight)
     assert not torch.equal(after.weight, before.weight)
+
+
+def learning_rates(config, steps, count):
+    """Learning rate of the first ``count`` steps, with ``steps`` of them in an epoch."""
+    optimizer = optim.adamw(torch.nn.Linear(1, 1), config.stage1, config.optim)
+    schedule = optim.one_cycle(optimizer, config.stage1, config.optim, steps)
+    optimizer.step()  # once, which torch asks for before the schedule's steps
+    rates = []
+    for _ in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+def test_the_learning_rate_of_the_published_run_is_its_formula_to_the_last_bit(holdout):
+    config = recipes.coco14()
+    targets = np.zeros((82_783, 5), np.int8)
+    targets[np.random.default_rng(0).random(targets.shape) < 0.036] = 1
+    files = pa.array(["image.jpg"] * len(targets))
+    images = ImageSet("train", "", files, targets, tuple("abcde"))
+    held_out = hold_out(targets, holdout, config.data.split_seed)
+    images = images.subset(np.flatnonzero(~held_out), "train")
+    steps = build.loader(config, images, training=True).steps
+    assert steps == (1164 if holdout else 1293)  # of 64 images, the incomplete one left out
+    total = 80 * steps
+    expected = [one_cycle(step, total, 5e-5, pct_start=0.2) for step in range(total)]
+    assert learning_rates(config, steps, total) == expected
+    assert max(expected) == 5e-5
+    assert expected[0] == pytest.approx(5e-5 / 25)
+    assert expected[-1] == 5e-5 / 25 / 1e4
+
+
+@pytest.mark.parametrize("pct_start", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 10])
+def test_a_schedule_of_few_steps_rises_and_falls(total, pct_start):
+    config = recipes.coco14().override(
+        {"stage1.epochs": 1, "stage1.lr": 1.0, "optim.pct_start": pct_start}
+    )
+    rise = max(pct_start, 1.5 / total)  # more than one step
+    expected = [one_cycle(step, total, 1.0, pct_start=rise) for step in range(total)]
+    rates = learning_rates(config, total, total)
+    assert rates == (expected if total > 1 else [1 / 25 / 1e4])
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[-1] == 1 / 25 / 1e4
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_learned_prototypes_decay_only_where_the_configuration_says_so(decay):
+    config = recipes.demo().override({"prototypes.policy": "learned"})
+    network = build.model(config, 3)
+    optimizer = optim.adamw(network, config.stage2, config.optim, decay_prototypes=decay)
+    weights, prototypes = optimizer.param_groups
+    assert prototypes["params"] == [network.prototypes.rows_LD]
+    assert prototypes["weight_decay"] == (config.optim.weight_decay if decay else 0)
+    assert weights["weight_decay"] == config.optim.weight_decay

@@ -27,6 +27,8 @@ _VOC = {
     "vehicle": "aeroplane, bicycle, boat, bus, car, motorbike, train",
     "indoor": "bottle, chair, diningtable, pottedplant, sofa, tvmonitor",
 }
+COCO = tuple(label for labels in _COCO.values() for label in labels.split(", "))
+"""The labels of COCO by category id, in which superclasses follow each other."""
 _TABLES = (
     {label.name: label.group for label in scenes.LABELS},
     *(

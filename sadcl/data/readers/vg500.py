@@ -162,7 +162,12 @@ def _read_index(path: Path) -> tuple[tuple[str, ...], _LabelNumbers]:
                 f"from 0 to {CATEGORIES - 1}: {ascii(pair)[:120]}. Use SSGRL's file."
             )
         by_image[name] = np.array(numbers, dtype=np.int32)
-    return tuple(f"{i:03}" for i in range(CATEGORIES)), by_image
+    return numbers_as_labels(), by_image
+
+
+def numbers_as_labels() -> tuple[str, ...]:
+    """Return the labels of SSGRL's index, which has no names: 000, 001 and so on."""
+    return tuple(f"{i:03}" for i in range(CATEGORIES))
 
 
 def _read_objects(path: Path) -> tuple[tuple[str, ...], _LabelNumbers]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sadcl.memory import Memory
 from sadcl.model.backbone import Backbone
-from sadcl.model.position import sine_position
+from sadcl.model.position import ORDERS, sine_position
 from sadcl.model.prototypes import Prototypes
 from sadcl.model.transformer import LabelTransformer
 
@@ -65,6 +65,7 @@ class SADCL(nn.Module):
         hidden: D; where it differs from C, a 1x1 convolution follows the backbone.
         projection: P.
         prototypes: with D columns; the network owns them so that learned ones are its parameters.
+        position: order of the channels of the position encoding, see :func:`sine_position`.
         encoder_layers, decoder_layers, heads, feedforward, dropout, checkpointing: see
             :class:`LabelTransformer`.
 
@@ -79,6 +80,7 @@ class SADCL(nn.Module):
         hidden: int,
         projection: int,
         prototypes: Prototypes,
+        position: str = "interleaved",
         encoder_layers: int = 1,
         decoder_layers: int = 2,
         heads: int = 4,
@@ -87,7 +89,10 @@ class SADCL(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if position not in ORDERS:
+            raise ValueError(f"position must be one of {', '.join(ORDERS)}, but got {position!r}")
         self.backbone = backbone
+        self.position = position
         same = hidden == backbone.channels
         self.reduce = nn.Identity() if same else nn.Conv2d(backbone.channels, hidden, kernel_size=1)
         self.transformer = LabelTransformer(
@@ -115,9 +120,14 @@ class SADCL(nn.Module):
         """
         map_BDHW = self.reduce(self.backbone(images))
         encoded_BSD = map_BDHW.flatten(2).transpose(1, 2)
-        height, width = map_BDHW.shape[2:]
+        _, dim, height, width = map_BDHW.shape
         position_SD = sine_position(
-            height, width, map_BDHW.shape[1], device=map_BDHW.device, dtype=map_BDHW.dtype
+            height,
+            width,
+            dim,
+            order=self.position,
+            device=map_BDHW.device,
+            dtype=map_BDHW.dtype,
         )
         return self.compare(self.transformer(encoded_BSD, position_SD), memory)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from sadcl import build, recipes
 from sadcl.config import Config
 from sadcl.memory import Memory
+from sadcl.model import SADCL
 
 
 def small(**changes) -> Config:
@@ -51,3 +53,18 @@ def test_any_resolution_and_channel_reduction():
     assert network(torch.randn(1, 3, 96, 64)).logits_BL.shape == (1, 3)
     same = build.model(small(**{"model.hidden": None}), 3)
     assert isinstance(same.reduce, torch.nn.Identity)
+
+
+def test_an_unknown_order_of_positions_is_refused_at_once():
+    network = build.model(small(), 5)
+    with pytest.raises(
+        ValueError, match="position must be one of interleaved, halves, but got 'x'"
+    ):
+        SADCL(
+            network.backbone,
+            num_labels=5,
+            hidden=64,
+            projection=8,
+            prototypes=network.prototypes,
+            position="x",
+        )
