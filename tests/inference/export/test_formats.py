@@ -18,7 +18,9 @@ from safetensors import safe_open
 from sadcl import Config, UserError, build, inference
 from sadcl.data.transforms import IMAGENET, read_image, to_input
 from sadcl.inference.export import export_checkpoint, formats
+from sadcl.inference.export.description import describe
 from sadcl.model import Backbone
+from sadcl.training import checkpoint
 from tests.inference.export.checkpoints import LABELS, PHOTOS, photographs, write_checkpoint
 
 READ_PT2 = """
@@ -63,6 +65,15 @@ def check_facts(facts):
     }
     assert facts["threshold"] == 0.25
     assert facts["description"]["checkpoint"]["weights"] == "ema"
+
+
+def test_the_description_has_the_normalisation_of_the_checkpoint(tmp_path):
+    uri = write_checkpoint(tmp_path, data__mean=(0.1, 0.2, 0.3), data__std=(0.5, 0.6, 0.7))
+    content = checkpoint.load_checkpoint(uri)
+    found = describe(inference.load(uri, device="cpu"), content, uri, "onnx", 0.5)
+    assert (found["pixels"]["mean"], found["pixels"]["std"]) == ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    sentence = "Subtract [0.1, 0.2, 0.3] from red, green and blue, and divide by [0.5, 0.6, 0.7]."
+    assert sentence in found["preprocessing"]
 
 
 def test_onnx_has_any_batch_and_says_what_it_is(uri, exported):
