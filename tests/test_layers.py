@@ -49,7 +49,7 @@ FILES = {
     ),
     "study": (
         "__init__ placement process record trial_event event_text live_table tensorboard "
-        "checkpoint_quota execute"
+        "checkpoint_quota gpu_share execute"
     ),
     "reports": (
         "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "
