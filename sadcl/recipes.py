@@ -222,8 +222,9 @@ DEMOS = ("coco", "voc2007", "voc2012", "nuswide", "vg500")
 def demo(stands_for: str = "coco") -> Config:
     """Return a recipe that runs in minutes on two CPU cores: the same method at small sizes.
 
-    The contrasts are those of ``released``: matched candidates, both divisors, and the weights
-    L / 10 and L / 20 for the L = 20 labels of the scenes.
+    As in ``released``, candidates are matched, both divisors are the published ones, and the
+    weights are L / 10 and L / 20 for the L = 20 labels of the scenes. Thresholds are lower, one
+    temperature serves both contrasts, and prototypes are means.
     It needs no backbone weights: all of a small backbone trains from random weights, and its
     BatchNorm is not frozen.
 

@@ -1,7 +1,7 @@
 """A storage of the version before, whose study file holds sentences, is read, resumed and reported.
 
-The study file, the keys, the settings and the figures are those of a search that the version
-before ran.
+The form of the study file and the figures are those of a search that the version before ran. Keys
+and digests are of today's demo recipe: a study of another recipe is another study.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NAME, DATA, WHOLE_DATA = "coco14-tune-demo", "50fa63f061a5", "596946eb4339"
 STUDY_FILE = {
     "name": NAME,
     "scale": "demo",
-    "base": "d9a2d6299633",
+    "base": "2ead15da4c93",
     "data": DATA,
     "space": {
         "bank.epsilon": "0.3 to 0.7",
         "loss.prototype_tau": "0.03 to 0.3, logarithmic",
-        "loss.prototype_weight": "0.0375 to 2.4, logarithmic",
-        "loss.sample_weight": "0.0375 to 2.4, logarithmic",
+        "loss.prototype_weight": "0.125 to 8, logarithmic",
+        "loss.sample_weight": "0.25 to 16, logarithmic",
         "loss.tau": "0.05 to 0.5, logarithmic",
         "prototypes.epsilon": "0.3 to 0.7",
     },
@@ -47,7 +47,7 @@ STUDY_FILE = {
     "published": 85.6,
 }
 FIELDS = tuple(STUDY_FILE["space"])
-RECIPE = (0.5, 0.2, 0.3, 0.3, 0.2, 0.5)
+RECIPE = (0.5, 0.2, 1.0, 2.0, 0.2, 0.5)
 BEST = (
     0.6854651042004116,
     0.23382678345482846,
@@ -56,24 +56,24 @@ BEST = (
     0.13694847976173485,
     0.45337660753031106,
 )
-STAGE1 = "stage1-s0-7f469a68de8e-50fa63f061a5"
-STAGE1_1001 = "stage1-s1001-82d27457f204-50fa63f061a5"
-STAGE1_1002 = "stage1-s1002-5b7bc6162545-50fa63f061a5"
-STAGE1_WHOLE = "stage1-s0-7ea59114da05-596946eb4339"
+STAGE1 = "stage1-s0-74b20c9c847e-50fa63f061a5"
+STAGE1_1001 = "stage1-s1001-6582ed41537e-50fa63f061a5"
+STAGE1_1002 = "stage1-s1002-ad53582842d6-50fa63f061a5"
+STAGE1_WHOLE = "stage1-s0-bfa30f84caa5-596946eb4339"
 RUNS = [  # end of the key, phase, arm, seed, searched values, held-out mAP, test mAP, stage 1
-    ("baseline-s0-ba54809addb8", "baseline", "baseline", 0, (), 62.01580357078804, None, None),
+    ("baseline-s0-9375658191e9", "baseline", "baseline", 0, (), 62.01580357078804, None, None),
     (STAGE1, "stage1", "stage1", 0, (), 69.24152007255476, None, None),
     (STAGE1_1002, "stage1", "stage1", 1002, (), 68.03317482875035, None, None),
-    ("stage2-s0-975b83a981c6", "baseline", "stage2", 0, (), 71.97771179152062, None, STAGE1),
+    ("stage2-s0-3fb1504d090a", "baseline", "stage2", 0, (), 71.97771179152062, None, STAGE1),
     (STAGE1_1001, "stage1", "stage1", 1001, (), 64.65323778271336, None, None),
     (STAGE1_WHOLE, "stage1", "stage1", 0, (), None, None, None),
-    ("stage2-s1002-4bbf600499d5", "confirm", "stage2", 1002, (), 71.26, 70.996, STAGE1_1002),
-    ("stage2-s1001-b5f98449925e", "confirm", "stage2", 1001, (), 68.23, 69.282, STAGE1_1001),
-    ("tuned-s0-80cd947c75f6", "search", "tuned", 0, RECIPE, 71.93083137948835, None, STAGE1),
-    ("tuned-s0-ebfaa19e90b1", "search", "tuned", 0, BEST, 72.30645715838544, None, STAGE1),
-    ("tuned-s0-544fa7361b9e", "final", "tuned", 0, BEST, None, 77.159, STAGE1_WHOLE),
-    ("tuned-s1001-8c6681fff797", "confirm", "tuned", 1001, BEST, 69.471, 70.490, STAGE1_1001),
-    ("tuned-s1002-cd37bf41705b", "confirm", "tuned", 1002, BEST, 71.360, 71.570, STAGE1_1002),
+    ("stage2-s1002-bbf269b418d2", "confirm", "stage2", 1002, (), 71.26, 70.996, STAGE1_1002),
+    ("stage2-s1001-2d6c5164583d", "confirm", "stage2", 1001, (), 68.23, 69.282, STAGE1_1001),
+    ("tuned-s0-d830f812cb97", "search", "tuned", 0, RECIPE, 71.93083137948835, None, STAGE1),
+    ("tuned-s0-92386348f5fe", "search", "tuned", 0, BEST, 72.30645715838544, None, STAGE1),
+    ("tuned-s0-13b2b9080d76", "final", "tuned", 0, BEST, None, 77.159, STAGE1_WHOLE),
+    ("tuned-s1001-f589500dc131", "confirm", "tuned", 1001, BEST, 69.471, 70.490, STAGE1_1001),
+    ("tuned-s1002-1098496ce488", "confirm", "tuned", 1002, BEST, 71.360, 71.570, STAGE1_1002),
 ]
 SEARCH = Search(
     name="coco14-tune",
@@ -176,6 +176,15 @@ def test_another_space_is_another_study(root, claimed):
         StudyRecord(root, dataclasses.replace(PLAN, digest="x")).claim()
 
 
+def test_a_study_of_another_recipe_is_another_study(root):
+    """As one of the version before is, whose recipe had other weights and candidates."""
+    old = STUDY_FILE | {"base": "d9a2d6299633"}
+    storage.write(f"{root}/studies/{NAME}.json", json.dumps(old).encode())
+    with pytest.raises(UserError, match=r"another one \(base: d9a2d6299633 before, \w{12} now"):
+        StudyRecord(root, PLAN).claim()
+    assert stored(root) == old
+
+
 @pytest.mark.parametrize("claimed", [False, True])
 def test_it_is_reported(root, claimed):
     if claimed:
@@ -185,7 +194,7 @@ def test_it_is_reported(root, claimed):
     space = tables.space_or_arms(data)
     assert {"field": "loss.tau", "range": "0.05 to 0.5, log scale"} in space
     assert {"field": "bank.epsilon", "range": "0.3 to 0.7"} in space
-    assert data.chosen_run()["key"] == key_of("tuned-s0-ebfaa19e90b1")
+    assert data.chosen_run()["key"] == key_of("tuned-s0-92386348f5fe")
     text = html.study_page(root, NAME)
     assert "0.05 to 0.5, log scale" in text
     assert "ASHA from epoch 2, reduction 3" in text
@@ -199,7 +208,7 @@ def test_it_is_queried(root, claimed):
     if claimed:
         StudyRecord(root, PLAN).claim()
     (row,) = results.read(root, "studies").to_pylist()
-    assert (row["study"], row["kind"], row["base_digest"]) == (NAME, "search", "d9a2d6299633")
+    assert (row["study"], row["kind"], row["base_digest"]) == (NAME, "search", "2ead15da4c93")
     assert json.loads(row["about"])["confirm_seeds"] == [1001, 1002]
     count = "select count(*) as n from trials where phase = 'search'"
     assert query.sql(root, count).to_pylist() == [{"n": 2}]
@@ -228,7 +237,7 @@ def test_an_ablation_is_the_same_study(tmp_path):
     file = {
         "name": "components-demo",
         "scale": "demo",
-        "datasets": {"scenes": {"base": "3c1b9916dd98", "data": DATA}},
+        "datasets": {"scenes": {"base": "9f3ed2edc7ed", "data": DATA}},
         "arms": arms,
         "kind": "ablation",
         "question": "",
@@ -245,5 +254,5 @@ def test_an_ablation_is_the_same_study(tmp_path):
     content = storage.read(f"{tmp_path}/studies/components-demo.json")
     assert json.loads(content) == file
     assert [trial.key for trial in plan.planned_trials() if trial.phase == "stage1"] == [
-        "stage1-s0-d8220ca55fe1-50fa63f061a5"
+        "stage1-s0-9f8cb9aef017-50fa63f061a5"
     ]

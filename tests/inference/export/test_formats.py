@@ -295,7 +295,7 @@ def test_the_network_of_the_recipe_on_photographs(tmp_path):
     fields = {name: v for name, v in recipes.coco14().flat().items() if name.startswith("model.")}
     fields |= {"model.pretrained": False, "data.image_size": 448}
     uri = write_checkpoint(tmp_path, **fields)
-    photos = photographs(16)
+    photos = photographs(6)
     written = export_checkpoint(uri, "onnx", str(tmp_path / "x.onnx"), photos=photos)
     assert written.check.differences["scores"] < 1e-4
     session = onnxruntime.InferenceSession(written.file)
