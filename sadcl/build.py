@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -10,16 +11,17 @@ from sadcl import storage
 from sadcl.config import Augmentation, Config
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.loader import Loader
+from sadcl.data.transforms import Normalisation
 from sadcl.errors import UserError
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
-from sadcl.model import SADCL, Backbone, Pooled
-from sadcl.model.backbone import create
+from sadcl.model import SADCL, Backbone, Pooled, backbone
 from sadcl.model.prototypes import Prototypes
 
 EVALUATION_BATCH = 32
 """Images of an evaluation batch; another number would change scores in their last digits."""
 CPU = torch.device("cpu")
+Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ def model(config: Config, num_labels: int, *, pretrained: bool = True) -> SADCL 
 def _network(config: Config, num_labels: int, pretrained: bool) -> SADCL | Pooled:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = _backbone(config, pretrained)
+        body = _backbone(config, pretrained)
         if config.model.arch == "pooled":
-            return Pooled(backbone, num_labels=num_labels)
-        hidden = config.model.hidden or backbone.channels
+            return Pooled(body, num_labels=num_labels)
+        hidden = config.model.hidden or body.channels
         try:
             return SADCL(
-                backbone,
+                body,
                 num_labels=num_labels,
                 hidden=hidden,
                 projection=config.model.projection,
@@ -117,19 +119,19 @@ def check_model(config: Config) -> None:
     """
     spec = config.model
     if spec.pretrained and spec.weights is None and spec.start is None:
-        create(
+        backbone.create(
             spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True
         )
     network = model(config, 2, pretrained=spec.weights is not None).eval()
     check_size(network, spec.backbone, config.data.image_size)
 
 
-def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
+def check_size(network: SADCL | Pooled, name: str, side: int) -> None:
     """Check with one black image that a network takes images of this side.
 
     Args:
         network: in inference mode.
-        backbone: its name, for the message.
+        name: of its backbone, for the message.
         side: side of the images in pixels.
 
     Raises:
@@ -142,9 +144,51 @@ def check_size(network: SADCL | Pooled, backbone: str, side: int) -> None:
     except (AssertionError, LookupError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"model.backbone = {backbone!r} cannot take images of data.image_size = {side} pixels: "
+            f"model.backbone = {name!r} cannot take images of data.image_size = {side} pixels: "
             f"{reason}"
         ) from None
+
+
+def normalisation(config: Config) -> Normalisation:
+    """Return the mean and standard deviation that images are normalised with.
+
+    Those of the configuration, and where it has none, timm's for the backbone's weights.
+
+    Raises:
+        UserError: for a backbone that does not exist.
+    """
+    mean, std = config.data.mean, config.data.std
+    if mean is None or std is None:
+        own = Normalisation(*backbone.normalisation(config.model.backbone))
+        mean, std = mean or own.mean, std or own.std
+    return Normalisation(mean, std)
+
+
+def precision(config: Config, device: torch.device) -> Precision:
+    """Return the floating-point precision in which a device computes a configuration."""
+    chosen = config.optim.precision
+    if chosen != "auto":
+        return chosen
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass: mixed precision where the configuration has it."""
+    mixed = precision(config, device) == "bf16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed)
+
+
+def set_float32_products(config: Config, device: torch.device) -> None:
+    """Let a GPU multiply float32 in TF32 beside bfloat16, and exactly beside no lower precision.
+
+    TF32 keeps 10 bits of a factor and bfloat16 7, so that it is never the coarser one; sums are in
+    float32. torch has one setting for all GPUs of a process, which this changes; its default rounds
+    in convolutions only.
+    """
+    if device.type == "cuda":
+        rounded = precision(config, device) == "bf16"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounded
 
 
 def bank(config: Config, num_labels: int, dim: int, world_size: int) -> MemoryBank:
@@ -205,6 +249,7 @@ def loader(
     return Loader(
         images,
         image_size=config.data.image_size,
+        normalisation=normalisation(config),
         augmentation=augmentation,
         seed=config.seed,
         batch_size=config.optim.batch_size if training else EVALUATION_BATCH,

@@ -245,6 +245,8 @@ def test_recipes_of_each_dataset(name):
         {"model.freeze_batchnorm": False},
         {"model.decoder_layers": 1},
         {"model.start": "best.pt"},
+        {"data.mean": (0.5, 0.5, 0.5)},
+        {"data.std": (0.5, 0.5, 0.5)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -271,6 +273,7 @@ def test_an_older_versions_configuration_means_what_it_did():
     """What that version did, field by field; reading it again changes nothing more."""
     tree = Config().override({"loss.prototype_tau": 0.07}).model_dump(mode="json")
     for section, names in {
+        "data": ["mean", "std"],
         "model": ["position"],
         "optim": ["drop_last", "ema_start"],
         "bank": ["start"],
@@ -303,6 +306,8 @@ def test_an_older_versions_configuration_means_what_it_did():
     assert (config.model.position, config.optim.ema_start) == ("halves", "first_step")
     assert (config.optim.drop_last, config.bank.start) == (False, "empty")
     assert loss.prototype_tau == 0.07
+    assert config.data.mean == (0.485, 0.456, 0.406)  # of ImageNet, whatever the backbone
+    assert config.data.std == (0.229, 0.224, 0.225)
     assert Config.stored(config.json_text()) == config
     assert Config.stored(Config().json_text()) == Config()
 

@@ -23,7 +23,8 @@ FILES = {
         "heads/pooled heads/__init__ attention_maps __init__"
     ),
     "data": (
-        "base torchvision_operations pillow_operations randaugment augment gpu_prefetch prepared "
+        "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
+        "gpu_prefetch prepared "
         "split manifest remote transforms readers/files readers/scenes readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ load __init__ image_check loader prepare "
@@ -48,7 +49,7 @@ FILES = {
     ),
     "study": (
         "__init__ placement process record trial_event event_text live_table tensorboard "
-        "checkpoint_quota execute"
+        "checkpoint_quota gpu_share execute"
     ),
     "reports": (
         "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "

@@ -55,8 +55,8 @@ OFFLINE: dict[str, Any] = {
     "prototypes.epsilon": 0.0,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "fp32": {},
-    "fp32, checkpointing": {"model.checkpointing": True},
+    "fp32": {"optim.precision": "fp32"},
+    "fp32, checkpointing": {"optim.precision": "fp32", "model.checkpointing": True},
     "bf16": {"optim.precision": "bf16"},
     "bf16, checkpointing": {"optim.precision": "bf16", "model.checkpointing": True},
 }

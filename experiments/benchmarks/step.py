@@ -80,8 +80,8 @@ SMALL = Size("resnet18", 128, 8, 512, False)
 FULL = Size("resnet101", 448, 64, 2048, True)
 
 
-def config(size: Size, cuda: bool) -> Config:
-    """Return the configuration of SADCL at a size; on a GPU it computes in bf16."""
+def config(size: Size) -> Config:
+    """Return the configuration of SADCL at a size, in the precision that a recipe has."""
     return recipes.coco14().override(
         {
             "data.image_size": size.side,
@@ -90,7 +90,6 @@ def config(size: Size, cuda: bool) -> Config:
             "model.hidden": size.hidden,
             "model.feedforward": 4 * size.hidden,
             "optim.batch_size": size.images,
-            "optim.precision": "bf16" if cuda else "fp32",
             "optim.compile": size.compile,
             "bank.epsilon": 0.0,
             "prototypes.epsilon": 0.0,
@@ -115,9 +114,7 @@ class Ours:
     """A loop as sadcl trains; ``kind`` is ``baseline``, ``SARL`` or ``SADCL``."""
 
     def __init__(self, kind: str, size: Size, device: torch.device) -> None:
-        spec = config(size, device.type == "cuda").override(
-            {"model.arch": "pooled" if kind == "baseline" else "sadcl"}
-        )
+        spec = config(size).override({"model.arch": "pooled" if kind == "baseline" else "sadcl"})
         self.training = loop.prepare(
             2 if kind == "SADCL" else 1, spec, tuple(map(str, range(L))), device, steps=1000
         )
@@ -147,7 +144,7 @@ class Released:
     """SADCL's network in a loop like the released code's."""
 
     def __init__(self, size: Size, device: torch.device) -> None:
-        spec = config(size, False).override({"optim.compile": False})
+        spec = config(size).override({"optim.compile": False})
         training = loop.prepare(2, spec, tuple(map(str, range(L))), device, steps=1000)
         self.network, self.device, self.loss = training.network, device, spec.loss
         self.network.to(memory_format=torch.contiguous_format)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "model": {"position": "halves"},
     "loss": {"candidates": "all"},
     "optim": {"ema_start": "first_step"},

@@ -20,6 +20,12 @@ class Data(Frozen):
     need no data root."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """Mean of red, green and blue from 0 to 1, which is subtracted from an image; None is the one
+    that the weights were trained with: that of ``model.start``, else timm's for the backbone."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Standard deviation of red, green and blue, which an image is divided by then; None is like
+    that of ``mean``."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training images that is held out and selects; with 0 nothing selects."""
     split_seed: int = 0
@@ -303,8 +309,11 @@ class Optim(Frozen):
     """Limit the decay to (1 + step) / (10 + step), so that the EMA is faster at the start."""
     report: Literal["best", "ema", "raw"] = "best"
     """Weights that the metrics come from; ``best`` is the better one on the held-out images."""
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Floating-point precision. With ``fp64`` a difference between runs is no rounding."""
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    """Floating-point precision. ``auto`` is ``bf16`` on a GPU that has it and ``fp32`` elsewhere;
+    the row of a run says which it was. ``bf16`` is mixed precision: weights, losses and sums stay
+    in float32, whose products a GPU then rounds to TF32. With ``fp32`` it rounds none. With
+    ``fp64`` a difference between runs is no rounding."""
     compile: bool = False
     """Train through ``torch.compile``, which is faster on a GPU after minutes of compilation. With
     dropout 0 the result is equal up to rounding; other dropout is drawn in another order. It is not

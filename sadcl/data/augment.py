@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from sadcl.config import Augmentation
 from sadcl.data import randaugment
-from sadcl.data.randaugment import apply_to
+from sadcl.data.batch_step import BatchStep, index_of, run_steps
 
 _TOP, _LEFT, _HEIGHT, _FLIP, _HOLE, _COLOUR, _OPERATIONS = 0, 1, 2, 3, 4, 6, 9
 """Columns of a plan. ``_HOLE`` has two columns, ``_COLOUR`` three, and after ``_OPERATIONS`` come
@@ -131,27 +131,47 @@ def apply(images: Tensor, plans: Tensor, spec: Augmentation, size: int) -> Tenso
     Returns:
         uint8 (B, 3, S, S), on the same device.
     """
+    return run_steps(_steps(plans, spec, size), images)
+
+
+def _steps(plans: Tensor, spec: Augmentation, size: int) -> list[BatchStep]:
+    """Return what the plans do, in its order."""
+    steps = []
     if spec.multiscale:
         widths = plans[:, -1 if spec.multiscale_kind == "distorted" else _HEIGHT]
         windows = torch.column_stack([plans[:, : _HEIGHT + 1], widths])
-        images = _crop(images, windows.int().tolist(), size)
-    images = resize(images, size)
-    if spec.flip:
-        images = apply_to(images, plans[:, _FLIP] > 0, lambda part, _: part.flip(-1))
+        steps.append(_crop_step(windows.int().tolist(), size))
+    steps.append(BatchStep(resize, (size,)))
+    if spec.flip and bool(plans[:, _FLIP].any()):
+        steps.append(BatchStep(_mirror, (), index_of(plans[:, _FLIP] > 0)))
     if spec.cutout:
-        images = _cut(images, plans, round(spec.cutout * size))
+        colours = plans[:, _COLOUR : _COLOUR + 3].to(torch.uint8)[:, :, None, None]
+        corners = plans[:, _HOLE : _HOLE + 2].int().tolist()
+        steps.append(BatchStep(_cut, (colours, corners, round(spec.cutout * size))))
     if spec.randaugment:
         operations = plans[:, _OPERATIONS : _OPERATIONS + randaugment.columns(spec)]
-        images = randaugment.apply(images, operations, spec)
-    return images
+        steps += randaugment.steps(operations, spec, size)
+    return steps
 
 
-def _crop(images: Tensor, windows: list[list[int]], size: int) -> Tensor:
-    """Crop each image to (top, left, height, width); windows of the same sides are resized
-    together."""
+def _mirror(images: Tensor) -> Tensor:
+    return images.flip(-1)
+
+
+def _crop_step(windows: list[list[int]], size: int) -> BatchStep:
+    """Return the step that crops each image to (top, left, height, width)."""
+    sides = sorted({(height, width) for _, _, height, width in windows})
+    groups = [[i for i, w in enumerate(windows) if (w[2], w[3]) == side] for side in sides]
+    return BatchStep(_crop, (windows, size, groups, *map(torch.tensor, groups)))
+
+
+def _crop(
+    images: Tensor, windows: list[list[int]], size: int, groups: list[list[int]], *index_b: Tensor
+) -> Tensor:
+    """Crop each image; windows of the same sides are a group, and are resized together."""
     out = images.new_empty((len(images), 3, size, size))
-    for height, width in {(height, width) for _, _, height, width in windows}:
-        index = [i for i, window in enumerate(windows) if window[2:] == [height, width]]
+    for index, on_device_b in zip(groups, index_b, strict=True):
+        _, _, height, width = windows[index[0]]
         crops = torch.empty((len(index), 3, height, width), dtype=torch.uint8, device=images.device)
         # bytes are resized fast in this memory format
         crops = crops.contiguous(memory_format=torch.channels_last)
@@ -161,11 +181,11 @@ def _crop(images: Tensor, windows: list[list[int]], size: int) -> Tensor:
         resized = resize(crops, size)
         if len(index) == len(images):
             return resized
-        out[torch.tensor(index, device=images.device)] = resized
+        out[on_device_b] = resized
     return out
 
 
-def _cut(images: Tensor, plans: Tensor, side: int) -> Tensor:
+def _cut(images: Tensor, colours: Tensor, corners: list[list[int]], side: int) -> Tensor:
     """Cut a square hole of one random colour into each image.
 
     Its centre lies anywhere, and the part beyond the border is cut off. In the source the hole is
@@ -177,9 +197,6 @@ def _cut(images: Tensor, plans: Tensor, side: int) -> Tensor:
     Cutout, 2017.
     """
     images = images.clone()
-    colours = plans[:, _COLOUR : _COLOUR + 3].to(torch.uint8).to(images.device)[:, :, None, None]
-    for image, colour, (top, left) in zip(
-        images, colours, plans[:, _HOLE : _HOLE + 2].int().tolist(), strict=True
-    ):
+    for image, colour, (top, left) in zip(images, colours, corners, strict=True):
         image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = colour
     return images

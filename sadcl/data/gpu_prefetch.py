@@ -13,6 +13,10 @@ from torch import Tensor
 AHEAD = 2
 """Largest number of batches that may wait for the GPU: each holds its images there."""
 
+_STREAMS: dict[int, Any] = {}
+"""The stream of each device, by its number. A process has one for all its loaders, because PyTorch
+keeps the memory that a stream has freed for the same stream."""
+
 
 class GpuPrefetch:
     """A CUDA stream on which batches are made while the step before them runs.
@@ -26,7 +30,7 @@ class GpuPrefetch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._module: Any = torch.get_device_module(device) if device.type == "cuda" else None
-        self._stream: Any = self._module.Stream(device) if self._module is not None else None
+        self._stream: Any = _stream_of(device, self._module) if self._module is not None else None
         self._steps: deque[Any] = deque()
 
     @contextlib.contextmanager
@@ -58,3 +62,10 @@ class GpuPrefetch:
         step.wait_stream(self._stream)
         for tensor in tensors:
             tensor.record_stream(step)
+
+
+def _stream_of(device: torch.device, module: Any) -> Any:
+    number = module.current_device() if device.index is None else device.index
+    if number not in _STREAMS:
+        _STREAMS[number] = module.Stream(device)
+    return _STREAMS[number]

@@ -31,7 +31,8 @@ from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
 from sadcl.data.gpu_prefetch import GpuPrefetch
-from sadcl.data.transforms import read_image, to_input
+from sadcl.data.one_copy import send_together
+from sadcl.data.transforms import IMAGENET, Normalisation, read_image, to_input
 from sadcl.errors import UserError
 
 CACHE_SIDE, CACHE_BYTES = 160, 2**30
@@ -78,6 +79,7 @@ class Loader:
     Args:
         images: the split.
         image_size: side of the square input in pixels.
+        normalisation: mean and standard deviation that the backbone was trained with.
         augmentation: how an image is changed; None only resizes it.
         seed: of order and augmentation.
         batch_size: of the global batch.
@@ -104,6 +106,7 @@ class Loader:
         images: ImageSet,
         *,
         image_size: int,
+        normalisation: Normalisation = IMAGENET,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         batch_size: int,
@@ -124,6 +127,7 @@ class Loader:
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
         self.size, self.augmentation = image_size, augmentation
+        self.normalisation = normalisation
         self.batched = self.device.type != "cpu" if batched is None else batched
         self._reader = _Reader(
             images, image_size, augmentation, seed, keep=workers == 0, augments=not self.batched
@@ -180,9 +184,10 @@ class Loader:
                 images = prefetch.send(images)
                 if self.batched and self.augmentation is not None:
                     images = apply(images, plans, self.augmentation, self.size)
-                images = to_input(images)
+                images = to_input(images, self.normalisation)
                 weights = torch.full((len(index),), weight)
-                parts = tuple(map(prefetch.send, (targets, weights, where, place_A, place_G)))
+                host = (targets, weights, where, place_A, place_G)
+                parts = send_together(host, self.device)
             prefetch.hand_over(images, *parts)
             Loader.total_batches += 1
             targets, weights, where, place_A, place_G = parts

@@ -15,9 +15,11 @@ weight is for.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sadcl.data.torchvision_operations import (
@@ -26,7 +28,9 @@ from sadcl.data.torchvision_operations import (
     brightness,
     channel_values,
     equalize,
-    factors,
+    factor_of,
+    lowest_of,
+    mask_of,
     no_magnitude,
     posterize,
     solarize,
@@ -43,29 +47,39 @@ _WEIGHT_BITS = 22
 """Bicubic weights are multiples of 2^-22."""
 
 
-def _invert(images: Tensor, magnitude: Tensor) -> Tensor:
+def _invert(images: Tensor) -> Tensor:
     return images ^ 255
 
 
-def _cutout(images: Tensor, side: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Cut a square hole of a fixed colour around a place; an odd side is one less."""
+def _holes(S: int, side_B: Tensor, row_B: Tensor, column_B: Tensor) -> tuple[Tensor, Any]:
+    """Return the colour of a square hole (3, 1, 1), and top, bottom, left and right of each."""
+    half_B = side_B // 2
+    edges_B4 = [row_B - half_B, row_B + half_B, column_B - half_B, column_B + half_B]
+    colour_C11 = torch.tensor(_HOLE_COLOUR, dtype=torch.uint8)[:, None, None]
+    return colour_C11, torch.stack(edges_B4, dim=1).int().clamp(min=0).tolist()
+
+
+def _cutout(images: Tensor, colour_C11: Tensor, edges_B4: list[list[int]]) -> Tensor:
+    """Cut a square hole around a place; an odd side is one less."""
     images = images.clone()
-    colour = torch.tensor(_HOLE_COLOUR, dtype=torch.uint8, device=images.device)[:, None, None]
-    places = torch.stack([side // 2, row, column], dim=1).int().tolist()
-    for image, (half, y, x) in zip(images, places, strict=True):
-        image[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = colour
+    for image, (top, bottom, left, right) in zip(images, edges_B4, strict=True):
+        image[:, top:bottom, left:right] = colour_C11
     return images
 
 
-def _shear_x(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Take row y from m (y + 1/2) pixels further right, by bicubic interpolation with a = -1.
+def _sheared(S: int, magnitude_B: Tensor) -> tuple[Tensor, ...]:
+    """Return where each row of a sheared image is taken from.
 
-    With d the fraction of that distance, the weights of the four pixels around it are::
+    With d the fraction of the distance that a row is shifted, the weights of the four pixels around
+    it are::
 
         w0 = -d + 2 d^2 - d^3,  w1 = 1 - 2 d^2 + d^3,  w2 = d + d^2 - d^3,  w3 = -d^2 + d^3
+
+    Returns:
+        The first column (B, S, 1), the weights (T, B, 1, S, 1), and from where on and up to where
+        a row of the result has something of the image, (B, 1, S, 1) each.
     """
-    S = images.shape[-1]
-    shift_BS = magnitude.numpy()[:, None] * (np.arange(S) + 0.5)
+    shift_BS = magnitude_B.numpy()[:, None] * (np.arange(S) + 0.5)
     first_BS = np.floor(shift_BS)
     d = shift_BS - first_BS
     w0, w2, w3 = (
@@ -73,62 +87,63 @@ def _shear_x(images: Tensor, magnitude: Tensor) -> Tensor:
         for w in (d * (-1 + d * (2 - d)), d * (1 + d * (1 - d)), d * d * (d - 1))
     )
     w_TBS = np.stack([w0, 2**_WEIGHT_BITS - w0 - w2 - w3, w2, w3])  # an area of one colour keeps it
+    # x + 1/2 plus the row's shift is between 0 and S
+    edges = (np.ceil(edge - 0.5 - shift_BS).astype(np.int16) for edge in (0, S))
+    start, stop = (torch.from_numpy(edge)[:, None, :, None] for edge in edges)
+    column = torch.from_numpy(first_BS.astype(np.int64) - 1)[:, :, None]
+    return column, torch.from_numpy(w_TBS)[:, :, None, :, None], start, stop
+
+
+def _shear_x(
+    images: Tensor, column: Tensor, weights: Tensor, start: Tensor, stop: Tensor
+) -> Tensor:
+    """Take row y from m (y + 1/2) pixels further right, by bicubic interpolation with a = -1."""
+    S, device = images.shape[-1], images.device
     # a row needs the columns from first - 1 to first + S + 1, and takes them at once
-    column = torch.from_numpy(first_BS.astype(np.int64) - 1).to(images.device)[:, :, None]
-    column = (column + torch.arange(S + 3, device=images.device)).clamp_(0, S - 1)
+    column = (column + torch.arange(S + 3, device=device)).clamp_(0, S - 1)
     pixels = images.gather(3, column[:, None].expand(-1, 3, -1, -1)).int()
-    weights = torch.from_numpy(w_TBS).to(images.device)[:, :, None, :, None]
     out = pixels[..., :S] * weights[0]
     for t in (1, 2, 3):
         out.addcmul_(pixels[..., t : t + S], weights[t])
     out = out.bitwise_right_shift_(_WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
-    return out.masked_fill_(_outside(shift_BS, images), _GREY)
+    x_S = torch.arange(S, dtype=torch.int16, device=device)
+    return out.masked_fill_((x_S < start) | (x_S >= stop), _GREY)
 
 
-def _outside(shift_BS: NDArray[np.float64], images: Tensor) -> Tensor:
-    """Return where x + 1/2 plus the row's shift is not between 0 and S, bool (B, 1, S, S)."""
-    S = images.shape[-1]
-    edges = (np.ceil(edge - 0.5 - shift_BS).astype(np.int16) for edge in (0, S))
-    start, stop = (torch.from_numpy(e).to(images.device)[:, None, :, None] for e in edges)
-    x_S = torch.arange(S, dtype=torch.int16, device=images.device)
-    return (x_S < start) | (x_S >= stop)
+def _shear_y(images: Tensor, *constants: Tensor) -> Tensor:
+    return _shear_x(images.mT, *constants).mT.contiguous()
 
 
-def _shear_y(images: Tensor, magnitude: Tensor) -> Tensor:
-    return _shear_x(images.mT, magnitude).mT.contiguous()
+def _shifts(S: int, pixels_B: Tensor) -> tuple[list[int]]:
+    """Return whole pixels, rounded with halves up."""
+    return ((pixels_B + 0.5).floor().int().tolist(),)
 
 
-def _translate_x(images: Tensor, pixels: Tensor) -> Tensor:
-    return _translate(images, pixels, 2)
-
-
-def _translate_y(images: Tensor, pixels: Tensor) -> Tensor:
-    return _translate(images, pixels, 1)
-
-
-def _translate(images: Tensor, pixels: Tensor, axis: int) -> Tensor:
-    """Take each pixel from so many further along the axis, rounded with halves up."""
+def _translate(images: Tensor, shift_B: list[int], *, axis: int) -> Tensor:
+    """Take each pixel from so many further along the axis."""
     S, out = images.shape[-1], torch.full_like(images, _GREY)
-    for row, image, shift in zip(out, images, (pixels + 0.5).floor().int().tolist(), strict=True):
+    for row, image, shift in zip(out, images, shift_B, strict=True):
         length = S - abs(shift)
         row.narrow(axis, max(-shift, 0), length).copy_(image.narrow(axis, max(shift, 0), length))
     return out
 
 
-def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn anticlockwise around the centre and take the nearest pixels.
+def _rotated(S: int, degrees_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn anticlockwise around the centre.
 
     Steps and start are rounded to 1 / 65536 pixel one by one, as Pillow does.
+
+    Returns:
+        Positions as :func:`take_nearest` has them.
     """
-    S = images.shape[-1]
-    cos, sin = np.cos(np.deg2rad(degrees.numpy())), np.sin(np.deg2rad(degrees.numpy()))
+    cos, sin = np.cos(np.deg2rad(degrees_B.numpy())), np.sin(np.deg2rad(degrees_B.numpy()))
     step_B2N = np.stack([[cos, sin], [-sin, cos]]).transpose(2, 0, 1)  # of a column, of a row
     start_BN = S / 2 + step_B2N.sum(axis=1) * (0.5 - S / 2)
     fixed_B3N = np.concatenate([step_B2N, start_BN[:, None] + 1], axis=1)  # 1 for the border
     fixed_B3N = np.floor(fixed_B3N * 2**16 + 0.5).astype(np.int32)
     along, across, start = (torch.from_numpy(part)[:, :, None] for part in fixed_B3N.swapaxes(0, 1))
     at_S = torch.arange(S, dtype=torch.int32)
-    return take_nearest(images, along * at_S, across * at_S + start, fill=_GREY)
+    return along * at_S, across * at_S + start
 
 
 def _luminance(images: Tensor) -> Tensor:
@@ -138,29 +153,28 @@ def _luminance(images: Tensor) -> Tensor:
     return weighted.add_(2**15).bitwise_right_shift_(16)
 
 
-def _enhance(images: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
+def _enhance(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """Return other + (1 + m) (images - other), without its fraction."""
-    change = images.float().sub_(other).mul_(factors(images, 1 + magnitude))
-    return to_bytes(change.add_(other))
+    return to_bytes(images.float().sub_(other).mul_(factor).add_(other))
 
 
-def _colour(images: Tensor, magnitude: Tensor) -> Tensor:
-    return _enhance(images, _luminance(images), magnitude)
+def _colour(images: Tensor, factor: Tensor) -> Tensor:
+    return _enhance(images, _luminance(images), factor)
 
 
-def _contrast(images: Tensor, magnitude: Tensor) -> Tensor:
+def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     total = _luminance(images).sum((1, 2, 3), dtype=torch.int64, keepdim=True)
     mean = (total.double() / images[0, 0].numel() + 0.5).floor()
-    return _enhance(images, mean.float(), magnitude)
+    return _enhance(images, mean.float(), factor)
 
 
-def _sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
+def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
     out = images.clone()  # the border stays
-    out[..., 1:-1, 1:-1] = _enhance(images[..., 1:-1, 1:-1], blur(images), magnitude)
+    out[..., 1:-1, 1:-1] = _enhance(images[..., 1:-1, 1:-1], blur(images), factor)
     return out
 
 
-def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
+def _autocontrast(images: Tensor) -> Tensor:
     """Stretch each channel to 0 to 255 by a table of its 256 values, in double precision."""
     low, high = (
         value.flatten(2).double()
@@ -176,20 +190,24 @@ def _autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
 
 OPERATIONS = (
     Operation(_invert, no_magnitude),
-    Operation(_cutout, lambda m, S: round(20 * m / _LARGEST), placed=True),
-    Operation(_sharpness, lambda m, S: 0.9 * m / _LARGEST, signed=True),
+    Operation(_cutout, lambda m, S: round(20 * m / _LARGEST), _holes, placed=True),
+    Operation(_sharpness, lambda m, S: 0.9 * m / _LARGEST, factor_of, signed=True),
     Operation(_autocontrast, no_magnitude),
-    Operation(posterize, lambda m, S: round(8 - 4 * m / _LARGEST)),
-    Operation(_shear_x, lambda m, S: 0.3 * m / _LARGEST, signed=True),
-    Operation(_translate_x, lambda m, S: 150 / 331 * S * m / _LARGEST, signed=True),
-    Operation(_translate_y, lambda m, S: 150 / 331 * S * m / _LARGEST, signed=True),
-    Operation(_shear_y, lambda m, S: 0.3 * m / _LARGEST, signed=True),
-    Operation(_rotate, lambda m, S: 30 * m / _LARGEST),
+    Operation(posterize, lambda m, S: round(8 - 4 * m / _LARGEST), mask_of),
+    Operation(_shear_x, lambda m, S: 0.3 * m / _LARGEST, _sheared, signed=True),
+    Operation(
+        partial(_translate, axis=2), lambda m, S: 150 / 331 * S * m / _LARGEST, _shifts, signed=True
+    ),
+    Operation(
+        partial(_translate, axis=1), lambda m, S: 150 / 331 * S * m / _LARGEST, _shifts, signed=True
+    ),
+    Operation(_shear_y, lambda m, S: 0.3 * m / _LARGEST, _sheared, signed=True),
+    Operation(partial(take_nearest, fill=_GREY), lambda m, S: 30 * m / _LARGEST, _rotated),
     Operation(equalize, no_magnitude),
-    Operation(_contrast, lambda m, S: 0.9 * m / _LARGEST, signed=True),
-    Operation(_colour, lambda m, S: 0.9 * m / _LARGEST, signed=True),
-    Operation(solarize, lambda m, S: 256 * (1 - m / _LARGEST)),
-    Operation(brightness, lambda m, S: 0.9 * m / _LARGEST, signed=True),
+    Operation(_contrast, lambda m, S: 0.9 * m / _LARGEST, factor_of, signed=True),
+    Operation(_colour, lambda m, S: 0.9 * m / _LARGEST, factor_of, signed=True),
+    Operation(solarize, lambda m, S: 256 * (1 - m / _LARGEST), lowest_of),
+    Operation(brightness, lambda m, S: 0.9 * m / _LARGEST, factor_of, signed=True),
 )
 """The operations in the package's order, with magnitudes that follow from its own, 1 to 9.
 

@@ -9,15 +9,13 @@ Axes: B images, S side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sadcl.config import Augmentation
 from sadcl.data import pillow_operations, torchvision_operations
+from sadcl.data.batch_step import BatchStep, index_of
 from sadcl.data.torchvision_operations import Operation
 
 OPERATIONS = {
@@ -72,45 +70,22 @@ def _magnitude(operation: Operation, strength: int, size: int, rng: np.random.Ge
     return sign * operation.magnitude(strength, size)
 
 
-def apply(images: Tensor, plans: Tensor, spec: Augmentation) -> Tensor:
-    """Apply the operations that were drawn, the same ones together.
+def steps(plans: Tensor, spec: Augmentation, size: int) -> list[BatchStep]:
+    """Return the operations that were drawn, the same ones together, in their order.
 
     Args:
-        images: uint8 (B, 3, S, S), on any device.
         plans: float64 (B, columns) on the CPU, one row of :func:`draw` for each image.
         spec: the augmentation that the plans were drawn for.
-
-    Returns:
-        uint8 (B, 3, S, S), on the same device.
+        size: side S of the images in pixels.
     """
     operations, width = OPERATIONS[spec.randaugment_kind], _COLUMNS[spec.randaugment_kind]
-    images = images.contiguous()
+    result = [BatchStep(Tensor.contiguous)]
     for plan in plans.split(width, dim=1):
         for index in plan[:, 0].unique().int().tolist():
-            if index >= 0:
-                operate = partial(_operate, operations[index], plan)
-                images = apply_to(images, plan[:, 0] == index, operate)
-    return images
-
-
-def _operate(operation: Operation, plan: Tensor, images: Tensor, chosen_B: Tensor) -> Tensor:
-    values = plan[chosen_B, 1 : 4 if operation.placed else 2]
-    return operation.function(images, *values.unbind(1))
-
-
-def apply_to(
-    images: Tensor, chosen_B: Tensor, function: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Return the images with the chosen ones replaced by what the function makes of them.
-
-    Args:
-        images: (B, 3, S, S), unchanged.
-        chosen_B: bool, on the CPU.
-        function: of the chosen images and of ``chosen_B``.
-    """
-    if not bool(chosen_B.any()):
-        return images
-    if bool(chosen_B.all()):
-        return function(images, chosen_B)
-    index = chosen_B.nonzero()[:, 0].to(images.device)
-    return images.index_copy(0, index, function(images.index_select(0, index), chosen_B))
+            if index < 0:
+                continue
+            operation, chosen_B = operations[index], plan[:, 0] == index
+            values = plan[chosen_B, 1 : 4 if operation.placed else 2]
+            constants = operation.constants(size, *values.unbind(1))
+            result.append(BatchStep(operation.function, constants, index_of(chosen_B)))
+    return result

@@ -10,6 +10,7 @@ import io
 import re
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +28,21 @@ except ImportError:  # torchvision has deprecated it since 0.29; it is 1.5 times
 
 _PIXMAP = b"P6\n%d %d\n255\n"
 _PIXMAP_HEADER = re.compile(rb"P6\n(\d{1,5}) (\d{1,5})\n255\n")
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet, with which the published backbones were trained.
 
-They are for red, green and blue from 0 to 1.
-"""
+
+class Normalisation(NamedTuple):
+    """What is subtracted from an image and what it is divided by then.
+
+    Both are for red, green and blue from 0 to 1. A network only works with the values that it was
+    trained with.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet, with which the published backbones were trained."""
 
 
 def read_image(path: str | Path, side: int) -> Tensor:
@@ -143,13 +153,15 @@ def pixmap_bytes(side: int) -> int:
     return len(_PIXMAP % (side, side)) + 3 * side * side
 
 
-def to_input(images: Tensor) -> Tensor:
+def to_input(images: Tensor, normalisation: Normalisation) -> Tensor:
     """Normalise uint8 images (..., 3, height, width) to float32.
 
     On a CPU the result is contiguous; on a GPU it keeps the memory format, which is channels last.
     """
-    mean = torch.tensor(MEAN, device=images.device).mul_(255).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).mul_(255).view(3, 1, 1)
+    constants = torch.tensor(normalisation).mul_(255).view(2, 3, 1, 1)
+    if images.device.type == "cuda":  # the host does not wait for a copy from pinned memory
+        constants = constants.pin_memory()
+    mean, std = constants.to(images.device, non_blocking=True)
     if images.device.type == "cpu":
         images = images.contiguous()
     return images.float().sub_(mean).div_(std)

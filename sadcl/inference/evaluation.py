@@ -160,7 +160,7 @@ def localise(
             progress(int(index_B.max()) + 1, len(images))
 
     loader = build.loader(predictor.config, images, build.Worker(device=predictor.device))
-    scores_of(predictor.network, loader, predictor.device, add_maps)
+    scores_of(predictor.network, loader, predictor.device, add_maps, config=predictor.config)
     return localiser.means(len(predictor.labels), predictor.device)
 
 
@@ -216,7 +216,10 @@ def _scores(
             stop = min(start + _PROGRESS_IMAGES, len(images))
             part = images.subset(range(start, stop), images.name)
             loader = build.loader(predictor.config, part, build.Worker(device=predictor.device))
-            scores.append(scores_of(predictor.network, loader, predictor.device)[0])
+            scores_NL, _ = scores_of(
+                predictor.network, loader, predictor.device, config=predictor.config
+            )
+            scores.append(scores_NL)
             if progress is not None:
                 progress(start + len(part), len(images))
     finally:

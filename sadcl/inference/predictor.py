@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sadcl import build
 from sadcl.config import Config
 from sadcl.data.augment import resize
 from sadcl.data.transforms import read_image, read_photo, to_input
@@ -62,12 +63,14 @@ class Predictor:
         config: what it was trained with; ``data.image_size`` is the side of its input.
         labels: in the order of its scores.
         network: in inference mode, on ``device``.
+        normalisation: mean and standard deviation of its input.
     """
 
     def __init__(
         self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device
     ) -> None:
         self.config, self.labels, self.network, self.device = config, tuple(labels), network, device
+        self.normalisation = build.normalisation(config)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str | Path] | str | Path) -> list[list[tuple[str, float]]]:
@@ -82,8 +85,8 @@ class Predictor:
         paths = [images] if isinstance(images, (str, Path)) else list(images)
         result = []
         for path in paths:
-            image = to_input(read_image(str(path), self.config.data.image_size))
-            logits_BL = self.network(image[None].to(self.device)).logits_BL
+            photo = read_image(str(path), self.config.data.image_size)
+            logits_BL = self.network(self._input(photo)).logits_BL
             scores = logits_BL[0].double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
@@ -118,11 +121,15 @@ class Predictor:
     def label_maps(self, image: str | Path) -> LabelMaps:
         """Return the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
         photo = read_photo(str(image))
-        input_13SS = to_input(resize(photo, self.config.data.image_size))[None].to(self.device)
+        input_13SS = self._input(resize(photo, self.config.data.image_size))
         output, maps_1Lhw = with_maps(self.network, input_13SS)
         scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
         maps_Lhw = maps_1Lhw[0].float().cpu().clamp(min=0)
         return LabelMaps(photo.permute(1, 2, 0).numpy(), scores_L, maps_Lhw)
+
+    def _input(self, image: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 (3, S, S) into a batch of the network's input."""
+        return to_input(image, self.normalisation)[None].to(self.device)
 
     def select_labels(
         self, maps: LabelMaps, labels: Sequence[str] | None = None, threshold: float = 0.5

@@ -80,9 +80,7 @@ def training_hours(
         # The first steps are slow; where a step is cheap the third one counts.
         for _ in range(3 if cuda or side <= 128 else 1):
             began = time.monotonic()
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=config.optim.precision == "bf16"
-            ):
+            with build.autocast(config, device):
                 logits = network(pixels).logits_BL
             logits.float().sum().backward()
             if cuda:

@@ -28,7 +28,9 @@ def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
         images: (B, 3, H', W'), normalised.
 
     Returns:
-        The output, bit-identical to that of a plain forward pass, and the maps (B, L, H, W).
+        The output, bit-identical to that of a plain forward pass, and the maps (B, L, H, W), which
+        are computed in the precision of the weights: in bfloat16 a map's highest value would often
+        be found twice.
 
     Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, Learning Deep Features for Discriminative
     Localization, 2016, Eq. 2.
@@ -50,8 +52,13 @@ def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
         for hook in hooks:
             hook.remove()
     features_BCHW: Tensor = captured["features_BCHW"]
-    if isinstance(network, Pooled):
-        return output, torch.einsum("lc,bchw->blhw", network.classifier.weight, features_BCHW)
-    target_BLD, query_LD, key_BSD, value_BSD = captured["inputs"]
-    _, weights_BLS = decoder.attention(target_BLD + query_LD, key_BSD, value_BSD, need_weights=True)
+    with torch.autocast(features_BCHW.device.type, enabled=False):
+        if isinstance(network, Pooled):
+            weight_LC = network.classifier.weight
+            return output, torch.einsum("lc,bchw->blhw", weight_LC, features_BCHW.to(weight_LC))
+        dtype = network.classifier.weight_LD.dtype
+        target_BLD, query_LD, key_BSD, value_BSD = (part.to(dtype) for part in captured["inputs"])
+        _, weights_BLS = decoder.attention(
+            target_BLD + query_LD, key_BSD, value_BSD, need_weights=True
+        )
     return output, weights_BLS.unflatten(2, features_BCHW.shape[2:])

@@ -21,6 +21,8 @@ from sadcl.errors import UserError
 from sadcl.model.frozen_batchnorm import freeze_batchnorm as freeze_all_batchnorm
 from sadcl.model.recompute import recompute_backbone
 
+_Colours = tuple[float, float, float]
+
 
 class Backbone(nn.Module):
     """Last feature map of a timm model, (B, 3, H, W) -> (B, C, H / r, W / r).
@@ -102,16 +104,7 @@ def create(
         UserError: for an unknown name, a model without feature maps, or weights that are neither
             cached nor can be downloaded.
     """
-    if not timm.is_model(name):
-        matches = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = (
-            f"did you mean {', '.join(matches)}?"
-            if matches
-            else "timm.list_models() lists those that exist."
-        )
-        raise UserError(
-            f"model.backbone = {name!r} is not a model of timm {timm.__version__}: {hint}"
-        )
+    _check_name(name)
     try:
         if pretrained:
             _check_download(name)
@@ -133,6 +126,39 @@ def create(
             "Connect the machine once so that they are cached, or copy the file to it and set "
             "model.weights to its path, or train from random weights with model.pretrained = false."
         ) from None
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        matches = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = (
+            f"did you mean {', '.join(matches)}?"
+            if matches
+            else "timm.list_models() lists those that exist."
+        )
+        raise UserError(
+            f"model.backbone = {name!r} is not a model of timm {timm.__version__}: {hint}"
+        )
+
+
+def normalisation(name: str) -> tuple[_Colours, _Colours]:
+    """Return the mean and standard deviation that timm's weights of a model were trained with.
+
+    They are for red, green and blue from 0 to 1. A name without a tag means timm's default weights;
+    a local file of weights is taken to be of the same kind. timm gives a model that it has no
+    weights of the values of ImageNet.
+
+    Raises:
+        UserError: for an unknown name or tag.
+    """
+    _check_name(name)
+    try:
+        weights = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag that the model does not have
+        raise UserError(f"model.backbone = {name!r} is not possible: {error}") from None
+    options = timm.data.resolve_data_config(pretrained_cfg=weights.to_dict() if weights else {})
+    mean, std = tuple(options["mean"]), tuple(options["std"])
+    return mean, std
 
 
 def _check_download(name: str) -> None:

@@ -115,6 +115,20 @@ TRIALS: Columns = {
         "peak memory in MB of 2^20 bytes: of the GPU in this run, on a CPU of the process since "
         "its start" + _AT_END,
     ),
+    "precision": (
+        _TEXT,
+        "fp32, bf16 or fp64: the floating-point precision that the run had; optim_precision may "
+        "leave it to the device" + _AT_END,
+    ),
+    "input_mean": (
+        _TEXT,
+        "JSON list: mean of red, green and blue, 0 to 1, that was subtracted from the images: the "
+        "one of the backbone's weights where data_mean is null" + _AT_END,
+    ),
+    "input_std": (
+        _TEXT,
+        "JSON list: standard deviation that the images were divided by then" + _AT_END,
+    ),
     "workers": (_INT, "count of training processes"),
     "gpus": (_FLOAT, "GPUs per worker"),
     "cpus": (_INT, "CPUs per worker"),

@@ -18,6 +18,7 @@ from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
 from sadcl.results.store import row_of
 from sadcl.search.trial import Trial
+from sadcl.study.gpu_share import gpu_memory
 from sadcl.study.placement import Placement
 from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
@@ -92,7 +93,7 @@ def execute(
         if distributed.rank() == 0:
             writer = _open_writer(trial, placement, images)
         emit_first(TrialStarted(trial.key, trial.phase, trial.title, dict(trial.params)))
-        with _threads(placement):
+        with _threads(placement), gpu_memory(placement):
             outcome = fit(
                 trial.config,
                 images,
@@ -182,6 +183,9 @@ def _finish(
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "memory_mb": outcome.memory_mb,
+        "precision": outcome.precision,
+        "input_mean": json.dumps(outcome.normalisation.mean),
+        "input_std": json.dumps(outcome.normalisation.std),
         "gpu_hours": outcome.seconds / 3600 * placement.workers * placement.gpus,
     }
     if writer is None:

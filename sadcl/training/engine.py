@@ -7,7 +7,8 @@ map's height and width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,7 +19,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from sadcl import distributed
+from sadcl import build, distributed
 from sadcl.config import Config
 from sadcl.data.loader import Batch, Loader
 from sadcl.losses.contrast import positive_index
@@ -218,9 +219,8 @@ def to_float32(tensor: Tensor) -> Tensor:
 
 
 def autocast(training: Training) -> torch.autocast:
-    """Return the context of the forward pass: bfloat16 where the configuration says so."""
-    bf16 = training.config.optim.precision == "bf16"
-    return torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=bf16)
+    """Return the context of the forward pass, as :func:`sadcl.build.autocast` does."""
+    return build.autocast(training.config, training.device)
 
 
 def clip_gradients(training: Training) -> None:
@@ -260,12 +260,13 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
         training.bank.count_valid()
 
 
-@torch.no_grad()
 def evaluate(
     network: SADCL | Pooled,
     loader: Loader,
     device: torch.device,
     on_maps: Callable[[Tensor, Tensor], None] | None = None,
+    *,
+    config: Config | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the scores of a split, each image once, in the set's order.
 
@@ -277,29 +278,55 @@ def evaluate(
         device: of the network.
         on_maps: called with the indices (B,) and the maps (B, L, H, W) of each batch of this
             worker; the scores are the same with it.
+        config: whose precision to compute in; None is that of the network's weights.
 
     Returns:
         Scores (N, L) in float64, 0 to 1, and targets (N, L).
     """
-    was_training = network.training
-    network.eval()
+    (scores_NL,) = evaluate_each([network], loader, device, on_maps, config=config)
+    return scores_NL, loader.images.targets
+
+
+@torch.no_grad()
+def evaluate_each(
+    networks: Sequence[SADCL | Pooled],
+    loader: Loader,
+    device: torch.device,
+    on_maps: Callable[[Tensor, Tensor], None] | None = None,
+    *,
+    config: Config | None = None,
+) -> list[np.ndarray]:
+    """Do as :func:`evaluate` for several networks, and decode each image only once.
+
+    Returns:
+        Scores (N, L) of each network. ``on_maps`` is called with the maps of all.
+    """
+    were_training = [network.training for network in networks]
+    for network in networks:
+        network.eval()
     num_labels = len(loader.images.labels)
     # An empty part each: a worker may have no batch at all.
-    logits = [to_float32(next(network.parameters()).new_zeros(0, num_labels))]
+    empty = [next(network.parameters()).new_zeros(0, num_labels) for network in networks]
+    logits = [[to_float32(part)] for part in empty]
     index = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in loader.batches(0):
-        if on_maps is None:
-            output = network(batch.images_BCHW)
-        else:
-            output, maps_BLHW = with_maps(network, batch.images_BCHW)
-            on_maps(batch.index_B, maps_BLHW)
-        logits.append(to_float32(output.logits_BL))
+        for network, parts in zip(networks, logits, strict=True):
+            with build.autocast(config, device) if config is not None else nullcontext():
+                if on_maps is None:
+                    output = network(batch.images_BCHW)
+                else:
+                    output, maps_BLHW = with_maps(network, batch.images_BCHW)
+                    on_maps(batch.index_B, maps_BLHW)
+            parts.append(to_float32(output.logits_BL))
         index.append(batch.index_B)
-    network.train(was_training)
+    for network, was_training in zip(networks, were_training, strict=True):
+        network.train(was_training)
     order_N = distributed.all_gather_rows(torch.cat(index)).argsort()
-    logits_NL = distributed.all_gather_rows(torch.cat(logits))[order_N]
-    scores_NL = 1 / (1 + np.exp(-logits_NL.cpu().numpy().astype(np.float64)))
-    return scores_NL, loader.images.targets
+    return [_scores(distributed.all_gather_rows(torch.cat(parts))[order_N]) for parts in logits]
+
+
+def _scores(logits_NL: Tensor) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits_NL.cpu().numpy().astype(np.float64)))
 
 
 @torch.no_grad()
@@ -316,7 +343,8 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     assert isinstance(network, SADCL)
     network.eval()
     for batch in loader.batches(0):
-        output = network(batch.images_BCHW)
+        with autocast(training):
+            output = network(batch.images_BCHW)
         rows = _activated_rows(output, batch, batch.first_position)
         network.prototypes.accumulate(rows, training.config.prototype_epsilon)
     for total in (network.prototypes.sum_LD, network.prototypes.count_L):

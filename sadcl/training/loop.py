@@ -28,7 +28,7 @@ from sadcl.training.engine import (
 )
 from sadcl.training.report import Callbacks, Epoch, Outcome
 from sadcl.training.resume import Progress, restore, resume_state, worker_state
-from sadcl.training.setup import peak_memory_mb, pick_device, prepare
+from sadcl.training.setup import peak_memory_mb, pick_device, prepare, with_normalisation
 
 MAX_STEPS_BETWEEN_SYNCS = 50
 """Steps at most between two sync points, at which replicas are compared and the state is saved."""
@@ -78,7 +78,7 @@ def fit(
     worker = build.Worker(
         distributed.rank(), distributed.world_size(), pick_device(device), loader_workers
     )
-    run = _Run(config, data, worker, callbacks or Callbacks())
+    run = _Run(with_normalisation(config), data, worker, callbacks or Callbacks())
     if config.stage2.epochs == 0:
         if stage1 is not None:
             return _adopt_stage1(run, stage1, folder, test)
@@ -159,6 +159,8 @@ def _outcome(
         seconds=progress.seconds,
         images=progress.images,
         memory_mb=peak_memory_mb(training.device),
+        normalisation=build.normalisation(run.config),
+        precision=selected.get("precision", build.precision(run.config, training.device)),
         logits={**selected.get("logits", {}), **logits},
         stopped=progress.stopped,
     )

@@ -6,7 +6,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
@@ -19,7 +19,8 @@ def adamw(
     """Build AdamW over the trainable parameters.
 
     Learned prototypes are points in feature space: weight decay, which would pull them to zero,
-    leaves them alone unless ``decay_prototypes`` says otherwise.
+    leaves them alone unless ``decay_prototypes`` says otherwise. A state that is loaded may come
+    from another kind of device (:func:`_lay_out_moments`).
     """
     weights: list[nn.Parameter] = []
     prototypes: list[nn.Parameter] = []
@@ -30,7 +31,23 @@ def adamw(
     if prototypes:
         decay = optim.weight_decay if decay_prototypes else 0.0
         groups.append({"params": prototypes, "weight_decay": decay})
-    return AdamW(groups, lr=stage.lr, fused=True)
+    optimizer = AdamW(groups, lr=stage.lr, fused=True)
+    optimizer.register_load_state_dict_post_hook(_lay_out_moments)
+    return optimizer
+
+
+@torch.no_grad()
+def _lay_out_moments(optimizer: Optimizer) -> None:
+    """Give each moment that was loaded the strides of its parameter.
+
+    A GPU has convolutions in channels-last order and a CPU does not. Loading keeps the strides that
+    a moment was saved with, and the fused kernels read parameter and moments side by side in
+    memory: with other strides they would take each other's values, silently.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:

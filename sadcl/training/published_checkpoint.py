@@ -19,6 +19,7 @@ from sadcl import build, recipes, storage
 from sadcl.config import Config
 from sadcl.data.readers import files
 from sadcl.data.readers.label_lists import LABELS
+from sadcl.data.transforms import IMAGENET
 from sadcl.errors import UserError
 from sadcl.training import published_state
 from sadcl.training.checkpoint import save_checkpoint
@@ -178,7 +179,8 @@ def _labels(
 def _config(dataset: str, sizes: Sizes, heads: int, image_size: int | None, uri: str) -> Config:
     """Return the recipe of a data set with the network that was found.
 
-    The published code holds nothing out, and trains on VOC 2012's trainval.
+    The published code holds nothing out, trains on VOC 2012's trainval, and normalises images with
+    ImageNet's mean and standard deviation, whatever the backbone.
 
     Raises:
         UserError: for heads or a size that do not fit.
@@ -195,6 +197,8 @@ def _config(dataset: str, sizes: Sizes, heads: int, image_size: int | None, uri:
     recipe: Config = getattr(recipes, "coco14" if dataset == "folder" else dataset)()
     changes: dict[str, Any] = {
         "data.holdout": 0.0,
+        "data.mean": IMAGENET.mean,
+        "data.std": IMAGENET.std,
         "data.image_size": sizes.image_size or image_size or recipe.data.image_size,
         "model.backbone": sizes.backbone,
         "model.hidden": sizes.hidden,

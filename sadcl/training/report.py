@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sadcl.data.transforms import Normalisation
 from sadcl.training.sync_points import LeaveReason
 
 
@@ -42,6 +43,10 @@ class Outcome:
     """Training images of all epochs together."""
     memory_mb: float
     """Peak memory in MiB, of the GPU or, on a CPU, of this process."""
+    normalisation: Normalisation
+    """Mean and standard deviation of the images."""
+    precision: str
+    """``fp32``, ``bf16`` or ``fp64``: what ``optim.precision`` was on the device."""
     logits: dict[str, Tensor]
     """(N, L) in float16 for each split that was evaluated with the selected weights."""
     stopped: str = ""

@@ -20,7 +20,7 @@ from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import checkpoint
-from sadcl.training.engine import Training, evaluate
+from sadcl.training.engine import Training, evaluate, evaluate_each
 from sadcl.training.localiser import MEASURES, Localiser
 
 
@@ -57,10 +57,13 @@ def select(
         _save(training, data, best, candidates[weights], folder)
         return {}, best
     loader = build.loader(training.config, data.val, worker)
-    scores = {
-        name: evaluate(network, loader, training.device) for name, network in candidates.items()
+    evaluated = evaluate_each(
+        list(candidates.values()), loader, training.device, config=training.config
+    )
+    scores = dict(zip(candidates, evaluated, strict=True))
+    results = {
+        name: multilabel_metrics(scores_NL, data.val.targets) for name, scores_NL in scores.items()
     }
-    results = {name: multilabel_metrics(*pair) for name, pair in scores.items()}
     if weights == "best":
         weights = max(candidates, key=lambda name: rank(results[name]["mAP"]))
     by_weights = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
@@ -72,7 +75,7 @@ def select(
             "weights": weights,
             "metrics": {**metrics, **by_weights},
             "rows": rows,
-            "logits": {"val": half_logits(scores[weights][0])},
+            "logits": {"val": half_logits(scores[weights])},
         }
         _save(training, data, best, candidates[weights], folder)
     return figures, best
@@ -113,7 +116,9 @@ def evaluate_test(
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, worker)
     localiser = Localiser(data.boxes(data.test)) if data.boxes is not None else None
-    scores_NL, targets_NL = evaluate(training.network, loader, training.device, localiser)
+    scores_NL, targets_NL = evaluate(
+        training.network, loader, training.device, localiser, config=training.config
+    )
     figures = multilabel_metrics(scores_NL, targets_NL)
     if localiser is not None:
         figures |= localiser.means(len(data.labels), training.device)
@@ -209,6 +214,7 @@ def _save(
         "dataset": data.name,
         "data_digest": data.digest,
         "threads": torch.get_num_threads(),
+        "precision": build.precision(training.config, training.device),
     }
     checkpoint.save_checkpoint(
         storage.join(folder, name), {**origin, **epoch, "model": network.state_dict()}

@@ -42,6 +42,21 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def with_normalisation(config: Config) -> Config:
+    """Fill in how images are normalised where that is left to the weights.
+
+    A checkpoint that a run saves then says it, whatever a later timm has for the backbone.
+
+    Raises:
+        UserError: for a backbone that does not exist, or where ``model.start`` is no checkpoint.
+    """
+    source, data = config, config.data
+    if config.model.start is not None and (data.mean is None or data.std is None):
+        source = Config.stored(checkpoint.load_cached(config.model.start)["config"])
+    mean, std = build.normalisation(source)
+    return config.override({"data.mean": data.mean or mean, "data.std": data.std or std})
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: of the GPU, or of this process where the device is the CPU."""
     if device.type == "cuda":
@@ -73,6 +88,7 @@ def prepare(
     Raises:
         UserError: for a network that cannot be built, or a checkpoint that does not fit.
     """
+    build.set_float32_products(config, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     network = build.model(config, len(labels), pretrained=start is None and not resume)

@@ -16,3 +16,8 @@ def picture(width, height):
 
 def tensor(width, height):
     return torch.from_numpy(np.array(picture(width, height))).permute(2, 0, 1)
+
+
+def operate(operation, images, *values):
+    """Apply an operation of RandAugment with the magnitudes, and the places if it has them."""
+    return operation.function(images, *operation.constants(images.shape[-1], *values))

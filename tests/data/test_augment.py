@@ -2,15 +2,21 @@
 and cut."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sadcl.config import Augmentation, Config
 from sadcl.data import augment as module
+from sadcl.data import one_copy
 from sadcl.data.augment import apply, augment, draw
+from sadcl.data.batch_step import run_steps
 from sadcl.errors import UserError
 from tests.data.pictures import tensor
 
@@ -233,6 +239,51 @@ def test_a_batch_is_its_images(spec, monkeypatch):
             module, "resize", lambda i, side: resize(i.float(), side).round().to(torch.uint8)
         )
         assert (apply(images, plans, spec, 32).int() - alone.int()).abs().max() <= 1
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts what the host and a GPU copy from each other, and kernels that get both's tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_gpu, self.from_gpu, self.mixed = [], 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        name = function.overloadpacket.__name__
+        tensors = [value for value in tree_leaves(args) if isinstance(value, torch.Tensor)]
+        given = [tensor.device.type for tensor in tensors]
+        if name in ("_local_scalar_dense", "nonzero", "is_nonzero") and "cuda" in given:
+            self.from_gpu += 1
+        elif name == "_to_copy" and given[0] != result.device.type:
+            if result.device.type == "cuda":
+                self.to_gpu.append((args[0].dtype, kwargs.get("non_blocking")))
+            else:
+                self.from_gpu += 1
+        elif "cuda" in given and any(t.dim() and t.device.type == "cpu" for t in tensors):
+            self.mixed.append((name, given))
+        return result
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_plan_goes_to_a_gpu_in_one_copy_that_nothing_waits_for(spec, monkeypatch):
+    """On a GPU that is pretended: results have shapes, and no values."""
+    monkeypatch.setattr(one_copy, "_pack", partial(pack_unpinned, one_copy._pack))
+    plans = torch.stack([draw(spec, 48, 32, np.random.default_rng(i)) for i in range(64)])
+    steps = module._steps(plans, spec, 32)
+    with FakeTensorMode(allow_non_fake_inputs=True), CountCopies() as copies:
+        images = torch.zeros(64, 3, 48, 48, dtype=torch.uint8, device="cuda:0")
+        found = run_steps(steps, images)
+    assert (found.shape, found.device.type) == ((64, 3, 32, 32), "cuda")
+    assert copies.to_gpu == [(torch.uint8, True)]
+    assert copies.from_gpu == 0
+    assert copies.mixed == []
+
+
+def pack_unpinned(pack, tensors, *, pin):
+    assert pin
+    return pack(tensors, pin=False)  # without a GPU no memory can be pinned
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -43,8 +43,12 @@ def notes(monkeypatch):
 
     step = Stream("step")
     module = types.SimpleNamespace(
-        Stream=lambda device: Stream("beside"), current_stream=lambda device: step, stream=stream
+        Stream=lambda device: Stream("beside"),
+        current_stream=lambda device: step,
+        current_device=lambda: 1,
+        stream=stream,
     )
+    monkeypatch.setattr(gpu_prefetch, "_STREAMS", {})
     monkeypatch.setattr(gpu_prefetch.torch, "get_device_module", lambda device: module)
     return said
 
@@ -59,6 +63,16 @@ def test_a_batch_is_made_beside_the_step_and_handed_over_before_the_next(notes):
     each = ["on beside", "copy", "off", "step waits for beside"]
     assert notes == [*each, *each, "wait for 1", *each, "wait for 2", *each]
     assert kept == ["step"] * 8
+
+
+def test_all_loaders_of_a_device_share_one_stream(notes):
+    """PyTorch would keep a batch's memory for each of them; ``cuda`` is the current device."""
+    one, same, other = (
+        gpu_prefetch.GpuPrefetch(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0")
+    )
+    assert one._stream is same._stream
+    assert one._stream is not other._stream
+    assert gpu_prefetch.GpuPrefetch(torch.device("cuda:0"))._stream is other._stream
 
 
 def test_what_is_sent_is_pinned_first(notes):

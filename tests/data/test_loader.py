@@ -12,7 +12,7 @@ from sadcl.config import Augmentation, Data
 from sadcl.data import loader as loader_module
 from sadcl.data.load import load
 from sadcl.data.loader import _CACHE, Loader
-from sadcl.data.transforms import read_image, to_input
+from sadcl.data.transforms import IMAGENET, read_image, to_input
 from sadcl.errors import UserError
 
 AUGMENTATION = Augmentation(multiscale=(1.0, 0.75), flip=True, cutout=0.25, randaugment=1)
@@ -60,7 +60,9 @@ def test_without_shuffling_or_augmentation_it_is_the_files(small_scenes):
     images = small_scenes.test
     batches = list(loader(images, augmentation=None, shuffle=False).batches(0))
     assert torch.cat([b.index_B for b in batches]).tolist() == list(range(len(images)))
-    expected = torch.stack([to_input(read_image(images.path(i), 32)) for i in range(len(images))])
+    expected = torch.stack(
+        [to_input(read_image(images.path(i), 32), IMAGENET) for i in range(len(images))]
+    )
     assert torch.equal(torch.cat([b.images_BCHW for b in batches]), expected)
 
 
@@ -269,7 +271,7 @@ def test_resize_before_the_crop(small_scenes):
     batch = next(loader(small_scenes.train, augmentation=spec).batches(1))
     assert batch.images_BCHW.shape[-2:] == (32, 32)
     # a crop of half of 64 px is not resized: its pixels are the file's
-    source = to_input(read_image(small_scenes.train.path(int(batch.index_B[0])), 64))
+    source = to_input(read_image(small_scenes.train.path(int(batch.index_B[0])), 64), IMAGENET)
     windows = source.unfold(1, 32, 1).unfold(2, 32, 1)
     assert (windows == batch.images_BCHW[0][:, None, None]).flatten(3).all(dim=3).all(dim=0).any()
 
@@ -289,7 +291,7 @@ def test_real_photographs(photographs):
     assert images.flatten(1).std(dim=1).min() > 0.1  # photographs, not blanks
     kept = pixels(data.test, 1, image_size=64, augmentation=None)
     for i, image in kept.items():
-        assert torch.equal(image, to_input(read_image(data.test.path(i), 64)))
+        assert torch.equal(image, to_input(read_image(data.test.path(i), 64), IMAGENET))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from sadcl.data.pillow_operations import OPERATIONS
-from tests.data.pictures import tensor
+from tests.data.pictures import operate, tensor
 
 GREY = (128, 128, 128)
 BITS = (8, 7, 7, 6, 6, 5, 5, 4, 4)
@@ -104,7 +104,7 @@ def test_operations_are_pillows(number, side):
     for m in range(1, 10):
         for sign in (1, -1) if has_sign else (1,):
             magnitude = torch.full((5,), sign * operation.magnitude(m, side), dtype=torch.float64)
-            result = operation.function(images, magnitude, *(place if operation.placed else ()))
+            result = operate(operation, images, magnitude, *(place if operation.placed else ()))
             assert result.dtype == torch.uint8
             assert result.is_contiguous()
             for image, found in zip(images, result, strict=True):
@@ -125,15 +125,15 @@ def test_each_image_has_a_magnitude_of_its_own():
         values = [[operation.magnitude(m, 48), 3 * m, 40 - m] for m in (1, 9, 4, 7, 2)]
         values = torch.tensor(values, dtype=torch.float64)[:, : 3 if operation.placed else 1]
         values[::2, 0] *= -1 if operation.signed else 1
-        together = operation.function(images, *values.unbind(1))
+        together = operate(operation, images, *values.unbind(1))
         for image, alone, row in zip(together, images, values, strict=True):
-            assert torch.equal(operation.function(alone[None], *row[None].unbind(1))[0], image)
+            assert torch.equal(operate(operation, alone[None], *row[None].unbind(1))[0], image)
 
 
 def test_the_hole_is_cut_off_at_the_border_and_a_tall_one_has_twenty_pixels():
     white = torch.full((4, 3, 48, 48), 255, dtype=torch.uint8)
     at = torch.tensor([[20.0, 24, 24], [20, 0, 0], [20, 47, 24], [7, 24, 24]]).double()
-    holes = (OPERATIONS[1].function(white, *at.unbind(1)) != 255).all(dim=1)
+    holes = (operate(OPERATIONS[1], white, *at.unbind(1)) != 255).all(dim=1)
     assert holes.sum((1, 2)).tolist() == [400, 100, 220, 36]
     assert holes[0, 14:34, 14:34].all()
     assert holes[1, :10, :10].all()
@@ -144,11 +144,11 @@ def test_rotation_is_anticlockwise_and_translation_moves_the_picture():
     image = torch.zeros(1, 3, 90, 90, dtype=torch.uint8)
     image[..., 40:50, 70:80] = 255  # right of the centre
     by_name = dict(zip(REFERENCE, OPERATIONS, strict=True))
-    turned = by_name["Rotate"].function(image, torch.tensor([30.0]).double())[0, 0]
+    turned = operate(by_name["Rotate"], image, torch.tensor([30.0]).double())[0, 0]
     rows, columns = (turned == 255).nonzero().double().mean(0).tolist()
     assert rows == pytest.approx(45 - 30 * 0.5, abs=1)
     assert columns == pytest.approx(45 + 30 * 0.866, abs=1)
     assert turned[0, 0] == 128
-    moved = by_name["TranslateX"].function(image, torch.tensor([20.4]).double())[0, 0]
+    moved = operate(by_name["TranslateX"], image, torch.tensor([20.4]).double())[0, 0]
     assert torch.equal(moved[:, :70], image[0, 0, :, 20:])
     assert (moved[:, 70:] == 128).all()

@@ -6,8 +6,9 @@ import torch
 
 from sadcl.config import Augmentation
 from sadcl.data import pillow_operations
-from sadcl.data.randaugment import OPERATIONS, apply, columns, draw
-from tests.data.pictures import tensor
+from sadcl.data.batch_step import run_steps
+from sadcl.data.randaugment import OPERATIONS, columns, draw, steps
+from tests.data.pictures import operate, tensor
 
 PUBLISHED = Augmentation(randaugment=2, randaugment_kind="published")
 
@@ -67,7 +68,7 @@ def test_plans_are_carried_out_in_their_order():
     images = torch.stack([tensor(48, 48).roll(i, -1) for i in range(40)])
     before, spec = images.clone(), PUBLISHED.model_copy(update={"randaugment": 3})
     drawn = plans(spec, 48, 40)
-    results = apply(images, drawn.flatten(1), spec)
+    results = run_steps(steps(drawn.flatten(1), spec, 48), images)
     assert torch.equal(images, before)
     unchanged = 0
     for image, plan, result in zip(images, drawn, results, strict=True):
@@ -77,7 +78,7 @@ def test_plans_are_carried_out_in_their_order():
                 operation = pillow_operations.OPERATIONS[int(number)]
                 values = values[: 3 if operation.placed else 1]
                 values = torch.tensor(values, dtype=torch.float64)[:, None]
-                wanted = operation.function(wanted, *values)
+                wanted = operate(operation, wanted, *values)
         assert torch.equal(result, wanted[0])
         unchanged += torch.equal(result, image)
     assert 0 < unchanged < 20

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from sadcl.data.torchvision_operations import OPERATIONS
-from tests.data.pictures import tensor
+from tests.data.pictures import operate, tensor
 
 NAMES = list(v2.RandAugment._AUGMENTATION_SPACE)
 
@@ -19,21 +19,21 @@ def test_randaugment_is_torchvisions(number, side):
     each. A rotated pixel whose source lies between two, within the error of float32, may be either.
     """
     reference, name = v2.RandAugment(), NAMES[number]
-    operation, magnitude, signed, placed = OPERATIONS[number]
+    operation = OPERATIONS[number]
     magnitudes, their_signed = reference._AUGMENTATION_SPACE[name]
     values = magnitudes(31, side, side)
-    assert signed == their_signed
-    assert not placed
+    assert operation.signed == their_signed
+    assert not operation.placed
     images = torch.stack(
         [tensor(side, side), tensor(side, side).flip(-1), torch.full((3, side, side), 7).byte()]
     )
     for m in (0, 1, 9, 17, 30):
-        for sign in (1, -1) if signed else (1,):
+        for sign in (1, -1) if operation.signed else (1,):
             ours, theirs = (
-                sign * magnitude(m, side),
+                sign * operation.magnitude(m, side),
                 0.0 if values is None else sign * float(values[m]),
             )
-            found = operation(images, torch.tensor([float(ours)] * 3, dtype=torch.float64))
+            found = operate(operation, images, torch.tensor([float(ours)] * 3).double())
             wanted = torch.stack(
                 [
                     reference._apply_image_or_video_transform(i, name, theirs, "nearest", {})

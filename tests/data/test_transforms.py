@@ -9,7 +9,15 @@ from PIL import Image, ImageOps
 
 from sadcl.data import transforms
 from sadcl.data.augment import resize
-from sadcl.data.transforms import decode, encode_pixmap, pixmap_bytes, read_image, to_input
+from sadcl.data.transforms import (
+    IMAGENET,
+    Normalisation,
+    decode,
+    encode_pixmap,
+    pixmap_bytes,
+    read_image,
+    to_input,
+)
 from sadcl.errors import UserError
 
 
@@ -117,10 +125,10 @@ def test_resizing_is_pillows_bilinear():
     assert np.abs(resize(image, 32).permute(1, 2, 0).numpy() - expected).max() <= 1
 
 
-def test_normalisation():
+@pytest.mark.parametrize("normalisation", [IMAGENET, Normalisation((0.5, 0.4, 0.3), (0.5, 1, 2))])
+def test_normalisation(normalisation):
     image = torch.arange(3 * 4 * 4, dtype=torch.uint8).view(3, 4, 4)
-    expected = (
-        image.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()
-    ) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1).double()
-    torch.testing.assert_close(to_input(image).double(), expected, atol=1e-6, rtol=1e-6)
-    assert torch.equal(to_input(image[None])[0], to_input(image))  # a batch is its images
+    mean, std = (torch.tensor(values).double().view(3, 1, 1) for values in normalisation)
+    expected, found = (image.double() / 255 - mean) / std, to_input(image, normalisation)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+    assert torch.equal(to_input(image[None], normalisation)[0], found)  # a batch is its images

@@ -18,7 +18,7 @@ from sadcl import UserError, build, inference, recipes, train
 from sadcl.cli.app import app
 from sadcl.data.load import load
 from sadcl.data.readers import voc
-from sadcl.data.transforms import read_image, to_input
+from sadcl.data.transforms import IMAGENET, read_image, to_input
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import checkpoint
 from tests.conftest import TINY
@@ -192,7 +192,7 @@ def test_another_resolution_than_in_training(row, root):
     val = load(CONFIG.data, root).val
     images = torch.stack([read_image(val.path(i), 80) for i in range(len(val))])
     with torch.inference_mode():
-        scores = network(to_input(images)).logits_BL.double().sigmoid().numpy()
+        scores = network(to_input(images, IMAGENET)).logits_BL.double().sigmoid().numpy()
     expected = multilabel_metrics(scores, val.targets)
     assert found.metrics["mAP"] == pytest.approx(expected["mAP"], abs=1e-9)
     assert found.metrics["CF1"] == pytest.approx(expected["CF1"], abs=1e-9)

@@ -53,6 +53,22 @@ def test_attention_is_that_of_the_last_decoder_layer_averaged_over_the_heads(lay
 
 @torch.no_grad()
 @pytest.mark.parametrize("arch", ["sadcl", "pooled"])
+def test_under_autocast_logits_and_maps_are_not_rounded(arch):
+    """Values that bfloat16 could not tell apart would tie, and ties change mAP and pointing."""
+    one, images = network(**{"model.arch": arch}).float(), torch.randn(8, 3, 64, 96)
+    exact, exact_maps = with_maps(one, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, maps = with_maps(one, images)
+        assert torch.equal(output.logits_BL, one(images).logits_BL)
+    assert output.logits_BL.dtype == maps.dtype == torch.float32
+    for found, wanted in ((output.logits_BL, exact.logits_BL), (maps, exact_maps)):
+        assert not torch.equal(found.bfloat16().float(), found)
+        assert not torch.equal(found, wanted)  # the rest is computed in bfloat16
+        torch.testing.assert_close(found, wanted, rtol=0.1, atol=0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["sadcl", "pooled"])
 def test_looking_changes_no_score_and_leaves_nothing_behind(arch):
     one, images = network(**{"model.arch": arch}).float(), torch.randn(2, 3, 64, 64)
     assert torch.equal(with_maps(one, images)[0].logits_BL, one(images).logits_BL)

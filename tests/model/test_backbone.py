@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
+from pathlib import Path
 
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import sadcl
 from sadcl import build, recipes
 from sadcl.config import Config
+from sadcl.data.transforms import IMAGENET, read_image, to_input
 from sadcl.errors import UserError
 from sadcl.model import SADCL, Backbone
+from tests.data.pictures import picture
+
+LITE = Path(sadcl.__file__).parents[2] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 
 
 def small(**changes) -> Config:
@@ -58,6 +67,27 @@ def test_weights_from_a_local_file(tmp_path):
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="does not fit"):
         Backbone("test_resnet", weights=str(path))
+
+
+@pytest.mark.skipif(not LITE.is_file(), reason="there are no weights beside the repository")
+def test_local_weights_see_an_image_as_timm_shows_it_to_them(tmp_path):
+    """EfficientNet-lite was trained with a mean and a standard deviation of 0.5."""
+    side, name = 96, "tf_efficientnet_lite0"
+    picture(side, side).save(tmp_path / "photo.png")
+    config = small(**{"model.backbone": name, "model.weights": str(LITE), "model.feature": -1})
+    backbone = Backbone(name, weights=str(LITE)).eval()
+    reference = timm.create_model(name, checkpoint_path=str(LITE)).eval()
+    options = timm.data.resolve_data_config(
+        {"input_size": (3, side, side), "crop_pct": 1.0}, model=reference
+    )
+    shown = timm.data.create_transform(**options)(Image.open(tmp_path / "photo.png"))
+    ours = to_input(read_image(tmp_path / "photo.png", side), build.normalisation(config))
+    with torch.inference_mode():
+        expected = reference.forward_intermediates(shown[None], intermediates_only=True)[-1]
+        found = backbone(ours[None])
+        other = backbone(to_input(read_image(tmp_path / "photo.png", side), IMAGENET)[None])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (other - expected).norm() > 0.1 * expected.norm()  # what the wrong values would cost
 
 
 def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):

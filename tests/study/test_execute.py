@@ -100,6 +100,9 @@ def test_a_trial_emits_its_events_and_puts_the_threads_back(cache, monkeypatch, 
     finally:
         torch.set_num_threads(before)
     assert row["status"] == "complete"
+    assert (row["optim_precision"], row["precision"]) == ("auto", "fp32")
+    assert (row["data_mean"], row["input_mean"]) == (None, "[0.485, 0.456, 0.406]")
+    assert (row["data_std"], row["input_std"]) == (None, "[0.229, 0.224, 0.225]")
     assert events[0] == TrialStarted(trial.key, "train", trial.title, {})
     epochs = [event for event in events if isinstance(event, EpochEnded)]
     assert [(event.stage, event.epoch, event.epochs) for event in epochs] == [(1, 1, 1), (2, 1, 1)]

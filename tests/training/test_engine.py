@@ -288,6 +288,52 @@ def test_evaluation_orders_images_and_counts_each_once(tmp_path):
         )
 
 
+class CountingLoader:
+    """A loader that counts how often its images are decoded."""
+
+    def __init__(self, loader):
+        self.loader, self.images, self.passes = loader, loader.images, 0
+
+    def batches(self, epoch):
+        self.passes += 1
+        return self.loader.batches(epoch)
+
+
+@pytest.mark.parametrize("arch", ["sadcl", "pooled"])
+def test_networks_that_are_evaluated_together_score_as_each_alone(arch, tmp_path):
+    """To the bit, in one pass over the images; each is then in the mode that it was in."""
+    config = recipes.demo().override({**TINY, "model.arch": arch})
+    data, device = load(config.data, tmp_path), torch.device("cpu")
+    one, other = (build.model(config.override({"seed": seed}), len(data.labels)) for seed in (0, 1))
+    loader = CountingLoader(build.loader(config, data.test))
+    one.train()
+    other.eval()
+    together = engine.evaluate_each([one, other], loader, device, config=config)
+    assert loader.passes == 1
+    assert (one.training, other.training) == (True, False)
+    for network, scores in zip((one, other), together, strict=True):
+        alone, _ = engine.evaluate(network, loader, device)  # without any context for precision
+        np.testing.assert_array_equal(scores, alone)
+    assert not np.array_equal(*together)
+    mixed = config.override({"optim.precision": "bf16"})
+    rounded, _ = engine.evaluate(one, loader, device, config=mixed)
+    assert 0 < np.abs(rounded - together[0]).max() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_first_prototypes_are_computed_in_the_precision_of_training(precision, tmp_path):
+    config = BASE.override({"optim.precision": precision, "prototypes.epsilon": 0.0})
+    data = load(config.data, tmp_path)
+    training = loop.prepare(2, config, data.labels, torch.device("cpu"), steps=9)
+    calls = []
+    training.network.register_forward_hook(
+        lambda *_: calls.append(torch.is_autocast_enabled("cpu"))
+    )
+    engine.first_prototypes(training, build.loader(config, data.train))
+    assert set(calls) == {precision == "bf16"}
+    assert training.network.prototypes.rows_LD.dtype == torch.float32
+
+
 def test_gradient_norms_are_those_of_the_terms_at_the_label_features():
     """By autograd through the whole network, of a network that keeps its graph."""
     admits = {"prototypes.policy": "ema", "bank.epsilon": 0.0, "prototypes.epsilon": 0.0}

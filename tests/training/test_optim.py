@@ -59,6 +59,48 @@ def test_the_optimiser_is_one_kernel():
     assert optimizer.defaults["fused"]
 
 
+def convolution(memory_format):
+    """A convolution whose weights, of different sizes, follow from no random numbers."""
+    layer = torch.nn.Conv2d(3, 4, (2, 5))
+    with torch.no_grad():
+        layer.weight.copy_(torch.linspace(-1, 1, 120).view(4, 3, 2, 5))
+        layer.bias.zero_()
+    return layer.to(memory_format=memory_format)
+
+
+def steps(layer, optimizer, numbers):
+    for number in numbers:
+        for parameter in layer.parameters():
+            order = torch.arange(parameter.numel()).view(parameter.shape)
+            gradient = torch.sin(order * (number + 1.0)) * 10.0 ** (order % 5 - 2)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_state_of_another_memory_format_resumes_as_if_uninterrupted(turned, tmp_path):
+    """From a CPU to a GPU, whose convolutions are channels last, and back; to the bit."""
+    formats = [torch.contiguous_format, torch.channels_last][:: -1 if turned else 1]
+    config = recipes.demo().override({"stage1.lr": 0.1})
+    whole, before, after = (convolution(kind) for kind in (formats[0], *formats))
+    first, second, third = (
+        optim.adamw(layer, config.stage1, config.optim) for layer in (whole, before, after)
+    )
+    steps(whole, first, range(6))
+    steps(before, second, range(3))
+    torch.save(second.state_dict(), tmp_path / "state.pt")
+    after.load_state_dict(before.state_dict())
+    third.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    moments = third.state[after.weight]
+    assert after.weight.stride() != before.weight.stride()
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert moments[name].stride() == after.weight.stride()
+        assert torch.equal(moments[name], second.state[before.weight][name])
+    steps(after, third, range(3, 6))
+    assert torch.equal(after.weight, whole.weight)
+    assert not torch.equal(after.weight, before.weight)
+
+
 def learning_rates(config, steps, count):
     """Learning rate of the first ``count`` steps, with ``steps`` of them in an epoch."""
     optimizer = optim.adamw(torch.nn.Linear(1, 1), config.stage1, config.optim)

@@ -12,6 +12,7 @@ import torch
 
 from sadcl import UserError, build, inference, recipes, storage
 from sadcl.data.readers.label_lists import LABELS
+from sadcl.data.transforms import IMAGENET
 from sadcl.memory import Memory
 from sadcl.model import with_maps
 from sadcl.model.position import sine_position
@@ -117,13 +118,14 @@ def test_what_is_written(bring, sadcl, query2label, tmp_path):
     config = found.config
     assert config.model.position == "interleaved"
     assert config.data.holdout == 0
+    assert (config.data.mean, config.data.std) == IMAGENET
     assert config.loss.sample_weight == 0.5
     same = recipes.coco14().flat()
     differing = {name for name, value in config.flat().items() if same[name] != value}
     assert differing <= {
         *("data.name", "data.holdout", "data.image_size", "loss.sample_weight"),
         *("loss.prototype_weight", "model.backbone", "model.hidden", "model.feedforward"),
-        "model.projection",
+        *("model.projection", "data.mean", "data.std"),
     }
     assert found.dropped == ("memorybank", "arch", "optimizer")
     (tmp_path / "best.pt").unlink()

@@ -85,7 +85,8 @@ def check(data: bytes, kind: str, predictor: Predictor, images_N3SS: Tensor) -> 
     run = form.open(data)
     differences = dict.fromkeys(TOLERANCE, 0.0)
     for images in (images_N3SS[:1], *images_N3SS[1:].split(BATCH)):
-        for name, difference in _differences(run, predictor, to_input(images)).items():
+        inputs = to_input(images, predictor.normalisation)
+        for name, difference in _differences(run, predictor, inputs).items():
             # a nan stays
             differences[name] = float(np.maximum(differences[name], difference))
     _refuse(form, differences)

@@ -10,7 +10,6 @@ import torch
 
 from sadcl import __version__
 from sadcl.config import Config
-from sadcl.data.transforms import MEAN, STD
 from sadcl.inference.export.network import INPUT, OUTPUTS
 from sadcl.inference.predictor import Predictor
 from sadcl.training import checkpoint
@@ -47,9 +46,9 @@ def describe(
     return {
         "format": kind,
         **_interface(predictor, kind),
-        "preprocessing": _preprocessing(predictor.config.data.image_size),
+        "preprocessing": _preprocessing(predictor),
         "postprocessing": _postprocessing(kind, threshold),
-        "pixels": _pixels(predictor.config.data.image_size),
+        "pixels": _pixels(predictor),
         "labels": list(predictor.labels),
         "threshold": threshold,
         "checkpoint": _origin(content, uri),
@@ -94,24 +93,25 @@ def _interface(predictor: Predictor, kind: str) -> dict[str, Any]:
     return {**interface, "rebuild": _REBUILD} if kind == "safetensors" else interface
 
 
-def _pixels(side: int) -> dict[str, Any]:
+def _pixels(predictor: Predictor) -> dict[str, Any]:
     return {
-        "size": side,
+        "size": predictor.config.data.image_size,
         "channels": "RGB",
         "range": [0, 1],
-        "mean": list(MEAN),
-        "std": list(STD),
+        "mean": list(predictor.normalisation.mean),
+        "std": list(predictor.normalisation.std),
         "resize": {"interpolation": "bilinear", "antialias": True, "keep_proportions": False},
     }
 
 
-def _preprocessing(side: int) -> list[str]:
+def _preprocessing(predictor: Predictor) -> list[str]:
+    side, (mean, std) = predictor.config.data.image_size, predictor.normalisation
     return [
         "Decode the photograph, turn it upright by its EXIF orientation, and convert it to RGB.",
         f"Resize it to {side} x {side} pixels whatever its proportions, bilinear with "
         "antialiasing, to whole values from 0 to 255 (BILINEAR of Pillow does this).",
         "Divide by 255, which gives values from 0 to 1.",
-        f"Subtract {list(MEAN)} from red, green and blue, and divide by {list(STD)}.",
+        f"Subtract {list(mean)} from red, green and blue, and divide by {list(std)}.",
         "Order the axes as image, channel, row and column, in float32.",
     ]
 

@@ -5,6 +5,7 @@ Axes: B images of this worker, L labels.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sadcl.memory import Memory
@@ -26,5 +27,10 @@ class Pooled(nn.Module):
         self.classifier = nn.Linear(backbone.channels, num_labels)
 
     def forward(self, images: Tensor, memory: Memory | None = None) -> Output:
-        """Turn (B, 3, H, W) images into (B, L) logits; the memory is ignored."""
-        return Output(self.classifier(self.backbone(images).mean((2, 3))))
+        """Turn (B, 3, H, W) images into (B, L) logits; the memory is ignored.
+
+        Under autocast the logits stay in float32, as SADCL's are: in bfloat16 many would be equal.
+        """
+        pooled_BC = self.backbone(images).mean((2, 3))
+        with torch.autocast(pooled_BC.device.type, enabled=False):
+            return Output(self.classifier(pooled_BC.to(self.classifier.weight.dtype)))

@@ -16,9 +16,11 @@ import torch
 from safetensors import safe_open
 
 from sadcl import Config, UserError, build, inference
-from sadcl.data.transforms import MEAN, STD, read_image, to_input
+from sadcl.data.transforms import IMAGENET, read_image, to_input
 from sadcl.inference.export import export_checkpoint, formats
+from sadcl.inference.export.description import describe
 from sadcl.model import Backbone
+from sadcl.training import checkpoint
 from tests.inference.export.checkpoints import LABELS, PHOTOS, photographs, write_checkpoint
 
 READ_PT2 = """
@@ -38,7 +40,7 @@ torch.save((about["labels"], scores), "answer.pt")
 def noise(count, side=64):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
-    return to_input(images)
+    return to_input(images, IMAGENET)
 
 
 @torch.inference_mode()
@@ -55,7 +57,7 @@ def check_facts(facts):
     assert facts["labels"] == list(LABELS)
     assert facts["image_size"] == 64
     assert (facts["channels"], facts["pixel_range"]) == ("RGB", [0, 1])
-    assert (facts["mean"], facts["std"]) == (list(MEAN), list(STD))
+    assert (facts["mean"], facts["std"]) == (list(IMAGENET.mean), list(IMAGENET.std))
     assert facts["resize"] == {
         "interpolation": "bilinear",
         "antialias": True,
@@ -63,6 +65,15 @@ def check_facts(facts):
     }
     assert facts["threshold"] == 0.25
     assert facts["description"]["checkpoint"]["weights"] == "ema"
+
+
+def test_the_description_has_the_normalisation_of_the_checkpoint(tmp_path):
+    uri = write_checkpoint(tmp_path, data__mean=(0.1, 0.2, 0.3), data__std=(0.5, 0.6, 0.7))
+    content = checkpoint.load_checkpoint(uri)
+    found = describe(inference.load(uri, device="cpu"), content, uri, "onnx", 0.5)
+    assert (found["pixels"]["mean"], found["pixels"]["std"]) == ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    sentence = "Subtract [0.1, 0.2, 0.3] from red, green and blue, and divide by [0.5, 0.6, 0.7]."
+    assert sentence in found["preprocessing"]
 
 
 def test_onnx_has_any_batch_and_says_what_it_is(uri, exported):
@@ -288,6 +299,6 @@ def test_the_network_of_the_recipe_on_photographs(tmp_path):
     written = export_checkpoint(uri, "onnx", str(tmp_path / "x.onnx"), photos=photos)
     assert written.check.differences["scores"] < 1e-4
     session = onnxruntime.InferenceSession(written.file)
-    inputs = torch.stack([to_input(read_image(photo, 448)) for photo in photos[:4]])
+    inputs = torch.stack([to_input(read_image(photo, 448), IMAGENET) for photo in photos[:4]])
     (scores,) = session.run(["scores"], {"images": inputs.numpy()})
     np.testing.assert_allclose(scores, expected(uri, inputs), rtol=0, atol=1e-4)
