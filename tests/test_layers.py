@@ -44,7 +44,7 @@ FILES = {
     ),
     "study": (
         "__init__ placement process record trial_event event_text live_table tensorboard "
-        "checkpoint_quota execute"
+        "checkpoint_quota failure execute"
     ),
     "reports": (
         "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "
@@ -56,7 +56,7 @@ FILES = {
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": (
         "__init__ environment membership hangs optuna_study pruner prometheus spot capacity "
-        "cluster node_report event_channel node_check trainer tasks tuner driver"
+        "cluster node_report event_channel node_check group_failure trainer tasks tuner driver"
     ),
     "launch": (
         "__init__ options outcome resources estimate datasets study_estimate setup search "
@@ -107,6 +107,7 @@ MAY = {
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
+    "study/failure": {"distributed", "errors", "training"},
     "study/execute": {
         "config",
         "data",
@@ -120,7 +121,7 @@ MAY = {
     "reports": {"results", "search", "storage", "errors"},
     "figures": {"build", "model", "data", "inference", "reports", "storage", "errors"},
     "ray_backend": {"results", "search", "study", "storage", "errors"},
-    "ray_backend/tasks": {"search", "study", "storage", "training", "errors"},
+    "ray_backend/tasks": {"results", "search", "study", "storage", "training", "errors"},
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
