@@ -8,6 +8,9 @@ and a plain RuntimeError, by which PyTorch reports what it has no other type for
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -30,9 +33,12 @@ _CONNECTION_ERRORS = ("onnection", "gloo", "NCCL")
 def diagnose(error: Exception) -> TrialFailed:
     """Say what a trial has failed of, by its error and by what its device does now.
 
+    What the error keeps alive is freed before.
+
     Returns:
         The failure. It is of the kind ``DEVICE`` wherever the process must end.
     """
+    release(error)
     kind, cause = failure_kind(error), cause_of(error)
     if kind in _MAY_FOLLOW and not isinstance(error, TrialFailed):
         if not device_computes():
@@ -48,6 +54,24 @@ def _is_final(error: Exception, kind: FailureKind) -> bool:
     if kind in _MAY_PASS or isinstance(error, Disagreement):
         return False
     return kind is not FailureKind.TRAINING or type(error) is not RuntimeError
+
+
+def release(error: BaseException) -> None:
+    """Free the tensors of the functions that an error has passed through.
+
+    An error holds its traceback, which holds the frames of these functions with all that they
+    computed. In a process of several trials it would live until Python's collector happens to find
+    it, and the next trial would run out of memory too. The traceback becomes a note of the error.
+    """
+    text = "".join(traceback.format_exception(error))
+    for each in (error, *_errors_before(error)):
+        traceback.clear_frames(each.__traceback__)
+        each.__traceback__ = None
+    error.add_note(text)
+    gc.collect()
+    if torch.cuda.is_initialized():
+        with contextlib.suppress(RuntimeError):  # a GPU that has failed
+            torch.cuda.empty_cache()
 
 
 def device_computes() -> bool:

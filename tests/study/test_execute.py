@@ -1,6 +1,9 @@
 """What a trial reports, writes and leaves behind in its process."""
 
 import errno
+import gc
+import traceback
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,8 +14,8 @@ from sadcl.errors import FailureKind, TrialFailed
 from sadcl.search.trial import Trial
 from sadcl.study import execute
 from sadcl.study.placement import Placement
-from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialRestarts, TrialStarted
-from sadcl.training import Diverged
+from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialRestarts, TrialStarted, WorkerBeat
+from sadcl.training import Diverged, engine, loop, selection
 from tests.conftest import TINY
 
 
@@ -30,8 +33,9 @@ def test_a_trial_emits_its_events_and_puts_the_threads_back(cache, monkeypatch, 
     try:
 
         def emit(event):
-            events.append(event)
-            used.append(torch.get_num_threads())
+            if not isinstance(event, WorkerBeat):
+                events.append(event)
+                used.append(torch.get_num_threads())
 
         row = execute.execute(trial, placement, emit)
         assert torch.get_num_threads() == before + 1
@@ -93,6 +97,45 @@ def test_what_would_fail_again_is_a_row_an_event_and_an_error(fails, trial):
     assert [event for event in events if isinstance(event, TrialEnded)] == [
         TrialEnded(trial.key, "failed", row["cause"])
     ]
+
+
+@pytest.mark.parametrize("where", ["step", "backward", "evaluation"])
+def test_nothing_of_a_trial_without_memory_is_alive_afterwards(
+    cache, monkeypatch, tmp_path, trial, where
+):
+    """Although its error still is, and Python's collector does not run by itself."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    alive = []
+
+    def prepare(*arguments, **options):
+        training = real_prepare(*arguments, **options)
+        parameters = list(training.network.parameters())
+        alive.extend(map(weakref.ref, (training.network, training.optimizer, *parameters)))
+        return training
+
+    def no_memory(*arguments, **options):
+        activations = [arguments, torch.zeros(9)]
+        alive.append(weakref.ref(activations[1]))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    real_prepare = loop.prepare
+    monkeypatch.setattr(loop, "prepare", prepare)
+    place = {
+        "step": (engine, "update_memory"),
+        "backward": (torch.Tensor, "backward"),
+        "evaluation": (selection, "evaluate"),
+    }[where]
+    monkeypatch.setattr(*place, no_memory)
+    gc.disable()
+    try:
+        with pytest.raises(TrialFailed, match="out of memory: CUDA out of memory") as caught:
+            execute.execute(trial, Placement(str(tmp_path), None, "demo", cpus=1))
+        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+        assert len(alive) > 10
+        assert not [reference for reference in alive if reference() is not None]
+    finally:
+        gc.enable()
+    assert "no_memory" in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
