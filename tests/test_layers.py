@@ -43,8 +43,8 @@ FILES = {
         "__init__"
     ),
     "study": (
-        "__init__ placement process record trial_event event_text live_table tensorboard "
-        "checkpoint_quota failure execute"
+        "__init__ placement gpu_driver process record trial_event event_text live_table "
+        "tensorboard checkpoint_quota failure execute"
     ),
     "reports": (
         "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "
@@ -214,6 +214,7 @@ WITHOUT_TORCH = {
     *(
         "study/__init__",
         "study/placement",
+        "study/gpu_driver",
         "study/process",
         "study/record",
         "study/live_table",

@@ -9,6 +9,7 @@ import torch
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.launch.options import StartOptions
+from sadcl.study.gpu_driver import read_gpu_driver
 from sadcl.study.placement import Placement, fit_to_cluster
 
 TIMEOUT = "SADCL_TIMEOUT_SECONDS"
@@ -44,14 +45,16 @@ def make_placement(
     is_remote = _is_remote(options.address)
     local_gpus = torch.cuda.device_count()
     gpus = options.gpus_per_worker
+    if gpus is None and scale == "full" and not local_gpus and not is_remote:
+        _check_unused_gpu()
     if gpus is None:
         gpus = 1.0 if local_gpus or (is_remote and scale == "full") else 0.0
     _check_gpus(gpus, max(workers, up_to))
     if gpus and not local_gpus and not is_remote:
         raise UserError(
             f"--gpus-per-worker {gpus:g} is not possible: PyTorch {torch.__version__} sees no GPU "
-            "on this machine. Check the driver and CUDA_VISIBLE_DEVICES, pass --gpus-per-worker 0 "
-            "to train on the CPU, or join a cluster with --address."
+            f"on this machine{_driver_problem()}. Check the driver and CUDA_VISIBLE_DEVICES, pass "
+            "--gpus-per-worker 0 to train on the CPU, or join a cluster with --address."
         )
     if not is_remote:
         trial = Placement(options.storage, None, scale, workers, 1, gpus)
@@ -64,6 +67,21 @@ def make_placement(
     return Placement(
         storage.absolute(options.storage), root, scale, workers, cpus, gpus, up_to, _timeout()
     )
+
+
+def _driver_problem() -> str:
+    """Why PyTorch cannot use the GPU of this machine, if it has one and that is known."""
+    gpu = read_gpu_driver()
+    return f" ({gpu.problem()})" if gpu.driver and gpu.problem() else ""
+
+
+def _check_unused_gpu() -> None:
+    """Refuse to train for days on the CPU of a machine whose GPU only lacks the right driver."""
+    if problem := _driver_problem():
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot use the GPU of this machine{problem}. Pass "
+            "--gpus-per-worker 0 to train on the CPU all the same."
+        )
 
 
 def _check_gpus(gpus: float, workers: int) -> None:

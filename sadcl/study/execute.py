@@ -12,12 +12,13 @@ import torch
 
 from sadcl import data, distributed, storage
 from sadcl.config import Data
-from sadcl.errors import TrialFailed
+from sadcl.errors import TrialFailed, UserError
 from sadcl.results import predictions, store
 from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
 from sadcl.search.trial import Trial
 from sadcl.study.failure import diagnose
+from sadcl.study.gpu_driver import read_gpu_driver
 from sadcl.study.placement import Placement
 from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
@@ -92,6 +93,7 @@ def execute(
     writer: RunWriter | None = None
     try:
         heartbeat.start()
+        _check_gpu(placement)
         start = stage1_checkpoint(trial, placement)
         images = cached_data(trial.config.data, placement.data_root)
         if distributed.rank() == 0:
@@ -119,6 +121,17 @@ def execute(
     finally:
         heartbeat.stop()
     return _finish(trial, placement, images, outcome, writer, emit_first)
+
+
+def _check_gpu(placement: Placement) -> None:
+    """Refuse a node whose GPU PyTorch cannot use; one that has joined late was not checked before.
+
+    Raises:
+        UserError: With what is wrong with its driver.
+    """
+    if placement.gpus and not torch.cuda.is_available():
+        problem = read_gpu_driver().problem() or f"PyTorch {torch.__version__} sees no GPU"
+        raise UserError(f"{socket.gethostname()} cannot train on a GPU: {problem}.")
 
 
 def _discard(event: TrialEvent) -> None:

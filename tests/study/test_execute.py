@@ -13,6 +13,7 @@ from sadcl import recipes
 from sadcl.errors import FailureKind, TrialFailed
 from sadcl.search.trial import Trial
 from sadcl.study import execute
+from sadcl.study.gpu_driver import GPUDriver
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialRestarts, TrialStarted, WorkerBeat
 from sadcl.training import Diverged, engine, loop, selection
@@ -156,3 +157,13 @@ def test_what_may_pass_leaves_a_row_to_resume_that_says_why(fails, trial, error,
     row = execute.execute(trial, fails.placement, again.append)
     assert again[0] == TrialRestarts(trial.key, str(failure), planned=False)
     assert (row["status"], row["cause"]) == ("complete", None)
+
+
+def test_a_node_whose_driver_is_too_old_says_so(fails, trial, monkeypatch):
+    """As one that has joined after the nodes were checked."""
+    monkeypatch.setattr(execute, "read_gpu_driver", lambda: GPUDriver("570.124.06", 12, "13.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrialFailed) as caught:
+        execute.execute(trial, replace(fails.placement, gpus=1))
+    assert (caught.value.kind, caught.value.final) == (FailureKind.MISTAKE, True)
+    assert "cannot train on a GPU: the NVIDIA driver is 570.124.06, but" in str(caught.value)
