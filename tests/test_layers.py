@@ -59,8 +59,8 @@ FILES = {
         "cluster node_report event_channel node_check group_failure trainer tasks tuner driver"
     ),
     "launch": (
-        "__init__ options outcome resources estimate datasets study_estimate setup search "
-        "ablation run train"
+        "__init__ options outcome resources step_time estimate datasets study_estimate setup "
+        "search ablation run train"
     ),
     "cli": "__init__ shared_options data checkpoints tables reports studies experiment run app",
 }
@@ -126,6 +126,7 @@ MAY = {
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
     "launch/outcome": {"results", "search", "storage"},
+    "launch/step_time": {"build", "config", "console", "errors"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {

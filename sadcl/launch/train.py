@@ -106,7 +106,7 @@ def _check_costs(
     if placement.scale == "full" and not placement.gpus:
         count = trial.epochs * len(images.train)
         timed = estimate.training_hours(config, num_labels, count, placement)
-        confirm_without_gpu(timed.hours, options.yes)
+        confirm_without_gpu(timed.hours, timed.step.text(), options.yes)
 
 
 def _train_here(trial: Trial, placement: Placement) -> dict[str, Any]:
