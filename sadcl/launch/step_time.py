@@ -26,7 +26,7 @@ from sadcl.errors import UserError
 WARM_UP = {"cuda": 3, "cpu": 1}
 """Steps that are not counted: they load kernels, choose algorithms and fill caches."""
 LEAST_STEPS, MOST_STEPS = 5, 50
-LEAST_SECONDS, MOST_SECONDS = 1.0, 10.0
+LEAST_SECONDS, MOST_SECONDS = 1.0, 20.0
 """Steps are timed until both least values are reached, or one of the most values."""
 PATIENCE_SECONDS = 600.0
 """A process that times a step has so long in all."""
