@@ -6,7 +6,7 @@ collective or the loss of a worker may be anything, so that their errors prove n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import ray
 
@@ -83,8 +83,21 @@ def main_error(errors: Mapping[int, TrialFailed]) -> TrialFailed | None:
     )
 
 
-def missing_workers(errors: Mapping[int, TrialFailed], lost: list[int], members: Members) -> str:
+def missing_workers(
+    errors: Mapping[int, TrialFailed],
+    lost: Sequence[int],
+    behind: Sequence[int],
+    members: Members,
+) -> str:
     """Say which workers are gone, or keep the others waiting, and where.
+
+    With NCCL those that wait are lost: their watchdog ends them. Whom they waited for may live on.
+
+    Args:
+        errors: From :func:`worker_errors`.
+        lost: From :func:`lost_ranks`.
+        behind: The ranks that were behind the others, for long, when they were last heard.
+        members: The nodes of the workers.
 
     Returns:
         Empty where all workers that had joined have failed themselves.
@@ -92,19 +105,22 @@ def missing_workers(errors: Mapping[int, TrialFailed], lost: list[int], members:
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     if gone := sorted({node for node in members.nodes.values() if node not in alive}):
         return f"{capacity.node_names(gone)} was lost"
+    hung = [rank for rank in behind if rank in members.nodes and rank not in errors]
+    if lost and hung:
+        waited = [rank for rank in lost if rank not in hung]
+        ended = f" ({_names(waited, members)} waited and was ended)" if waited else ""
+        return f"{_names(hung, members)} has not arrived{ended}"
     if lost:
-        return ", ".join(
-            f"worker {rank} on {capacity.node_names([members.nodes[rank]])} was lost"
-            for rank in lost
-        )
-    error, others = main_error(errors), members.nodes.keys() - errors.keys()
+        return f"{_names(lost, members)} was lost"
+    error, others = main_error(errors), sorted(members.nodes.keys() - errors.keys())
     if error is None or not others:
         return ""
-    absent = ", ".join(
-        f"worker {rank} on {capacity.node_names([members.nodes[rank]])} has not arrived"
-        for rank in sorted(others)
-    )
-    return f"{absent} ({error})"
+    return f"{_names(others, members)} has not arrived ({error})"
+
+
+def _names(ranks: Sequence[int], members: Members) -> str:
+    names = [f"worker {rank} on {capacity.node_names([members.nodes[rank]])}" for rank in ranks]
+    return names[0] if len(names) == 1 else f"each of {', '.join(names)}"
 
 
 def cause(failure: Exception, errors: Mapping[int, TrialFailed]) -> str:

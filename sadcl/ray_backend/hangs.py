@@ -27,8 +27,10 @@ class _Worker:
     """When a beat last showed that it had advanced."""
 
     @property
-    def position(self) -> tuple[int, int, int]:
-        return self.beat.stage, self.beat.epoch, self.beat.step
+    def position(self) -> tuple[int, ...]:
+        """How far it is; greater is further."""
+        beat = self.beat
+        return beat.collectives, beat.stage, beat.epoch, beat.step
 
 
 class HangDetector:
@@ -76,22 +78,37 @@ class HangDetector:
                 changes.append(HangEnded(key, now - self._since.pop(key)))
         return changes
 
+    def behind(self, key: str, seconds: float) -> list[int]:
+        """Return the ranks that kept the others waiting when a trial's workers were lost.
+
+        Args:
+            seconds: All workers must have stood still for so long when they were last heard, and
+                one that froze must have been silent for so long.
+
+        Returns:
+            Empty where the trial advanced, or where nothing tells its workers apart.
+        """
+        workers = self._workers.get(key, {})
+        latest = max((worker.heard for worker in workers.values()), default=0.0)
+        silent = {rank for rank, worker in workers.items() if latest - worker.heard > seconds}
+        still = [w.heard - w.moved > seconds for rank, w in workers.items() if rank not in silent]
+        if not workers or not all(still):
+            return []
+        late = silent or _late_ranks(workers)
+        return sorted(late) if late != set(workers) else []
+
 
 def _progress(beat: WorkerBeat) -> tuple[int, ...]:
     """What differs between two beats of a worker that has advanced."""
-    return beat.pid, beat.images, beat.stage, beat.epoch, beat.step
+    return beat.pid, beat.images, beat.collectives, beat.stage, beat.epoch, beat.step
 
 
 def _hang(key: str, workers: dict[int, _Worker], silent: set[int], now: float) -> HangStarted:
-    """Find who has not arrived: by silence, else by the step, else by where the code is."""
+    """Find who has not arrived: by silence, else by its beat."""
     ranks = next(iter(workers.values())).beat.ranks
     front = max(workers.values(), key=lambda worker: worker.position)
-    late = silent | (set(range(ranks)) - set(workers))
-    if not late:
-        late = {rank for rank, worker in workers.items() if worker.position < front.position}
-    if not late:
-        late = {rank for rank, worker in workers.items() if not worker.beat.waits}
-    if late == set(range(ranks)) or not late:
+    late = silent | (set(range(ranks)) - set(workers)) or _late_ranks(workers)
+    if late == set(range(ranks)):
         late = set(workers)
     return HangStarted(
         key,
@@ -99,6 +116,19 @@ def _hang(key: str, workers: dict[int, _Worker], silent: set[int], now: float) -
         tuple(_late_worker(rank, workers.get(rank), rank in silent, now) for rank in sorted(late)),
         tuple(worker.beat for rank, worker in sorted(workers.items()) if rank not in late),
     )
+
+
+def _late_ranks(workers: dict[int, _Worker]) -> set[int]:
+    """Find who is behind: by its collective calls, else by the step, else by where the code is.
+
+    Returns:
+        All ranks where nothing tells them apart.
+    """
+    front = max(worker.position for worker in workers.values())
+    late = {rank for rank, worker in workers.items() if worker.position < front}
+    if not late:
+        late = {rank for rank, worker in workers.items() if not worker.beat.waits}
+    return late or set(workers)
 
 
 def _late_worker(rank: int, worker: _Worker | None, silent: bool, now: float) -> LateWorker:

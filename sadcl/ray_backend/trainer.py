@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sadcl import storage
 from sadcl.errors import TrialFailed
 from sadcl.ray_backend import capacity, environment, group_failure, membership
-from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
+from sadcl.ray_backend.event_channel import EventChannel, emit, emitter, ranks_behind
 from sadcl.ray_backend.membership import Members
 from sadcl.search.trial import Trial
 from sadcl.study import execute, process
@@ -32,6 +32,8 @@ QUEUE_SECONDS, ELASTIC_QUEUE_SECONDS = 600.0, 60.0
 workers, and with a range."""
 LINGER_SECONDS = 3.0
 """A worker that fails stays for so long, so that all workers that fail with it can report it."""
+LEAST_WAIT_SECONDS = 20.0
+"""Workers that stood still for less were not waiting for another one when they were lost."""
 TRACKING_VARIABLE = "RAY_TRAIN_ENABLE_STATE_TRACKING"
 
 
@@ -158,7 +160,9 @@ def _attempt(
         return Attempt(Ending.FINISHED)
     if failure is None:
         return Attempt(Ending.FAILED, "the workers ended without a result")
-    missing = group_failure.missing_workers(errors, lost, members)
+    waited = max(placement.timeout / 2, LEAST_WAIT_SECONDS)
+    behind = ranks_behind(channel, trial.key, waited) if lost else []
+    missing = group_failure.missing_workers(errors, lost, behind, members)
     return Attempt(Ending.FAILED, missing or group_failure.cause(failure, errors))
 
 

@@ -84,6 +84,7 @@ class WorkerBeat:
     location: str = ""
     waits: bool = False
     images: int = 0
+    collectives: int = 0
     stage: int = 0
     epoch: int = 0
     step: int = 0

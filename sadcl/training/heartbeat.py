@@ -30,6 +30,7 @@ class Beat:
         location: The file, line and function of this package where its training thread is.
         waits: Whether it waits for other workers there.
         images: A count that grows while images are trained on or evaluated.
+        collectives: The collective calls that it has begun.
         stage, epoch, step: Its last step, each from 1; 0 before the first one.
         steps: The number of steps of the epoch.
         progress: The share of the epoch that is done; None without a step since the last beat.
@@ -45,6 +46,7 @@ class Beat:
     location: str = ""
     waits: bool = False
     images: int = 0
+    collectives: int = 0
     stage: int = 0
     epoch: int = 0
     step: int = 0
@@ -120,6 +122,7 @@ class Heartbeat:
             location,
             waits,
             images,
+            distributed.collectives_begun(),
             stage,
             epoch,
             step,

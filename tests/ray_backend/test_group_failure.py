@@ -97,11 +97,11 @@ def test_who_is_gone_and_who_keeps_the_others_waiting_is_named(monkeypatch):
     joined = {0: "1" * 8, 1: "2" * 8}
     failure = SimpleNamespace(worker_failures={})
 
-    def text(nodes, failed):
+    def text(nodes, failed, behind=()):
         members = Members(nodes, dict.fromkeys(failed, timed_out), "")
         errors = group_failure.worker_errors(failure, members)
         lost = group_failure.lost_ranks(failure, members)
-        return group_failure.missing_workers(errors, lost, members)
+        return group_failure.missing_workers(errors, lost, behind, members)
 
     assert text(joined, [0]) == (
         "worker 1 on node 10.0.0.2 (222222) has not arrived (RuntimeError: Timed out)"
@@ -111,3 +111,17 @@ def test_who_is_gone_and_who_keeps_the_others_waiting_is_named(monkeypatch):
     assert text(joined, []) == "worker 1 on node 10.0.0.2 (222222) was lost"
     assert text(joined, [0, 1]) == ""
     assert text({**joined, 1: "3" * 8}, [0]) == "node 10.0.0.3 (333333) was lost"
+    # NCCL has ended those that waited
+    failure.worker_failures = {0: lost, 2: lost}
+    three = joined | {2: "1" * 8}
+    assert text(three, [], [1]) == (
+        "worker 1 on node 10.0.0.2 (222222) has not arrived (each of worker 0 on node 10.0.0.1 "
+        "(111111), worker 2 on node 10.0.0.1 (111111) waited and was ended)"
+    )
+    assert text(three, [], [0]) == (
+        "worker 0 on node 10.0.0.1 (111111) has not arrived (worker 2 on node 10.0.0.1 (111111) "
+        "waited and was ended)"
+    )
+    failure.worker_failures = {0: lost}
+    assert text(three, [], [0]) == "worker 0 on node 10.0.0.1 (111111) has not arrived"
+    assert text(three, []) == "worker 0 on node 10.0.0.1 (111111) was lost"

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sadcl.ray_backend.hangs import HangDetector
 from sadcl.study.event_text import notice_text
 from sadcl.study.trial_event import (
@@ -74,6 +76,41 @@ def test_who_has_not_arrived():
     alone = beat(0, 0, ranks=1, stage=0, **LOADS)
     hang, *_ = watch(alone)
     assert hang == HangStarted("k", alone, (LateWorker(0, alone, None, 130.0),))
+
+
+def test_collective_calls_tell_who_is_behind_before_anything_else():
+    """With NCCL the others wait at some later line, or even in a later step."""
+    waits = {"waits": False, "location": "sadcl.training.engine:250 in check_finite"}
+    ahead, behind = beat(0, 5, collectives=13, **waits), beat(1, 5, collectives=12, **waits)
+    hang, *_ = watch(ahead, behind)
+    assert hang == HangStarted("k", ahead, (LateWorker(1, behind, None, 130.0),), (ahead,))
+    later = beat(1, 5, 4, collectives=12, **waits)
+    hang, *_ = watch(ahead, later)
+    assert [late.rank for late in hang.late] == [1]
+    clock = Clock()
+    hangs = HangDetector(120, clock)
+    for clock.now in range(0, 300, 10):  # an evaluation, whose steps do not count
+        hangs.add(beat(0, 5, collectives=clock.now))
+        hangs.add(beat(1, 5, collectives=clock.now))
+        assert hangs.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind", "silent", "seconds", "ranks"),
+    [
+        (13, 12, (), 130, [1]),
+        (13, 12, (), 20, []),  # they have not waited for long
+        (13, 13, (), 130, []),  # nothing tells them apart
+        (13, 13, (1,), 130, [1]),  # a process that is frozen
+    ],
+)
+def test_who_was_behind_when_workers_were_lost(ahead, behind, silent, seconds, ranks):
+    beats = beat(0, 5, collectives=ahead), beat(1, 5, collectives=behind)
+    *_, hangs, clock = watch(*beats, seconds=seconds, silent=silent)
+    clock.now += 5
+    hangs.add(beats[1] if 1 not in silent else beats[0])  # one lives on
+    assert hangs.behind("k", 50.0) == ranks
+    assert hangs.behind("another", 50.0) == []
 
 
 def text_of(*beats, silent=()):
