@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -85,10 +86,16 @@ def _check_unused_gpu() -> None:
 
 
 def _check_gpus(gpus: float, workers: int) -> None:
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if 1 < gpus < math.inf:
         raise UserError(
-            f"--gpus-per-worker {gpus:g} is not possible: give 0, a fraction such as 0.25, or a "
-            "whole number."
+            f"--gpus-per-worker {gpus:g} is not possible: a worker computes on one GPU and would "
+            f"leave the others idle. To train each run on {math.ceil(gpus)} GPUs, give --workers "
+            f"{math.ceil(gpus)} and --gpus-per-worker 1."
+        )
+    if not 0 <= gpus <= 1:
+        raise UserError(
+            f"--gpus-per-worker {gpus:g} is not possible: give 0 (the CPU), 1, or a fraction such "
+            "as 0.25, with which runs share a GPU."
         )
     if workers > 1 and 0 < gpus < 1:
         raise UserError(

@@ -17,6 +17,9 @@ from sadcl.study.trial_event import (
     WorkerBeat,
 )
 
+COMPILE_SECONDS = 3600.0
+"""A worker that compiles for longer counts as one that stands still."""
+
 
 @dataclass(frozen=True)
 class _Worker:
@@ -24,7 +27,8 @@ class _Worker:
     heard: float
     """When its last beat came."""
     moved: float
-    """When a beat last showed that it had advanced."""
+    """When a beat last showed that it had advanced, or that it compiled."""
+    compiles_since: float | None = None
 
     @property
     def position(self) -> tuple[int, ...]:
@@ -57,11 +61,8 @@ class HangDetector:
         elif isinstance(event, WorkerBeat) and event.last:
             self._workers.get(event.key, {}).pop(event.rank, None)
         elif isinstance(event, WorkerBeat):
-            now, workers = self._clock(), self._workers.setdefault(event.key, {})
-            before = workers.get(event.rank)
-            still = before is not None and _progress(before.beat) == _progress(event)
-            moved = before.moved if before is not None and still else now
-            workers[event.rank] = _Worker(event, now, moved)
+            workers = self._workers.setdefault(event.key, {})
+            workers[event.rank] = _heard(event, workers.get(event.rank), self._clock())
 
     def changes(self) -> list[HangStarted | HangEnded]:
         """Return the trials that have begun to hang, or that continue, since the last call."""
@@ -96,6 +97,17 @@ class HangDetector:
             return []
         late = silent or _late_ranks(workers)
         return sorted(late) if late != set(workers) else []
+
+
+def _heard(beat: WorkerBeat, before: _Worker | None, now: float) -> _Worker:
+    """What is known of a worker after a beat; a compilation counts as an advance for a while."""
+    if before is None or _progress(before.beat) != _progress(beat):
+        before = _Worker(beat, now, now)
+    since = None
+    if beat.compiling:
+        since = now if before.compiles_since is None else before.compiles_since
+    compiles = since is not None and now - since <= COMPILE_SECONDS
+    return _Worker(beat, now, now if compiles else before.moved, since)
 
 
 def _progress(beat: WorkerBeat) -> tuple[int, ...]:

@@ -89,7 +89,10 @@ def execute(
     emit_first = emit if distributed.rank() == 0 else _discard
     if row is not None and row["cause"]:
         emit_first(TrialRestarts(trial.key, row["cause"], planned=False))
-    heartbeat = Heartbeat(lambda beat: emit(WorkerBeat(trial.key, **vars(beat))))
+    heartbeat = Heartbeat(
+        lambda beat: emit(WorkerBeat(trial.key, **vars(beat))),
+        compiles=trial.config.optim.compile,
+    )
     writer: RunWriter | None = None
     try:
         heartbeat.start()

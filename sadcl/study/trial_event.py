@@ -83,6 +83,7 @@ class WorkerBeat:
     pid: int
     location: str = ""
     waits: bool = False
+    compiling: bool = False
     images: int = 0
     collectives: int = 0
     stage: int = 0

@@ -15,8 +15,20 @@ def test_a_gpu_that_is_not_there(capsys, monkeypatch):
     assert "sees no GPU on this machine" in error
     assert "--gpus-per-worker 0" in error
     assert "NVIDIA" not in error
-    assert "0, a fraction such as 0.25, or a whole number" in refused(
-        capsys, "--gpus-per-trial", 1.5
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(2, 2), (1.5, 2), (8, 8)])
+def test_a_worker_has_one_gpu(capsys, monkeypatch, gpus, workers):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    error = refused(capsys, "--gpus-per-worker", gpus)
+    assert f"--gpus-per-worker {gpus} is not possible: a worker computes on one GPU" in error
+    assert f"give --workers {workers} and --gpus-per-worker 1" in error
+
+
+@pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
+def test_no_number_of_gpus(capsys, gpus):
+    assert "give 0 (the CPU), 1, or a fraction such as 0.25" in refused(
+        capsys, f"--gpus-per-worker={gpus}"
     )
 
 

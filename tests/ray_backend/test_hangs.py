@@ -95,6 +95,37 @@ def test_collective_calls_tell_who_is_behind_before_anything_else():
         assert hangs.changes() == []
 
 
+def test_a_compilation_is_no_hang_until_it_takes_an_hour():
+    clock = Clock()
+    hangs = HangDetector(120, clock)
+    compiles = {
+        "compiling": True,
+        "waits": False,
+        "location": "sadcl.model.heads.sadcl:9 in forward",
+    }
+
+    def until(end, **more):
+        while clock.now < end:
+            clock.now += 10
+            hangs.add(beat(0, 5))
+            hangs.add(beat(1, 5, **more))
+            if changes := hangs.changes():
+                return changes[0]
+        return None
+
+    assert until(1000, **compiles) is None
+    assert until(1100) is None  # the compiled step has as long as any other
+    assert until(2000) is not None
+    assert until(2010, **compiles) == HangEnded("k", 1130.0)
+    hang = until(9000, **compiles)
+    assert clock.now == 1140 + 3600 + 130
+    assert hang.late[0].rank == 1
+    assert notice_text(hang).startswith(
+        "HANGS: rank 1 on host1 (process 11) has not arrived at step 4/9 of stage 1 epoch 2: it is "
+        "still compiling, at sadcl.model.heads.sadcl:9 in forward; rank 0 on "
+    )
+
+
 @pytest.mark.parametrize(
     ("ahead", "behind", "silent", "seconds", "ranks"),
     [
