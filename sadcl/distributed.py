@@ -22,6 +22,31 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def collectives_begun() -> int:
+    """Number of collective calls that this worker has begun, those of DDP among them.
+
+    Workers make the same calls in the same order, so that one that has begun fewer keeps the others
+    waiting. With NCCL nothing else tells: the others wait wherever they next need a result. Another
+    thread may ask, too.
+    """
+    if world_size() == 1:
+        return 0
+    group: Any = dist.distributed_c10d._get_default_group()
+    return int(group._get_sequence_number_for_group())
+
+
+def is_broken() -> bool:
+    """Whether a collective was cut short by an error or a time limit, and may have left garbage.
+
+    NCCL itself raises nothing then: the kernels of an aborted communicator return early.
+    """
+    if world_size() == 1:
+        return False
+    group = dist.distributed_c10d._get_default_group()
+    backends = [group._get_backend(device) for device in group._device_types]
+    return any(backend.get_error().name != "SUCCESS" for backend in backends)
+
+
 def split(count: int, worker: int, workers: int) -> tuple[int, int]:
     """Start and stop of a worker's contiguous share; shares differ by at most one."""
     return count * worker // workers, count * (worker + 1) // workers

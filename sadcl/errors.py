@@ -42,9 +42,15 @@ class UserError(_OneParagraph, ValueError):
 class FailureKind(enum.Enum):
     """What made a trial fail; of several workers' errors it decides which one is the cause."""
 
+    MISTAKE = "mistake"
+    """The configuration or the data: a :class:`UserError`."""
     TRAINING = "training"
-    """The configuration, the data, or the training itself."""
+    """The training itself."""
+    DIVERGENCE = "divergence"
+    """The loss is not finite, or the workers no longer agree, which all of them find at once."""
     MEMORY = "memory"
+    DEVICE = "device"
+    """A GPU failed; no work on it succeeds until the process has ended."""
     CONNECTION = "connection"
     """The connection to another worker broke, usually as a consequence of that one's error."""
     STORAGE = "storage"

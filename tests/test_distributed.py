@@ -31,6 +31,8 @@ def test_without_a_group_everything_is_the_one_workers_own():
     assert distributed.all_gather_sizes(3, rows.device) == [3]
     assert torch.equal(distributed.global_sum(rows), rows)
     assert not distributed.global_sum(rows).requires_grad
+    assert distributed.collectives_begun() == 0
+    assert not distributed.is_broken()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])

@@ -48,8 +48,8 @@ FILES = {
         "__init__"
     ),
     "study": (
-        "__init__ placement process record trial_event event_text live_table tensorboard "
-        "checkpoint_quota gpu_share execute"
+        "__init__ placement gpu_driver process record trial_event event_text live_table "
+        "tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
         "__init__ statistics plot_style ablation ablation_text ablation_documents forest_plot "
@@ -61,11 +61,11 @@ FILES = {
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": (
         "__init__ environment membership hangs optuna_study pruner prometheus spot capacity "
-        "cluster node_report event_channel node_check trainer tasks tuner driver"
+        "cluster node_report event_channel node_check group_failure trainer tasks tuner driver"
     ),
     "launch": (
-        "__init__ options outcome resources estimate datasets study_estimate setup search "
-        "ablation run train"
+        "__init__ options outcome resources step_time estimate datasets study_estimate setup "
+        "search ablation run train"
     ),
     "cli": (
         "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
@@ -116,6 +116,7 @@ MAY = {
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
+    "study/failure": {"distributed", "errors", "training"},
     "study/execute": {
         "config",
         "data",
@@ -129,11 +130,12 @@ MAY = {
     "reports": {"results", "search", "storage", "errors"},
     "figures": {"build", "model", "data", "inference", "reports", "storage", "errors"},
     "ray_backend": {"results", "search", "study", "storage", "errors"},
-    "ray_backend/tasks": {"search", "study", "storage", "training", "errors"},
+    "ray_backend/tasks": {"results", "search", "study", "storage", "training", "errors"},
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
     "launch/outcome": {"results", "search", "storage"},
+    "launch/step_time": {"build", "config", "console", "errors"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {
@@ -224,6 +226,7 @@ WITHOUT_TORCH = {
     *(
         "study/__init__",
         "study/placement",
+        "study/gpu_driver",
         "study/process",
         "study/record",
         "study/live_table",

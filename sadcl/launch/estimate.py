@@ -1,8 +1,7 @@
-"""What a study takes: hours, from a timed step, and bytes of checkpoints."""
+"""What a study takes: hours, from timed steps, and bytes of checkpoints."""
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from sadcl import build, storage
 from sadcl.config import Config
 from sadcl.console import count_text
+from sadcl.launch.step_time import StepTime, step_time
 from sadcl.study import record
 from sadcl.study.placement import Placement
 
@@ -45,52 +45,31 @@ class TimedTraining(NamedTuple):
     """How long one worker trains.
 
     Attributes:
-        hours: Estimated from one step.
-        device: Name of what the step was timed on.
-        on_gpu: Whether that was a GPU.
+        hours: Estimated from a step.
+        step: The step that was timed.
     """
 
     hours: float
-    device: str
-    on_gpu: bool
+    step: StepTime
 
 
 def training_hours(
     config: Config, num_labels: int, images: int, placement: Placement
 ) -> TimedTraining:
-    """Estimate how long one worker trains, from one timed step forward and backward.
+    """Estimate how long one worker trains, from timed steps forward and backward.
 
     Args:
         config: What is trained.
         num_labels: Of the data set.
         images: Training images, counted once an epoch.
         placement: What the worker gets.
+
+    Raises:
+        UserError: Where not even a step of one image is possible.
     """
-    cuda = torch.cuda.is_available() and placement.gpus > 0
-    device = torch.device("cuda" if cuda else "cpu")
-    side, threads = config.data.image_size, torch.get_num_threads()
-    count = min(config.optim.batch_size, 16 if cuda or side <= 128 else 2)
-    if not cuda:
-        torch.set_num_threads(placement.threads)
-    try:
-        network = build.model(config, num_labels, pretrained=False).to(device)
-        dtype = next(network.parameters()).dtype
-        pixels = torch.zeros(count, 3, side, side, device=device, dtype=dtype)
-        seconds = 0.0
-        # The first steps are slow; where a step is cheap the third one counts.
-        for _ in range(3 if cuda or side <= 128 else 1):
-            began = time.monotonic()
-            with build.autocast(config, device):
-                logits = network(pixels).logits_BL
-            logits.float().sum().backward()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds = time.monotonic() - began
-    finally:
-        torch.set_num_threads(threads)
-    on_cpu = f"{count_text(placement.threads, 'thread')} of this CPU"
-    name = torch.cuda.get_device_name() if cuda else on_cpu
-    return TimedTraining(images * seconds / count / 3600, name, cuda)
+    on_gpu = torch.cuda.is_available() and placement.gpus > 0
+    step = step_time(config, num_labels, threads=placement.threads, on_gpu=on_gpu)
+    return TimedTraining(images * step.seconds / step.images / 3600, step)
 
 
 def checkpoint_bytes(config: Config, num_labels: int) -> tuple[int, int]:

@@ -102,8 +102,8 @@ class StartOptions:
     )
     gpus_per_worker: float | None = option(
         None,
-        "GPUs of each worker, not of the whole trial: 0 (the CPU), a fraction, or a whole number "
-        "(default: 1 if there is any GPU); --gpus-per-trial is the former name",
+        "GPU of each worker, not of the whole trial: 0 (the CPU), 1, or a fraction, with which "
+        "runs share a GPU (default: 1 if there is any GPU); --gpus-per-trial is the former name",
         "G",
         parse=float,
         flags=("--gpus-per-worker", "--gpus-per-trial"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.launch.options import StartOptions
+from sadcl.study.gpu_driver import read_gpu_driver
 from sadcl.study.placement import Placement, fit_to_cluster
 
 TIMEOUT = "SADCL_TIMEOUT_SECONDS"
@@ -44,14 +46,16 @@ def make_placement(
     is_remote = _is_remote(options.address)
     local_gpus = torch.cuda.device_count()
     gpus = options.gpus_per_worker
+    if gpus is None and scale == "full" and not local_gpus and not is_remote:
+        _check_unused_gpu()
     if gpus is None:
         gpus = 1.0 if local_gpus or (is_remote and scale == "full") else 0.0
     _check_gpus(gpus, max(workers, up_to))
     if gpus and not local_gpus and not is_remote:
         raise UserError(
             f"--gpus-per-worker {gpus:g} is not possible: PyTorch {torch.__version__} sees no GPU "
-            "on this machine. Check the driver and CUDA_VISIBLE_DEVICES, pass --gpus-per-worker 0 "
-            "to train on the CPU, or join a cluster with --address."
+            f"on this machine{_driver_problem()}. Check the driver and CUDA_VISIBLE_DEVICES, pass "
+            "--gpus-per-worker 0 to train on the CPU, or join a cluster with --address."
         )
     if not is_remote:
         trial = Placement(options.storage, None, scale, workers, 1, gpus)
@@ -66,11 +70,32 @@ def make_placement(
     )
 
 
-def _check_gpus(gpus: float, workers: int) -> None:
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+def _driver_problem() -> str:
+    """Why PyTorch cannot use the GPU of this machine, if it has one and that is known."""
+    gpu = read_gpu_driver()
+    return f" ({gpu.problem()})" if gpu.driver and gpu.problem() else ""
+
+
+def _check_unused_gpu() -> None:
+    """Refuse to train for days on the CPU of a machine whose GPU only lacks the right driver."""
+    if problem := _driver_problem():
         raise UserError(
-            f"--gpus-per-worker {gpus:g} is not possible: give 0, a fraction such as 0.25, or a "
-            "whole number."
+            f"PyTorch {torch.__version__} cannot use the GPU of this machine{problem}. Pass "
+            "--gpus-per-worker 0 to train on the CPU all the same."
+        )
+
+
+def _check_gpus(gpus: float, workers: int) -> None:
+    if 1 < gpus < math.inf:
+        raise UserError(
+            f"--gpus-per-worker {gpus:g} is not possible: a worker computes on one GPU and would "
+            f"leave the others idle. To train each run on {math.ceil(gpus)} GPUs, give --workers "
+            f"{math.ceil(gpus)} and --gpus-per-worker 1."
+        )
+    if not 0 <= gpus <= 1:
+        raise UserError(
+            f"--gpus-per-worker {gpus:g} is not possible: give 0 (the CPU), 1, or a fraction such "
+            "as 0.25, with which runs share a GPU."
         )
     if workers > 1 and 0 < gpus < 1:
         raise UserError(

@@ -54,7 +54,7 @@ def show_plan(
     print_text(estimate.text())
     check_disk(estimate, options, placement.storage, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
-        confirm_without_gpu(estimate.hours, options.yes)
+        confirm_without_gpu(estimate.hours, estimate.timed, options.yes)
 
 
 def _resources_text(placement: Placement) -> str:

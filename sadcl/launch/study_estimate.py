@@ -39,8 +39,8 @@ class StudyEstimate:
         hours: With ``at_once`` runs at the same time.
         at_once: Runs at the same time.
         gpus: GPUs of all runs at the same time.
-        device: What a step was timed on.
-        is_proxy: Whether the GPUs that will train are elsewhere, so that a step was timed on a CPU
+        timed: What was timed, in words.
+        is_proxy: Whether the GPUs that will train are elsewhere, so that steps were timed on a CPU
             instead.
         checkpoint: Bytes that each run leaves.
         state: Bytes of the state of each run while it runs.
@@ -51,7 +51,7 @@ class StudyEstimate:
     hours: float
     at_once: int
     gpus: float
-    device: str
+    timed: str
     is_proxy: bool
     checkpoint: int
     state: int
@@ -80,15 +80,15 @@ class StudyEstimate:
         return (
             f"  to run: {count_text(self.remaining.runs, 'run')}, {most}"
             f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
-            f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from one step "
-            f"on {self.device}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
+            f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from "
+            f"{self.timed}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
         )
 
 
 def estimate_study(
     remaining: RemainingRuns, prepared: Sequence[PreparedData], options: Options
 ) -> StudyEstimate:
-    """Time one step of the most expensive data set, and multiply."""
+    """Time a step of the most expensive data set, and multiply."""
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
     placement, base = part.placement, part.context.base
     images = remaining.epochs * len(part.images.train)
@@ -101,8 +101,8 @@ def estimate_study(
         hours=timed.hours / placement.workers / at_once,
         at_once=at_once,
         gpus=gpus,
-        device=timed.device,
-        is_proxy=bool(gpus) and not timed.on_gpu,
+        timed=timed.step.text(),
+        is_proxy=bool(gpus) and not timed.step.on_gpu,
         checkpoint=part.checkpoint_bytes[0],
         state=part.checkpoint_bytes[1],
         has_patience=any(
@@ -147,12 +147,19 @@ def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: i
         )
 
 
-def confirm_without_gpu(hours: float, yes: bool) -> None:
+def confirm_without_gpu(hours: float, timed: str, yes: bool) -> None:
     """Ask before hours of training at full scale on CPUs.
+
+    Args:
+        hours: Those that it takes.
+        timed: What they are estimated from.
+        yes: The answer, if it was given before.
 
     Raises:
         UserError: If the answer is no, or if there is no terminal to answer at.
     """
     confirm(
-        f"There is no GPU. This would take about {hours_text(hours)} on this machine's CPUs.", yes
+        f"There is no GPU. This would take about {hours_text(hours)} on this machine's CPUs "
+        f"(estimated from {timed}).",
+        yes,
     )

@@ -106,7 +106,7 @@ def _check_costs(
     if placement.scale == "full" and not placement.gpus:
         count = trial.epochs * len(images.train)
         timed = estimate.training_hours(config, num_labels, count, placement)
-        confirm_without_gpu(timed.hours, options.yes)
+        confirm_without_gpu(timed.hours, timed.step.text(), options.yes)
 
 
 def _train_here(trial: Trial, placement: Placement) -> dict[str, Any]:
@@ -117,4 +117,11 @@ def _train_here(trial: Trial, placement: Placement) -> dict[str, Any]:
         return [events.pop(0) for _ in range(len(events))]
 
     with LiveTable(trial.study, drain, trial.epochs):
-        return execute.execute(trial, placement, events.append)
+        try:
+            return execute.execute(trial, placement, events.append)
+        except TrialFailed as error:
+            if error.final:
+                raise
+            advice = "That may pass: the same command resumes from the last checkpoint."
+            text = f"{str(error).rstrip('.')}. {advice}"
+            raise TrialFailed(text, kind=error.kind, final=False) from error

@@ -65,7 +65,7 @@ class _Similarity(torch.autograd.Function):
             inverse_BL = safe_inverse(torch.linalg.vector_norm(embeddings_BLP, dim=2))
             inverse_L = safe_inverse(torch.linalg.vector_norm(prototypes_LP, dim=1))
         unit_LP = prototypes_LP * inverse_L[:, None]
-        product_LB = torch.bmm(embeddings_BLP.transpose(0, 1), unit_LP[:, :, None])[..., 0]
+        product_LB = _bmm(embeddings_BLP.transpose(0, 1), unit_LP[:, :, None])[..., 0]
         similarity_BL = product_LB.t() * inverse_BL * scale
         ctx.save_for_backward(
             embeddings_BLP, unit_LP, similarity_BL, inverse_BL, inverse_L, index_A
@@ -84,7 +84,7 @@ class _Similarity(torch.autograd.Function):
         to_embeddings.addcmul_(cross_BL[..., None], unit_LP)
         to_embeddings.flatten(0, 1).index_add_(0, index_A, gradients[1])
         to_prototypes = along_BL.sum(0)[:, None] * unit_LP
-        to_prototypes += torch.bmm(cross_BL.t()[:, None], embeddings_BLP.transpose(0, 1))[:, 0]
+        to_prototypes += _bmm(cross_BL.t()[:, None], embeddings_BLP.transpose(0, 1))[:, 0]
         needs_embeddings, needs_prototypes, *_ = ctx.needs_input_grad
         return (
             to_embeddings if needs_embeddings else None,
@@ -93,6 +93,14 @@ class _Similarity(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _bmm(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product that needs no C compiler on a GPU.
+
+    Of :func:`torch.bmm`, torch 2.14 replaces columns times rows by a kernel that Triton compiles.
+    """
+    return torch.bmm(left, right) if left.shape[2] > 1 else left * right
 
 
 def similarities(

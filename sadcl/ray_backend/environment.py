@@ -28,7 +28,7 @@ _REQUIRED = {
 """Variables that override the user's."""
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": "4",  # as many as after any other loss; Ray's own default has no end
+    "RAY_task_oom_retries": "5",  # as many as after any other loss; Ray's own default has no end
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
 """Variables that hold where the user has set none."""

@@ -64,6 +64,9 @@ class _Channel:
             return None
         return self.pruner.stop_reason(event.key, event.epoch, event.metrics["val_mAP"])
 
+    def behind(self, key: str, seconds: float) -> list[int]:
+        return self.hangs.behind(key, seconds)
+
     def drain(self) -> list[TrialEvent]:
         events, self.events = self.events, []
         return [*events, *self.hangs.changes()]
@@ -94,6 +97,20 @@ def drain(channel: EventChannel) -> list[TrialEvent]:
     """Fetch the events since the last call."""
     events: list[TrialEvent] = ray.get(channel.actor.drain.remote())
     return events
+
+
+def ranks_behind(channel: EventChannel | None, key: str, seconds: float) -> list[int]:
+    """Fetch which workers kept the others of a trial waiting when some were lost.
+
+    Args:
+        seconds: As for :meth:`sadcl.ray_backend.hangs.HangDetector.behind`.
+    """
+    if channel is None:
+        return []
+    with contextlib.suppress(RayError):  # a name in a message is not worth an error
+        ranks: list[int] = ray.get(channel.actor.behind.remote(key, seconds))
+        return ranks
+    return []
 
 
 def emit(channel: EventChannel | None, event: TrialEvent) -> None:

@@ -17,6 +17,9 @@ from sadcl.study.trial_event import (
     WorkerBeat,
 )
 
+COMPILE_SECONDS = 3600.0
+"""A worker that compiles for longer counts as one that stands still."""
+
 
 @dataclass(frozen=True)
 class _Worker:
@@ -24,11 +27,14 @@ class _Worker:
     heard: float
     """When its last beat came."""
     moved: float
-    """When a beat last showed that it had advanced."""
+    """When a beat last showed that it had advanced, or that it compiled."""
+    compiles_since: float | None = None
 
     @property
-    def position(self) -> tuple[int, int, int]:
-        return self.beat.stage, self.beat.epoch, self.beat.step
+    def position(self) -> tuple[int, ...]:
+        """How far it is; greater is further."""
+        beat = self.beat
+        return beat.collectives, beat.stage, beat.epoch, beat.step
 
 
 class HangDetector:
@@ -55,11 +61,8 @@ class HangDetector:
         elif isinstance(event, WorkerBeat) and event.last:
             self._workers.get(event.key, {}).pop(event.rank, None)
         elif isinstance(event, WorkerBeat):
-            now, workers = self._clock(), self._workers.setdefault(event.key, {})
-            before = workers.get(event.rank)
-            still = before is not None and _progress(before.beat) == _progress(event)
-            moved = before.moved if before is not None and still else now
-            workers[event.rank] = _Worker(event, now, moved)
+            workers = self._workers.setdefault(event.key, {})
+            workers[event.rank] = _heard(event, workers.get(event.rank), self._clock())
 
     def changes(self) -> list[HangStarted | HangEnded]:
         """Return the trials that have begun to hang, or that continue, since the last call."""
@@ -76,22 +79,48 @@ class HangDetector:
                 changes.append(HangEnded(key, now - self._since.pop(key)))
         return changes
 
+    def behind(self, key: str, seconds: float) -> list[int]:
+        """Return the ranks that kept the others waiting when a trial's workers were lost.
+
+        Args:
+            seconds: All workers must have stood still for so long when they were last heard, and
+                one that froze must have been silent for so long.
+
+        Returns:
+            Empty where the trial advanced, or where nothing tells its workers apart.
+        """
+        workers = self._workers.get(key, {})
+        latest = max((worker.heard for worker in workers.values()), default=0.0)
+        silent = {rank for rank, worker in workers.items() if latest - worker.heard > seconds}
+        still = [w.heard - w.moved > seconds for rank, w in workers.items() if rank not in silent]
+        if not workers or not all(still):
+            return []
+        late = silent or _late_ranks(workers)
+        return sorted(late) if late != set(workers) else []
+
+
+def _heard(beat: WorkerBeat, before: _Worker | None, now: float) -> _Worker:
+    """What is known of a worker after a beat; a compilation counts as an advance for a while."""
+    if before is None or _progress(before.beat) != _progress(beat):
+        before = _Worker(beat, now, now)
+    since = None
+    if beat.compiling:
+        since = now if before.compiles_since is None else before.compiles_since
+    compiles = since is not None and now - since <= COMPILE_SECONDS
+    return _Worker(beat, now, now if compiles else before.moved, since)
+
 
 def _progress(beat: WorkerBeat) -> tuple[int, ...]:
     """What differs between two beats of a worker that has advanced."""
-    return beat.pid, beat.images, beat.stage, beat.epoch, beat.step
+    return beat.pid, beat.images, beat.collectives, beat.stage, beat.epoch, beat.step
 
 
 def _hang(key: str, workers: dict[int, _Worker], silent: set[int], now: float) -> HangStarted:
-    """Find who has not arrived: by silence, else by the step, else by where the code is."""
+    """Find who has not arrived: by silence, else by its beat."""
     ranks = next(iter(workers.values())).beat.ranks
     front = max(workers.values(), key=lambda worker: worker.position)
-    late = silent | (set(range(ranks)) - set(workers))
-    if not late:
-        late = {rank for rank, worker in workers.items() if worker.position < front.position}
-    if not late:
-        late = {rank for rank, worker in workers.items() if not worker.beat.waits}
-    if late == set(range(ranks)) or not late:
+    late = silent | (set(range(ranks)) - set(workers)) or _late_ranks(workers)
+    if late == set(range(ranks)):
         late = set(workers)
     return HangStarted(
         key,
@@ -99,6 +128,19 @@ def _hang(key: str, workers: dict[int, _Worker], silent: set[int], now: float) -
         tuple(_late_worker(rank, workers.get(rank), rank in silent, now) for rank in sorted(late)),
         tuple(worker.beat for rank, worker in sorted(workers.items()) if rank not in late),
     )
+
+
+def _late_ranks(workers: dict[int, _Worker]) -> set[int]:
+    """Find who is behind: by its collective calls, else by the step, else by where the code is.
+
+    Returns:
+        All ranks where nothing tells them apart.
+    """
+    front = max(worker.position for worker in workers.values())
+    late = {rank for rank, worker in workers.items() if worker.position < front}
+    if not late:
+        late = {rank for rank, worker in workers.items() if not worker.beat.waits}
+    return late or set(workers)
 
 
 def _late_worker(rank: int, worker: _Worker | None, silent: bool, now: float) -> LateWorker:

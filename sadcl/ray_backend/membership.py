@@ -10,32 +10,34 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sadcl.errors import TrialFailed
+
 
 class Members(NamedTuple):
     """What is known of the workers of one attempt.
 
     Attributes:
         nodes: The id of each worker's node, by rank.
-        failed: Ranks of the workers that have reported a failure.
+        failed: The error of each worker that has reported one, by rank and in that order.
         leave_reason: Why they are to leave; empty where they are not.
     """
 
     nodes: dict[int, str]
-    failed: set[int]
+    failed: dict[int, TrialFailed]
     leave_reason: str
 
 
 class _Membership:
     def __init__(self) -> None:
         self._nodes: dict[int, str] = {}
-        self._failed: set[int] = set()
+        self._failed: dict[int, TrialFailed] = {}
         self._leave_reason = ""
 
     def join(self, rank: int, node: str) -> None:
         self._nodes[rank] = node
 
-    def fail(self, rank: int) -> None:
-        self._failed.add(rank)
+    def fail(self, rank: int, error: TrialFailed) -> None:
+        self._failed.setdefault(rank, error)
 
     def request_leave(self, reason: str) -> None:
         self._leave_reason = reason

@@ -69,7 +69,7 @@ def problems(node: NodeReport, driver: NodeReport, placement: Placement, trains:
 
     Args:
         node, driver: What the node and what the driver has.
-        placement: The data root.
+        placement: The data root, and whether a worker gets a GPU.
         trains: Whether the node may get a worker; one that only serves needs no data.
     """
     texts = [node.storage] if node.storage else []
@@ -81,6 +81,8 @@ def problems(node: NodeReport, driver: NodeReport, placement: Placement, trains:
     ]
     if versions:
         texts.append(f"{'; '.join(versions)}: install the same on all nodes")
+    if trains and placement.gpus and (gpu_problem := node.gpu.problem()):
+        texts.append(gpu_problem)
     different = (
         [name for name, entry in driver.data.items() if node.data.get(name) != entry]
         if trains

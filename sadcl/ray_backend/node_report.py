@@ -15,6 +15,7 @@ from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
+from sadcl.study.gpu_driver import GPUDriver, read_gpu_driver
 
 COMPARED = {
     "code": "sadcl's sources",
@@ -58,11 +59,13 @@ class NodeReport(NamedTuple):
         versions: By the names of :data:`COMPARED`; None where it is missing.
         storage: What is wrong with the storage; empty where nothing is.
         data: What exists under each name below the data root, and under ``""`` the root itself.
+        gpu: Its GPU's driver, and what PyTorch needs.
     """
 
     versions: Mapping[str, str | None]
     storage: str
     data: Mapping[str, Entry]
+    gpu: GPUDriver = GPUDriver()
 
 
 def node_report(root: str, marker: str, data_root: str | None, names: Sequence[str]) -> NodeReport:
@@ -74,7 +77,12 @@ def node_report(root: str, marker: str, data_root: str | None, names: Sequence[s
         data_root: None where no data is needed.
         names: Of files below the data root.
     """
-    return NodeReport(versions(), _storage_problem(root, marker), data_entries(data_root, names))
+    return NodeReport(
+        versions(),
+        _storage_problem(root, marker),
+        data_entries(data_root, names),
+        read_gpu_driver(),
+    )
 
 
 def versions() -> dict[str, str | None]:

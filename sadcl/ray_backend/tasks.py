@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sadcl import storage
-from sadcl.errors import TrialFailed
+from sadcl.errors import FailureKind, TrialFailed
 from sadcl.ray_backend import capacity
 from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
+from sadcl.results import store
 from sadcl.search.trial import Trial
 from sadcl.study import execute, process
+from sadcl.study.failure import MAX_RESTARTS, cause_of
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import TrialEnded
 from sadcl.training import Rescheduled
 
-MAX_LOSSES = 4
-"""A trial whose process is lost, or whose node is taken away, restarts at most so many times within
-one run of the driver; it resumes from its last checkpoint."""
+FLUSH_SECONDS = 1.0
+"""A process that ends itself stays for so long, so that its last events leave it."""
 
 
-def lost_cause(reason: str) -> str:
-    """Say why a trial failed of which no process came to an end."""
-    return f"its process was lost {MAX_LOSSES + 1} times: {reason}"
+class Restart(RuntimeError):
+    """Tells Ray to start a trial again, and why."""
+
+
+def given_up_cause(trial: Trial, placement: Placement, reasons: str) -> str:
+    """Say why a trial failed that has restarted as often as it may.
+
+    Args:
+        reasons: What may have ended its processes, for where none of them said so.
+    """
+    for run in filter(None, (trial.stage1, trial)):
+        row = store.row_of(placement.storage, run.key)
+        if row is not None and row["status"] == "running" and row["cause"]:
+            return f"{row['cause']} (also after {MAX_RESTARTS} restarts)"
+    return f"its process was lost {MAX_RESTARTS + 1} times: {reasons}"
 
 
 @process.away_from_start_folder()
@@ -50,18 +65,40 @@ def run_trial(
         The trial's row of the trials table.
 
     Raises:
-        TrialFailed: Where the trial fails; its row has the cause.
+        TrialFailed: Where the trial fails for good; its row has the cause.
+        Restart: Where another attempt may succeed. Where the GPU has failed, the process ends
+            instead, because every later trial in it would fail too; Ray starts another one.
     """
-    storage.wait_for_root(placement.storage)
+    try:
+        storage.wait_for_root(placement.storage)
+    except OSError as error:  # another node may have mounted the disk
+        raise Restart(cause_of(error)) from error
     if trial.stage1 is not None and execute.ended_row(trial.stage1, placement) is None:
         with contextlib.suppress(TrialFailed):  # the trial itself reports it, in its own row
             run_trial(trial.stage1, placement, scratch, channel)
     with execute.exclusive_stage1(trial, placement):
         if placement.workers == 1:
-            return execute.execute(trial, placement, emitter(channel, trial), capacity.drain_reason)
+            return _run_here(trial, placement, channel)
         from sadcl.ray_backend import trainer
 
         return trainer.train(trial, placement, scratch, channel)
+
+
+def _run_here(trial: Trial, placement: Placement, channel: EventChannel | None) -> dict[str, Any]:
+    try:
+        return execute.execute(trial, placement, emitter(channel, trial), capacity.drain_reason)
+    except TrialFailed as error:
+        if error.final:
+            raise
+        _leave(error)
+
+
+def _leave(failure: TrialFailed) -> NoReturn:
+    """Make Ray start the trial again."""
+    if failure.kind is FailureKind.DEVICE:
+        time.sleep(FLUSH_SECONDS)
+        os._exit(1)  # an orderly exit would wait for the GPU
+    raise Restart(str(failure)) from failure
 
 
 def resources(placement: Placement) -> dict[str, float]:
@@ -74,8 +111,9 @@ def resources(placement: Placement) -> dict[str, float]:
 class TaskPool:
     """Trials that run as tasks, each after the stage 1 that it starts from.
 
-    Each is started once, and several callers may wait for it. A task that is killed restarts up to
-    :data:`MAX_LOSSES` times, and resumes from its last checkpoint.
+    Each is started once, and several callers may wait for it. A task that is killed, or fails for a
+    reason that may pass, restarts up to :data:`~sadcl.study.failure.MAX_RESTARTS` times, and
+    resumes from its last checkpoint.
     """
 
     def __init__(self, placement: Placement, scratch: str, channel: EventChannel | None) -> None:
@@ -93,8 +131,8 @@ class TaskPool:
             stage1_done = self.start(trial.stage1) if trial.stage1 is not None else None
             options: dict[str, Any] = {
                 **resources(self.placement),
-                "max_retries": MAX_LOSSES,
-                "retry_exceptions": [Rescheduled],
+                "max_retries": MAX_RESTARTS,
+                "retry_exceptions": [Rescheduled, Restart],
             }
             task: Any = ray.remote(**options)(run_trial)
             self._running[trial.key] = task.remote(
@@ -113,16 +151,20 @@ class TaskPool:
 
     def _record_failure(self, trial: Trial, error: RayError) -> dict[str, Any]:
         """Write the row of a trial whose task has failed without one."""
-        if not isinstance(error, RayTaskError):  # no process came to an end
-            cause = lost_cause(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-            emit(self.channel, TrialEnded(trial.key, "failed", cause))
-            return execute.record_failure(trial, self.placement, cause)
+        cause = self._cause(trial, error)
+        emit(self.channel, TrialEnded(trial.key, "failed", cause))
+        return execute.record_failure(trial, self.placement, cause)
+
+    def _cause(self, trial: Trial, error: RayError) -> str:
         stage1 = trial.stage1 and execute.ended_row(trial.stage1, self.placement)
         if stage1 and stage1["status"] != "complete":
-            cause = f"The stage 1 that it starts from has failed: {stage1['cause']}"
-        else:
-            cause = execute.cause_of(error.cause)
-        return execute.record_failure(trial, self.placement, cause)
+            return f"The stage 1 that it starts from has failed: {stage1['cause']}"
+        if isinstance(error, RayTaskError):
+            if isinstance(error.cause, Restart):
+                return f"{error.cause} (also after {MAX_RESTARTS} restarts)"
+            return cause_of(error.cause)
+        reasons = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return given_up_cause(trial, self.placement, reasons)
 
     def start_all(
         self, trials: Sequence[Trial], max_concurrent: int | None, running: list[Any]

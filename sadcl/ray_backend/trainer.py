@@ -16,23 +16,24 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sadcl import storage
-from sadcl.errors import FailureKind, TrialFailed
-from sadcl.ray_backend import capacity, environment, membership
-from sadcl.ray_backend.event_channel import EventChannel, emit, emitter
+from sadcl.errors import TrialFailed
+from sadcl.ray_backend import capacity, environment, group_failure, membership
+from sadcl.ray_backend.event_channel import EventChannel, emit, emitter, ranks_behind
 from sadcl.ray_backend.membership import Members
 from sadcl.search.trial import Trial
 from sadcl.study import execute, process
+from sadcl.study.failure import MAX_RESTARTS, failure_kind
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 from sadcl.training import Rescheduled
 
-RESTARTS = 5
-"""Maximum number of restarts after losses without a new checkpoint in between."""
 QUEUE_SECONDS, ELASTIC_QUEUE_SECONDS = 600.0, 60.0
 """A run waits so long in Ray's queue until it counts the room again: with a fixed number of
 workers, and with a range."""
 LINGER_SECONDS = 3.0
 """A worker that fails stays for so long, so that all workers that fail with it can report it."""
+LEAST_WAIT_SECONDS = 20.0
+"""Workers that stood still for less were not waiting for another one when they were lost."""
 TRACKING_VARIABLE = "RAY_TRAIN_ENABLE_STATE_TRACKING"
 
 
@@ -64,10 +65,7 @@ class Attempt:
 
 @process.away_from_start_folder()
 def _worker(settings: dict[str, Any]) -> None:
-    """Run the loop on one worker.
-
-    Leaving is no failure, and a failure that would only repeat has been written to the row.
-    """
+    """Run the loop on one worker; leaving is no failure."""
     trial, placement, actor = settings["trial"], settings["placement"], settings["membership"]
     rank = ray.train.get_context().get_world_rank()
     ray.get(actor.join.remote(rank, ray.get_runtime_context().get_node_id()))
@@ -82,12 +80,15 @@ def _worker(settings: dict[str, Any]) -> None:
             )
     except Rescheduled:
         return
-    except (TrialFailed, OSError) as error:
-        actor.fail.remote(rank)
-        time.sleep(LINGER_SECONDS)
-        if isinstance(error, TrialFailed):
-            raise
-        raise TrialFailed(str(error), kind=execute.failure_kind(error), final=False) from error
+    except TrialFailed as error:
+        failure = error
+    except OSError as error:
+        failure = TrialFailed(str(error), kind=failure_kind(error), final=False)
+    else:
+        return
+    actor.fail.remote(rank, failure)
+    time.sleep(LINGER_SECONDS)
+    raise failure
 
 
 def train(
@@ -120,7 +121,7 @@ def train(
         failures = 1 if saved != before else failures + 1
         if execute.ended_row(trial, placement) is not None:
             continue
-        if attempt.final or failures > RESTARTS:
+        if attempt.final or failures > MAX_RESTARTS:
             _record_failure(trial, placement, attempt.reason)
             emit(channel, TrialEnded(trial.key, "failed", attempt.reason))
             raise TrialFailed(attempt.reason)
@@ -144,11 +145,12 @@ def _attempt(
             try:
                 members = membership.members(actor)
             except RayError:
-                members = Members({}, set(), "")
+                members = Members({}, {}, "")
     except TrialFailed as no_room:
         return Attempt(Ending.FAILED, str(no_room), final=True)
-    error = _first_failure(failure)
-    if error is not None and error.final:
+    errors = group_failure.worker_errors(failure, members)
+    lost = group_failure.lost_ranks(failure, members)
+    if (error := group_failure.final_error(errors, lost, workers)) is not None:
         return Attempt(Ending.FAILED, str(error), final=True)
     if members.leave_reason:  # the workers have left, or were lost on the way
         return Attempt(Ending.LEFT, members.leave_reason)
@@ -158,8 +160,10 @@ def _attempt(
         return Attempt(Ending.FINISHED)
     if failure is None:
         return Attempt(Ending.FAILED, "the workers ended without a result")
-    lost = _lost_workers(failure, error, members)
-    return Attempt(Ending.FAILED, lost or _failure_cause(failure))
+    waited = max(placement.timeout / 2, LEAST_WAIT_SECONDS)
+    behind = ranks_behind(channel, trial.key, waited) if lost else []
+    missing = group_failure.missing_workers(errors, lost, behind, members)
+    return Attempt(Ending.FAILED, missing or group_failure.cause(failure, errors))
 
 
 def _fit(
@@ -235,67 +239,3 @@ def _saved_states(trial: Trial, placement: Placement) -> list[Any]:
         ]
     except OSError:
         return []
-
-
-def _lost_workers(failure: Exception, error: TrialFailed | None, members: Members) -> str:
-    """Say which workers are gone, or keep the others waiting, and where.
-
-    Args:
-        error: The worker's error that counts as the cause, if a worker has reported one.
-
-    Returns:
-        Empty where all workers that had joined have failed themselves.
-    """
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    if gone := sorted({node for node in members.nodes.values() if node not in alive}):
-        return f"{capacity.node_names(gone)} was lost"
-    others = members.nodes.keys() - members.failed
-    dead = {
-        rank for rank, worker_error in _worker_errors(failure) if not _unpacked(worker_error)
-    } & others
-    if dead:
-        return ", ".join(
-            f"worker {rank} on {capacity.node_names([members.nodes[rank]])} was lost"
-            for rank in sorted(dead)
-        )
-    if error is None or not others:
-        return ""
-    absent = ", ".join(
-        f"worker {rank} on {capacity.node_names([members.nodes[rank]])} has not arrived"
-        for rank in sorted(others)
-    )
-    return f"{absent} ({error})"
-
-
-def _worker_errors(failure: Exception | None) -> list[tuple[int, Exception]]:
-    """Return the errors of the workers, by rank, that Ray Train has collected."""
-    return sorted(getattr(failure, "worker_failures", {}).items())
-
-
-def _unpacked(error: Exception) -> list[TrialFailed]:
-    """Take a worker's own error out of what Ray has wrapped around it."""
-    return [
-        inner for inner in (getattr(error, "cause", None), error) if isinstance(inner, TrialFailed)
-    ]
-
-
-def _first_failure(failure: Exception | None) -> TrialFailed | None:
-    """Find the worker's error that caused the others.
-
-    A worker that knows what is wrong comes before those that only lost their connection to it.
-    """
-    errors = [inner for _, error in _worker_errors(failure) for inner in _unpacked(error)]
-    return min(
-        errors,
-        key=lambda error: (error.kind is FailureKind.CONNECTION, not error.final),
-        default=None,
-    )
-
-
-def _failure_cause(failure: Exception) -> str:
-    """Return the message of a worker's own error, or the last line of Ray's."""
-    if (error := _first_failure(failure)) is not None:
-        return str(error)
-    errors = [error for _, error in _worker_errors(failure)]
-    message = str(errors[0] if errors else failure).strip()
-    return f"{type(failure).__name__}: {message.splitlines()[-1] if message else 'no message'}"

@@ -35,6 +35,7 @@ from sadcl.search.plan import Plan, training_spent
 from sadcl.search.settings import MAX_COUNTED, all_settings, draw
 from sadcl.study import execute
 from sadcl.study.checkpoint_quota import CheckpointQuota
+from sadcl.study.failure import MAX_RESTARTS, cause_of
 from sadcl.study.placement import Placement
 
 _REPEATS = 5
@@ -115,7 +116,7 @@ def _tune(
             name=plan.study,
             storage_path=scratch,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=tasks.MAX_LOSSES),
+            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )
     with _secrets_kept_out_of_logs():
@@ -147,9 +148,9 @@ def _objective(
         try:
             row: Mapping[str, Any] | None = tasks.run_trial(trial, placement, scratch, channel)
         except (UserError, TrialFailed) as error:
-            # a failure is a row, and no reason for Tune to try again
+            # what would fail again is a row, and no reason for Tune to try again
             row = execute.ended_row(trial, placement) or execute.record_failure(
-                trial, placement, execute.cause_of(error)
+                trial, placement, cause_of(error)
             )
         names = ("status", "epochs_done", "seconds", *plan.search.objectives)
         tune.report({name: (row or {"status": "failed"}).get(name) for name in names})
@@ -168,7 +169,8 @@ def _record_lost_trials(
                 "it was killed, its node was taken away or lost its storage, or the machine ran "
                 "out of memory"
             )
-            execute.record_failure(trial, placement, tasks.lost_cause(reasons))
+            cause = tasks.given_up_cause(trial, placement, reasons)
+            execute.record_failure(trial, placement, cause)
 
 
 class _AskAndTell(Searcher):

@@ -61,7 +61,7 @@ TRIALS: Columns = {
     "dataset": (_TEXT, "name of the data set, as concrete as coco14"),
     "scale": (_TEXT, "demo or full"),
     "status": (_TEXT, f"one of {', '.join(Status)}"),
-    "cause": (_TEXT, "why the run failed or was stopped early; null otherwise"),
+    "cause": (_TEXT, "why the run failed, was stopped early or has to resume; null otherwise"),
     "params": (
         _TEXT,
         "JSON object of the fields that a search set, with their values; {} without a search",

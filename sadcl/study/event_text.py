@@ -57,6 +57,8 @@ def _state_text(worker: LateWorker) -> str:
         return "has stopped, or has not started yet"
     if worker.silent_seconds is not None:
         return f"has given no sign of life for {worker.silent_seconds:.0f} s"
+    if worker.beat.compiling:
+        return f"is still compiling, at {worker.beat.location}"
     return f"has been at {worker.beat.location} for {worker.still_seconds:.0f} s"
 
 

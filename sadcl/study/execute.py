@@ -12,12 +12,13 @@ import torch
 
 from sadcl import data, distributed, storage
 from sadcl.config import Data
-from sadcl.errors import DISK_FULL, FailureKind, TrialFailed, UserError
-from sadcl.results import predictions
+from sadcl.errors import TrialFailed, UserError
+from sadcl.results import predictions, store
 from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
-from sadcl.results.store import row_of
 from sadcl.search.trial import Trial
+from sadcl.study.failure import diagnose
+from sadcl.study.gpu_driver import read_gpu_driver
 from sadcl.study.gpu_share import gpu_memory
 from sadcl.study.placement import Placement
 from sadcl.study.process import large_pages
@@ -26,6 +27,7 @@ from sadcl.study.trial_event import (
     EpochEnded,
     TrialEnded,
     TrialEvent,
+    TrialRestarts,
     TrialStarted,
     WorkerBeat,
     WorkerFailed,
@@ -50,7 +52,7 @@ TESTED = ("arm", "confirm", "final", "train")
 
 def ended_row(trial: Trial, placement: Placement) -> dict[str, Any] | None:
     """Return the trial's row if it has ended, in whatever status."""
-    row = row_of(placement.storage, trial.key)
+    row = store.row_of(placement.storage, trial.key)
     return row if row is not None and row["status"] in FINISHED else None
 
 
@@ -75,19 +77,27 @@ def execute(
 
     Raises:
         Rescheduled: Where it was asked to leave.
-        TrialFailed: Where it fails, whatever the cause, which is in the row. In a process group a
-            lost worker or connection leaves the row ``running``, because the group may restart.
+        TrialFailed: Where it fails, whatever the cause, which is in the row. Where another attempt
+            may succeed the row stays ``running``. In a process group it always does: who knows how
+            each worker has failed decides (:mod:`sadcl.ray_backend.group_failure`).
     """
-    if (row := ended_row(trial, placement)) is not None:
+    row = store.row_of(placement.storage, trial.key)
+    if row is not None and row["status"] in FINISHED:
         if row["status"] == "failed":
             raise TrialFailed(row["cause"])
         return row
     emit = emit if emit is not None else _discard
     emit_first = emit if distributed.rank() == 0 else _discard
-    heartbeat = Heartbeat(lambda beat: emit(WorkerBeat(trial.key, **vars(beat))))
+    if row is not None and row["cause"]:
+        emit_first(TrialRestarts(trial.key, row["cause"], planned=False))
+    heartbeat = Heartbeat(
+        lambda beat: emit(WorkerBeat(trial.key, **vars(beat))),
+        compiles=trial.config.optim.compile,
+    )
     writer: RunWriter | None = None
     try:
         heartbeat.start()
+        _check_gpu(placement)
         start = stage1_checkpoint(trial, placement)
         images = cached_data(trial.config.data, placement.data_root)
         if distributed.rank() == 0:
@@ -115,6 +125,17 @@ def execute(
     finally:
         heartbeat.stop()
     return _finish(trial, placement, images, outcome, writer, emit_first)
+
+
+def _check_gpu(placement: Placement) -> None:
+    """Refuse a node whose GPU PyTorch cannot use; one that has joined late was not checked before.
+
+    Raises:
+        UserError: With what is wrong with its driver.
+    """
+    if placement.gpus and not torch.cuda.is_available():
+        problem = read_gpu_driver().problem() or f"PyTorch {torch.__version__} sees no GPU"
+        raise UserError(f"{socket.gethostname()} cannot train on a GPU: {problem}.")
 
 
 def _discard(event: TrialEvent) -> None:
@@ -149,19 +170,22 @@ def _report_epoch(writer: RunWriter | None, emit: Emit, key: str, epoch: Epoch) 
 def _report_failure(
     error: Exception, trial: Trial, placement: Placement, emit: Emit
 ) -> TrialFailed:
-    """Report that this worker has failed, and write the trial's row if a restart cannot help."""
-    cause, ranks, rank = cause_of(error), distributed.world_size(), distributed.rank()
+    """Report that this worker has failed; alone it writes the cause into the trial's row."""
+    failure, ranks, rank = diagnose(error), distributed.world_size(), distributed.rank()
+    cause = str(failure)
     if ranks > 1:
         cause += f" (rank {rank} of {ranks} on {socket.gethostname()})"
         emit(WorkerFailed(trial.key, rank, cause))
-    final = ranks == 1 or not _may_pass(error)
-    if final:
-        # a full disk refuses the row, which then stays `running`, so that the trial resumes
-        with contextlib.suppress(OSError):
+        return TrialFailed(cause, kind=failure.kind, final=failure.final)
+    # a full disk refuses the row, which then stays `running`, so that the trial resumes
+    with contextlib.suppress(OSError):
+        if failure.final:
             record_failure(trial, placement, cause)
-        if rank == 0:
-            emit(TrialEnded(trial.key, "failed", cause))
-    return TrialFailed(cause, kind=failure_kind(error), final=final)
+        else:
+            store.amend(placement.storage, trial.key, cause=cause)
+    if failure.final:
+        emit(TrialEnded(trial.key, "failed", cause))
+    return failure
 
 
 def _finish(
@@ -229,7 +253,7 @@ def exclusive_stage1(trial: Trial, placement: Placement) -> contextlib.AbstractC
 
 def record_failure(trial: Trial, placement: Placement, cause: str) -> dict[str, Any]:
     """Write that a trial has failed, and give its row."""
-    row = row_of(placement.storage, trial.key) or trial_columns(trial, placement, None)
+    row = store.row_of(placement.storage, trial.key) or trial_columns(trial, placement, None)
     writer = RunWriter(placement.storage, trial.key, row, ends=True)
     writer.finish("failed", cause=cause)
     return writer.row
@@ -333,55 +357,3 @@ def _digest(uri: str | None) -> str | None:
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, tuple)) else value
-
-
-def _may_pass(error: Exception) -> bool:
-    """Tell whether only another worker, a connection or a disk is gone; then the group restarts."""
-    if isinstance(error, OSError):
-        return error.errno not in DISK_FULL
-    return type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """Classify an error by its type."""
-    if isinstance(error, TrialFailed):
-        return error.kind
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return FailureKind.DISK_FULL
-    if isinstance(error, ConnectionError | torch.distributed.DistError):
-        return FailureKind.CONNECTION
-    if isinstance(error, OSError):
-        return FailureKind.STORAGE
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return FailureKind.MEMORY
-    if isinstance(error, RuntimeError):
-        return _kind_of_runtime_error(str(error))
-    return FailureKind.TRAINING
-
-
-def _kind_of_runtime_error(message: str) -> FailureKind:
-    """Classify a plain RuntimeError by its message.
-
-    PyTorch's CPU allocator, gloo and NCCL raise no type of their own.
-    """
-    if "can't allocate memory" in message:
-        return FailureKind.MEMORY
-    if any(name in message for name in ("onnection", "gloo", "NCCL")):
-        return FailureKind.CONNECTION
-    return FailureKind.TRAINING
-
-
-def cause_of(error: BaseException) -> str:
-    """Return one line that says why a trial failed."""
-    if isinstance(error, UserError | TrialFailed):
-        return str(error)
-    kind, message = failure_kind(error), str(error).strip()
-    if kind is FailureKind.DISK_FULL:
-        return (
-            f"The storage is full: {error}. Nothing that was saved is lost: make room and give the "
-            "same command again, for a study with --retry-failed; it resumes from the last "
-            "checkpoint."
-        )
-    if kind is FailureKind.MEMORY:
-        return f"out of memory: {message.splitlines()[0] if message else 'allocation failed'}"
-    return f"{type(error).__name__}: {message or 'no message'}"

@@ -83,7 +83,9 @@ class WorkerBeat:
     pid: int
     location: str = ""
     waits: bool = False
+    compiling: bool = False
     images: int = 0
+    collectives: int = 0
     stage: int = 0
     epoch: int = 0
     step: int = 0

@@ -29,7 +29,9 @@ class Beat:
         host, pid: Where it runs.
         location: The file, line and function of this package where its training thread is.
         waits: Whether it waits for other workers there.
+        compiling: Whether torch.compile is at work, which may take minutes.
         images: A count that grows while images are trained on or evaluated.
+        collectives: The collective calls that it has begun.
         stage, epoch, step: Its last step, each from 1; 0 before the first one.
         steps: The number of steps of the epoch.
         progress: The share of the epoch that is done; None without a step since the last beat.
@@ -44,7 +46,9 @@ class Beat:
     pid: int
     location: str = ""
     waits: bool = False
+    compiling: bool = False
     images: int = 0
+    collectives: int = 0
     stage: int = 0
     epoch: int = 0
     step: int = 0
@@ -60,10 +64,12 @@ class Heartbeat:
 
     Args:
         report: Takes each beat.
+        compiles: Whether the thread uses torch.compile.
     """
 
-    def __init__(self, report: Callable[[Beat], object]) -> None:
+    def __init__(self, report: Callable[[Beat], object], *, compiles: bool = False) -> None:
         self._report, self._stop = report, threading.Event()
+        self._compiles, self._compiling = compiles, False
         self._thread = threading.Thread(target=self._loop, daemon=True, name="sadcl-heartbeat")
         self._watched_thread = 0
         self._host, self._pid = socket.gethostname(), os.getpid()
@@ -73,11 +79,23 @@ class Heartbeat:
 
     def start(self) -> None:
         self._watched_thread = threading.get_ident()
+        if self._compiles:
+            import torch._dynamo  # takes seconds
+
+            torch._dynamo.on_compile_start(self._compile_begins)
+            torch._dynamo.on_compile_end(self._compile_ends)
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
+        if self._compiles:
+            import torch._dynamo
+
+            handler = torch._dynamo.callback_handler
+            with contextlib.suppress(ValueError):  # torch.compiler.reset() has removed them
+                handler.remove_start_callback(self._compile_begins)
+                handler.remove_end_callback(self._compile_ends)
         with contextlib.suppress(Exception):  # as in the loop
             self._report(Beat(*self._worker(), last=True))
 
@@ -96,6 +114,12 @@ class Heartbeat:
             count, seconds, waited = self._sums
             self._sums = count + 1, seconds + now - self._last_step_at, waited + synchronised
         self._last_step_at, self._position = now, (stage, epoch, step, steps)
+
+    def _compile_begins(self, *_: object) -> None:
+        self._compiling = True
+
+    def _compile_ends(self, *_: object) -> None:
+        self._compiling = False
 
     def _loop(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -119,7 +143,9 @@ class Heartbeat:
             *self._worker(),
             location,
             waits,
+            self._compiling,
             images,
+            distributed.collectives_begun(),
             stage,
             epoch,
             step,

@@ -394,6 +394,12 @@ def test_scripts_are_clean(name):
     )
 
 
+def test_the_image_has_a_c_compiler():
+    """Without one neither torch.compile nor Triton starts a kernel."""
+    install = re.search(r"apt-get install (.*) \\\n", (CLUSTER / "Dockerfile").read_text())
+    assert "g++" in install[1].split()
+
+
 def test_the_dockerfile_is_clean():
     hadolint = shutil.which("hadolint") or Path(sys.executable).with_name("hadolint")
     subprocess.run([hadolint, CLUSTER / "Dockerfile"], check=True)

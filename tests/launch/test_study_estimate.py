@@ -15,6 +15,7 @@ def test_full_scale_without_a_gpu_says_the_hours_and_asks(capsys, copy, monkeypa
                     space={"loss.tau": Float(0.05, 0.5)})  # fmt: skip
     error = refused(capsys, "--data-root", copy, search=search)
     assert "There is no GPU. This would take about" in error
+    assert re.search(r"\(estimated from (one step|the median of \d+ steps) of 16 images", error)
     assert "Pass --yes to continue without being asked." in error
 
 

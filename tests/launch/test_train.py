@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+import torch
 
 from sadcl import Run, UserError, results, train
 from sadcl.errors import TrialFailed
@@ -52,3 +53,23 @@ def test_an_image_that_breaks_while_training_is_recorded(copy, monkeypatch):
         train(DEMO.override({"data.name": "coco"}), data_root=str(copy), name="bad", scale="demo")
     (row,) = results.read("runs", "trials").to_pylist()
     assert str(image) in row["cause"]
+
+
+def test_a_gpu_that_fails_leaves_a_run_that_the_same_command_resumes(good, monkeypatch):
+    def fails(*arguments, **options):
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore")
+
+    config = DEMO.override({"data.name": "coco"})
+    options = {"data_root": str(good), "name": "ecc", "scale": "demo"}
+    with monkeypatch.context() as patch:
+        patch.setattr("sadcl.training.loop.train_step", fails)
+        with pytest.raises(TrialFailed) as caught:
+            train(config, **options)
+    assert str(caught.value) == (
+        "AcceleratorError: CUDA error: uncorrectable ECC error encountered. That may pass: the "
+        "same command resumes from the last checkpoint."
+    )
+    (row,) = results.read("runs", "trials").to_pylist()
+    assert row["status"] == "running"
+    assert row["cause"].startswith("AcceleratorError: CUDA error: uncorrectable ECC")
+    assert train(config, **options)["status"] == "complete"

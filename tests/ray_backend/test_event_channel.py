@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError
@@ -31,6 +32,26 @@ def test_hangs_come_with_the_other_events():
     channel = event_channel._Channel(None, [], 1e-9)
     channel.add(beat())
     assert [type(event) for event in channel.drain()] == [HangStarted]
+
+
+def test_who_kept_the_others_waiting_is_asked_for(monkeypatch):
+    actor = event_channel._Channel(None, [], 300.0)
+    clock = iter([0.0, 0.0, 90.0, 90.0])
+    monkeypatch.setattr(actor.hangs, "_clock", lambda: next(clock))
+    for event in [beat(collectives=7), beat(1, collectives=6)] * 2:
+        actor.add(event)
+    remote = SimpleNamespace(remote=actor.behind)
+    channel = EventChannel(SimpleNamespace(behind=remote), False)
+    monkeypatch.setattr(event_channel.ray, "get", lambda value: value)
+    assert event_channel.ranks_behind(channel, "k", 60.0) == [1]
+    assert event_channel.ranks_behind(channel, "k", 100.0) == []
+    assert event_channel.ranks_behind(None, "k", 60.0) == []
+
+    def lost(value):
+        raise RayActorError
+
+    monkeypatch.setattr(event_channel.ray, "get", lost)
+    assert event_channel.ranks_behind(channel, "k", 60.0) == []
 
 
 def test_an_epoch_is_judged_by_the_trials_before():

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sadcl.ray_backend.hangs import HangDetector
 from sadcl.study.event_text import notice_text
 from sadcl.study.trial_event import (
@@ -74,6 +76,72 @@ def test_who_has_not_arrived():
     alone = beat(0, 0, ranks=1, stage=0, **LOADS)
     hang, *_ = watch(alone)
     assert hang == HangStarted("k", alone, (LateWorker(0, alone, None, 130.0),))
+
+
+def test_collective_calls_tell_who_is_behind_before_anything_else():
+    """With NCCL the others wait at some later line, or even in a later step."""
+    waits = {"waits": False, "location": "sadcl.training.engine:250 in check_finite"}
+    ahead, behind = beat(0, 5, collectives=13, **waits), beat(1, 5, collectives=12, **waits)
+    hang, *_ = watch(ahead, behind)
+    assert hang == HangStarted("k", ahead, (LateWorker(1, behind, None, 130.0),), (ahead,))
+    later = beat(1, 5, 4, collectives=12, **waits)
+    hang, *_ = watch(ahead, later)
+    assert [late.rank for late in hang.late] == [1]
+    clock = Clock()
+    hangs = HangDetector(120, clock)
+    for clock.now in range(0, 300, 10):  # an evaluation, whose steps do not count
+        hangs.add(beat(0, 5, collectives=clock.now))
+        hangs.add(beat(1, 5, collectives=clock.now))
+        assert hangs.changes() == []
+
+
+def test_a_compilation_is_no_hang_until_it_takes_an_hour():
+    clock = Clock()
+    hangs = HangDetector(120, clock)
+    compiles = {
+        "compiling": True,
+        "waits": False,
+        "location": "sadcl.model.heads.sadcl:9 in forward",
+    }
+
+    def until(end, **more):
+        while clock.now < end:
+            clock.now += 10
+            hangs.add(beat(0, 5))
+            hangs.add(beat(1, 5, **more))
+            if changes := hangs.changes():
+                return changes[0]
+        return None
+
+    assert until(1000, **compiles) is None
+    assert until(1100) is None  # the compiled step has as long as any other
+    assert until(2000) is not None
+    assert until(2010, **compiles) == HangEnded("k", 1130.0)
+    hang = until(9000, **compiles)
+    assert clock.now == 1140 + 3600 + 130
+    assert hang.late[0].rank == 1
+    assert notice_text(hang).startswith(
+        "HANGS: rank 1 on host1 (process 11) has not arrived at step 4/9 of stage 1 epoch 2: it is "
+        "still compiling, at sadcl.model.heads.sadcl:9 in forward; rank 0 on "
+    )
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind", "silent", "seconds", "ranks"),
+    [
+        (13, 12, (), 130, [1]),
+        (13, 12, (), 20, []),  # they have not waited for long
+        (13, 13, (), 130, []),  # nothing tells them apart
+        (13, 13, (1,), 130, [1]),  # a process that is frozen
+    ],
+)
+def test_who_was_behind_when_workers_were_lost(ahead, behind, silent, seconds, ranks):
+    beats = beat(0, 5, collectives=ahead), beat(1, 5, collectives=behind)
+    *_, hangs, clock = watch(*beats, seconds=seconds, silent=silent)
+    clock.now += 5
+    hangs.add(beats[1] if 1 not in silent else beats[0])  # one lives on
+    assert hangs.behind("k", 50.0) == ranks
+    assert hangs.behind("another", 50.0) == []
 
 
 def text_of(*beats, silent=()):

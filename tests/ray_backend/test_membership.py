@@ -3,18 +3,20 @@
 import pytest
 from ray.exceptions import RayActorError
 
+from sadcl.errors import TrialFailed
 from sadcl.ray_backend import membership
 
 
 def test_workers_join_fail_and_are_asked_to_leave():
     actor = membership._Membership()
-    assert actor.members() == membership.Members({}, set(), "")
+    assert actor.members() == membership.Members({}, {}, "")
     assert actor.leave_reason() == ""
     actor.join(0, "a")
     actor.join(1, "b")
-    actor.fail(1)
+    failure = TrialFailed("lost", final=False)
+    actor.fail(1, failure)
     actor.request_leave("a node is to be taken away")
-    assert actor.members() == ({0: "a", 1: "b"}, {1}, "a node is to be taken away")
+    assert actor.members() == ({0: "a", 1: "b"}, {1: failure}, "a node is to be taken away")
     assert actor.leave_reason() == "a node is to be taken away"
 
 

@@ -19,6 +19,7 @@ import pytest
 from sadcl.errors import UserError
 from sadcl.ray_backend import node_check, node_report
 from sadcl.ray_backend.node_report import MISSING, Entry, EntryKind, NodeReport
+from sadcl.study.gpu_driver import GPUDriver
 from sadcl.study.placement import Placement
 
 CLUSTER = '''
@@ -233,6 +234,31 @@ def test_versions_are_named_with_both_values():
         "sadcl's sources cd34, on the driver ab12; torch 2.9.1, on the driver 2.14.1; "
         "timm missing, on the driver 1.0.31: install"
     )
+
+
+OLD = GPUDriver("570.124.06", 12, "13.0")
+
+
+def test_a_driver_that_is_too_old_is_named_where_a_gpu_trains():
+    def gpu_problems(gpu, gpus=1, trains=True):
+        placement = Placement("/runs", "/data", gpus=gpus)
+        return node_check.problems(DRIVER._replace(gpu=gpu), DRIVER, placement, trains)
+
+    assert gpu_problems(GPUDriver("580.65.06", 13, "13.0")) == []
+    (text,) = gpu_problems(OLD)
+    assert node_check.refusal({"10.0.0.4": [text], "10.0.0.5": []}) == (
+        "1 of the 2 nodes of the cluster cannot take trials. Node 10.0.0.4: the NVIDIA driver is "
+        "570.124.06, but PyTorch is built for CUDA 13.0 and needs 580 or newer: update the driver, "
+        "or install PyTorch for an older CUDA."
+    )
+    assert gpu_problems(OLD, trains=False) == []  # a head
+    assert gpu_problems(OLD, gpus=0) == []
+
+
+def test_a_node_reports_its_driver(monkeypatch, tmp_path):
+    monkeypatch.setattr(node_report, "read_gpu_driver", lambda: OLD)
+    (tmp_path / "marker").write_bytes(f"{tmp_path}/marker".encode())
+    assert node_report.node_report(str(tmp_path), f"{tmp_path}/marker", None, []).gpu == OLD
 
 
 def test_builds_for_other_hardware_are_one_version(monkeypatch):

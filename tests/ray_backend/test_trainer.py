@@ -1,24 +1,21 @@
 """Training on two workers under Ray Train: which one has failed, and real runs of this machine."""
 
-import pickle
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import RayTaskError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError
 
 from sadcl import recipes, results
-from sadcl.errors import FailureKind, TrialFailed
-from sadcl.ray_backend import capacity, trainer
-from sadcl.ray_backend.membership import Members
+from sadcl.errors import TrialFailed
+from sadcl.ray_backend import trainer
 from sadcl.ray_backend.trainer import Attempt, Ending
 from sadcl.search.trial import Trial
+from sadcl.study.failure import MAX_RESTARTS
 from sadcl.study.placement import Placement
 from sadcl.study.trial_event import TrialEnded, TrialRestarts, WaitingForRoom
 
@@ -159,34 +156,6 @@ def test_a_search_whose_trials_have_two_workers(command, study_file, tmp_path):
     assert sum(row["phase"] == "search" for row in rows) == 2
 
 
-CONNECTION_LOST = TrialFailed(
-    "RuntimeError: [gloo] Connection closed by peer (rank 0 of 2 on a)",
-    kind=FailureKind.CONNECTION,
-    final=False,
-)
-
-
-def test_the_cause_is_that_of_the_worker_that_failed_first():
-    broken = TrialFailed("OSError: the disk is gone (rank 1 of 2 on b)", final=False)
-    both = WorkerGroupError("x", {0: CONNECTION_LOST, 1: broken})
-    assert trainer._failure_cause(both) == str(broken)
-    assert trainer._failure_cause(pickle.loads(pickle.dumps(both))) == str(broken)
-    alone = WorkerGroupError("x", {0: CONNECTION_LOST})
-    assert trainer._failure_cause(alone) == str(CONNECTION_LOST)
-    wrapped = RayTaskError("f", "traceback", broken).as_instanceof_cause()
-    assert trainer._first_failure(WorkerGroupError("x", {0: wrapped})) is broken
-    assert trainer._failure_cause(WorkerGroupError("x", {0: ValueError("a\nb")})) == (
-        "WorkerGroupError: b"
-    )
-    assert trainer._failure_cause(KeyError()) == "KeyError: no message"
-
-
-def test_an_error_that_would_repeat_comes_first():
-    may_pass, repeats = TrialFailed("a", final=False), TrialFailed("b")
-    failure = WorkerGroupError("x", {0: may_pass, 1: repeats})
-    assert trainer._first_failure(failure) is repeats
-
-
 def test_a_startup_that_times_out_is_recognised():
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
@@ -194,30 +163,6 @@ def test_a_startup_that_times_out_is_recognised():
     assert trainer._is_startup_timeout(timeout)
     assert not trainer._is_startup_timeout(ControllerError(ValueError("x")))
     assert not trainer._is_startup_timeout(None)
-
-
-def test_who_is_gone_and_who_keeps_the_others_waiting_is_named(monkeypatch):
-    nodes = [
-        {"NodeID": f"{n}" * 8, "NodeManagerAddress": f"10.0.0.{n}", "Alive": n != 3}
-        for n in (1, 2, 3)
-    ]
-    for module in (trainer, capacity):
-        monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
-    timed_out, lost = TrialFailed("RuntimeError: Timed out", final=False), RuntimeError("dead")
-    joined = {0: "1" * 8, 1: "2" * 8}
-    failure = SimpleNamespace(worker_failures={0: timed_out})
-
-    def text(error, nodes, failed):
-        return trainer._lost_workers(failure, error, Members(nodes, failed, ""))
-
-    assert text(timed_out, joined, {0}) == (
-        "worker 1 on node 10.0.0.2 (222222) has not arrived (RuntimeError: Timed out)"
-    )
-    failure.worker_failures[1] = lost
-    assert text(timed_out, joined, {0}) == "worker 1 on node 10.0.0.2 (222222) was lost"
-    assert text(None, joined, set()) == "worker 1 on node 10.0.0.2 (222222) was lost"
-    assert text(timed_out, joined, {0, 1}) == ""
-    assert text(timed_out, {**joined, 1: "3" * 8}, {0}) == "node 10.0.0.3 (333333) was lost"
 
 
 @pytest.fixture
@@ -262,7 +207,7 @@ def test_a_run_that_loses_its_workers_restarts_and_one_that_leaves_resumes(attem
 
 
 def test_waiting_for_room_is_reported_once_and_is_no_failure(attempts):
-    waits = [Attempt(Ending.NO_ROOM)] * (trainer.RESTARTS + 3)
+    waits = [Attempt(Ending.NO_ROOM)] * (MAX_RESTARTS + 3)
     result, events = attempts(*waits, LOST, waits[0], DONE)
     assert result == {"status": "complete"}
     assert [kind for kind, _ in events] == [WaitingForRoom, TrialRestarts, WaitingForRoom]
@@ -270,9 +215,9 @@ def test_waiting_for_room_is_reported_once_and_is_no_failure(attempts):
 
 def test_losses_without_a_new_checkpoint_have_an_end(attempts, monkeypatch):
     monkeypatch.setattr(trainer, "_record_failure", lambda *_: None)
-    result, events = attempts(*[LOST] * (trainer.RESTARTS + 1))
+    result, events = attempts(*[LOST] * (MAX_RESTARTS + 1))
     assert result == "a node was lost"
-    assert [kind for kind, _ in events] == [TrialRestarts] * trainer.RESTARTS + [TrialEnded]
+    assert [kind for kind, _ in events] == [TrialRestarts] * MAX_RESTARTS + [TrialEnded]
     result, _ = attempts(*[LOST] * 20, DONE, saves=range(99))  # each has saved a checkpoint
     assert result == {"status": "complete"}
 

@@ -1,80 +1,23 @@
-"""How failures are classified, and what a trial leaves behind in its process."""
+"""What a trial reports, writes and leaves behind in its process."""
 
 import errno
-import pickle
+import gc
+import traceback
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from ray.exceptions import RayTaskError
 
 from sadcl import recipes
-from sadcl.errors import FailureKind, TrialFailed, UserError
+from sadcl.errors import FailureKind, TrialFailed
 from sadcl.search.trial import Trial
 from sadcl.study import execute
+from sadcl.study.gpu_driver import GPUDriver
 from sadcl.study.placement import Placement
-from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialStarted
+from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialRestarts, TrialStarted, WorkerBeat
+from sadcl.training import Diverged, engine, loop, selection
 from tests.conftest import TINY
-
-ALLOCATOR = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
-GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.1]"
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (TrialFailed("x", kind=FailureKind.STORAGE), FailureKind.STORAGE),
-        (TrialFailed("Connection"), FailureKind.TRAINING),
-        (UserError("no connection"), FailureKind.TRAINING),
-        (OSError(errno.ENOSPC, "full"), FailureKind.DISK_FULL),
-        (OSError(errno.EIO, "broken"), FailureKind.STORAGE),
-        (ConnectionResetError("reset"), FailureKind.CONNECTION),
-        (torch.distributed.DistNetworkError("lost"), FailureKind.CONNECTION),
-        (torch.distributed.DistBackendError("lost"), FailureKind.CONNECTION),
-        (RuntimeError(GLOO), FailureKind.CONNECTION),
-        (RuntimeError("NCCL communicator was aborted"), FailureKind.CONNECTION),
-        (RuntimeError(ALLOCATOR), FailureKind.MEMORY),
-        (MemoryError(), FailureKind.MEMORY),
-        (torch.OutOfMemoryError("CUDA out of memory"), FailureKind.MEMORY),
-        (RuntimeError("shape mismatch"), FailureKind.TRAINING),
-        (ValueError("gloo"), FailureKind.TRAINING),
-    ],
-)
-def test_an_error_s_type_tells_its_kind(error, kind):
-    assert execute.failure_kind(error) is kind
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (UserError("Wrong field."), "Wrong field."),
-        (TrialFailed("It diverged."), "It diverged."),
-        (RuntimeError(ALLOCATOR + "\nmore"), f"out of memory: {ALLOCATOR}"),
-        (MemoryError(), "out of memory: allocation failed"),
-        (KeyError(), "KeyError: no message"),
-        (RuntimeError(" shape mismatch\n"), "RuntimeError: shape mismatch"),
-    ],
-)
-def test_the_cause_is_one_line(error, text):
-    assert execute.cause_of(error) == text
-
-
-def test_a_full_disk_is_named_with_what_to_do():
-    text = execute.cause_of(OSError(errno.ENOSPC, "No space left on device"))
-    assert text.startswith("The storage is full: [Errno 28] No space left on device. Nothing")
-    assert "make room and give the same command again" in text
-
-
-def test_the_fields_of_a_failure_survive_pickling():
-    failed = TrialFailed("lost", kind=FailureKind.CONNECTION, final=False)
-    again = pickle.loads(pickle.dumps(failed))
-    assert (str(again), again.kind, again.final) == ("lost", FailureKind.CONNECTION, False)
-    task_error = RayTaskError("run_trial", "traceback", failed)
-    again = pickle.loads(pickle.dumps(task_error)).cause
-    assert (str(again), again.kind, again.final) == ("lost", FailureKind.CONNECTION, False)
-    both = task_error.as_instanceof_cause()  # what ray.get raises
-    assert isinstance(both, TrialFailed)
-    assert (both.cause.kind, both.cause.final) == (FailureKind.CONNECTION, False)
 
 
 @pytest.fixture
@@ -91,8 +34,9 @@ def test_a_trial_emits_its_events_and_puts_the_threads_back(cache, monkeypatch, 
     try:
 
         def emit(event):
-            events.append(event)
-            used.append(torch.get_num_threads())
+            if not isinstance(event, WorkerBeat):
+                events.append(event)
+                used.append(torch.get_num_threads())
 
         row = execute.execute(trial, placement, emit)
         assert torch.get_num_threads() == before + 1
@@ -128,21 +72,101 @@ def test_a_trial_that_is_stopped_early_is_pruned_with_its_reason(
     assert (end.status, end.cause) == ("pruned", "enough")
 
 
-def test_a_failure_is_a_row_an_event_and_an_error(cache, monkeypatch, tmp_path, trial):
+@pytest.fixture
+def fails(cache, monkeypatch, tmp_path, trial):
+    """Run the trial so that it fails of an error; give what was raised, its row and its events."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    placement, events = Placement(str(tmp_path), None, "demo", cpus=1), []
-    broken = OSError(errno.EIO, "broken")
+    placement = Placement(str(tmp_path), None, "demo", cpus=1)
 
-    def fit(*arguments, **options):
-        raise broken
+    def run(error):
+        def fit(*arguments, **options):
+            raise error
 
-    monkeypatch.setattr(execute, "fit", fit)
-    with pytest.raises(TrialFailed, match="OSError") as caught:
-        execute.execute(trial, placement, events.append)
-    assert (caught.value.kind, caught.value.final) == (FailureKind.STORAGE, True)
-    assert caught.value.__cause__ is broken
-    row = execute.ended_row(trial, placement)
-    assert row["status"] == "failed"
+        events = []
+        with monkeypatch.context() as patch:
+            patch.setattr(execute, "fit", fit)
+            with pytest.raises(TrialFailed) as caught:
+                execute.execute(trial, placement, events.append)
+        assert caught.value.__cause__ is error
+        return caught.value, execute.store.row_of(placement.storage, trial.key), events
+
+    run.placement = placement
+    return run
+
+
+def test_what_would_fail_again_is_a_row_an_event_and_an_error(fails, trial):
+    failure, row, events = fails(Diverged("The loss is not finite."))
+    assert (failure.kind, failure.final) == (FailureKind.DIVERGENCE, True)
+    assert (row["status"], row["cause"]) == ("failed", "Diverged: The loss is not finite.")
     assert [event for event in events if isinstance(event, TrialEnded)] == [
         TrialEnded(trial.key, "failed", row["cause"])
     ]
+
+
+@pytest.mark.parametrize("where", ["step", "backward", "evaluation"])
+def test_nothing_of_a_trial_without_memory_is_alive_afterwards(
+    cache, monkeypatch, tmp_path, trial, where
+):
+    """Although its error still is, and Python's collector does not run by itself."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    alive = []
+
+    def prepare(*arguments, **options):
+        training = real_prepare(*arguments, **options)
+        parameters = list(training.network.parameters())
+        alive.extend(map(weakref.ref, (training.network, training.optimizer, *parameters)))
+        return training
+
+    def no_memory(*arguments, **options):
+        activations = [arguments, torch.zeros(9)]
+        alive.append(weakref.ref(activations[1]))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    real_prepare = loop.prepare
+    monkeypatch.setattr(loop, "prepare", prepare)
+    place = {
+        "step": (engine, "update_memory"),
+        "backward": (torch.Tensor, "backward"),
+        "evaluation": (selection, "evaluate"),
+    }[where]
+    monkeypatch.setattr(*place, no_memory)
+    gc.disable()
+    try:
+        with pytest.raises(TrialFailed, match="out of memory: CUDA out of memory") as caught:
+            execute.execute(trial, Placement(str(tmp_path), None, "demo", cpus=1))
+        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+        assert len(alive) > 10
+        assert not [reference for reference in alive if reference() is not None]
+    finally:
+        gc.enable()
+    assert "no_memory" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EIO, "broken"), FailureKind.STORAGE),
+        (torch.AcceleratorError("CUDA error: Xid\nmore"), FailureKind.DEVICE),
+        (RuntimeError("NCCL communicator was aborted"), FailureKind.CONNECTION),
+    ],
+)
+def test_what_may_pass_leaves_a_row_to_resume_that_says_why(fails, trial, error, kind):
+    failure, row, events = fails(error)
+    assert (failure.kind, failure.final) == (kind, False)
+    assert (row["status"], row["cause"]) == ("running", str(failure))
+    assert str(error).partition("\n")[0] in row["cause"]
+    assert not [event for event in events if isinstance(event, TrialEnded)]
+    again = []
+    row = execute.execute(trial, fails.placement, again.append)
+    assert again[0] == TrialRestarts(trial.key, str(failure), planned=False)
+    assert (row["status"], row["cause"]) == ("complete", None)
+
+
+def test_a_node_whose_driver_is_too_old_says_so(fails, trial, monkeypatch):
+    """As one that has joined after the nodes were checked."""
+    monkeypatch.setattr(execute, "read_gpu_driver", lambda: GPUDriver("570.124.06", 12, "13.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrialFailed) as caught:
+        execute.execute(trial, replace(fails.placement, gpus=1))
+    assert (caught.value.kind, caught.value.final) == (FailureKind.MISTAKE, True)
+    assert "cannot train on a GPU: the NVIDIA driver is 570.124.06, but" in str(caught.value)

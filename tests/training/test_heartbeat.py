@@ -51,6 +51,34 @@ def test_before_the_first_step_it_has_no_position():
     assert (beat.stage, beat.epoch, beat.step, beat.steps, beat.progress) == (0, 0, 0, 0, None)
 
 
+def test_it_tells_when_torch_compiles(monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    beats, seen = [], threading.Event()
+
+    def report(beat):
+        beats.append(beat.compiling)
+        if beat.compiling:
+            seen.set()
+
+    def slow_backend(graph, inputs):
+        assert seen.wait(60)
+        return graph.forward
+
+    beating = Heartbeat(report, compiles=True)
+    beating.start()
+    double = torch.compile(lambda x: x * 2, backend=slow_backend)
+    assert double(torch.ones(2)).tolist() == [2, 2]
+    compiled = len(beats)
+    while len(beats) < compiled + 3:
+        double(torch.ones(2))
+    beating.stop()
+    assert not beats[0]
+    assert not any(beats[compiled + 1 :])
+    handler = torch._dynamo.callback_handler
+    assert beating._compile_begins not in handler.start_callbacks
+    assert beating._compile_ends not in handler.end_callbacks
+
+
 class FolderOfOne:
     folder = "/nowhere"
 
