@@ -19,7 +19,7 @@ ablation = Ablation(
     seeds=(0, 1, 2, 3, 4),
     baseline="stage 2 without contrast",
     arms={
-        "baseline": {"model.arch": "pooled"},
+        "baseline": {"model.head": "sadcl.model.heads:Pooled"},
         "SARL without encoder": {"model.encoder_layers": 0, **ALONE},
         "SARL": ALONE,
         "stage 2 without contrast": {"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0},

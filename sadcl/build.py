@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from sadcl import storage
-from sadcl.config import Augmentation, Config
+from sadcl.config import SARL, Augmentation, Config, component
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.loader import Loader
 from sadcl.data.transforms import Normalisation
 from sadcl.errors import UserError
+from sadcl.losses.classification import ClassLoss, class_loss
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
-from sadcl.model import SADCL, Backbone, Pooled, backbone
+from sadcl.model import Backbone, Network, Task, backbone
 from sadcl.model.prototypes import Prototypes
 
 EVALUATION_BATCH = 32
@@ -36,65 +39,102 @@ class Worker:
     """Processes that decode images; 0 decodes in this one."""
 
 
-def model(config: Config, num_labels: int, *, pretrained: bool = True) -> SADCL | Pooled:
+def model(
+    config: Config,
+    num_labels: int,
+    *,
+    pretrained: bool = True,
+    labels: Sequence[str] | None = None,
+    co_occurrence_LL: Tensor | None = None,
+) -> Network:
     """Build the network, initialised from ``config.seed`` and the same on every worker.
 
     Args:
         config: the configuration.
         num_labels: L.
         pretrained: False skips loading the backbone's weights, for a checkpoint with its own.
+        labels: their names, for a head that reads them; None numbers them.
+        co_occurrence_LL: :attr:`sadcl.model.Task.co_occurrence_LL`; None where a checkpoint's
+            state follows.
 
     Raises:
-        UserError: for a backbone that is not available, or sizes that do not fit each other.
+        UserError: for a backbone or a head that is not available, or sizes and arguments that do
+            not fit.
     """
-    network = _network(config, num_labels, pretrained)
+    names = tuple(labels) if labels is not None else tuple(map(str, range(num_labels)))
+    counts_LL = co_occurrence_LL
+    if counts_LL is None:
+        counts_LL = torch.zeros(num_labels, num_labels, dtype=torch.float64)
+    create_head, maps = _head(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        body = _backbone(config, pretrained, maps)
+        head = create_head(
+            Task(body.map_channels, names, counts_LL, is_restored=co_occurrence_LL is None)
+        )
+        network = Network(
+            body,
+            head,
+            projection=config.model.projection,
+            prototypes=lambda dim: Prototypes(
+                num_labels,
+                dim,
+                policy=config.prototypes.policy,
+                momentum=config.prototypes.momentum,
+            ),
+            create_head=create_head,
+            head_path=config.model.head,
+            head_arguments=config.model.arguments,
+        )
     return network.double() if config.optim.precision == "fp64" else network
 
 
-def _network(config: Config, num_labels: int, pretrained: bool) -> SADCL | Pooled:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        body = _backbone(config, pretrained)
-        if config.model.arch == "pooled":
-            return Pooled(body, num_labels=num_labels)
-        hidden = config.model.hidden or body.channels
+def _head(config: Config) -> tuple[Callable[[Task], nn.Module], tuple[int, ...] | None]:
+    """Return what builds a head for a task, and the indices of the feature maps that it names.
+
+    Raises:
+        UserError: for a head that cannot be imported, or arguments that it does not take.
+    """
+    path = config.model.head
+    head = component.load(path, "model.head", config.sources)
+    field = "model" if path == SARL else "model.head_arguments"
+    arguments = component.bind(head, config.model.arguments, path, field)
+
+    def create(task: Task) -> nn.Module:
         try:
-            return SADCL(
-                body,
-                num_labels=num_labels,
-                hidden=hidden,
-                projection=config.model.projection,
-                prototypes=Prototypes(
-                    num_labels,
-                    hidden,
-                    policy=config.prototypes.policy,
-                    momentum=config.prototypes.momentum,
-                ),
-                position=config.model.position,
-                encoder_layers=config.model.encoder_layers,
-                decoder_layers=config.model.decoder_layers,
-                heads=config.model.heads,
-                feedforward=config.model.feedforward,
-                dropout=config.model.dropout,
-                checkpointing=config.model.checkpointing,
-            )
+            created: nn.Module = head(task, **arguments)
         except ValueError as error:
-            raise UserError(f"model.hidden, model.heads: {error}.") from None
+            raise UserError(f"{field} of {path}: {error}.") from None
+        return created
+
+    return create, getattr(head, "feature_maps", None)
 
 
-def _backbone(config: Config, pretrained: bool) -> Backbone:
+def _backbone(config: Config, pretrained: bool, maps: tuple[int, ...] | None) -> Backbone:
     spec = config.model
     weights = str(storage.local(spec.weights)) if pretrained and spec.weights is not None else None
     return Backbone(
-        spec.backbone,
+        backbone_name(config),
         image_size=config.data.image_size,
-        feature=spec.feature,
+        feature=spec.feature if maps is None else maps,
         pretrained=pretrained and spec.pretrained,
         weights=weights,
         frozen=spec.frozen,
         freeze_batchnorm=spec.freeze_batchnorm,
         checkpointing=spec.checkpointing,
     )
+
+
+def backbone_name(config: Config) -> str:
+    """Return timm's name of the backbone, after importing the module that registers it.
+
+    Raises:
+        UserError: where the module cannot be imported.
+    """
+    name = config.model.backbone
+    if component.is_path(name):
+        component.load(name, "model.backbone", config.sources)
+    return name.rpartition(":")[2]
 
 
 def check_batches(config: Config, data: MultiLabelData) -> None:
@@ -120,13 +160,22 @@ def check_model(config: Config) -> None:
     spec = config.model
     if spec.pretrained and spec.weights is None and spec.start is None:
         backbone.create(
-            spec.backbone, image_size=config.data.image_size, feature=spec.feature, pretrained=True
+            backbone_name(config),
+            image_size=config.data.image_size,
+            feature=spec.feature,
+            pretrained=True,
         )
     network = model(config, 2, pretrained=spec.weights is not None).eval()
     check_size(network, spec.backbone, config.data.image_size)
+    if config.stage2.epochs and config.loss.contrasts and network.feature_size is None:
+        raise UserError(
+            f"model.head = {spec.head!r} has no label-level features (feature_size), which both "
+            "contrasts need. Train it in one stage with stage2.epochs = 0, or set "
+            "loss.sample_weight and loss.prototype_weight to 0."
+        )
 
 
-def check_size(network: SADCL | Pooled, name: str, side: int) -> None:
+def check_size(network: Network, name: str, side: int) -> None:
     """Check with one black image that a network takes images of this side.
 
     Args:
@@ -159,7 +208,7 @@ def normalisation(config: Config) -> Normalisation:
     """
     mean, std = config.data.mean, config.data.std
     if mean is None or std is None:
-        own = Normalisation(*backbone.normalisation(config.model.backbone))
+        own = Normalisation(*backbone.normalisation(backbone_name(config)))
         mean, std = mean or own.mean, std or own.std
     return Normalisation(mean, std)
 
@@ -209,8 +258,10 @@ def bank(config: Config, num_labels: int, dim: int, world_size: int) -> MemoryBa
 def criterion(config: Config, stage: int, *, contrast: bool) -> Criterion:
     """Build Eq. 9 of stage 1 or 2; without ``contrast`` the class loss alone (stage 1, control)."""
     loss = config.loss
+    class_loss, options = _class_loss(config, stage)
     return Criterion(
-        class_loss=(config.stage1 if stage == 1 else config.stage2).class_loss.model_dump(),
+        class_loss=options,
+        class_loss_function=class_loss,
         class_weight=loss.class_weight,
         class_reduction=loss.class_reduction,
         sample_weight=loss.sample_weight if contrast else 0.0,
@@ -225,6 +276,21 @@ def criterion(config: Config, stage: int, *, contrast: bool) -> Criterion:
         anchor_mask=loss.anchor_mask,
         bank_scope=config.bank.scope,
     )
+
+
+def _class_loss(config: Config, stage: int) -> tuple[ClassLoss, dict[str, Any]]:
+    """Return the class loss of a stage, and its options.
+
+    Raises:
+        UserError: for a function that cannot be imported, or arguments that it does not take.
+    """
+    spec, name = (config.stage1 if stage == 1 else config.stage2).class_loss, f"stage{stage}"
+    if not component.is_path(spec.kind):
+        return class_loss, spec.model_dump(exclude={"arguments"})
+    field = f"{name}.class_loss.kind"
+    function = component.load(spec.kind, field, config.sources)
+    field = f"{name}.class_loss.arguments"
+    return function, component.bind(function, spec.arguments, spec.kind, field)
 
 
 def loader(

@@ -24,7 +24,7 @@ def test_same_seed_same_network():
     one, two = build.model(small(), 5), build.model(small(), 5)
     other = build.model(small(seed=1), 5)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(one.transformer.query_LD, other.transformer.query_LD)
+    assert not torch.equal(one.head.transformer.query_LD, other.head.transformer.query_LD)
 
 
 def test_a_backbone_that_cannot_take_the_images_is_named():

@@ -26,7 +26,7 @@ def test_override_changes_one_field_and_leaves_the_original():
         ({"loss.sample_weight": float("nan")}, ["loss.sample_weight = nan"]),
         (
             {"stage1.class_loss.kind": "hinge"},
-            ["stage1.class_loss.kind = 'hinge'", "'bce' or 'asymmetric'"],
+            ["stage1.class_loss.kind = 'hinge'", "'bce', 'asymmetric' or an import path"],
         ),
         ({"stage1.planned_epochs": 3}, ["stage1", "planned_epochs >= epochs"]),
         ({"seed": -1}, ["seed = -1"]),

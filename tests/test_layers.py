@@ -13,14 +13,14 @@ import sadcl
 ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": ("errors distributed storage console memory metrics build recipes __init__"),
-    "config": "frozen older sections __init__",
+    "config": "component frozen older sections __init__",
     "losses": (
         "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
         "__init__"
     ),
     "model": (
-        "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl "
-        "heads/pooled heads/__init__ attention_maps __init__"
+        "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sarl "
+        "heads/pooled heads/__init__ network attention_maps __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "

@@ -44,7 +44,6 @@ from torch.utils._pytree import tree_leaves
 from sadcl import recipes
 from sadcl.config import Config
 from sadcl.data.loader import Batch
-from sadcl.model import SADCL
 from sadcl.training import engine, loop
 
 LABELS = {"coco14": 80, "vg500": 500}
@@ -102,7 +101,7 @@ def make_step(config: Config, recipe: str, device: torch.device) -> tuple[engine
     labels, images, side = LABELS[recipe], config.optim.batch_size, config.data.image_size
     training = loop.prepare(2, config, tuple(map(str, range(labels))), device, steps=1000)
     network, bank = training.network.train(), training.bank
-    assert isinstance(network, SADCL)
+    assert network.prototypes is not None
     assert bank is not None
     bank.valid_KL.fill_(True)
     bank.max_valid = bank.valid_KL.numel()

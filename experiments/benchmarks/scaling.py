@@ -50,7 +50,6 @@ from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
 from sadcl.errors import UserError
-from sadcl.model import SADCL
 from sadcl.training import engine
 
 WORLDS, IMAGES, SMALL = (1, 2, 4), 8, BASE.override({"optim.batch_size": 8, "bank.size": 4})
@@ -168,7 +167,7 @@ def state(config: Config, labels: int, global_batch: int) -> tuple[int, int]:
     with torch.device("meta"):
         bank = build.bank(scaled, labels, scaled.model.hidden, 1)
         network = build.model(scaled, labels, pretrained=False)
-    assert isinstance(network, SADCL)
+    assert network.prototypes is not None
     tensors = [*bank.buffers(), *network.prototypes.buffers(), *network.prototypes.parameters()]
     rows = bank.valid_KL.numel()
     if config.loss.candidates == "matched":

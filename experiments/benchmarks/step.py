@@ -48,12 +48,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sadcl import recipes
-from sadcl.config import Config
+from sadcl.config import POOLED, SARL, Config
 from sadcl.data.loader import Batch
 from sadcl.memory import Memory
-from sadcl.model import SADCL
 from sadcl.training import engine, loop
-from sadcl.training.optim import adamw, one_cycle
+from sadcl.training.optim import create_optimizer, create_schedule
 
 L, CARDINALITY = 80, 2.9
 
@@ -114,13 +113,13 @@ class Ours:
     """A loop as sadcl trains; ``kind`` is ``baseline``, ``SARL`` or ``SADCL``."""
 
     def __init__(self, kind: str, size: Size, device: torch.device) -> None:
-        spec = config(size).override({"model.arch": "pooled" if kind == "baseline" else "sadcl"})
+        spec = config(size).override({"model.head": POOLED if kind == "baseline" else SARL})
         self.training = loop.prepare(
             2 if kind == "SADCL" else 1, spec, tuple(map(str, range(L))), device, steps=1000
         )
         self.training.network.train()
         self.batch = batch(size, device)
-        if self.training.bank is not None and isinstance(self.training.network, SADCL):
+        if self.training.bank is not None and self.training.network.prototypes is not None:
             fill(self.training)
 
     def run(self) -> None:
@@ -131,7 +130,7 @@ class Ours:
 def fill(training: engine.Training) -> None:
     """Fill bank and prototypes, as later in an epoch."""
     assert training.bank is not None
-    assert isinstance(training.network, SADCL)
+    assert training.network.prototypes is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
     training.bank.count_valid()
@@ -149,12 +148,12 @@ class Released:
         self.network, self.device, self.loss = training.network, device, spec.loss
         self.network.to(memory_format=torch.contiguous_format)
         self.network.train()
-        groups = adamw(self.network, spec.stage2, spec.optim).param_groups
+        groups = create_optimizer(self.network, spec.stage2, spec.optim).param_groups
         groups = [
             {"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=spec.stage2.lr)
-        self.schedule = one_cycle(self.optimizer, spec.stage2, spec.optim, 1000)
+        self.schedule = create_schedule(self.optimizer, spec.stage2, spec.optim, 1000)
         self.average, self.decay = copy.deepcopy(self.network), spec.optim.ema_decay
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.batch = batch(size, device)

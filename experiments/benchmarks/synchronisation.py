@@ -39,7 +39,6 @@ from sadcl import distributed, memory, recipes
 from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
-from sadcl.model import SADCL
 from sadcl.training import engine, loop, sync_points
 
 WORLDS = (1, 2, 4)
@@ -159,7 +158,7 @@ def make_training(config: Config) -> engine.Training:
     training = loop.prepare(
         2, config, tuple(map(str, range(LABELS))), torch.device("cpu"), steps=1000
     )
-    assert isinstance(training.network, SADCL)
+    assert training.network.prototypes is not None
     assert training.bank is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)

@@ -20,9 +20,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from sadcl.config import component
 from sadcl.config.frozen import Frozen
-from sadcl.config.older import as_today
+from sadcl.config.older import as_today, renamed
 from sadcl.config.sections import (
+    POOLED,
+    SARL,
     Augmentation,
     Bank,
     ClassLoss,
@@ -36,6 +39,8 @@ from sadcl.config.sections import (
 from sadcl.errors import UserError
 
 __all__ = [
+    "POOLED",
+    "SARL",
     "Augmentation",
     "Bank",
     "ClassLoss",
@@ -48,6 +53,21 @@ __all__ = [
     "Stage",
 ]
 
+PARTS = {
+    "model.head": "model.head_arguments",
+    "loss.contrast": "loss.contrast_arguments",
+    "data.name": "data.arguments",
+    "data.sampler": "data.sampler_arguments",
+    **{
+        f"{stage}.{part}": f"{stage}.{arguments}"
+        for stage in ("stage1", "stage2")
+        for part, arguments in (
+            ("class_loss.kind", "class_loss.arguments"),
+            ("augmentation.own", "augmentation.own_arguments"),
+        )
+    },
+}
+"""Fields that may hold an import path, and the field with the arguments of that part."""
 _NOT_IN_DIGEST: dict[str, Any] = {"model": {"checkpointing"}, "optim": {"compile"}}
 """Fields that change how the numbers are computed but not which: a run may be resumed with other
 values of them."""
@@ -66,6 +86,11 @@ class Config(Frozen):
     stage1: Stage = Stage()
     stage2: Stage = Stage()
     optim: Optim = Optim()
+    metrics: tuple[component.ImportPath, ...] = ()
+    """Import paths of further metrics of yours (``sadcl.metrics.Metric``)."""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Hash of the source of each module of yours that the configuration names. It is filled in, and
+    a changed source makes another run."""
 
     @model_validator(mode="after")
     def _stages(self) -> Config:
@@ -84,6 +109,14 @@ class Config(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _with_sources(self) -> Config:
+        paths = self.own_parts()
+        modules = {path.partition(":")[0] for path in paths.values()}
+        if not modules.issubset(self.sources):
+            object.__setattr__(self, "sources", component.sources_of(paths))
+        return self
+
+    @model_validator(mode="after")
     def _masked(self) -> Config:
         values = (self.bank.policy, self.bank.scope, self.loss.anchors_of_eq4)
         if self.loss.anchor_mask != "activated" and values != ("slot", "cluster", "batch+bank"):
@@ -93,6 +126,17 @@ class Config(Frozen):
                 f"{values[0]!r}, {values[1]!r} and {values[2]!r}"
             )
         return self
+
+    def own_parts(self) -> dict[str, str]:
+        """Return the import path of each part that is not this package's own, by field."""
+        flat = self.flat()
+        values = {name: flat[name] for name in PARTS} | {"model.backbone": self.model.backbone}
+        values |= {f"metrics[{i}]": path for i, path in enumerate(self.metrics)}
+        return {
+            name: path
+            for name, path in values.items()
+            if component.is_path(path) and not path.startswith(f"{component.OURS}.")
+        }
 
     @property
     def prototype_epsilon(self) -> float:
@@ -109,16 +153,18 @@ class Config(Frozen):
             UserError: for an unknown field (with the nearest name) or a value out of range (with
                 field, value and range).
         """
-        tree = self.model_dump()
-        fields = self.flat()
+        tree, fields, changes = self.model_dump(), self.flat(), renamed(changes)
+        tree["sources"] = {}  # of today's modules
+        for name, arguments in PARTS.items():
+            if name in changes and changes[name] != fields[name]:  # the former part's go with it
+                _parent(tree, arguments)[arguments.rpartition(".")[2]] = {}
         for name, value in changes.items():
-            if name not in fields:
+            of_part = name in PARTS.values() or name.rpartition(".")[0] in PARTS.values()
+            if name not in fields and not of_part:
                 near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
                 hint = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(fields)}."
                 raise UserError(f"There is no configuration field {name!r}. {hint}")
-            *path, leaf = name.split(".")
-            node = functools.reduce(dict.__getitem__, path, tree)
-            node[leaf] = value
+            _parent(tree, name)[name.rpartition(".")[2]] = value
         return Config.parse(tree)
 
     @classmethod
@@ -150,9 +196,15 @@ class Config(Frozen):
         """Return a digest of what stage 1 depends on; settings with the same one can share it."""
         tree = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
         loss = {name: tree["loss"][name] for name in ("class_weight", "class_reduction")}
-        keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim")}
+        keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim", "sources")}
         del keep["model"]["projection"]  # the projection head only trains in stage 2
         return _digest({**keep, "loss": loss})
+
+
+def _parent(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the part of a tree that holds a dotted name."""
+    node: dict[str, Any] = functools.reduce(dict.__getitem__, name.split(".")[:-1], tree)
+    return node
 
 
 def _digest(value: Any) -> str:

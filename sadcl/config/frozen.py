@@ -36,10 +36,13 @@ def _explain(item: Any) -> str:
     if isinstance(inner, UserError):  # of a nested part, whose message is complete
         whole = "configuration is not possible"  # of the part, which has a name here
         text = str(inner).removesuffix(".")
+        if not item["loc"]:
+            return text
         return f"{name} {text[14:]}" if text.startswith(whole) else f"{name}.{text}"
-    message = item["msg"][0].lower() + item["msg"][1:]
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"
     if isinstance(item["input"], dict):  # a rule over several fields names them and their values
-        return f"{name} is not possible: {message.removeprefix('value error, ')}"
+        return f"{name} is not possible: {message}"
     return f"{name} = {item['input']!r} is not possible: {message}"

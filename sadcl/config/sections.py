@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from sadcl.config.component import Arguments, ImportPath, word_or_path
 from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, Temperature
+
+SARL = "sadcl.model.heads:SARL"
+POOLED = "sadcl.model.heads:Pooled"
+EQ4 = "sadcl.losses:eq4"
 
 
 class Data(Frozen):
     """The data set, its labels, and the held-out part of it that selects."""
 
-    name: Literal[
-        "scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"
+    name: Annotated[
+        str,
+        word_or_path(
+            "scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"
+        ),
     ] = "coco"
     """The data set. ``coco`` is whichever of coco14 and coco17 the data root holds, coco14 if it
     holds both; ``folder`` is a folder of your own images with a table; ``scenes`` are drawn and
-    need no data root."""
+    need no data root. Or the import path of a function of yours (``sadcl.data.Dataset``)."""
+    arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of a data set of your own."""
+    sampler: ImportPath | None = None
+    """Import path of a function of yours that orders the training images of an epoch
+    (``sadcl.data.Sampler``); None permutes them."""
+    sampler_arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of the sampler."""
     image_size: Annotated[int, Field(ge=32, le=2048)] = 448
     """Side of the square input in pixels, in training and in testing."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
@@ -85,6 +100,11 @@ class Augmentation(Frozen):
     """Strength of the RandAugment operations of ``torchvision``; ``published`` draws its own."""
     cutout: Fraction = 0.0
     """Side of the square hole as a share of the input side; 0 is no hole (Cutout, 2017)."""
+    own: ImportPath | None = None
+    """Import path of a function of yours that changes an image after all of these
+    (``sadcl.data.ImageAugmentation``)."""
+    own_arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of that function."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
@@ -99,12 +119,19 @@ class Augmentation(Frozen):
 
 
 class Model(Frozen):
-    """The network of Fig. 2."""
+    """The network: a backbone, and a head that turns its feature map into logits (Fig. 2)."""
 
-    arch: Literal["sadcl", "pooled"] = "sadcl"
-    """``pooled`` is the paper's baseline: global average pooling and one linear layer."""
+    head: ImportPath = SARL
+    """Import path of the head (``sadcl.model.Head``). ``sadcl.model.heads`` has SARL, which is the
+    paper's, ``Pooled``, which is its baseline (global average pooling and one linear layer), and
+    the published ones that it is compared with. Yours is ``my_lab.heads:Attention``, or the class
+    itself."""
+    head_arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of a head other than SARL, whose own are the fields from ``hidden`` to
+    ``dropout``."""
     backbone: str = "resnet101.tv_in1k"
-    """Name of any timm model that supports ``features_only``."""
+    """Name of any timm model that supports ``features_only``. ``my_lab.nets:my_net`` imports the
+    module ``my_lab.nets`` first, which registers ``my_net`` with timm."""
     feature: Annotated[int, Field(ge=-5, le=-1)] = -1
     """Which of the backbone's feature maps is used, -5 to -1; -1 is the last and coarsest."""
     pretrained: bool = True
@@ -119,7 +146,7 @@ class Model(Frozen):
     freeze_batchnorm: bool = True
     """Keep statistics and parameters of the backbone's BatchNorm as they were loaded."""
     hidden: Count | None = None
-    """d, the width of the transformer; None is the backbone's own number of channels."""
+    """d, the width of SARL's transformer; None is the backbone's own number of channels."""
     encoder_layers: Annotated[int, Field(ge=0, le=12)] = 1
     """Number of transformer encoder layers, 0 to 12."""
     decoder_layers: Annotated[int, Field(ge=1, le=12)] = 2
@@ -139,12 +166,32 @@ class Model(Frozen):
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time. Not in the digest."""
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the head."""
+        if self.head != SARL:
+            return self.head_arguments
+        names = (
+            "hidden",
+            "encoder_layers",
+            "decoder_layers",
+            "position",
+            "heads",
+            "feedforward",
+            "dropout",
+            "checkpointing",
+        )
+        return {name: getattr(self, name) for name in names} | self.head_arguments
+
 
 class ClassLoss(Frozen):
     """The classification loss of a stage (Eq. 8)."""
 
-    kind: Literal["bce", "asymmetric"] = "bce"
-    """Binary cross-entropy (Eq. 8), or the asymmetric loss (ASL)."""
+    kind: Annotated[str, word_or_path("bce", "asymmetric")] = "bce"
+    """Binary cross-entropy (Eq. 8), the asymmetric loss (ASL), or the import path of a function of
+    yours (``sadcl.losses.ClassLoss``)."""
+    arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of a class loss of your own; it has none of the fields below."""
     gamma_negative: NotNegative = 4.0
     """Focusing exponent of negative labels in the asymmetric loss."""
     gamma_positive: NotNegative = 0.0
@@ -174,6 +221,12 @@ class Loss(Frozen):
     """Temperature of Eq. 4, and of Eq. 6 too unless ``prototype_tau`` is set; 0.005 to 100."""
     prototype_tau: Temperature | None = None
     """Temperature of Eq. 6, 0.005 to 100; None is ``tau``."""
+    contrast: ImportPath = EQ4
+    """Import path of the sample contrast (``sadcl.losses.Contrast``), which ``sample_weight`` and
+    ``tau`` belong to. ``sadcl.losses`` has Eq. 4 and newer ones. The fields from ``candidates`` to
+    ``sample_reduction`` that name the bank, and ``anchor_mask``, are Eq. 4's."""
+    contrast_arguments: Arguments = Field(default_factory=dict)
+    """Keyword arguments of the contrast other than its temperature."""
     candidates: Literal["matched", "all"] = "matched"
     """Rows of the memory bank that are candidates of Eq. 4. With ``matched`` a row takes part if
     the image that is now at its slot has its label (the published run). A ``fifo`` bank has no
@@ -261,7 +314,7 @@ class Stage(Frozen):
     epochs: Annotated[int, Field(ge=0)] = 20
     """Number of epochs."""
     planned_epochs: Count | None = None
-    """Length of the OneCycle schedule in epochs, at least ``epochs``; None is ``epochs``. Stopping
+    """Length of the schedule in epochs, at least ``epochs``; None is ``epochs``. Stopping
     a longer schedule early follows another learning-rate curve than a shorter schedule."""
     patience: Count | None = None
     """Stop after this many epochs without a better held-out mAP; None never stops early. The
@@ -272,7 +325,7 @@ class Stage(Frozen):
     best. The published run does nearly the same: its averaged weights must beat the best of both
     kinds."""
     lr: Positive = 5e-5
-    """Maximum learning rate of OneCycle."""
+    """Highest learning rate of the stage."""
     class_loss: ClassLoss = ClassLoss()
     augmentation: Augmentation = Augmentation()
     """How training images are changed in this stage."""
@@ -287,8 +340,27 @@ class Stage(Frozen):
 
 
 class Optim(Frozen):
-    """AdamW, OneCycle, the moving average of weights (EMA), and precision."""
+    """The optimiser, its schedule, the moving average of weights (EMA), and precision."""
 
+    kind: Literal["adamw", "adam", "sgd"] = "adamw"
+    """``adamw`` decays weights apart from the gradient, ``adam`` as a part of it (L2), ``sgd`` is
+    stochastic gradient descent with ``momentum``."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of ``sgd``. OneCycle does not cycle it."""
+    backbone_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of the backbone as a share of the stage's, above 0 to 1. ML-GCN, ADD-GCN and
+    others train the backbone at 0.1."""
+    schedule: Literal["onecycle", "step", "cosine", "constant"] = "onecycle"
+    """How the learning rate changes over the planned epochs, after each step. It rises and falls
+    (OneCycle), is multiplied by ``step_factor`` after each of ``step_epochs``, falls to 0 along
+    half a cosine, or stays."""
+    step_epochs: tuple[Count, ...] = ()
+    """Epochs after which ``step`` lowers the learning rate."""
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What ``step`` multiplies the learning rate by."""
+    decay_biases: bool = True
+    """Whether weight decay also applies to biases and the parameters of norms, all those with one
+    axis."""
     batch_size: Count = 64
     """Global batch size; it does not depend on the number of workers."""
     drop_last: bool = False
@@ -323,4 +395,9 @@ class Optim(Frozen):
     def _averaged(self) -> Optim:
         if self.report == "ema" and not self.ema_decay:
             raise ValueError("report = 'ema' needs ema_decay > 0")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise ValueError(
+                "schedule = 'step' and step_epochs go together, but got "
+                f"schedule = {self.schedule!r} and step_epochs = {list(self.step_epochs)}"
+            )
         return self

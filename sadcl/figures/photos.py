@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from sadcl.figures.drawing import caption, save
 from sadcl.inference import LabelMaps, Predictor
-from sadcl.model import SADCL
 from sadcl.reports.plot_style import STYLE
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ MAP_KINDS = {
     "SADCL": "attention of the label's query in the last decoder layer, mean over its heads",
     "baseline": "class activation map, its positive part",
 }
-"""What the maps of each kind of network are."""
+"""What the maps of each kind of network are; those of another head are what it says."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class PhotoMaps:
 
 
 def network_name(predictor: Predictor) -> str:
-    """Return ``SADCL``, or ``baseline`` for the pooled network."""
-    return "SADCL" if isinstance(predictor.network, SADCL) else "baseline"
+    """Return ``SADCL``, ``baseline`` for the pooled network, or the name of another head."""
+    name = type(predictor.network.head).__name__
+    return {"SARL": "SADCL", "Pooled": "baseline"}.get(name, name)
 
 
 def map_photo(
@@ -132,7 +132,7 @@ def _figure(
                 axes = _draw_map(figure, grid[first_row + i, column], one, i, network, label)
                 if column == 1:
                     axes.set_ylabel(name, fontsize=7)
-    kinds = "; ".join(f"{name}: {MAP_KINDS[network_name(n)]}" for name, n in networks.items())
+    kinds = "; ".join(f"{name}: {_map_kind(network_name(n))}" for name, n in networks.items())
     legend = (
         f"Number: the label's score. {kinds}. Each map on a scale of its own, from nothing to its "
         "highest value."
@@ -141,6 +141,10 @@ def _figure(
     boxes_note = ["White outlines: the objects' known boxes."] if has_boxes else []
     caption(figure, [legend, *boxes_note, *notes], inches)
     return figure
+
+
+def _map_kind(name: str) -> str:
+    return MAP_KINDS.get(name, "the map of its head")
 
 
 def _cell_height(one: PhotoMaps) -> float:

@@ -24,7 +24,6 @@ from sadcl.figures.drawing import (
     t_sne,
 )
 from sadcl.inference import CheckpointWithData
-from sadcl.model import SADCL
 from sadcl.reports.plot_style import STYLE
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def _prototypes(opened: CheckpointWithData) -> tuple[list[str], Floats, NDArray[
     labels = opened.predictor.labels
     valid_L = (
         network.prototypes.valid_L.cpu().numpy()
-        if isinstance(network, SADCL)
+        if network.prototypes is not None
         else np.zeros(len(labels), dtype=bool)
     )
     if valid_L.sum() < FEWEST_PROTOTYPES:
@@ -153,7 +152,8 @@ def _prototypes(opened: CheckpointWithData) -> tuple[list[str], Floats, NDArray[
             f"needs {FEWEST_PROTOTYPES}. Give a checkpoint of a stage 2 with "
             "loss.prototype_weight > 0 that admits rows (prototypes.epsilon)."
         )
-    assert isinstance(network, SADCL)
+    assert network.prototypes is not None
+    assert network.projection is not None
     with torch.inference_mode():
         rows_LP = network.projection(network.prototypes.rows_LD).double().cpu().numpy()
     names = [label for label, valid in zip(labels, valid_L, strict=True) if valid]

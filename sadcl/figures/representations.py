@@ -18,7 +18,6 @@ from sadcl.data.readers.label_groups import groups_of
 from sadcl.errors import UserError
 from sadcl.figures.drawing import SEED, caption, look_of, remove_ticks, save, t_sne
 from sadcl.inference import CheckpointWithData
-from sadcl.model import SADCL
 from sadcl.reports.plot_style import STYLE
 
 if TYPE_CHECKING:
@@ -55,14 +54,14 @@ def collect(
         progress: called with the number of finished batches and of all batches.
 
     Raises:
-        UserError: for a checkpoint of the pooled baseline, or a test split whose labels are not
+        UserError: for a head without label-level features, or a test split whose labels are not
             known.
     """
     network, data = opened.predictor.network, opened.data
-    if not isinstance(network, SADCL):
+    if network.feature_size is None:
         raise UserError(
-            "The pooled baseline has no representation of each label: Fig. 6 needs a checkpoint of "
-            "SADCL."
+            f"The head {type(network.head).__name__} has no label-level features: Fig. 6 needs a "
+            "checkpoint of a head that has them, such as SADCL."
         )
     if not (data.test.targets == 1).any():
         raise UserError(
@@ -73,6 +72,7 @@ def collect(
     total_N = np.cumsum((data.test.targets[order_N] == 1).sum(axis=1))
     enough = np.searchsorted(total_N, count) + 1
     images = data.test.subset(np.sort(order_N[:enough]), data.test.name)
+    assert network.projection is not None
     parts: list[tuple[Any, Any, Any]] = []
     loader = build.loader(
         opened.predictor.config, images, build.Worker(device=opened.predictor.device)

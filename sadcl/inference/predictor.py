@@ -20,7 +20,7 @@ from sadcl.config import Config
 from sadcl.data.augment import resize
 from sadcl.data.transforms import read_image, read_photo, to_input
 from sadcl.errors import UserError
-from sadcl.model import SADCL, Pooled, with_maps
+from sadcl.model import Network, with_maps
 
 
 class Explanation(NamedTuple):
@@ -67,7 +67,7 @@ class Predictor:
     """
 
     def __init__(
-        self, config: Config, labels: Sequence[str], network: SADCL | Pooled, device: torch.device
+        self, config: Config, labels: Sequence[str], network: Network, device: torch.device
     ) -> None:
         self.config, self.labels, self.network, self.device = config, tuple(labels), network, device
         self.normalisation = build.normalisation(config)
@@ -96,9 +96,9 @@ class Predictor:
     ) -> list[Explanation]:
         """Show where the network finds labels in an image file (Fig. 5), highest score first.
 
-        The map of SADCL is the attention of the label's query in the last decoder layer, averaged
-        over its heads. The map of the pooled baseline is the positive part of its class activation
-        map (:func:`sadcl.model.with_maps`).
+        The map is the positive part of the head's (:func:`sadcl.model.with_maps`): of SARL the
+        attention of the label's query in the last decoder layer, averaged over its heads, of the
+        pooled baseline the class activation map.
 
         Args:
             image: of any proportions; the maps have those of the upright photograph.

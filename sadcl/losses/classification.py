@@ -20,10 +20,32 @@ Axes: B images of this worker, L labels.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class ClassLoss(Protocol):
+    """A class loss: yours is a function with these three tensors and keyword arguments of its own.
+
+    It takes logits (B, L) before the sigmoid, targets (B, L) of 1, 0 or -1 (ignored), and weights
+    (B,) of 1 for a real image or 0 for a padding image. It returns the sum over this worker's
+    images and labels, and the number of its real images; both are scalars. The platform divides by
+    the number of all workers::
+
+        def focal(logits_BL, targets_BL, weight_B, *, gamma: float = 2.0):
+            plain_BL = F.binary_cross_entropy_with_logits(
+                logits_BL, (targets_BL == 1).to(logits_BL.dtype), reduction="none"
+            )
+            loss_BL = (1 - (-plain_BL).exp()) ** gamma * plain_BL * (targets_BL >= 0)
+            return (loss_BL.sum(1) * weight_B).sum(), weight_B.sum()
+    """
+
+    def __call__(
+        self, logits_BL: Tensor, targets_BL: Tensor, weight_B: Tensor, /
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 def class_loss(

@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from sadcl import distributed
-from sadcl.losses.classification import class_loss
+from sadcl.losses.classification import ClassLoss
+from sadcl.losses.classification import class_loss as built_in_class_loss
 from sadcl.losses.contrast import positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
@@ -49,6 +50,8 @@ class Output(Protocol):
 
     @property
     def logits_BL(self) -> Tensor: ...
+    @property
+    def auxiliary_BL(self) -> tuple[Tensor, ...]: ...
     @property
     def embeddings_BLP(self) -> Tensor | None: ...
     @property
@@ -101,8 +104,8 @@ class Criterion:
     The class loss is computed at any weight, so that the classifier takes part in every backward
     pass.
 
-    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and ``class_loss``, the
-        options of :func:`sadcl.losses.class_loss`.
+    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and the class loss with its
+        options.
 
     Raises:
         ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
@@ -112,6 +115,7 @@ class Criterion:
         self,
         *,
         class_loss: Mapping[str, Any] | None = None,
+        class_loss_function: ClassLoss = built_in_class_loss,
         class_weight: float = 1.0,
         class_reduction: str = "image",
         sample_weight: float = 8.0,
@@ -148,7 +152,7 @@ class Criterion:
                 f"weights >= 0 must hold, but got class_weight = {class_weight}, "
                 f"sample_weight = {sample_weight}, prototype_weight = {prototype_weight}"
             )
-        self.class_options = dict(class_loss or {})
+        self.class_options, self.class_loss = dict(class_loss or {}), class_loss_function
         self.weights = {
             "class": class_weight,
             "sample": sample_weight,
@@ -175,9 +179,11 @@ class Criterion:
                 sample-to-sample contrast has weight 0.
         """
         targets_BL = torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1)
-        total, images = class_loss(
-            output.logits_BL, targets_BL, batch.weight_B, **self.class_options
-        )
+        sums = [
+            self.class_loss(logits_BL, targets_BL, batch.weight_B, **self.class_options)
+            for logits_BL in (output.logits_BL, *output.auxiliary_BL)
+        ]
+        total, images = sum((part for part, _ in sums[1:]), sums[0][0]), sums[0][1]
         parts = {"class": _Part(total, images, images)}
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
             index_A = batch.positive_index_A

@@ -1,8 +1,18 @@
-"""The networks: SADCL (backbone, label transformer, classifier, projection) and the baseline."""
+"""The networks: a backbone with any head, and what both contrasts compare."""
 
 from sadcl.model.attention_maps import with_maps
 from sadcl.model.backbone import Backbone
-from sadcl.model.heads.pooled import Pooled
-from sadcl.model.heads.sadcl import SADCL, Output
+from sadcl.model.heads import SARL, Head, HeadOutput, Pooled, Task
+from sadcl.model.network import Network, Output
 
-__all__ = ["SADCL", "Backbone", "Output", "Pooled", "with_maps"]
+__all__ = [
+    "SARL",
+    "Backbone",
+    "Head",
+    "HeadOutput",
+    "Network",
+    "Output",
+    "Pooled",
+    "Task",
+    "with_maps",
+]

@@ -1,7 +1,6 @@
 """Maps of where in an image a network finds each label.
 
-Axes: B images, C channels of the backbone, L labels, H, W the feature map's height and width,
-S = H * W its positions, D hidden size.
+Axes: B images, L labels, H, W the feature map's height and width.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sadcl.model.heads.pooled import Pooled
-from sadcl.model.heads.sadcl import SADCL, Output
+from sadcl.errors import UserError
+from sadcl.model.network import Network, Output
 
 
-def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
+def with_maps(network: Network, images: Tensor) -> tuple[Output, Tensor]:
     """Run a forward pass and also compute a map of each label over the feature map.
 
-    For SADCL the map is the attention that the label's query pays to each position in the last
-    decoder layer, averaged over the heads (Fig. 5); it sums to 1. For the pooled baseline it is the
-    class activation map: the label's row of the linear layer times the features of each position,
-    without the bias, of either sign; its mean plus the bias is the logit.
+    The map is what the head says (``attention_maps``): of SARL the attention of the label's query,
+    of the pooled baseline the class activation map.
 
     Args:
         network: in inference mode.
@@ -32,33 +29,30 @@ def with_maps(network: SADCL | Pooled, images: Tensor) -> tuple[Output, Tensor]:
         are computed in the precision of the weights: in bfloat16 a map's highest value would often
         be found twice.
 
-    Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, Learning Deep Features for Discriminative
-    Localization, 2016, Eq. 2.
+    Raises:
+        UserError: for a head without maps.
     """
-    captured: dict[str, Any] = {}
-    hooks = [
-        network.backbone.register_forward_hook(
-            lambda _, inputs, features: captured.update(features_BCHW=features)
-        )
-    ]
-    if isinstance(network, SADCL):
-        decoder: Any = network.transformer.decoder[-1]
-        hooks.append(
-            decoder.register_forward_pre_hook(lambda _, inputs: captured.update(inputs=inputs))
-        )
+    check_maps(network)
+    captured: list[Tensor] = []
+    head: Any = network.head
+    hook = head.register_forward_pre_hook(lambda _, inputs: captured.extend(inputs))
     try:
         output = network(images)
     finally:
-        for hook in hooks:
-            hook.remove()
-    features_BCHW: Tensor = captured["features_BCHW"]
-    with torch.autocast(features_BCHW.device.type, enabled=False):
-        if isinstance(network, Pooled):
-            weight_LC = network.classifier.weight
-            return output, torch.einsum("lc,bchw->blhw", weight_LC, features_BCHW.to(weight_LC))
-        dtype = network.classifier.weight_LD.dtype
-        target_BLD, query_LD, key_BSD, value_BSD = (part.to(dtype) for part in captured["inputs"])
-        _, weights_BLS = decoder.attention(
-            target_BLD + query_LD, key_BSD, value_BSD, need_weights=True
+        hook.remove()
+    dtype = next(network.parameters()).dtype
+    with torch.autocast(captured[0].device.type, enabled=False):
+        return output, head.attention_maps(*(part.to(dtype) for part in captured))
+
+
+def check_maps(network: Network) -> None:
+    """Check that a network can say where it finds a label.
+
+    Raises:
+        UserError: where its head cannot.
+    """
+    if not hasattr(network.head, "attention_maps"):
+        raise UserError(
+            f"The head {type(network.head).__name__} has no map of where it finds a label: it has "
+            "no method attention_maps."
         )
-    return output, weights_BLS.unflatten(2, features_BCHW.shape[2:])

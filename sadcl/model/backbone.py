@@ -25,12 +25,13 @@ _Colours = tuple[float, float, float]
 
 
 class Backbone(nn.Module):
-    """Last feature map of a timm model, (B, 3, H, W) -> (B, C, H / r, W / r).
+    """Feature maps of a timm model, (B, 3, H, W) -> (B, C, H / r, W / r).
 
     Args:
         name: a timm model that offers ``features_only``, with or without the tag of its weights.
         image_size: side of the images in pixels, for models that are built for one size.
-        feature: index of the feature map, negative from the end; later layers are not built.
+        feature: index of the feature map, negative from the end, or indices of several in rising
+            order; later layers are not built.
         pretrained: load timm's weights (a download at first use).
         weights: path of a local file of weights to load instead; keys of a classifier are ignored.
         frozen: names of top-level modules that are not trained and stay in inference mode.
@@ -44,13 +45,16 @@ class Backbone(nn.Module):
     """
 
     channels: int
+    """Of the last of the feature maps."""
+    map_channels: tuple[int, ...]
+    """Of each feature map."""
 
     def __init__(
         self,
         name: str,
         *,
         image_size: int | None = None,
-        feature: int = -1,
+        feature: int | Sequence[int] = -1,
         pretrained: bool = False,
         weights: str | None = None,
         frozen: Sequence[str] = (),
@@ -63,7 +67,8 @@ class Backbone(nn.Module):
         )
         if weights is not None:
             _load_local(self.body, name, weights)
-        self.channels = int(self.body.feature_info.channels()[-1])
+        self.map_channels = tuple(map(int, self.body.feature_info.channels()))
+        self.channels = self.map_channels[-1]
         self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         parts = dict(self.body.named_children())
         if missing := [part for part in frozen if part not in parts]:
@@ -87,14 +92,23 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the last of the feature maps."""
+        return self.maps(images)[-1]
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return all of the feature maps, in their order."""
         features: list[Tensor] = self.body(images.to(next(self.body.parameters()).dtype))
         if self.channels_last:
-            return features[-1].permute(0, 3, 1, 2)
-        return features[-1]
+            return tuple(feature.permute(0, 3, 1, 2) for feature in features)
+        return tuple(features)
 
 
 def create(
-    name: str, *, image_size: int | None = None, feature: int = -1, pretrained: bool = False
+    name: str,
+    *,
+    image_size: int | None = None,
+    feature: int | Sequence[int] = -1,
+    pretrained: bool = False,
 ) -> Any:
     """Create timm's feature extractor.
 
@@ -105,6 +119,7 @@ def create(
             cached nor can be downloaded.
     """
     _check_name(name)
+    indices = (feature,) if isinstance(feature, int) else tuple(feature)
     try:
         if pretrained:
             _check_download(name)
@@ -115,7 +130,7 @@ def create(
             {"img_size": image_size} if fixed_size and image_size is not None else {}
         )
         return timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=(feature,), **size
+            name, pretrained=pretrained, features_only=True, out_indices=indices, **size
         )
     except Exception as error:
         if not pretrained:

@@ -23,6 +23,7 @@ _COLUMNS = (
     "checkpoint",
     "val_mAP",
     "model_arch",
+    "model_head",
     "loss_prototype_weight",
     "stage2_epochs",
 )
@@ -131,7 +132,8 @@ def _has_weights(row: dict[str, Any]) -> bool:
 
 
 def _is_pooled(row: dict[str, Any]) -> bool:
-    return row.get("model_arch") == "pooled"
+    head = row.get("model_head") or ""
+    return head.endswith(":Pooled") or row.get("model_arch") == "pooled"  # of an older version
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, bool, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from sadcl.config import Config
+from sadcl.config import POOLED, Config
 from sadcl.errors import UserError
 from sadcl.search.pruning_rules import PruningRule
 from sadcl.search.ranking import OBJECTIVES
@@ -18,7 +18,7 @@ from sadcl.search.trial import arm_config, check_arguments, check_name
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
 BASELINES: dict[str, dict[str, Any]] = {
-    "baseline": {"model.arch": "pooled"},
+    "baseline": {"model.head": POOLED},
     "stage2": {"loss.sample_weight": 0.0, "loss.prototype_weight": 0.0},
 }
 """The pooled network trained as long as both stages, and the control: stage 2 without contrasts."""

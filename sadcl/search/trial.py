@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sadcl.config import Config
+from sadcl.config import POOLED, SARL, Config
 from sadcl.errors import UserError
 
 
@@ -131,7 +131,7 @@ class DataContext:
         A network without a stage 2 trains alone. An arm of an ablation that consists of stage 1
         only is a run of its own, which takes its weights and figures from the shared stage 1.
         """
-        shares = config.stage2.epochs > 0 or (phase == Phase.ARM and config.model.arch == "sadcl")
+        shares = config.stage2.epochs > 0 or (phase == Phase.ARM and config.model.head == SARL)
         stage1 = self.stage1(config) if shares else None
         return Trial(self.study, phase, arm, config, dict(params or {}), stage1)
 
@@ -147,7 +147,7 @@ def arm_config(base: Config, changes: Mapping[str, Any]) -> Config:
         changes: the values that the arm changes, by field.
     """
     config = base.override(changes)
-    if config.model.arch != "pooled" or not config.stage2.epochs:
+    if config.model.head != POOLED or not config.stage2.epochs:
         return config
     one, two = config.stage1, config.stage2
     planned = (one.planned_epochs or one.epochs) + (two.planned_epochs or two.epochs)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sadcl import storage
-from sadcl.config import Config
+from sadcl.config import SARL, Config, Model
 from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
+from sadcl.model import Network
 
 FORMAT = 1
-LABEL_FIRST = ("transformer.query_LD", "classifier.", "prototypes.")
-"""Tensors whose first axis is the labels."""
 OPTIONAL = ("projection.", "prototypes.")
 """Tensors that a checkpoint need not have."""
 UNFINISHED = ("prototypes.sum_LD", "prototypes.count_L")
@@ -51,7 +50,15 @@ def load_checkpoint(uri: str) -> dict[str, Any]:
             f"{uri!r} is not a checkpoint of this version: format {FORMAT} is read, but the file "
             f"has {kind!r}."
         )
+    if "model" in content:
+        content["model"] = _as_today(content["model"])
     return content
+
+
+def _as_today(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of an older version, in which those of the head had no prefix."""
+    former = ("reduce.", "transformer.", "classifier.")
+    return {f"head.{name}" if name.startswith(former) else name: t for name, t in state.items()}
 
 
 def load_values(uri: str, data: bytes, allowed: Sequence[Any] = ()) -> Any:
@@ -117,7 +124,7 @@ class LoadedWeights(NamedTuple):
 
 
 def load_network(
-    network: nn.Module,
+    network: Network,
     content: dict[str, Any],
     uri: str,
     labels: tuple[str, ...],
@@ -126,20 +133,20 @@ def load_network(
 ) -> LoadedWeights:
     """Put a checkpoint's weights into a network; a label's part goes to the label of the same name.
 
-    A label that the checkpoint does not have keeps its initial weights. Head and prototypes may be
-    missing or of another kind. From another architecture only the backbone is taken.
+    A label that the checkpoint does not have keeps its initial weights. Projection and prototypes
+    may be missing or of another kind. From another head only the backbone is taken.
 
     Args:
         network: it is changed in place.
         content: of a checkpoint with selected weights.
         uri: of the checkpoint, for the messages.
         labels: of the network.
-        whole: refuse another architecture, or a checkpoint without any of the labels: nothing will
+        whole: refuse another head, or a checkpoint without any of the labels: nothing will
             be trained before the weights are needed.
 
     Raises:
-        UserError: where the shapes or the order of the position encoding differ, or the file is a
-            run's training state.
+        UserError: where the shapes or the head's arguments differ, or the file is a run's training
+            state.
     """
     if "labels" not in content:
         raise UserError(
@@ -149,49 +156,57 @@ def load_network(
     same_labels, num_matches = tuple(content["labels"]) == tuple(labels), len(labels)
     if not same_labels:
         pairs = _label_pairs(labels, content["labels"])
-        state, num_matches = _permute_labels(current, state, pairs), len(pairs)
+        axes = network.label_axes(labels)
+        state, num_matches = _permute_labels(current, state, pairs, axes), len(pairs)
         if whole and not pairs:
             raise UserError(
                 f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it."
             )
-    backbone_only = _has_transformer(current) != _has_transformer(state)
+    trained = Config.stored(content["config"]).model
+    backbone_only = network.head_path not in (None, trained.head)
     if backbone_only:
         backbone = {name: t for name, t in state.items() if name.startswith("backbone.")}
         state = {**current, **backbone}
         if whole:
-            raise UserError(f"{uri!r} holds another architecture: stage 2 cannot start from it.")
-    elif hasattr(network, "position"):
-        _check_position(str(network.position), content, uri)
+            raise UserError(
+                f"{uri!r} holds another head ({trained.head}): stage 2 cannot start from it."
+            )
+    elif network.head_path is not None:
+        _check_arguments(network, trained, uri)
     network.load_state_dict(_fitting(current, state, uri), strict=False)
     return LoadedWeights(len(labels), num_matches, same_labels, backbone_only)
 
 
-def _check_position(position: str, content: dict[str, Any], uri: str) -> None:
-    """Raise UserError where a checkpoint was trained with another order of the positions."""
-    trained = Config.stored(content["config"]).model.position
-    if trained != position:
-        raise UserError(
-            f"{uri!r} was trained with model.position = {trained!r}, and a network only works with "
-            f"the order that it was trained with. Set model.position to {trained!r}; it is "
-            f"{position!r}."
-        )
+def _check_arguments(network: Network, trained: Model, uri: str) -> None:
+    """Raise UserError where a checkpoint's head had other arguments that no shape shows.
 
-
-def _has_transformer(state: dict[str, Tensor]) -> bool:
-    return any(name.startswith("transformer.") for name in state)
+    Dropout only takes part in training, and recomputing changes no value.
+    """
+    for name, value in network.head_arguments.items():
+        former = trained.arguments.get(name, value)
+        if former != value and name not in ("dropout", "checkpointing"):
+            field = f"model.{name}" if trained.head == SARL else f"model.head_arguments.{name}"
+            raise UserError(
+                f"{uri!r} was trained with {field} = {former!r}, and a network only works with "
+                f"what it was trained with. Set {field} to {former!r}; it is {value!r}."
+            )
 
 
 def _permute_labels(
-    current: dict[str, Tensor], state: dict[str, Tensor], pairs: list[tuple[int, int]]
+    current: dict[str, Tensor],
+    state: dict[str, Tensor],
+    pairs: list[tuple[int, int]],
+    axes: Mapping[str, int],
 ) -> dict[str, Tensor]:
-    """Move the labels' rows of a state to their places in a network's state."""
+    """Move the labels' parts of a state to their places in a network's state."""
     target, source = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     state = dict(state)
-    for name in current.keys() & state.keys():
-        if name.startswith(LABEL_FIRST) and current[name].shape[1:] == state[name].shape[1:]:
-            rows = current[name].clone()
-            rows[target] = state[name][source].to(rows.dtype)
-            state[name] = rows
+    for name in axes.keys() & current.keys() & state.keys():
+        ours, theirs = (part[name].movedim(axes[name], 0) for part in (current, state))
+        if ours.shape[1:] == theirs.shape[1:]:
+            rows = ours.clone()
+            rows[target] = theirs[source].to(rows.dtype)
+            state[name] = rows.movedim(0, axes[name])
     return state
 
 

@@ -15,8 +15,8 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from sadcl import build, distributed
@@ -25,7 +25,7 @@ from sadcl.data.loader import Batch, Loader
 from sadcl.losses.contrast import positive_index
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import ActivatedRows, Memory, MemoryBank, activated_rows, gather
-from sadcl.model import SADCL, Output, Pooled, with_maps
+from sadcl.model import Network, Output, with_maps
 from sadcl.training.optim import update_average
 from sadcl.training.timer import Timer
 
@@ -45,12 +45,12 @@ class Training:
     config: Config
     stage: int
     """1 or 2."""
-    network: SADCL | Pooled
+    network: Network
     model: nn.Module
     """The network, or what wraps it: DDP, torch.compile."""
     criterion: Criterion
-    optimizer: AdamW
-    schedule: OneCycleLR
+    optimizer: Optimizer
+    schedule: LRScheduler
     ema: AveragedModel | None
     bank: MemoryBank | None
     """None where no contrast takes part."""
@@ -128,7 +128,7 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
         (L,) int64, rows admitted to the bank for each label in the global batch.
     """
     network, config = training.network, training.config
-    assert isinstance(network, SADCL)
+    assert network.prototypes is not None
     shared = config.bank.scope == "cluster" and bank.policy != "none"
     local = _activated_rows(output, batch, batch.first_position if shared else 0)
     update_prototypes = config.loss.prototype_weight > 0 and network.prototypes.needs_rows
@@ -144,7 +144,9 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
         new_L = network.prototypes.update(rows, config.prototype_epsilon)
         network.prototypes.zero_moments(training.optimizer, new_L)
         if training.ema is not None:  # from a zero row it would take thousands of steps
-            cast(SADCL, training.ema.module).prototypes.take_rows(network.prototypes, new_L)
+            average = cast(Network, training.ema.module).prototypes
+            assert average is not None
+            average.take_rows(network.prototypes, new_L)
     admitted_L = bank_rows.count_per_label(batch.targets_BL.shape[1], config.bank.epsilon)
     return admitted_L if shared else distributed.global_sum(admitted_L)
 
@@ -159,15 +161,19 @@ def gradient_norms(
 
     Returns:
         ``gradient_class``, ``gradient_sample`` and ``gradient_prototype``, each the norm of the
-        gradient with respect to the (N, L, D) label features of all workers.
+        gradient with respect to the (N, L, D) label features of all workers. The first is missing
+        for a head that cannot ``classify`` features.
     """
     network = training.network
-    assert isinstance(network, SADCL)
     assert output.features_BLD is not None
     features_BLD = output.features_BLD.detach().requires_grad_()
+    classify = getattr(network.head, "classify", None)
     with autocast(training):
-        again = network.compare(features_BLD, memory)
+        logits_BL = output.logits_BL.detach() if classify is None else classify(features_BLD)
+        again = network.compare(Output(logits_BL, features_BLD), memory)
     weighted = training.criterion(again, batch, memory).weighted
+    if classify is None:
+        del weighted["class"]
     norms = {}
     for name, part in weighted.items():
         (gradient_BLD,) = torch.autograd.grad(part, features_BLD, retain_graph=True)
@@ -182,7 +188,7 @@ def shared_state(training: Training) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     if training.bank is not None and training.config.bank.scope == "cluster":
         state |= {f"bank.{name}": tensor for name, tensor in training.bank.state_dict().items()}
-    if training.bank is not None and isinstance(training.network, SADCL):
+    if training.bank is not None and training.network.prototypes is not None:
         prototypes = training.network.prototypes.state_dict()
         state |= {f"prototypes.{name}": tensor for name, tensor in prototypes.items()}
     return state
@@ -261,7 +267,7 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
 
 
 def evaluate(
-    network: SADCL | Pooled,
+    network: Network,
     loader: Loader,
     device: torch.device,
     on_maps: Callable[[Tensor, Tensor], None] | None = None,
@@ -289,7 +295,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_each(
-    networks: Sequence[SADCL | Pooled],
+    networks: Sequence[Network],
     loader: Loader,
     device: torch.device,
     on_maps: Callable[[Tensor, Tensor], None] | None = None,
@@ -340,7 +346,7 @@ def first_prototypes(training: Training, loader: Loader) -> None:
         loader: whole batches of the training split.
     """
     network = training.network
-    assert isinstance(network, SADCL)
+    assert network.prototypes is not None
     network.eval()
     for batch in loader.batches(0):
         with autocast(training):
@@ -359,7 +365,7 @@ def first_prototypes(training: Training, loader: Loader) -> None:
 
 def start_bank(training: Training) -> None:
     """Fill each slot of the bank with its label's prototype."""
-    assert isinstance(training.network, SADCL)
+    assert training.network.prototypes is not None
     if training.bank is not None:
         training.bank.fill(*training.network.prototypes.read())
 

@@ -16,7 +16,6 @@ from sadcl import build, distributed, storage
 from sadcl.config import Config
 from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
-from sadcl.model import SADCL
 from sadcl.training import checkpoint, replica_check, selection, sync_points
 from sadcl.training.ddp import settle_buckets, share_buffers
 from sadcl.training.engine import (
@@ -28,7 +27,13 @@ from sadcl.training.engine import (
 )
 from sadcl.training.report import Callbacks, Epoch, Outcome
 from sadcl.training.resume import Progress, restore, resume_state, worker_state
-from sadcl.training.setup import peak_memory_mb, pick_device, prepare, with_normalisation
+from sadcl.training.setup import (
+    co_occurrence,
+    peak_memory_mb,
+    pick_device,
+    prepare,
+    with_normalisation,
+)
 
 MAX_STEPS_BETWEEN_SYNCS = 50
 """Steps at most between two sync points, at which replicas are compared and the state is saved."""
@@ -195,6 +200,7 @@ class _Stage:
             self.loader.steps,
             start=start,
             resume=resume,
+            co_occurrence_LL=co_occurrence(data.train.targets),
         )
         self.progress = self._restored() if resume else Progress()
         bank = self.training.bank
@@ -273,7 +279,7 @@ class _Stage:
             for name, total in totals.items()
             if name != "admitted_L"
         }
-        if training.bank is not None and isinstance(training.network, SADCL):
+        if training.bank is not None and training.network.prototypes is not None:
             training.network.prototypes.end_epoch()
             metrics["admitted"] = float(totals["admitted_L"].double().mean())
             metrics["labels_admitted"] = float((totals["admitted_L"] > 0).sum())

@@ -6,34 +6,50 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
 from torch.optim.swa_utils import AveragedModel
 
 from sadcl.config import Optim, Stage
 
 
-def adamw(
+def create_optimizer(
     network: nn.Module, stage: Stage, optim: Optim, *, decay_prototypes: bool = False
-) -> AdamW:
-    """Build AdamW over the trainable parameters.
+) -> Optimizer:
+    """Build the optimiser over the trainable parameters.
 
     Learned prototypes are points in feature space: weight decay, which would pull them to zero,
     leaves them alone unless ``decay_prototypes`` says otherwise. A state that is loaded may come
     from another kind of device (:func:`_lay_out_moments`).
     """
-    weights: list[nn.Parameter] = []
-    prototypes: list[nn.Parameter] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            (prototypes if name.startswith("prototypes.") else weights).append(parameter)
-    groups = [{"params": weights, "weight_decay": optim.weight_decay}]
-    if prototypes:
-        decay = optim.weight_decay if decay_prototypes else 0.0
-        groups.append({"params": prototypes, "weight_decay": decay})
-    optimizer = AdamW(groups, lr=stage.lr, fused=True)
-    optimizer.register_load_state_dict_post_hook(_lay_out_moments)
-    return optimizer
+        if not parameter.requires_grad:
+            continue
+        share = optim.backbone_lr if name.startswith("backbone.") else 1.0
+        decay = optim.weight_decay
+        if name.startswith("prototypes."):
+            decay = decay if decay_prototypes else 0.0
+        elif not optim.decay_biases and parameter.dim() <= 1:
+            decay = 0.0
+        groups.setdefault((share, decay), []).append(parameter)
+    parameters = [
+        {"params": group, "lr": stage.lr * share, "weight_decay": decay}
+        for (share, decay), group in groups.items()
+    ]
+    created: Optimizer
+    if optim.kind == "sgd":
+        created = SGD(parameters, lr=stage.lr, momentum=optim.momentum, fused=True)
+    else:
+        created = (AdamW if optim.kind == "adamw" else Adam)(parameters, lr=stage.lr, fused=True)
+    created.register_load_state_dict_post_hook(_lay_out_moments)
+    return created
 
 
 @torch.no_grad()
@@ -46,24 +62,40 @@ def _lay_out_moments(optimizer: Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                continue
+            if value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def one_cycle(optimizer: AdamW, stage: Stage, optim: Optim, steps: int) -> OneCycleLR:
-    """Build OneCycle over the planned epochs, which may be more than are trained.
+def create_schedule(optimizer: Optimizer, stage: Stage, optim: Optim, steps: int) -> LRScheduler:
+    """Build the schedule over the planned epochs, which may be more than are trained.
 
     Args:
-        optimizer: whose learning rate it sets.
+        optimizer: whose learning rates it sets.
         stage: epochs and learning rate.
-        optim: share of the rise.
+        optim: kind of the schedule and its numbers.
         steps: steps of an epoch.
     """
     total = (stage.planned_epochs or stage.epochs) * steps
-    # torch divides by the steps of the rise less one, so the rise has more than one step. A single
-    # step has no rise: every share below 1 gives it the lowest learning rate.
-    rise = max(optim.pct_start, min(1.5 / total, 0.75))
-    return OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total, pct_start=rise)
+    if optim.schedule == "onecycle":
+        # torch divides by the steps of the rise less one, so the rise has more than one step. A
+        # single step has no rise: every share below 1 gives it the lowest learning rate.
+        rise = max(optim.pct_start, min(1.5 / total, 0.75))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(
+            optimizer,
+            max_lr=rates,
+            total_steps=total,
+            pct_start=rise,
+            cycle_momentum=optim.kind != "sgd",
+        )
+    if optim.schedule == "step":
+        ends = [epoch * steps for epoch in optim.step_epochs]
+        return MultiStepLR(optimizer, ends, gamma=optim.step_factor)
+    if optim.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=total)
+    return ConstantLR(optimizer, factor=1.0)
 
 
 def create_average(network: nn.Module, optim: Optim) -> AveragedModel | None:

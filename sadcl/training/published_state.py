@@ -65,11 +65,11 @@ _BEGINNINGS = {
         f"backbone.0.body.{part}.": f"backbone.body.{part}."
         for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     },
-    "input_proj.": "reduce.",
-    "transformer.decoder.norm.": "transformer.norm.",
-    "query_embed.weight": "transformer.query_LD",
-    "fc.W": "classifier.weight_LD",
-    "fc.b": "classifier.bias_L",
+    "input_proj.": "head.reduce.",
+    "transformer.decoder.norm.": "head.transformer.norm.",
+    "query_embed.weight": "head.transformer.query_LD",
+    "fc.W": "head.classifier.weight_LD",
+    "fc.b": "head.classifier.bias_L",
     "proj_head.layers.0.": "projection.0.",
     "proj_head.layers.1.": "projection.2.",
     "prototype": "prototypes.rows_LD",
@@ -299,7 +299,7 @@ def our_key(key: str) -> str | None:
     """Return the name that a tensor of a published state has here, or None if it has none."""
     if match := _LAYER.match(key):
         part = _PARTS[match[1]].get(match[3])
-        return part and f"transformer.{match[1]}.{match[2]}.{part}.{key[match.end() :]}"
+        return part and f"head.transformer.{match[1]}.{match[2]}.{part}.{key[match.end() :]}"
     for theirs, ours in _BEGINNINGS.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -368,7 +368,7 @@ def convert(state: dict[str, Tensor], current: dict[str, Tensor], uri: str) -> d
             tensor = tensor[0]
         if ours not in current:
             why = ""
-            if ours.startswith("reduce."):
+            if ours.startswith("head.reduce."):
                 why = ": a convolution follows the backbone only where the channels differ"
             raise UserError(
                 f"{uri!r} has {key!r}, which a network of its other tensors does not have{why}."

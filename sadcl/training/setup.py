@@ -5,17 +5,19 @@ from __future__ import annotations
 import resource
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sadcl import build, distributed
 from sadcl.config import Config
 from sadcl.errors import UserError
 from sadcl.memory import MemoryBank
-from sadcl.model import SADCL, Pooled
+from sadcl.model import Network
 from sadcl.training import checkpoint, ddp
 from sadcl.training.engine import Training
-from sadcl.training.optim import adamw, create_average, one_cycle
+from sadcl.training.optim import create_average, create_optimizer, create_schedule
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -64,6 +66,12 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def co_occurrence(targets_NL: NDArray[np.int8]) -> torch.Tensor:
+    """Count the images that have both of two labels, (L, L) float64; an ignored target is none."""
+    positive_NL = (targets_NL == 1).astype(np.float64)
+    return torch.from_numpy(positive_NL.T @ positive_NL)
+
+
 def prepare(
     number: int,
     config: Config,
@@ -73,6 +81,7 @@ def prepare(
     *,
     start: str | None = None,
     resume: bool = False,
+    co_occurrence_LL: torch.Tensor | None = None,
 ) -> Training:
     """Build the objects of one stage as they are at its beginning.
 
@@ -84,6 +93,7 @@ def prepare(
         steps: steps of an epoch.
         start: URI of the checkpoint that the stage starts from; None starts from initial weights.
         resume: skip loading what a saved state will replace.
+        co_occurrence_LL: of the training images, from :func:`co_occurrence`.
 
     Raises:
         UserError: for a network that cannot be built, or a checkpoint that does not fit.
@@ -91,7 +101,13 @@ def prepare(
     build.set_float32_products(config, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    network = build.model(config, len(labels), pretrained=start is None and not resume)
+    network = build.model(
+        config,
+        len(labels),
+        pretrained=start is None and not resume,
+        labels=labels,
+        co_occurrence_LL=co_occurrence_LL,
+    )
     if start is not None and not resume:
         content = checkpoint.load_cached(start)
         checkpoint.load_network(network, content, start, labels, whole=number == 2)
@@ -106,7 +122,9 @@ def prepare(
     if config.optim.compile:
         model = cast(nn.Module, torch.compile(model))
     stage = config.stage1 if number == 1 else config.stage2
-    optimizer = adamw(network, stage, config.optim, decay_prototypes=config.prototypes.decay)
+    optimizer = create_optimizer(
+        network, stage, config.optim, decay_prototypes=config.prototypes.decay
+    )
     return Training(
         config=config,
         stage=number,
@@ -114,7 +132,7 @@ def prepare(
         model=model,
         criterion=build.criterion(config, number, contrast=contrast),
         optimizer=optimizer,
-        schedule=one_cycle(optimizer, stage, config.optim, steps),
+        schedule=create_schedule(optimizer, stage, config.optim, steps),
         ema=create_average(network, config.optim),
         bank=bank,
         device=device,
@@ -122,14 +140,14 @@ def prepare(
 
 
 def _choose_trainable(
-    network: SADCL | Pooled, config: Config, num_labels: int, contrast: bool
+    network: Network, config: Config, num_labels: int, contrast: bool
 ) -> MemoryBank | None:
     """Freeze what no loss of the stage trains, and build the bank where a contrast takes part."""
-    if not isinstance(network, SADCL):
+    if network.projection is None or network.prototypes is None:
         return None
     network.projection.requires_grad_(contrast)
     network.prototypes.requires_grad_(contrast and config.loss.prototype_weight > 0)
     if not contrast:
         return None
-    dim = network.classifier.weight_LD.shape[1]
-    return build.bank(config, num_labels, dim, distributed.world_size())
+    assert network.feature_size is not None
+    return build.bank(config, num_labels, network.feature_size, distributed.world_size())

@@ -18,14 +18,15 @@ def network(**changes):
 
 @torch.no_grad()
 def test_class_activation_is_the_closed_form_and_its_mean_with_the_bias_the_score():
-    pooled, images = network(**{"model.arch": "pooled"}), torch.randn(2, 3, 64, 96).double()
+    pooled = network(**{"model.head": "sadcl.model.heads:Pooled"})
+    images = torch.randn(2, 3, 64, 96).double()
     output, maps = with_maps(pooled, images)
     features = pooled.backbone(images)
     assert maps.shape == (2, 5, *features.shape[2:])
-    for label, weight in enumerate(pooled.classifier.weight):
+    for label, weight in enumerate(pooled.head.classifier.weight):
         expected = sum(w * features[:, channel] for channel, w in enumerate(weight))
         torch.testing.assert_close(maps[:, label], expected)
-    torch.testing.assert_close(maps.mean((2, 3)) + pooled.classifier.bias, output.logits_BL)
+    torch.testing.assert_close(maps.mean((2, 3)) + pooled.head.classifier.bias, output.logits_BL)
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def test_attention_is_that_of_the_last_decoder_layer_averaged_over_the_heads(lay
     sadcl, images = network(**{"model.decoder_layers": layers}), torch.randn(2, 3, 64, 96).double()
     _, maps = with_maps(sadcl, images)
     given = []
-    last = sadcl.transformer.decoder[-1]
+    last = sadcl.head.transformer.decoder[-1]
     hook = last.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
     sadcl(images)
     hook.remove()

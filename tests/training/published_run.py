@@ -156,7 +156,7 @@ class PublishedRun:
 
     def logits(self, features_BLD):
         """Eq. 7 before the sigmoid."""
-        head = self.network.classifier
+        head = self.network.head.classifier
         return torch.einsum("bld,ld->bl", features_BLD, head.weight_LD) + head.bias_L
 
     def project(self, rows):

@@ -11,7 +11,7 @@ from sadcl import build, inference, recipes
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.load import load
 from sadcl.errors import UserError
-from sadcl.model.heads import sadcl as heads
+from sadcl.model.heads import sarl
 from sadcl.training import Callbacks, checkpoint, fit, loop
 from tests.conftest import TINY
 from tests.model.test_position import older
@@ -130,11 +130,11 @@ def test_rows_go_to_the_labels_of_the_same_name(config, data, trained):
     taken = checkpoint.load_network(former, content, "best.pt", data.labels)
     assert str(taken) == "all of 20 labels"
     network = build.model(config, 21)
-    fresh = network.classifier.weight_LD[0].clone()
+    fresh = network.head.classifier.weight_LD[0].clone()
     taken = checkpoint.load_network(network, content, "best.pt", labels)
     assert taken == (21, 20, False, False)
     assert str(taken) == "20 of 21 labels"
-    assert torch.equal(network.classifier.weight_LD[0], fresh)
+    assert torch.equal(network.head.classifier.weight_LD[0], fresh)
     images = torch.randn(2, 3, 32, 32)
     former.eval(), network.eval()
     torch.testing.assert_close(network(images).logits_BL[:, 1:], former(images).logits_BL[:, order])
@@ -155,8 +155,8 @@ def test_coco_to_voc_by_name_whatever_the_spelling(config):
         ("diningtable", "dining table"),
         ("person", "person"),
     ):
-        mine = voc.transformer.query_LD[VOC.index(name)]
-        assert torch.equal(mine, coco.transformer.query_LD[COCO.index(theirs)])
+        mine = voc.head.transformer.query_LD[VOC.index(name)]
+        assert torch.equal(mine, coco.head.transformer.query_LD[COCO.index(theirs)])
 
 
 def test_a_label_takes_the_row_of_its_own_name_first(config):
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
     start = {"model.start": trained[0].checkpoint}
     with pytest.raises(
         UserError,
-        match=r"holds another network: \d+ tensors do not fit, among them 'classifier.weight_LD'",
+        match=r"was trained with model.hidden = 16.*Set model.hidden to 16; it is 32",
     ):
         fit(
             config.override({**start, "model.hidden": 32}),
@@ -233,7 +233,9 @@ def test_what_does_not_fit_is_named(config, data, trained, tmp_path):
         str(tmp_path / "pooled"),
         device="cpu",
     )
-    with pytest.raises(UserError, match="another architecture: stage 2 cannot start"):
+    with pytest.raises(
+        UserError, match=r"another head \(sadcl.model.heads:Pooled\): stage 2 cannot start"
+    ):
         fit(
             config.override({**alone, "model.start": pooled.checkpoint}),
             data,
@@ -257,7 +259,9 @@ def test_where_a_start_is_given_no_weights_are_downloaded(
     monkeypatch.setattr(
         loop.build,
         "model",
-        lambda c, n, pretrained=True: asked.append(pretrained) or real(c, n, pretrained=False),
+        lambda c, n, pretrained=True, **more: (
+            asked.append(pretrained) or real(c, n, pretrained=False, **more)
+        ),
     )
     fit(
         config.override({"model.start": trained[0].checkpoint, "stage2.epochs": 0}),
@@ -345,7 +349,7 @@ def test_an_older_checkpoint_gives_the_scores_that_it_gave(config, tmp_path, mon
         )
     # as the version that wrote it computed the positions
     monkeypatch.setattr(
-        heads, "sine_position", lambda h, w, dim, *, order, device, dtype: older(h, w, dim)
+        sarl, "sine_position", lambda h, w, dim, *, order, device, dtype: older(h, w, dim)
     )
     assert torch.equal(network(images).logits_BL, scores)
 

@@ -343,7 +343,7 @@ def test_gradient_norms_are_those_of_the_terms_at_the_label_features():
     share = doubled(batch(3))
     memory = training.read_memory(share)
     features = {}
-    training.network.classifier.register_forward_pre_hook(
+    training.network.head.classifier.register_forward_pre_hook(
         lambda module, inputs: features.update(last_BLD=inputs[0])
     )
     output = training.network(share.images_BCHW, memory)

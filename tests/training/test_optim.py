@@ -1,14 +1,19 @@
 """The weight average against torch's, the learning rate against its formula, and the optimiser."""
 
+import copy
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch.optim import SGD, Adam, AdamW
 from torch.optim.swa_utils import AveragedModel
 
 from sadcl import build, recipes
 from sadcl.data.base import ImageSet
 from sadcl.data.split import hold_out
+from sadcl.errors import UserError
 from sadcl.training import optim
 from tests.training.published_run import one_cycle
 
@@ -55,7 +60,7 @@ def test_the_average_is_torchs(warmup, start):
 
 def test_the_optimiser_is_one_kernel():
     config = recipes.demo()
-    optimizer = optim.adamw(torch.nn.Linear(2, 1), config.stage1, config.optim)
+    optimizer = optim.create_optimizer(torch.nn.Linear(2, 1), config.stage1, config.optim)
     assert optimizer.defaults["fused"]
 
 
@@ -84,7 +89,8 @@ def test_a_state_of_another_memory_format_resumes_as_if_uninterrupted(turned, tm
     config = recipes.demo().override({"stage1.lr": 0.1})
     whole, before, after = (convolution(kind) for kind in (formats[0], *formats))
     first, second, third = (
-        optim.adamw(layer, config.stage1, config.optim) for layer in (whole, before, after)
+        optim.create_optimizer(layer, config.stage1, config.optim)
+        for layer in (whole, before, after)
     )
     steps(whole, first, range(6))
     steps(before, second, range(3))
@@ -103,8 +109,8 @@ def test_a_state_of_another_memory_format_resumes_as_if_uninterrupted(turned, tm
 
 def learning_rates(config, steps, count):
     """Learning rate of the first ``count`` steps, with ``steps`` of them in an epoch."""
-    optimizer = optim.adamw(torch.nn.Linear(1, 1), config.stage1, config.optim)
-    schedule = optim.one_cycle(optimizer, config.stage1, config.optim, steps)
+    optimizer = optim.create_optimizer(torch.nn.Linear(1, 1), config.stage1, config.optim)
+    schedule = optim.create_schedule(optimizer, config.stage1, config.optim, steps)
     optimizer.step()  # once, which torch asks for before the schedule's steps
     rates = []
     for _ in range(count):
@@ -150,8 +156,94 @@ def test_a_schedule_of_few_steps_rises_and_falls(total, pct_start):
 def test_learned_prototypes_decay_only_where_the_configuration_says_so(decay):
     config = recipes.demo().override({"prototypes.policy": "learned"})
     network = build.model(config, 3)
-    optimizer = optim.adamw(network, config.stage2, config.optim, decay_prototypes=decay)
-    weights, prototypes = optimizer.param_groups
-    assert prototypes["params"] == [network.prototypes.rows_LD]
-    assert prototypes["weight_decay"] == (config.optim.weight_decay if decay else 0)
-    assert weights["weight_decay"] == config.optim.weight_decay
+    optimizer = optim.create_optimizer(network, config.stage2, config.optim, decay_prototypes=decay)
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    rows_LD = network.prototypes.rows_LD
+    assert decays.pop(id(rows_LD)) == (config.optim.weight_decay if decay else 0)
+    assert set(decays.values()) == {config.optim.weight_decay}
+
+
+class Small(torch.nn.Module):
+    """A backbone and a head with a norm, under the names that the groups go by."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Linear(3, 4)
+        self.head = torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+def settings(**changes):
+    return recipes.demo().override({f"optim.{name}": value for name, value in changes.items()})
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_each_group_takes_the_step_of_its_own_rate_and_decay(kind):
+    """Against torch's plain optimisers, one for each combination."""
+    config = settings(kind=kind, backbone_lr=0.1, decay_biases=False, weight_decay=0.1)
+    torch.manual_seed(0)
+    network = Small()
+    twin = copy.deepcopy(network)
+    optimizer = optim.create_optimizer(network, config.stage1, config.optim)
+    lr, plain = config.stage1.lr, {"sgd": SGD, "adam": Adam, "adamw": AdamW}[kind]
+    more = {"momentum": 0.9} if kind == "sgd" else {}
+    others = [
+        plain(
+            [parameter],
+            lr=lr * (0.1 if name.startswith("backbone") else 1.0),
+            weight_decay=0.0 if parameter.dim() == 1 else 0.1,
+            **more,
+        )
+        for name, parameter in twin.named_parameters()
+    ]
+    for _ in range(3):
+        x = torch.randn(5, 3)
+        for net in (network, twin):
+            net.zero_grad()
+            net(x).square().sum().backward()
+        optimizer.step()
+        for other in others:
+            other.step()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter, twin.get_parameter(name), msg=name)
+
+
+def rates(config, steps=4, epochs=6):
+    stage = config.stage1.model_copy(update={"epochs": epochs, "lr": 1.0, "planned_epochs": None})
+    optimizer = optim.create_optimizer(Small(), stage, config.optim)
+    schedule = optim.create_schedule(optimizer, stage, config.optim, steps)
+    seen = []
+    for _ in range(steps * epochs):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_the_schedules_are_what_their_formulas_say():
+    both = {"backbone_lr": 0.1, "decay_biases": True}
+    step = rates(settings(schedule="step", step_epochs=[2, 3], step_factor=0.5, **both))
+    factors = [1.0] * 8 + [0.5] * 4 + [0.25] * 12
+    cosine = [(1 + math.cos(math.pi * i / 24)) / 2 for i in range(24)]
+    for found, expected in (
+        (step, factors),
+        (rates(settings(schedule="cosine", **both)), cosine),
+        (rates(settings(schedule="constant", **both)), [1.0] * 24),
+    ):
+        assert found == [pytest.approx([0.1 * f, f]) for f in expected]
+    one_cycle_rates = rates(settings(**both))
+    assert all(a == pytest.approx(b / 10) for a, b in one_cycle_rates)
+    assert max(b for _, b in one_cycle_rates) == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_step_schedule_needs_its_epochs():
+    with pytest.raises(UserError, match="schedule = 'step' and step_epochs go together"):
+        settings(schedule="step")
+    with pytest.raises(UserError, match="schedule = 'onecycle' and step_epochs"):
+        settings(step_epochs=[3])

@@ -97,10 +97,10 @@ def initial_network(data):
     def build_initial(config, num_labels, **options):
         network = build_model(config, num_labels, **options)
         mean_C = network.backbone(images_NCHW).mean((0, 2, 3))
-        network.reduce.weight *= ENLARGED
-        network.reduce.bias.copy_(-network.reduce.weight[:, :, 0, 0] @ mean_C)
+        network.head.reduce.weight *= ENLARGED
+        network.head.reduce.bias.copy_(-network.head.reduce.weight[:, :, 0, 0] @ mean_C)
         for label, bias in START_BIAS.items():
-            network.classifier.bias_L[label] = bias
+            network.head.classifier.bias_L[label] = bias
         return network
 
     return build_initial

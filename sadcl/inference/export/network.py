@@ -9,7 +9,7 @@ import copy
 
 from torch import Tensor, nn
 
-from sadcl.model import SADCL, Pooled
+from sadcl.model import Network
 
 INPUT = "images"
 OUTPUTS = ("scores", "logits")
@@ -25,7 +25,7 @@ class ExportedNetwork(nn.Module):
         network: it is copied and stays as it is.
     """
 
-    def __init__(self, network: SADCL | Pooled) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
         for name, _ in list(self.network.named_children()):

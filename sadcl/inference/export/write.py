@@ -112,7 +112,8 @@ def _check_output(output: str, ending: str) -> str:
 
 def _summary(predictor: Predictor, weights: str | None) -> str:
     spec = predictor.config.model
-    name = "SADCL" if spec.arch == "sadcl" else "the pooled baseline"
+    head = spec.head.rpartition(":")[2]
+    name = {"SARL": "SADCL", "Pooled": "the pooled baseline"}.get(head, head)
     kind = f"{weights} weights, " if weights else ""
     size = predictor.config.data.image_size
     return f"{name}, {spec.backbone}, {kind}{size} px, {len(predictor.labels)} labels"

@@ -35,8 +35,11 @@ class Task(NamedTuple):
     """Names of the labels, in the order of the logits."""
     co_occurrence_LL: Tensor
     """float64: number of training images that have both labels; the diagonal has the number of
-    images with each label. Only images that the run trains on are counted. All are zero where a
-    checkpoint follows, so that what is computed from them belongs in a buffer."""
+    images with each label. Only images that the run trains on are counted."""
+    is_restored: bool = False
+    """Whether a checkpoint's state replaces the head's at once. All counts are zero then, and files
+    that only give initial values need not be there; what comes from either belongs in a buffer or a
+    parameter."""
 
 
 class HeadOutput(NamedTuple):
@@ -52,12 +55,18 @@ class HeadOutput(NamedTuple):
 
 
 class Head(Protocol):
-    """The calls that a head answers.
+    """The calls that a head answers, and what else it may have.
 
-    It may have an attribute ``feature_maps``, the backbone's maps that it is called with, such as
-    ``(-2, -1)`` for the last two; without it, that is the one of ``model.feature``. It may have a
-    method ``attention_maps(*maps_BCHW) -> Tensor`` that returns (B, L, H, W), at least 0, which
-    ``sadcl explain`` shows.
+    ``feature_maps``: indices of the backbone's maps that it is called with, such as ``(-2, -1)``
+    for the last two. Without it, that is the one of ``model.feature``.
+
+    ``feature_size``: D, where it returns label-level features.
+
+    ``classify(features_BLD) -> Tensor``: (B, L) logits from label-level features. With it, a run
+    also measures how strongly the class loss pulls at them.
+
+    ``attention_maps(*maps_BCHW) -> Tensor``: (B, L, H, W), where it finds each label, which ``sadcl
+    explain`` shows.
     """
 
     def __call__(self, *maps_BCHW: Tensor) -> HeadOutput: ...

@@ -26,7 +26,7 @@ def write_checkpoint(folder: Path, **fields) -> str:
                 tensor.uniform_(0.5, 2)
             elif name.endswith("running_mean"):
                 tensor.normal_(std=0.1)
-        for parameter in network.classifier.parameters():  # scores all over 0 to 1
+        for parameter in network.head.classifier.parameters():  # scores all over 0 to 1
             parameter.data.mul_(4)
     content = {
         "config": config.json_text(),

@@ -8,7 +8,7 @@ import torch
 from sadcl import build, recipes
 from sadcl.config import Config
 from sadcl.memory import Memory
-from sadcl.model import SADCL
+from sadcl.model import SARL, Task
 
 
 def small(**changes) -> Config:
@@ -33,8 +33,8 @@ def test_forward_shapes_and_equations_3_and_7():
     assert output.embeddings_BLP.shape == (2, 20, 64)
     assert output.prototypes_LP.shape == (20, 64)
     one = (
-        network.classifier.weight_LD[3] * output.features_BLD[1, 3]
-    ).sum() + network.classifier.bias_L[3]
+        network.head.classifier.weight_LD[3] * output.features_BLD[1, 3]
+    ).sum() + network.head.classifier.bias_L[3]
     torch.testing.assert_close(output.logits_BL[1, 3], one)
     torch.testing.assert_close(output.bank_MP, network.projection(bank))
     torch.testing.assert_close(
@@ -49,22 +49,14 @@ def test_forward_shapes_and_equations_3_and_7():
 
 def test_any_resolution_and_channel_reduction():
     network = build.model(small(**{"model.hidden": 32}), 3).eval()
-    assert isinstance(network.reduce, torch.nn.Conv2d)
+    assert isinstance(network.head.reduce, torch.nn.Conv2d)
     assert network(torch.randn(1, 3, 96, 64)).logits_BL.shape == (1, 3)
     same = build.model(small(**{"model.hidden": None}), 3)
-    assert isinstance(same.reduce, torch.nn.Identity)
+    assert isinstance(same.head.reduce, torch.nn.Identity)
 
 
 def test_an_unknown_order_of_positions_is_refused_at_once():
-    network = build.model(small(), 5)
     with pytest.raises(
         ValueError, match="position must be one of interleaved, halves, but got 'x'"
     ):
-        SADCL(
-            network.backbone,
-            num_labels=5,
-            hidden=64,
-            projection=8,
-            prototypes=network.prototypes,
-            position="x",
-        )
+        SARL(Task((8,), ("one",), torch.zeros(1, 1)), hidden=64, position="x")

@@ -1,0 +1,280 @@
+"""Parts of your own, named in a configuration by their import path.
+
+A part is a class or a function of a module, such as ``my_lab.heads:Attention``. It is found again
+by that name on every machine, and the module's source is part of a run's digest. The keyword
+arguments of a part are its options: what a configuration may set, a search draw, an ablation
+change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import sys
+import sysconfig
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, ValidationError, create_model
+
+from sadcl.errors import UserError
+
+OURS = __name__.partition(".")[0]
+
+
+def _path_of(value: Any) -> Any:
+    """Turn a class or function into its import path; anything else stays as it is.
+
+    Raises:
+        ValueError: for one that cannot be found again by its name.
+    """
+    if isinstance(value, str) or not callable(value):
+        return value
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module in (None, "__main__") or name is None or "<" in name:
+        what = name or type(value).__name__
+        raise ValueError(
+            f"{what} cannot be found again by another process. Define it with a name at the top of "
+            "a module of your own, such as my_lab/heads.py, and import it from there"
+        )
+    return f"{module}:{name}"
+
+
+def _check_path(value: Any) -> Any:
+    value = _path_of(value)
+    if isinstance(value, str):
+        module, _, name = value.partition(":")
+        parts = [*module.split("."), *name.split(".")]
+        if not all(part.isidentifier() for part in parts):
+            raise ValueError("it must be an import path, such as 'my_lab.heads:Attention'")
+    return value
+
+
+ImportPath = Annotated[str, BeforeValidator(_check_path)]
+"""``module:name`` of a class or function, which may be given itself."""
+
+
+def word_or_path(*words: str) -> BeforeValidator:
+    """Allow one of some words, or an import path."""
+
+    def check(value: Any) -> Any:
+        value = _path_of(value)
+        if isinstance(value, str) and value not in words and ":" not in value:
+            near = difflib.get_close_matches(value, words, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"it must be {', '.join(map(repr, words))} or an import path such as "
+                f"'my_lab.parts:name'{hint}"
+            )
+        return value if value in words else _check_path(value)
+
+    return BeforeValidator(check)
+
+
+Arguments = dict[str, Any]
+"""Keyword arguments by name."""
+
+
+def is_path(value: str | None) -> bool:
+    """Tell an import path from a plain word."""
+    return value is not None and ":" in value
+
+
+def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any:
+    """Import a class or function by its path.
+
+    Args:
+        path: ``module:name``. The start folder is looked into too.
+        field: that holds the path, for the messages.
+        sources: hash of each module's source, as the configuration records it; None checks none.
+
+    Raises:
+        UserError: where the module cannot be imported, has no such name, or has another source than
+            the configuration records.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module = _import(module_name)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{field} = {path!r}: the module {module_name!r} cannot be imported "
+            f"({type(error).__name__}: {reason}). Start in the folder that holds it, or add that "
+            "folder to PYTHONPATH."
+        ) from None
+    recorded = (sources or {}).get(module_name)
+    if recorded is not None and (current := source_hash(module_name)) != recorded:
+        raise UserError(
+            f"{field} = {path!r}: the source of {module_name} has changed since the run was "
+            f"planned (hash {current} here, {recorded} there), so that its numbers would be "
+            "another part's. Start again, which makes new trials, or put the former source back."
+        )
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    if not callable(value):
+        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        own = [n for n in names if getattr(module, n).__module__ == module_name] or names
+        has = f"it has {', '.join(own[:8])}" if own else "it has no class or function"
+        raise UserError(f"{field} = {path!r}: {module_name} has no {name!r}; {has}.")
+    return value
+
+
+def _import(name: str) -> Any:
+    """Import a module, from the start folder too, which a command's own path does not have."""
+    top = name.partition(".")[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        folder = os.getcwd()
+        if folder not in sys.path and _source_in(Path(folder), top) is not None:
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+def _source_in(folder: Path, top: str) -> Path | None:
+    places = (folder / top, folder / f"{top}.py")
+    return next((place for place in places if place.exists()), None)
+
+
+def source_place(module_name: str) -> Path | None:
+    """Return the folder or file of a module's top-level package; None where it has no file.
+
+    Raises:
+        UserError: where there is no such module.
+    """
+    top = module_name.partition(".")[0]
+    found = _source_in(Path.cwd(), top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None and found is None:
+        raise UserError(
+            f"There is no module {top!r}: start in the folder that holds {top}.py or {top}/, or "
+            "add that folder to PYTHONPATH."
+        )
+    if spec is None:
+        return found
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin) if spec.origin and os.path.exists(spec.origin) else None
+
+
+def is_installed(place: Path) -> bool:
+    """Tell a package that is installed, which all machines have, from a folder of one's own."""
+    return any(
+        place.is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")
+    )
+
+
+def source_hash(module_name: str) -> str:
+    """Return twelve hexadecimal digits of the source of a module's top-level package.
+
+    A part may use others of its package, so that every Python file of it counts. An installed
+    package counts by its name and version.
+
+    Raises:
+        UserError: where there is no such module.
+    """
+    place = source_place(module_name)
+    content = hashlib.sha256()
+    if place is None or is_installed(place):
+        top = module_name.partition(".")[0]
+        distributions = importlib.metadata.packages_distributions().get(top, [])
+        versions = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(distributions)]
+        content.update(" ".join([top, *versions]).encode())
+    else:
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        for file in files:
+            content.update(f"{file.relative_to(place.parent)}\0".encode())
+            content.update(file.read_bytes())
+    return content.hexdigest()[:12]
+
+
+def sources_of(paths: Mapping[str, str]) -> dict[str, str]:
+    """Return the hash of the source of each module that is not this package's own.
+
+    Args:
+        paths: import path by field.
+
+    Raises:
+        UserError: with the field, for a module that does not exist.
+    """
+    sources = {}
+    for field, path in paths.items():
+        module_name = path.partition(":")[0]
+        if module_name.partition(".")[0] == OURS or module_name in sources:
+            continue
+        try:
+            sources[module_name] = source_hash(module_name)
+        except UserError as error:
+            raise UserError(f"{field} = {path!r}: {error}") from None
+    return dict(sorted(sources.items()))
+
+
+def bind(
+    part: Callable[..., Any], arguments: Mapping[str, Any], path: str, field: str
+) -> dict[str, Any]:
+    """Check the arguments of a part against the types of its signature.
+
+    Args:
+        part: a class or function.
+        arguments: by name.
+        path: of the part, for the messages.
+        field: that holds the arguments, for the messages.
+
+    Returns:
+        The arguments with the types of the signature: a list where it wants a tuple is one then.
+
+    Raises:
+        UserError: for an argument that the part does not take, a value of another type, or a
+            missing argument without a default.
+    """
+    options, hints = _options(part)
+    if unknown := [name for name in arguments if name not in options]:
+        takes = f"it takes {', '.join(options)}" if options else "it takes no arguments"
+        raise UserError(f"{field}: {path} has no argument {unknown[0]!r}; {takes}.")
+    for name, parameter in options.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise UserError(f"{field}: {path} needs the argument {name!r}, which has no default.")
+    fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}
+    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    try:
+        checked = create_model("Arguments", __config__=config, **fields)(**arguments)
+    except ValidationError as error:
+        item = error.errors()[0]
+        name = ".".join(map(str, item["loc"]))
+        reason = item["msg"][0].lower() + item["msg"][1:]
+        raise UserError(
+            f"{field}.{name} = {item['input']!r} is not possible for {path}: {reason}."
+        ) from None
+    return {name: getattr(checked, name) for name in arguments}
+
+
+def options_of(part: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Return type and default of each keyword argument of a part."""
+    options, hints = _options(part)
+    return {name: (hints.get(name, Any), option.default) for name, option in options.items()}
+
+
+def _options(
+    part: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    call = part.__init__ if inspect.isclass(part) else part
+    try:
+        hints = typing.get_type_hints(call, include_extras=True)
+    except NameError:  # a name that is only imported for type checkers
+        hints = {}
+    options = {
+        name: parameter
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return options, hints

@@ -1,0 +1,151 @@
+r"""A network: a backbone, a head, and what both contrasts compare.
+
+    x_i = Proj(Q_i),  Q_i the (L, D) label-level features of image i                 (Eq. 3)
+
+Any head with label-level features can have both contrasts, the bank and the prototypes.
+
+Axes: B images of this worker, L labels, D size of a label-level feature, P projection size, M rows
+of the memory bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sadcl.memory import Memory
+from sadcl.model.backbone import Backbone
+from sadcl.model.heads.head import Task
+from sadcl.model.prototypes import Prototypes
+
+
+class Output(NamedTuple):
+    """What a forward pass returns; without a memory the embeddings and what follows are None."""
+
+    logits_BL: Tensor
+    """Scores before the sigmoid."""
+    features_BLD: Tensor | None = None
+    """Label-level features Q, un-projected; None for a head that has none."""
+    embeddings_BLP: Tensor | None = None
+    """Projected label-level features x."""
+    bank_MP: Tensor | None = None
+    """Projected bank rows."""
+    prototypes_LP: Tensor | None = None
+    """Projected prototypes."""
+    prototype_valid_L: Tensor | None = None
+    """Whether each label has a prototype."""
+    auxiliary_BL: tuple[Tensor, ...] = ()
+    """Further logits of the head, each with a class loss of its own."""
+
+
+class Network(nn.Module):
+    """Backbone and head, and for label-level features the projection head and the prototypes.
+
+    Args:
+        backbone: gives the feature maps that the head is called with.
+        head: turns them into logits and perhaps label-level features.
+        projection: P.
+        prototypes: returns the prototypes for a size D; the network owns them so that learned ones
+            are its parameters.
+        create_head: builds another head of the same kind for a task, from which the axes that are
+            labels are known.
+        head_path: import path of the head; None where no configuration describes it.
+        head_arguments: its keyword arguments.
+    """
+
+    projection: nn.Module | None
+    prototypes: Prototypes | None
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        projection: int,
+        prototypes: Callable[[int], Prototypes],
+        create_head: Callable[[Task], nn.Module] | None = None,
+        head_path: str | None = None,
+        head_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.create_head = create_head
+        self.head_path, self.head_arguments = head_path, dict(head_arguments or {})
+        dim = getattr(head, "feature_size", None)
+        self.feature_size: int | None = dim
+        """D; None for a head without label-level features."""
+        if dim is None:
+            self.projection = self.prototypes = None
+        else:
+            self.projection = nn.Sequential(
+                nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, projection)
+            )
+            self.prototypes = prototypes(dim)
+
+    def forward(self, images: Tensor, memory: Memory | None = None) -> Output:
+        """Compute logits and label-level features of images (B, 3, H', W').
+
+        With a memory (it may have no rows) the features, the bank's rows and the prototypes also go
+        through the projection head (Eq. 3). That happens in one call, so that DDP sees every use of
+        the head.
+        """
+        head = self.head(*self.backbone.maps(images))
+        output = Output(head.logits_BL, head.features_BLD, auxiliary_BL=head.auxiliary_BL)
+        return output if memory is None else self.compare(output, memory)
+
+    def compare(self, output: Output, memory: Memory) -> Output:
+        """Add to the label-level features what the contrasts compare."""
+        features_BLD = output.features_BLD
+        assert features_BLD is not None
+        assert self.prototypes is not None
+        assert self.projection is not None
+        prototypes_LD, valid_L = self.prototypes.read()
+        rows = [
+            features_BLD.flatten(0, 1),
+            memory.rows_MD.to(features_BLD.dtype),
+            prototypes_LD.to(features_BLD.dtype),
+        ]
+        projected = self.projection(torch.cat(rows)).split([len(part) for part in rows])
+        return output._replace(
+            embeddings_BLP=projected[0].unflatten(0, features_BLD.shape[:2]),
+            bank_MP=projected[1],
+            prototypes_LP=projected[2],
+            prototype_valid_L=valid_L,
+        )
+
+    def label_axes(self, labels: Sequence[str]) -> dict[str, int]:
+        """Return the axis that is the labels, of each tensor of the state that has one.
+
+        A tensor with two such axes, such as a matrix of co-occurrence, is left out: it belongs to
+        its data.
+
+        Args:
+            labels: of the network.
+        """
+        axes = {} if self.prototypes is None else dict.fromkeys(self._prototype_names(), 0)
+        if self.create_head is None:
+            return axes
+        fewer = labels[:-1] if len(labels) > 1 else [*labels, *labels]
+        shapes = {name: tensor.shape for name, tensor in self.head.state_dict().items()}
+        with torch.random.fork_rng(devices=[]):
+            other = self.create_head(self._task(fewer)).state_dict()
+        for name, shape in shapes.items():
+            changed = [
+                i for i, (a, b) in enumerate(zip(shape, other[name].shape, strict=True)) if a != b
+            ]
+            if len(changed) == 1:
+                axes[f"head.{name}"] = changed[0]
+        return axes
+
+    def _prototype_names(self) -> list[str]:
+        assert self.prototypes is not None
+        return [f"prototypes.{name}" for name in self.prototypes.state_dict()]
+
+    def _task(self, labels: Sequence[str]) -> Task:
+        count = len(labels)
+        zeros_LL = torch.zeros(count, count, dtype=torch.float64)
+        return Task(self.backbone.map_channels, tuple(labels), zeros_LL, is_restored=True)
