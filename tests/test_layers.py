@@ -19,7 +19,7 @@ FILES = {
         "__init__"
     ),
     "model": (
-        "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl "
+        "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sadcl "
         "heads/pooled heads/__init__ attention_maps __init__"
     ),
     "data": (

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,8 @@ def test_it_tells_when_torch_compiles(monkeypatch):
 
     beating = Heartbeat(report, compiles=True)
     beating.start()
+    while not beats:
+        time.sleep(0.01)
     double = torch.compile(lambda x: x * 2, backend=slow_backend)
     assert double(torch.ones(2)).tolist() == [2, 2]
     compiled = len(beats)
