@@ -64,7 +64,7 @@ def test_the_preprocessing_that_is_described_gives_the_scores_of_predict(uri, ex
         for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
         if "onnxruntime" in block
     )
-    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 6
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 7
     noise = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((200, 120), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg")
     (tmp_path / "KEY.onnx").symlink_to(exported("onnx").file)
