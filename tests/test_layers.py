@@ -19,8 +19,8 @@ FILES = {
         "__init__"
     ),
     "model": (
-        "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sadcl "
-        "heads/pooled heads/__init__ attention_maps __init__"
+        "recompute frozen_batchnorm position prototypes transformer backbone heads/head "
+        "heads/sadcl heads/pooled heads/__init__ attention_maps __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
