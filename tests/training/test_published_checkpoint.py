@@ -151,7 +151,7 @@ def test_forms_of_files(bring, sadcl, tmp_path):
     ):
         found, path = bring(content, **options)
         assert found.weights == weights
-        bias = checkpoint.load_checkpoint(path)["model"]["classifier.bias_L"]
+        bias = checkpoint.load_checkpoint(path)["model"]["head.classifier.bias_L"]
         assert torch.equal(bias, state["fc.b"][0] + shift)
         (tmp_path / "best.pt").unlink()
     with pytest.raises(UserError, match="has no ema weights; it has 'raw'"):
@@ -270,7 +270,10 @@ MISTAKES = {
         {"transformer__decoder__layers__0__linear1__weight": None},
         r"is not whole: it has no 'transformer.decoder.layers.0.linear1.weight'",
     ),
-    "no classifier": ({"fc__b": None}, r"is not whole: it has nothing for 1 .*'classifier.bias_L'"),
+    "no classifier": (
+        {"fc__b": None},
+        r"is not whole: it has nothing for 1 .*'head.classifier.bias_L'",
+    ),
     "no prototypes": ({"prototype": None}, r"is not whole: .*'prototypes.rows_LD'"),
     "half a projection": (
         {"proj_head__layers__1__weight": None},

@@ -86,7 +86,7 @@ def test_other_precisions(bring, sadcl, tmp_path, dtype):
     large = PublishedNetwork(5, side=448).state_dict()[POSITIONS].to(dtype)
     found = bring({"state_dict": {**state, POSITIONS: large}})
     assert found.config.data.image_size == 448
-    taken = checkpoint.load_checkpoint(str(tmp_path / "best.pt"))["model"]["classifier.bias_L"]
+    taken = checkpoint.load_checkpoint(str(tmp_path / "best.pt"))["model"]["head.classifier.bias_L"]
     assert taken.dtype == torch.float32
     assert torch.equal(taken, state[BIAS][0].float())
     shifted = large + 0.02

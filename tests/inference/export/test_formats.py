@@ -205,8 +205,10 @@ def branch(images):
 def test_an_operator_that_cannot_be_exported_is_named_in_one_paragraph(
     uri, tmp_path, monkeypatch, capfd, kind, operation, message
 ):
-    forward = Backbone.forward
-    monkeypatch.setattr(Backbone, "forward", lambda self, images: operation(forward(self, images)))
+    maps = Backbone.maps
+    monkeypatch.setattr(
+        Backbone, "maps", lambda self, images: tuple(map(operation, maps(self, images)))
+    )
     with pytest.raises(UserError) as caught:
         export_checkpoint(uri, kind, str(tmp_path / f"x{formats.KINDS[kind].ending}"))
     start = "The network with model.backbone = 'test_byobnet' cannot be exported "
