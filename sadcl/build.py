@@ -19,6 +19,7 @@ from sadcl.losses.classification import ClassLoss, class_loss
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
 from sadcl.model import Backbone, Network, Task, backbone
+from sadcl.model.check import check_size
 from sadcl.model.prototypes import Prototypes
 
 EVALUATION_BATCH = 32
@@ -75,6 +76,7 @@ def model(
         network = Network(
             body,
             head,
+            num_labels=num_labels,
             projection=config.model.projection,
             prototypes=lambda dim: Prototypes(
                 num_labels,
@@ -97,14 +99,14 @@ def _head(config: Config) -> tuple[Callable[[Task], nn.Module], tuple[int, ...] 
     """
     path = config.model.head
     head = component.load(path, "model.head", config.sources)
-    field = "model" if path == SARL else "model.head_arguments"
+    field = "model.hidden, model.heads" if path == SARL else "model.head_arguments"
     arguments = component.bind(head, config.model.arguments, path, field)
 
     def create(task: Task) -> nn.Module:
         try:
             created: nn.Module = head(task, **arguments)
         except ValueError as error:
-            raise UserError(f"{field} of {path}: {error}.") from None
+            raise UserError(f"{field}: {error}.") from None
         return created
 
     return create, getattr(head, "feature_maps", None)
@@ -151,21 +153,34 @@ def check_batches(config: Config, data: MultiLabelData) -> None:
         )
 
 
-def check_model(config: Config) -> None:
+def check_model(
+    config: Config,
+    labels: Sequence[str] | None = None,
+    co_occurrence_LL: Tensor | None = None,
+) -> None:
     """Check, before anything is reserved, that the network can be built and its weights are there.
 
+    Args:
+        config: the configuration.
+        labels: of the data; None takes two of any name.
+        co_occurrence_LL: as for :func:`model`.
+
     Raises:
-        UserError: where they are not, or where the network cannot take images of this size.
+        UserError: where they are not, where the network cannot take images of this size, where its
+            head does not keep to :class:`sadcl.model.Head`, or where a contrast has nothing to
+            compare.
     """
-    spec = config.model
+    spec, count = config.model, 2 if labels is None else len(labels)
     if spec.pretrained and spec.weights is None and spec.start is None:
-        backbone.create(
-            backbone_name(config),
-            image_size=config.data.image_size,
-            feature=spec.feature,
-            pretrained=True,
-        )
-    network = model(config, 2, pretrained=spec.weights is not None).eval()
+        name, side = backbone_name(config), config.data.image_size
+        backbone.create(name, image_size=side, feature=spec.feature, pretrained=True)
+    network = model(
+        config,
+        count,
+        pretrained=spec.weights is not None,
+        labels=labels,
+        co_occurrence_LL=co_occurrence_LL,
+    ).eval()
     check_size(network, spec.backbone, config.data.image_size)
     if config.stage2.epochs and config.loss.contrasts and network.feature_size is None:
         raise UserError(
@@ -175,27 +190,14 @@ def check_model(config: Config) -> None:
         )
 
 
-def check_size(network: Network, name: str, side: int) -> None:
-    """Check with one black image that a network takes images of this side.
-
-    Args:
-        network: in inference mode.
-        name: of its backbone, for the message.
-        side: side of the images in pixels.
+def check_losses(config: Config) -> None:
+    """Check that the class loss of each stage and the contrast are there and take their arguments.
 
     Raises:
-        UserError: where the backbone takes another fixed size only, or the images are too small.
+        UserError: where they are not.
     """
-    weight = next(network.parameters())
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, 3, side, side, device=weight.device))
-    except (AssertionError, LookupError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"model.backbone = {name!r} cannot take images of data.image_size = {side} pixels: "
-            f"{reason}"
-        ) from None
+    for stage in (1, 2):
+        criterion(config, stage, contrast=stage == 2)
 
 
 def normalisation(config: Config) -> Normalisation:

@@ -13,14 +13,14 @@ import sadcl
 ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": ("errors distributed storage console memory metrics build recipes __init__"),
-    "config": "component frozen older sections __init__",
+    "config": "component frozen older sections stages __init__",
     "losses": (
         "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
         "__init__"
     ),
     "model": (
         "recompute frozen_batchnorm position prototypes transformer backbone heads/head "
-        "heads/sarl heads/pooled heads/__init__ network attention_maps __init__"
+        "heads/sarl heads/pooled heads/__init__ network attention_maps check __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
@@ -130,6 +130,7 @@ MAY = {
     "reports": {"results", "search", "storage", "errors"},
     "figures": {"build", "model", "data", "inference", "reports", "storage", "errors"},
     "ray_backend": {"results", "search", "study", "storage", "errors"},
+    "ray_backend/cluster": {"config", "results", "study", "storage", "errors"},
     "ray_backend/tasks": {"results", "search", "study", "storage", "training", "errors"},
     "ray_backend/trainer": {"search", "study", "storage", "training", "errors"},
     "launch/options": {"errors"},

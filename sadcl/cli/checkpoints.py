@@ -208,13 +208,12 @@ def explain(
 
 def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
     from sadcl import figures, inference
-    from sadcl.config import POOLED
     from sadcl.errors import UserError
 
     network = inference.load(uri, device=device)
     if figures.network_name(network) != "baseline":
         raise UserError(
-            f"--baseline {name!r} is not a pooled baseline (model.head = {POOLED!r}), so it has no "
+            f"--baseline {name!r} is not a pooled baseline (model.head = 'sadcl.model.heads:Pooled'), so it has no "
             "class activation maps."
         )
     return network

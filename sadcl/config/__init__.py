@@ -32,10 +32,9 @@ from sadcl.config.sections import (
     Data,
     Loss,
     Model,
-    Optim,
     PrototypeConfig,
-    Stage,
 )
+from sadcl.config.stages import Optim, Stage
 from sadcl.errors import UserError
 
 __all__ = [

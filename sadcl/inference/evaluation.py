@@ -23,6 +23,7 @@ from sadcl.data.readers import voc
 from sadcl.errors import UserError
 from sadcl.inference.predictor import Predictor
 from sadcl.metrics import multilabel_metrics
+from sadcl.model.check import check_size
 from sadcl.training import checkpoint
 from sadcl.training.engine import evaluate as scores_of
 from sadcl.training.localiser import Localiser
@@ -277,5 +278,5 @@ def open_checkpoint(
     if image_size is not None and image_size != config.data.image_size:
         # the network was built for the size of training, which the weights fit
         config = config.override({"data.image_size": image_size})
-        build.check_size(network, config.model.backbone, image_size)
+        check_size(network, config.model.backbone, image_size)
     return Predictor(config, content["labels"], network, target), content

@@ -14,7 +14,7 @@ from sadcl.ray_backend import environment
 from sadcl.reports import ablation as ablation_reports
 from sadcl.reports import ablation_text
 from sadcl.search import Ablation, AblationPlan
-from sadcl.search.trial import study_name
+from sadcl.search.trial import arm_config, study_name
 
 
 def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str, list[str]] | None:
@@ -62,8 +62,12 @@ def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[
     """Read the data sets that have a folder, or the embedded ones if none has; by their names."""
     bases, roots = _bases_and_roots(ablation, scale, options.data_root)
     name = study_name(ablation.name, scale)
+
+    def arms(base: Config) -> list[Config]:
+        return [arm_config(base, changes) for changes in ablation.arms.values()]
+
     parts = [
-        prepare_data(name, base, dataset, scale, roots[dataset], options)
+        prepare_data(name, base, dataset, scale, roots[dataset], options, arms)
         for dataset, base in bases.items()
     ]
     prepared = {part.images.name: part for part in parts}

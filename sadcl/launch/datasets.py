@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from sadcl.search.trial import DataContext
 from sadcl.study import execute
 from sadcl.study.placement import Placement
 from sadcl.training import checkpoint
+from sadcl.training.setup import co_occurrence
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ class PreparedData:
 
 
 def prepare_data(
-    name: str, base: Config, dataset: str, scale: str, root: str | None, options: StartOptions
+    name: str,
+    base: Config,
+    dataset: str,
+    scale: str,
+    root: str | None,
+    options: StartOptions,
+    variants: Callable[[Config], Iterable[Config]],
 ) -> PreparedData:
     """Read a data set, and check that its configuration can be trained here.
 
@@ -62,6 +69,7 @@ def prepare_data(
         scale: ``demo`` or ``full``.
         root: Where the data set is; None for the embedded scenes.
         options: Those of the start.
+        variants: Gives the further configurations that the study runs, of a base.
 
     Raises:
         UserError: For data, resources or a model that cannot be used.
@@ -72,11 +80,31 @@ def prepare_data(
     placement = resources.make_placement(options, scale, root, workers=int(options.workers))
     images = read_data(base, root)
     whole = execute.cached_data(base.data.model_copy(update={"holdout": 0.0}), root)
-    build.check_model(base)
+    check_parts([base, *variants(base)], images)
     build.check_batches(base, images)
     base, start = check_start(base, images.labels)
     context = DataContext(name, base, images.digest, whole.digest, start)
     return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
+
+
+def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:
+    """Check the network and the losses of each configuration that has others than those before.
+
+    Raises:
+        UserError: For a part that is not there, takes no such arguments, or does not fit.
+    """
+    co_occurrence_LL = co_occurrence(images.train.targets)
+    checked: set[str] = set()
+    for config in configs:
+        has_contrasts = bool(config.stage2.epochs) and config.loss.contrasts
+        model = f"{config.model.model_dump_json()} {has_contrasts}"
+        losses = [config.loss, config.stage1.class_loss, config.stage2.class_loss]
+        loss = " ".join(part.model_dump_json() for part in losses)
+        if loss not in checked:
+            build.check_losses(config)
+        if model not in checked:
+            build.check_model(config, images.labels, co_occurrence_LL)
+        checked |= {loss, model}
 
 
 def scale_of(scale: str | None, data_root: Any) -> str:

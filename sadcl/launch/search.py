@@ -17,6 +17,7 @@ from sadcl.reports import search_summary
 from sadcl.search import Plan, Search
 from sadcl.search.ranking import winning_trial
 from sadcl.search.settings import check_setting, transfer
+from sadcl.search.space import boundary_configs
 from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.checkpoint_quota import CheckpointQuota
@@ -48,7 +49,16 @@ def prepare_search(
         max_hours=options.max_hours or search.max_hours,
     )
     name, dataset = study_name(search.name, scale), search.base.data.name
-    prepared = prepare_data(name, search.config(scale), dataset, scale, root, options)
+    space = search.space_at(scale)
+    prepared = prepare_data(
+        name,
+        search.config(scale),
+        dataset,
+        scale,
+        root,
+        options,
+        lambda base: boundary_configs(space, base),
+    )
     context = prepared.context
     plan = Plan(
         search, scale, context.base, total, context.digest, context.whole_digest, context.start

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sadcl import build, data, storage
+from sadcl import data, storage
 from sadcl.config import Config
 from sadcl.console import count_text, print_text
 from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch import estimate, resources
 from sadcl.launch.datasets import (
+    check_parts,
     check_start,
     image_counts,
     missing_note,
@@ -71,7 +72,7 @@ def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
     config = config.model_copy(update={"data": data.resolve(config.data, root)})
     placement = resources.make_placement(options, scale, root, workers=least, up_to=most)
     images = read_data(config, root)
-    build.check_model(config)
+    check_parts([config], images)
     config, start = check_start(config, images.labels)
     source = "-".join([images.digest] + [start] * bool(start))
     key = f"{options.name}-s{config.seed}-{config.digest()}-{source}"

@@ -47,6 +47,7 @@ class Network(nn.Module):
     Args:
         backbone: gives the feature maps that the head is called with.
         head: turns them into logits and perhaps label-level features.
+        num_labels: L.
         projection: P.
         prototypes: returns the prototypes for a size D; the network owns them so that learned ones
             are its parameters.
@@ -64,6 +65,7 @@ class Network(nn.Module):
         backbone: Backbone,
         head: nn.Module,
         *,
+        num_labels: int,
         projection: int,
         prototypes: Callable[[int], Prototypes],
         create_head: Callable[[Task], nn.Module] | None = None,
@@ -72,7 +74,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head, self.num_labels = head, num_labels
         self.create_head = create_head
         self.head_path, self.head_arguments = head_path, dict(head_arguments or {})
         dim = getattr(head, "feature_size", None)

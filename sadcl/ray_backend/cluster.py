@@ -9,11 +9,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from sadcl import storage
+from sadcl.config import component
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
@@ -66,7 +69,9 @@ def with_joining(
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
+def connected(
+    address: str | None, sources: Iterable[str] = ()
+) -> Iterator[Sequence[Mapping[str, float]]]:
     """Connect to a cluster for as long as the block runs.
 
     Signal handlers, the levels of Ray's loggers and the variables that
@@ -75,6 +80,7 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
     Args:
         address: From ``prepare``, which is called before Ray is imported. None starts a private
             cluster of this machine, and never joins one that happens to run.
+        sources: Modules of the user's that the workers import; they are sent to each node.
 
     Yields:
         The resources of each node, those that may join among them.
@@ -89,7 +95,7 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
     ):
         provenance()  # reads the package's sources before anything can replace them
         try:
-            _connect(address)
+            _connect(address, sources)
             for name in _LOGGERS[1:]:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -100,7 +106,23 @@ def connected(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
             ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
+def _places(sources: Iterable[str]) -> list[str]:
+    """Return the folder or file of each of the user's modules that is not installed.
+
+    A submitted job's working directory goes to all nodes, so that what lies below it is left out.
+    """
+    folder = Path(storage.start_folder or os.getcwd())
+    places = {component.source_place(name) for name in sources}
+    return sorted(
+        str(place)
+        for place in places
+        if place is not None
+        and not component.is_installed(place)
+        and not (environment.in_ray_job() and place.is_relative_to(folder))
+    )
+
+
+def _connect(address: str | None, sources: Iterable[str]) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {
         "log_to_driver": False,
@@ -118,8 +140,13 @@ def _connect(address: str | None) -> None:
                 **quiet,
             )
     else:
+        runtime_env: dict[str, Any] = {}
         if environment.in_ray_job():
-            quiet["runtime_env"] = {"worker_process_setup_hook": SETUP_HOOK}
+            runtime_env["worker_process_setup_hook"] = SETUP_HOOK
+        if places := _places(sources):
+            runtime_env["py_modules"] = places
+        if runtime_env:
+            quiet["runtime_env"] = runtime_env
         try:
             _check_listening(address)
             with process.back_in_start_folder():

@@ -56,7 +56,10 @@ def run_search(
         _finish_rows(placement, study)
         return
     trial_rows = [row for row in rows if row["phase"] == "search"]
-    with _scratch(placement, plan.study) as scratch, cluster.connected(address) as nodes:
+    with (
+        _scratch(placement, plan.study) as scratch,
+        cluster.connected(address, plan.sources) as nodes,
+    ):
         if address is not None:
             node_check.check_nodes(placement, witnesses)
         placement, fitting = fit_to_cluster(placement, nodes)
@@ -161,7 +164,10 @@ def run_ablation(
     if plan.is_complete(study.rows):
         _finish_rows(any_placement, study)
         return
-    with _scratch(any_placement, plan.study) as scratch, cluster.connected(address) as nodes:
+    with (
+        _scratch(any_placement, plan.study) as scratch,
+        cluster.connected(address, plan.sources) as nodes,
+    ):
         for name, placement in placements.items() if address is not None else ():
             node_check.check_nodes(placement, witnesses[name])
         fitted = {name: fit_to_cluster(placement, nodes) for name, placement in placements.items()}
@@ -196,7 +202,10 @@ def run_train(
         UserError: For nodes that lack something, or a trial that the cluster can never place.
         TrialFailed: Where it fails; the row has the cause.
     """
-    with _scratch(placement, trial.key) as scratch, cluster.connected(address) as nodes:
+    with (
+        _scratch(placement, trial.key) as scratch,
+        cluster.connected(address, trial.config.sources) as nodes,
+    ):
         if address is not None:
             node_check.check_nodes(placement, witnesses)
         placement, _ = fit_to_cluster(placement, nodes)

@@ -128,6 +128,15 @@ class AblationPlan:
         """The name of the study."""
         return study_name(self.ablation.name, self.scale)
 
+    @property
+    def sources(self) -> set[str]:
+        """Modules of the user's that its runs import."""
+        bases = [context.base for context in self.contexts.values()]
+        arms = self.ablation.arms.values()
+        return {
+            name for base in bases for changes in arms for name in arm_config(base, changes).sources
+        }
+
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON.
 

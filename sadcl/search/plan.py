@@ -63,6 +63,12 @@ class Plan:
     def context(self) -> DataContext:
         return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
+    @property
+    def sources(self) -> set[str]:
+        """Modules of the user's that its runs import."""
+        configs = boundary_configs(self.search.space_at(self.scale), self.base)
+        return {name for config in configs for name in config.sources}
+
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON."""
         space = space_to_json(self.search.space_at(self.scale))

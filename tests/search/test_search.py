@@ -48,7 +48,7 @@ def search(**changes):
             r"loss.tau = -1 is not possible: .* greater than or equal to 0.005",
         ),
         (lambda: search(space={"bank.policy": Choice("slot", "lifo")}), r"bank.policy = 'lifo'"),
-        (lambda: search(baselines={"x": {"model.arhc": "pooled"}}), r"model.arch"),
+        (lambda: search(baselines={"x": {"model.haed": "pooled"}}), r"model.head"),
         (
             lambda: search(baselines={"warm": {"model.start": "x.pt"}}),
             r"model.start belongs to the base",
