@@ -20,7 +20,8 @@ FILES = {
     ),
     "model": (
         "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl "
-        "heads/pooled heads/__init__ attention_maps __init__"
+        "heads/pooled heads/head heads/word_vectors heads/query2label heads/ml_gcn heads/add_gcn "
+        "heads/ssgrl heads/csra heads/__init__ attention_maps __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
@@ -107,6 +108,7 @@ MAY = {
     "memory": {"distributed"},
     "losses": {"distributed", "memory"},
     "model": {"memory", "errors"},
+    "model/heads/word_vectors": {"errors", "storage"},
     "data": {"config", "storage", "errors", "distributed"},
     "recipes": {"config", "errors"},
     "build": BUILD,
