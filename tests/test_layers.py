@@ -21,7 +21,8 @@ FILES = {
     "model": (
         "recompute frozen_batchnorm position prototypes transformer backbone heads/sadcl "
         "heads/pooled heads/head heads/word_vectors heads/query2label heads/ml_gcn heads/add_gcn "
-        "heads/ssgrl heads/csra heads/__init__ attention_maps __init__"
+        "heads/ssgrl heads/csra heads/c_tran heads/tdrg heads/mulcon heads/ml_decoder "
+        "heads/__init__ attention_maps __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
