@@ -115,7 +115,7 @@ class CTran(nn.Module):
         return torch.where(known_BL, targets_BL.long() + 1, 0)
 
     def label_features(self, map_BCHW: Tensor, state_BL: Tensor | None = None) -> Tensor:
-        """Compute the label tokens after the last layer, (B, L, C).
+        """Compute the label tokens after the last layer, (B, L, C), in the weights' precision.
 
         Args:
             map_BCHW: the feature map.
@@ -124,12 +124,12 @@ class CTran(nn.Module):
         token_BTC = self.tokens(map_BCHW, state_BL)
         for layer in self.layers:
             token_BTC = layer(token_BTC)
-        return token_BTC[:, -self.num_labels :]
+        return token_BTC[:, -self.num_labels :].to(self.label.weight.dtype)
 
     def classify(self, features_BLC: Tensor) -> Tensor:
-        """Compute the logits (B, L) of label tokens, which stay in float32 under autocast."""
+        """Compute the logits (B, L) of label tokens, in the tokens' precision."""
         with torch.autocast(features_BLC.device.type, enabled=False):
-            return self.classifier(features_BLC.to(self.classifier.weight_LD.dtype))
+            return self.classifier(features_BLC)
 
     def tokens(self, map_BCHW: Tensor, state_BL: Tensor | None = None) -> Tensor:
         """Compute what the first layer reads, (B, T, C): positions in row order, then labels."""
@@ -154,6 +154,7 @@ class CTran(nn.Module):
 
         It sums to at most 1 over the positions: the rest goes to the labels.
         """
-        weight_BTT = self.attention(map_BCHW)[-1]
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            weight_BTT = self.attention(map_BCHW.to(self.label.weight.dtype))[-1]
         weight_BLP = weight_BTT[:, -self.num_labels :, : -self.num_labels]
         return weight_BLP.unflatten(2, map_BCHW.shape[2:])

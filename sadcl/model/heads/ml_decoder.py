@@ -60,9 +60,14 @@ class QueryDecoder(nn.Module):
         return self.norm3(t_BKD + self.dropout(hidden_BKD))
 
     def weights(self, query_KD: Tensor, map_BCHW: Tensor) -> Tensor:
-        """Compute the attention of the queries to the positions, averaged over heads, (B, K, P)."""
-        t_BKD, y_BPD = self._targets_and_positions(query_KD, map_BCHW)
-        return self.attention(t_BKD, y_BPD, y_BPD, need_weights=True)[1]
+        """Compute the attention of the queries to the positions, averaged over heads, (B, K, P).
+
+        It is in the precision of the weights, under autocast too.
+        """
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            dtype = self.embed.weight.dtype
+            t_BKD, y_BPD = self._targets_and_positions(query_KD.to(dtype), map_BCHW.to(dtype))
+            return self.attention(t_BKD, y_BPD, y_BPD, need_weights=True)[1]
 
     def _targets_and_positions(self, query_KD: Tensor, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         y_BPD = torch.relu(self.embed(map_BCHW.flatten(2).transpose(1, 2)))
@@ -117,9 +122,8 @@ class MLDecoder(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:
         """Compute logits, which stay in float32 under autocast."""
-        t_BKD = self.decoder(self.query_KD, map_BCHW)
+        t_BKD = self.decoder(self.query_KD, map_BCHW).to(self.weight_KDG.dtype)
         with torch.autocast(t_BKD.device.type, enabled=False):
-            t_BKD = t_BKD.to(self.weight_KDG.dtype)
             o_BKG = torch.einsum("bkd,kdg->bkg", t_BKD, self.weight_KDG)
             logits_BL = o_BKG.flatten(1)[:, : self.num_labels] + self.bias_L
         own = len(self.query_KD) == self.num_labels
@@ -187,11 +191,10 @@ class ZeroShotMLDecoder(nn.Module):
         return torch.relu(self.project(self.word_vectors_LE))
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:
-        """Compute logits, which stay in float32 under autocast, and label-level features."""
-        t_BLD = self.decoder(self.queries(), map_BCHW)
+        """Compute logits and label-level features, which stay in float32 under autocast."""
+        t_BLD = self.decoder(self.queries(), map_BCHW).to(self.classifier.weight.dtype)
         with torch.autocast(t_BLD.device.type, enabled=False):
-            logits_BL1 = self.classifier(t_BLD.to(self.classifier.weight.dtype))
-        return HeadOutput(logits_BL1.squeeze(2), t_BLD)
+            return HeadOutput(self.classifier(t_BLD).squeeze(2), t_BLD)
 
     def attention_maps(self, map_BCHW: Tensor) -> Tensor:
         """Compute the attention of each label's query, (B, L, H, W); it sums to 1."""

@@ -94,12 +94,12 @@ class MulCon(nn.Module):
         nn.init.xavier_uniform_(self.query_LD)
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:
-        """Compute logits, which stay in float32 under autocast, and label-level embeddings."""
+        """Compute logits and label-level embeddings, which stay in float32 under autocast."""
         query_BLD, x_BPC = self._queries_and_positions(map_BCHW)
         h_BLD = self.queries(query_BLD, x_BPC)
-        h_BLD = self.labels(h_BLD, h_BLD)
+        h_BLD = self.labels(h_BLD, h_BLD).to(self.query_LD.dtype)
         with torch.autocast(h_BLD.device.type, enabled=False):
-            return HeadOutput(self.classifier(h_BLD.to(self.query_LD.dtype)), h_BLD)
+            return HeadOutput(self.classifier(h_BLD), h_BLD)
 
     def attention(self, map_BCHW: Tensor) -> Tensor:
         """Compute the attention of the label queries to the positions, (B, N, L, P)."""
@@ -107,7 +107,9 @@ class MulCon(nn.Module):
 
     def attention_maps(self, map_BCHW: Tensor) -> Tensor:
         """Compute that attention averaged over heads, (B, L, H, W); it sums to 1."""
-        return self.attention(map_BCHW).mean(1).unflatten(2, map_BCHW.shape[2:])
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            weight_BNLP = self.attention(map_BCHW.to(self.query_LD.dtype))
+        return weight_BNLP.mean(1).unflatten(2, map_BCHW.shape[2:])
 
     def _queries_and_positions(self, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         x_BPC = map_BCHW.flatten(2).transpose(1, 2)

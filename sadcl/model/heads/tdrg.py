@@ -131,21 +131,24 @@ class TDRG(nn.Module):
     def forward(self, map3_BCHW: Tensor, map4_BCHW: Tensor) -> HeadOutput:
         """Compute the score, logits_trans, logits_gcn and logits_sac as auxiliary logits, and G.
 
-        Logits stay in float32 under autocast.
+        What follows the encoder is in the precision of the weights, under autocast too.
         """
         encoded = [self.encode(scale) for scale in self.cross_scale(map3_BCHW, map4_BCHW)]
+        dtype = self.constraint.weight.dtype
+        with torch.autocast(map4_BCHW.device.type, enabled=False):
+            return self._scores(map4_BCHW.to(dtype), [each_BPD.to(dtype) for each_BPD in encoded])
+
+    def _scores(self, map4_BCHW: Tensor, encoded: Sequence[Tensor]) -> HeadOutput:
+        pooled_BX = torch.cat([encoded_BPD.amax(1) for encoded_BPD in encoded], 1)
+        transformer_BL = self.transformer_classifier(pooled_BX)
         activation_BLP = self.activation(map4_BCHW)
+        count = max(1, round(self.peaks * activation_BLP.shape[2]))
+        constraint_BL = activation_BLP.topk(count, 2).values.mean(2)
         node_BLE = self.nodes(map4_BCHW, encoded[1], activation_BLP.sigmoid())
         feature_BLE = self.propagate(node_BLE, self.joint_correlation(encoded, node_BLE))
-        dtype = self.transformer_classifier.weight.dtype
-        with torch.autocast(map4_BCHW.device.type, enabled=False):
-            pooled_BX = torch.cat([encoded_BPD.amax(1) for encoded_BPD in encoded], 1)
-            transformer_BL = self.transformer_classifier(pooled_BX.to(dtype))
-            graph_BL = self.graph_classifier(feature_BLE.to(dtype))
-            count = max(1, round(self.peaks * activation_BLP.shape[2]))
-            constraint_BL = activation_BLP.topk(count, 2).values.mean(2)
-            weight = self.transformer_weight
-            score_BL = weight * transformer_BL + (1 - weight) * graph_BL
+        graph_BL = self.graph_classifier(feature_BLE)
+        weight = self.transformer_weight
+        score_BL = weight * transformer_BL + (1 - weight) * graph_BL
         return HeadOutput(score_BL, feature_BLE, (transformer_BL, graph_BL, constraint_BL))
 
     def cross_scale(self, map3_BCHW: Tensor, map4_BCHW: Tensor) -> list[Tensor]:
@@ -170,10 +173,8 @@ class TDRG(nn.Module):
         return encoded_BPD
 
     def activation(self, map4_BCHW: Tensor) -> Tensor:
-        """Compute M, (B, L, P), in the precision of the weights."""
-        weight_LC = self.constraint.weight
-        with torch.autocast(map4_BCHW.device.type, enabled=False):
-            return weight_LC @ map4_BCHW.flatten(2).to(weight_LC.dtype)
+        """Compute M, (B, L, P)."""
+        return self.constraint.weight @ map4_BCHW.flatten(2)
 
     def nodes(self, map4_BCHW: Tensor, encoded_BPD: Tensor, a_BLP: Tensor) -> Tensor:
         """Compute V, (B, L, 2D), from the map, F4 and sigmoid(M)."""
@@ -195,7 +196,9 @@ class TDRG(nn.Module):
 
     def attention_maps(self, map3_BCHW: Tensor, map4_BCHW: Tensor) -> Tensor:
         """Compute a = sigmoid(M), which pools each label's node, (B, L, H, W) of the last map."""
-        return self.activation(map4_BCHW).sigmoid().unflatten(2, map4_BCHW.shape[2:])
+        with torch.autocast(map4_BCHW.device.type, enabled=False):
+            a_BLP = self.activation(map4_BCHW.to(self.constraint.weight.dtype)).sigmoid()
+        return a_BLP.unflatten(2, map4_BCHW.shape[2:])
 
 
 def _resize(map_BDHW: Tensor, side: Sequence[int]) -> Tensor:

@@ -136,23 +136,24 @@ def test_a_state_has_all_that_a_score_depends_on(name):
 
 
 @every_head
-def test_logits_stay_in_float32_under_autocast(name):
+def test_what_it_returns_stays_in_float32_under_autocast(name):
     head = build(name).float()
     inputs = [x.float() for x in inputs_of(name, 3)]
     plain = head.eval()(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        output = head(*inputs)
-        shown = head.attention_maps(*inputs)
-    assert shown.isfinite().all()
+        rounded = [x.bfloat16() for x in inputs]
+        output, shown = head(*rounded), head.attention_maps(*rounded)
+    assert shown.dtype == torch.float32
+    assert output.features_BLD is None or output.features_BLD.dtype == torch.float32
     for ours, theirs in zip(
         (output.logits_BL, *output.auxiliary_BL),
         (plain.logits_BL, *plain.auxiliary_BL),
         strict=True,
     ):
         assert ours.dtype == torch.float32
-        torch.testing.assert_close(
-            ours, theirs, atol=0.05 * float(theirs.detach().abs().max()), rtol=0
-        )
+        assert (ours.bfloat16().float() != ours).any(), "the logits have been in bfloat16"
+        largest = float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours, theirs, atol=0.05 * largest, rtol=0)
 
 
 @every_head
