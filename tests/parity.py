@@ -31,6 +31,7 @@ from sadcl.memory import Memory, MemoryBank
 from sadcl.model import with_maps
 from sadcl.model.position import sine_position
 from sadcl.training.published_checkpoint import import_checkpoint
+from tests import published_heads
 
 ASYMMETRIC_FLOOR = 1e-5
 """Lowest probability whose logarithm the published class loss takes."""
@@ -49,6 +50,8 @@ def outputs(stem: str | Path) -> dict[str, Tensor]:
         of the sample contrast, which the published code's stabilisers shift.
     """
     spec = json.loads(Path(f"{stem}.json").read_text())
+    if "head" in spec:
+        return published_heads.outputs(stem)
     tensors = load_file(f"{stem}.safetensors")
     if isinstance(spec, list):
         return losses(spec, tensors)

@@ -19,8 +19,10 @@ FILES = {
         "__init__"
     ),
     "model": (
-        "recompute frozen_batchnorm position prototypes transformer backbone heads/head "
-        "heads/sarl heads/pooled heads/__init__ network attention_maps check __init__"
+        "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sarl "
+        "heads/pooled heads/word_vectors heads/query2label heads/ml_gcn heads/add_gcn heads/ssgrl "
+        "heads/csra heads/c_tran heads/tdrg heads/mulcon heads/ml_decoder heads/__init__ network "
+        "attention_maps check __init__"
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
@@ -107,6 +109,7 @@ MAY = {
     "memory": {"distributed"},
     "losses": {"distributed", "memory"},
     "model": {"memory", "errors"},
+    "model/heads/word_vectors": {"errors", "storage"},
     "data": {"config", "storage", "errors", "distributed"},
     "recipes": {"config", "errors"},
     "build": BUILD,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sadcl
-from tests import parity
+from tests import parity, published_heads
 from tests.published import PublishedNetwork
 
 GOLDEN = Path(sadcl.__file__).parents[2] / "shared" / "parity"
@@ -38,6 +38,27 @@ def test_networks_equal_the_published_ones(name):
     assert {tensor.dtype for name, tensor in ours.items() if name != "images"} == {torch.float64}
     for key, tensor in ours.items():
         compare(tensor, theirs[key], 1e-9)
+
+
+def heads_files():
+    """Golden files of the heads that tests/published_heads/ has a module for."""
+    files = sorted((GOLDEN / "heads").glob("*.json"))
+    heads = {file.stem: json.loads(file.read_text())["head"] for file in files}
+    return [stem for stem, head in heads.items() if head in published_heads.names()]
+
+
+@pytest.mark.parametrize("name", heads_files())
+def test_heads_equal_the_published_ones(name):
+    stem, theirs = golden(f"heads/{name}")
+    inputs = json.loads(stem.with_suffix(".json").read_text())["inputs"]
+    ours = parity.outputs(stem)
+    assert set(ours) == set(theirs)
+    for key, tensor in ours.items():
+        assert tensor.dtype == theirs[key].dtype
+        assert key in inputs or tensor.dtype == torch.float64
+        assert tensor.shape == theirs[key].shape, key
+        largest = float(theirs[key].abs().max())
+        assert float((tensor - theirs[key]).abs().max()) <= 1e-9 * largest, key
 
 
 def test_losses_equal_the_published_ones():
@@ -160,4 +181,7 @@ def test_what_is_no_golden_file_of_a_network(tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"what": "csra"}))
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="what must be 'sadcl' or 'q2l', but got 'csra'"):
+        parity.outputs(tmp_path / "other")
+    (tmp_path / "other.json").write_text(json.dumps({"what": "new", "head": "new"}))
+    with pytest.raises(ValueError, match="head must be one of .*, but got 'new'"):
         parity.outputs(tmp_path / "other")

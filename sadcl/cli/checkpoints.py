@@ -213,8 +213,8 @@ def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
     network = inference.load(uri, device=device)
     if figures.network_name(network) != "baseline":
         raise UserError(
-            f"--baseline {name!r} is not a pooled baseline (model.head = 'sadcl.model.heads:Pooled'), so it has no "
-            "class activation maps."
+            f"--baseline {name!r} is no pooled baseline (model.head = 'sadcl.model.heads:Pooled'), "
+            "so that it has no class activation maps."
         )
     return network
 

@@ -12,6 +12,8 @@ Axes: B images, S positions of the feature map, L labels, D hidden size.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -130,3 +132,18 @@ class LabelTransformer(nn.Module):
         for decoder in self.decoder:
             target_BLD = decoder(target_BLD, self.query_LD, key_BSD, encoded_BSD)
         return self.norm(target_BLD)
+
+    def attention(self, encoded_BSD: Tensor, position_SD: Tensor) -> Tensor:
+        """Compute the attention of each label in the last decoder layer, (B, L, S).
+
+        It is averaged over the heads. The arguments are those of a forward pass.
+        """
+        for encoder in self.encoder:
+            encoded_BSD = encoder(encoded_BSD, position_SD)
+        key_BSD = encoded_BSD + position_SD
+        target_BLD = torch.zeros_like(self.query_LD).expand(encoded_BSD.shape[0], -1, -1)
+        *earlier, last = cast("list[DecoderLayer]", list(self.decoder))
+        for decoder in earlier:
+            target_BLD = decoder(target_BLD, self.query_LD, key_BSD, encoded_BSD)
+        _, weights_BLS = last.attention(target_BLD + self.query_LD, key_BSD, encoded_BSD)
+        return weights_BLS
