@@ -17,8 +17,8 @@ KEYS = {"gc1.weight": "weight_ED", "gc2.weight": "weight_DC"}
 
 @torch.no_grad()
 def outputs(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    counts_L = tensors["label_counts"].double()
-    co_occurrence_LL = tensors["cooccurrence"].double().fill_diagonal_(0) + counts_L.diag()
+    pairs_LL, counts_L = tensors["cooccurrence"].double(), tensors["label_counts"].double()
+    co_occurrence_LL = pairs_LL - pairs_LL.diag().diag() + counts_L.diag()
     map_BCHW, vectors_LE = tensors["features"].double(), tensors["word_vectors"].double()
     num_labels, word_dim = vectors_LE.shape
     shapes = {key: shape for key, (shape, _) in spec["state"].items()}

@@ -103,7 +103,7 @@ class SSGRL(nn.Module):
         task: what the head is built for.
         joint: I.
         hidden: D.
-        steps: number of updates of the graph, at least 0.
+        steps: number of updates of the graph, at least 1.
         word_vectors: file of word vectors, see :func:`~sadcl.model.heads.word_vectors.read_vectors`
             (GloVe's in the published runs); None for random ones.
         word_dim: E.
@@ -126,11 +126,10 @@ class SSGRL(nn.Module):
         word_vectors_seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in (("joint", joint), ("hidden", hidden), ("word_dim", word_dim)):
+        sizes = {"joint": joint, "hidden": hidden, "word_dim": word_dim}
+        for name, size in {**sizes, "steps": steps}.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, but got {size}")
-        if steps < 0:
-            raise ValueError(f"steps must be at least 0, but got {steps}")
         vectors_LE = label_vectors(task, word_vectors, dim=word_dim, seed=word_vectors_seed)
         dtype, channels = torch.get_default_dtype(), task.channels[-1]
         self.word_vectors_LE: Tensor

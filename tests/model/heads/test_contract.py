@@ -146,7 +146,7 @@ def test_a_head_is_one_graph_for_the_compiler(name):
         ("ml_gcn", {"word_dim": 0}, "word_dim must be at least 1, but got 0"),
         ("add_gcn", {"hidden": 0}, "hidden must be at least 1, but got 0"),
         ("ssgrl", {"joint": 0}, "joint must be at least 1, but got 0"),
-        ("ssgrl", {"steps": -1}, "steps must be at least 0, but got -1"),
+        ("ssgrl", {"steps": 0}, "steps must be at least 1, but got 0"),
         ("csra", {"heads": 3}, "heads must be one of 1, 2, 4, 6, 8 .* but got 3"),
         ("csra", {"lam": float("nan")}, "lam must be at least 0 and finite, but got nan"),
         ("csra", {"heads": 2, "temperatures": [1.0]}, r"one for each .* got \[1.0\] for heads = 2"),
