@@ -45,13 +45,12 @@ COUNT_NAMES = {"sample": "anchors", "prototype": "counted_labels"}
 class Output(Protocol):
     """The part of the network's output that the losses compare.
 
-    Embeddings, bank rows and prototypes that only a contrast of weight 0 needs may be None.
+    Embeddings, bank rows and prototypes that only a contrast of weight 0 needs may be None. A head
+    with further logits has them in ``auxiliary_BL``.
     """
 
     @property
     def logits_BL(self) -> Tensor: ...
-    @property
-    def auxiliary_BL(self) -> tuple[Tensor, ...]: ...
     @property
     def embeddings_BLP(self) -> Tensor | None: ...
     @property
@@ -181,7 +180,7 @@ class Criterion:
         targets_BL = torch.where((batch.weight_B > 0)[:, None], batch.targets_BL, -1)
         sums = [
             self.class_loss(logits_BL, targets_BL, batch.weight_B, **self.class_options)
-            for logits_BL in (output.logits_BL, *output.auxiliary_BL)
+            for logits_BL in (output.logits_BL, *getattr(output, "auxiliary_BL", ()))
         ]
         total, images = sum((part for part, _ in sums[1:]), sums[0][0]), sums[0][1]
         parts = {"class": _Part(total, images, images)}

@@ -77,6 +77,7 @@ class Network(nn.Module):
         self.head, self.num_labels = head, num_labels
         self.create_head = create_head
         self.head_path, self.head_arguments = head_path, dict(head_arguments or {})
+        self.needs_targets = bool(getattr(head, "needs_targets", False))
         dim = getattr(head, "feature_size", None)
         self.feature_size: int | None = dim
         """D; None for a head without label-level features."""
@@ -88,14 +89,17 @@ class Network(nn.Module):
             )
             self.prototypes = prototypes(dim)
 
-    def forward(self, images: Tensor, memory: Memory | None = None) -> Output:
+    def forward(
+        self, images: Tensor, memory: Memory | None = None, targets_BL: Tensor | None = None
+    ) -> Output:
         """Compute logits and label-level features of images (B, 3, H', W').
 
         With a memory (it may have no rows) the features, the bank's rows and the prototypes also go
         through the projection head (Eq. 3). That happens in one call, so that DDP sees every use of
-        the head.
+        the head. ``targets_BL`` is for a head that needs the targets in training.
         """
-        head = self.head(*self.backbone.maps(images))
+        targets = {} if targets_BL is None else {"targets_BL": targets_BL}
+        head = self.head(*self.backbone.maps(images), **targets)
         output = Output(head.logits_BL, head.features_BLD, auxiliary_BL=head.auxiliary_BL)
         return output if memory is None else self.compare(output, memory)
 

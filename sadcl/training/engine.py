@@ -103,7 +103,8 @@ def train_step(
     batch = with_positive_index(batch)
     memory = training.read_memory(batch)
     with autocast(training):
-        output = training.model(batch.images_BCHW, memory)
+        targets_BL = batch.targets_BL if training.network.needs_targets else None
+        output = training.model(batch.images_BCHW, memory, targets_BL)
     terms = training.criterion(output, batch, memory)
     terms.loss.backward()
     check_finite(training, terms.values)

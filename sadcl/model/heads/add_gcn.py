@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sadcl.model.heads.head import HeadOutput, Task
-from sadcl.model.heads.sadcl import GroupLinear
+from sadcl.model.heads.sarl import GroupLinear
 
 SLOPE = 0.2
 
@@ -104,6 +104,7 @@ class ADDGCN(nn.Module):
         self.activation = nn.Linear(channels, num_labels, bias=False)
         self.transform = nn.Linear(channels, hidden)
         self.graph = DynamicGraph(num_labels, hidden)
+        self.feature_size = hidden
         self.classifier = GroupLinear(num_labels, hidden)
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from sadcl.model.heads.head import HeadOutput, Task
-from sadcl.model.heads.sadcl import GroupLinear
+from sadcl.model.heads.sarl import GroupLinear
 
 
 class CTran(nn.Module):
@@ -83,6 +83,7 @@ class CTran(nn.Module):
             for _ in range(layers)
         ]
         self.layers = nn.ModuleList(stack)
+        self.feature_size = channels
         self.classifier = GroupLinear(self.num_labels, channels)
         for embedding in (self.label, self.state):  # of "unknown" too: its row is not zero
             nn.init.uniform_(embedding.weight, -(channels**-0.5), channels**-0.5)

@@ -65,8 +65,11 @@ class Head(Protocol):
     ``classify(features_BLD) -> Tensor``: (B, L) logits from label-level features. With it, a run
     also measures how strongly the class loss pulls at them.
 
+    ``needs_targets``: True where its call in training takes the keyword ``targets_BL``, (B, L) of
+    1, 0 or -1 (ignored).
+
     ``attention_maps(*maps_BCHW) -> Tensor``: (B, L, H, W), where it finds each label, which ``sadcl
     explain`` shows.
     """
 
-    def __call__(self, *maps_BCHW: Tensor) -> HeadOutput: ...
+    def __call__(self, *maps_BCHW: Tensor, **targets: Tensor) -> HeadOutput: ...

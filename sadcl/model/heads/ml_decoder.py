@@ -115,6 +115,8 @@ class MLDecoder(nn.Module):
             task.channels[-1], dim, heads=heads, feedforward=feedforward, dropout=dropout
         )
         self.query_KD: Tensor
+        if groups == self.num_labels:
+            self.feature_size = dim
         self.register_buffer("query_KD", torch.randn(groups, dim))
         self.weight_KDG = nn.Parameter(torch.empty(groups, dim, self.group_size))
         self.bias_L = nn.Parameter(torch.zeros(self.num_labels))
@@ -180,6 +182,7 @@ class ZeroShotMLDecoder(nn.Module):
         self.word_vectors_LE: Tensor
         self.register_buffer("word_vectors_LE", vectors_LE.to(torch.get_default_dtype()))
         self.project = None if dim == word_dim else nn.Linear(word_dim, dim)
+        self.feature_size = dim
         self.classifier = nn.Linear(dim, 1)
         nn.init.xavier_normal_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sadcl.model.heads.head import HeadOutput, Task
-from sadcl.model.heads.sadcl import GroupLinear
+from sadcl.model.heads.sarl import GroupLinear
 
 
 class AttentionBlock(nn.Module):
@@ -85,6 +85,7 @@ class MulCon(nn.Module):
         self.query_LD = nn.Parameter(torch.empty(num_labels, dim))
         self.queries = AttentionBlock(dim, channels, dim, heads)
         self.labels = AttentionBlock(dim, dim, dim, heads)
+        self.feature_size = dim
         self.classifier = GroupLinear(num_labels, dim)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
@@ -99,7 +100,12 @@ class MulCon(nn.Module):
         h_BLD = self.queries(query_BLD, x_BPC)
         h_BLD = self.labels(h_BLD, h_BLD).to(self.query_LD.dtype)
         with torch.autocast(h_BLD.device.type, enabled=False):
-            return HeadOutput(self.classifier(h_BLD), h_BLD)
+            return HeadOutput(self.classify(h_BLD), h_BLD)
+
+    def classify(self, features_BLD: Tensor) -> Tensor:
+        """Compute the logits (B, L) of label-level features."""
+        logits_BL: Tensor = self.classifier(features_BLD)
+        return logits_BL
 
     def attention(self, map_BCHW: Tensor) -> Tensor:
         """Compute the attention of the label queries to the positions, (B, N, L, P)."""

@@ -11,8 +11,6 @@ S = H * W its positions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +68,14 @@ class SARL(nn.Module):
         super().__init__()
         if position not in ORDERS:
             raise ValueError(f"position must be one of {', '.join(ORDERS)}, but got {position!r}")
+        sizes = {"heads": heads, "feedforward": feedforward, "decoder_layers": decoder_layers}
+        for name, number in sizes.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, but got {number}")
+        if encoder_layers < 0:
+            raise ValueError(f"encoder_layers must be at least 0, but got {encoder_layers}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be from 0 to 1, but got {dropout}")
         channels, num_labels = task.channels[-1], len(task.labels)
         hidden = hidden or channels
         self.position = position
@@ -89,8 +95,12 @@ class SARL(nn.Module):
         self.classifier = GroupLinear(num_labels, hidden)
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:
+        features_BLD = self.transformer(*self._tokens(map_BCHW))
+        return HeadOutput(self.classify(features_BLD), features_BLD)
+
+    def _tokens(self, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the positions' features, (B, S, D), and their encodings, (S, D)."""
         map_BDHW = self.reduce(map_BCHW)
-        encoded_BSD = map_BDHW.flatten(2).transpose(1, 2)
         _, dim, height, width = map_BDHW.shape
         position_SD = sine_position(
             height,
@@ -100,8 +110,7 @@ class SARL(nn.Module):
             device=map_BDHW.device,
             dtype=map_BDHW.dtype,
         )
-        features_BLD = self.transformer(encoded_BSD, position_SD)
-        return HeadOutput(self.classify(features_BLD), features_BLD)
+        return map_BDHW.flatten(2).transpose(1, 2), position_SD
 
     def classify(self, features_BLD: Tensor) -> Tensor:
         """Compute the logits (B, L) from the label-level features (Eq. 7)."""
@@ -113,16 +122,6 @@ class SARL(nn.Module):
 
         It is averaged over the attention heads, and sums to 1 over the positions.
         """
-        decoder: Any = self.transformer.decoder[-1]
-        captured: list[Tensor] = []
-        hook = decoder.register_forward_pre_hook(lambda _, inputs: captured.extend(inputs))
-        try:
-            self(map_BCHW)
-        finally:
-            hook.remove()
-        target_BLD, query_LD, key_BSD, value_BSD = captured
-        _, weights_BLS = decoder.attention(
-            target_BLD + query_LD, key_BSD, value_BSD, need_weights=True
-        )
-        maps_BLHW: Tensor = weights_BLS.unflatten(2, map_BCHW.shape[2:])
-        return maps_BLHW
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            tokens = self._tokens(map_BCHW.to(self.classifier.weight_LD.dtype))
+            return self.transformer.attention(*tokens).unflatten(2, map_BCHW.shape[2:])

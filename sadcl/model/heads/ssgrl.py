@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sadcl.model.heads.head import HeadOutput, Task
-from sadcl.model.heads.sadcl import GroupLinear
+from sadcl.model.heads.sarl import GroupLinear
 from sadcl.model.heads.word_vectors import label_vectors
 
 
@@ -139,6 +139,7 @@ class SSGRL(nn.Module):
         self.attention = SemanticAttention(channels, word_dim, joint)
         self.graph = GatedGraph(channels, steps)
         self.output = nn.Linear(2 * channels, hidden)
+        self.feature_size = hidden
         self.classifier = GroupLinear(len(task.labels), hidden)
 
     def forward(self, map_BCHW: Tensor) -> HeadOutput:
@@ -152,7 +153,12 @@ class SSGRL(nn.Module):
         output_BLD = self.output(torch.cat([states_BLC, features_BLC], 2))
         with torch.autocast(map_BCHW.device.type, enabled=False):
             output_BLD = output_BLD.to(self.classifier.weight_LD.dtype).tanh()
-            return HeadOutput(self.classifier(output_BLD), output_BLD)
+            return HeadOutput(self.classify(output_BLD), output_BLD)
+
+    def classify(self, features_BLD: Tensor) -> Tensor:
+        """Compute the logits (B, L) of label-level features."""
+        logits_BL: Tensor = self.classifier(features_BLD)
+        return logits_BL
 
     def decouple(self, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the labels' features f, (B, L, C), and the weights of attention, (B, L, P)."""

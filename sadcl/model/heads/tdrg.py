@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sadcl.model.heads.head import HeadOutput, Task
-from sadcl.model.heads.sadcl import GroupLinear
+from sadcl.model.heads.sarl import GroupLinear
 
 SLOPE = 0.2
 AXES = ("positions", "batch")
@@ -126,6 +126,7 @@ class TDRG(nn.Module):
         self.context_norm = nn.BatchNorm1d(3 * dim)
         self.correlation = nn.Linear(5 * dim, num_labels)
         self.graph = nn.Linear(2 * dim, 2 * dim)
+        self.feature_size = 2 * dim
         self.graph_classifier = GroupLinear(num_labels, 2 * dim)
 
     def forward(self, map3_BCHW: Tensor, map4_BCHW: Tensor) -> HeadOutput:

@@ -24,9 +24,8 @@ def label_vectors(task: Task, file: str | None, *, dim: int, seed: int) -> Tenso
     """Return a vector for each label: from a file, or random ones.
 
     Args:
-        task: what the head is built for. Where a checkpoint follows, which is where nothing is
-            known of the training images, a file that is missing is no error: the checkpoint has the
-            vectors, and they are zero until it is loaded.
+        task: what the head is built for. Where a checkpoint's state follows, no file is read: the
+            checkpoint has the vectors, and they are zero until it is loaded.
         file: as :func:`read_vectors` takes it; None draws standard normal numbers.
         dim: E.
         seed: of the random numbers.
@@ -41,7 +40,7 @@ def label_vectors(task: Task, file: str | None, *, dim: int, seed: int) -> Tenso
     if file is None:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-    if not local(file).exists() and not bool(task.co_occurrence_LL.any()):
+    if task.is_restored:
         return torch.zeros(shape)
     return read_vectors(file, task.labels, dim=dim)
 
