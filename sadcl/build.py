@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sadcl import storage
-from sadcl.config import SARL, Augmentation, Config, component
+from sadcl.config import EQ4, SARL, Augmentation, Config, component
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.loader import Loader
 from sadcl.data.transforms import Normalisation
 from sadcl.errors import UserError
 from sadcl.losses.classification import ClassLoss, class_loss
+from sadcl.losses.contrast import Contrast
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
 from sadcl.model import Backbone, Network, Task, backbone
@@ -264,6 +266,7 @@ def criterion(config: Config, stage: int, *, contrast: bool) -> Criterion:
     return Criterion(
         class_loss=options,
         class_loss_function=class_loss,
+        sample_contrast=_sample_contrast(config),
         class_weight=loss.class_weight,
         class_reduction=loss.class_reduction,
         sample_weight=loss.sample_weight if contrast else 0.0,
@@ -293,6 +296,21 @@ def _class_loss(config: Config, stage: int) -> tuple[ClassLoss, dict[str, Any]]:
     function = component.load(spec.kind, field, config.sources)
     field = f"{name}.class_loss.arguments"
     return function, component.bind(function, spec.arguments, spec.kind, field)
+
+
+def _sample_contrast(config: Config) -> Contrast | None:
+    """Return the sample contrast with its own arguments; None for Eq. 4.
+
+    Raises:
+        UserError: for a function that cannot be imported, or arguments that it does not take.
+    """
+    path = config.loss.contrast
+    if path == EQ4:
+        return None
+    function = component.load(path, "loss.contrast", config.sources)
+    arguments = config.loss.contrast_arguments
+    field, given = "loss.contrast_arguments", ["temperature"]
+    return partial(function, **component.bind(function, arguments, path, field, given))
 
 
 def loader(

@@ -5,6 +5,7 @@ yet), then its share.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,10 @@ from torch import multiprocessing as mp
 from sadcl import distributed
 from sadcl.losses import prototype_to_sample_loss, sample_to_sample_loss
 from sadcl.losses.criterion import Criterion
+from sadcl.losses.mulsupcon import mulsupcon
+from sadcl.losses.probmcl import probmcl
+from sadcl.losses.same_label import label_wise, same_label
+from sadcl.losses.similarity_dissimilarity import similarity_dissimilarity
 from sadcl.memory import Memory, MemoryBank, activated_rows, gather
 from sadcl.model.prototypes import Prototypes
 from tests.conftest import prototype_sum, sample_sum
@@ -220,6 +225,12 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
         {"sample_weight": 0.0},
         {"anchor_mask": "released"},
         {"anchor_mask": "targets", "sample_reduction": "sum"},
+        {"sample_contrast": mulsupcon},
+        {"sample_contrast": similarity_dissimilarity, "sample_reduction": "sum"},
+        {"sample_contrast": partial(probmcl, alpha=0.3)},
+        {"sample_contrast": partial(same_label, anchors="batch"), "sample_reduction": "batch"},
+        {"sample_contrast": same_label, "prototype_weight": 0.0},
+        {"sample_contrast": label_wise, "prototype_weight": 0.0},
     ]
 
     def run(

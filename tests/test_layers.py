@@ -15,8 +15,8 @@ FILES = {
     "": ("errors distributed storage console memory metrics build recipes __init__"),
     "config": "component frozen older sections stages __init__",
     "losses": (
-        "classification contrast sample_to_sample released_mask prototype_to_sample criterion "
-        "__init__"
+        "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
+        "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"
     ),
     "model": (
         "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sarl "

@@ -24,6 +24,7 @@ from sadcl.config import component
 from sadcl.config.frozen import Frozen
 from sadcl.config.older import as_today, renamed
 from sadcl.config.sections import (
+    EQ4,
     POOLED,
     SARL,
     Augmentation,
@@ -38,6 +39,7 @@ from sadcl.config.stages import Optim, Stage
 from sadcl.errors import UserError
 
 __all__ = [
+    "EQ4",
     "POOLED",
     "SARL",
     "Augmentation",

@@ -18,7 +18,7 @@ import os
 import sys
 import sysconfig
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -220,7 +220,11 @@ def sources_of(paths: Mapping[str, str]) -> dict[str, str]:
 
 
 def bind(
-    part: Callable[..., Any], arguments: Mapping[str, Any], path: str, field: str
+    part: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    path: str,
+    field: str,
+    given: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Check the arguments of a part against the types of its signature.
 
@@ -229,6 +233,7 @@ def bind(
         arguments: by name.
         path: of the part, for the messages.
         field: that holds the arguments, for the messages.
+        given: keyword arguments that the part is called with anyway.
 
     Returns:
         The arguments with the types of the signature: a list where it wants a tuple is one then.
@@ -238,6 +243,7 @@ def bind(
             missing argument without a default.
     """
     options, hints = _options(part)
+    options = {name: option for name, option in options.items() if name not in given}
     if unknown := [name for name in arguments if name not in options]:
         takes = f"it takes {', '.join(options)}" if options else "it takes no arguments"
         raise UserError(f"{field}: {path} has no argument {unknown[0]!r}; {takes}.")

@@ -11,7 +11,7 @@ from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, 
 
 SARL = "sadcl.model.heads:SARL"
 POOLED = "sadcl.model.heads:Pooled"
-EQ4 = "sadcl.losses:eq4"
+EQ4 = "sadcl.losses.sample_contrast:sample_contrast"
 
 
 class Data(Frozen):
@@ -222,9 +222,10 @@ class Loss(Frozen):
     prototype_tau: Temperature | None = None
     """Temperature of Eq. 6, 0.005 to 100; None is ``tau``."""
     contrast: ImportPath = EQ4
-    """Import path of the sample contrast (``sadcl.losses.Contrast``), which ``sample_weight`` and
-    ``tau`` belong to. ``sadcl.losses`` has Eq. 4 and newer ones. The fields from ``candidates`` to
-    ``sample_reduction`` that name the bank, and ``anchor_mask``, are Eq. 4's."""
+    """Import path of the sample contrast (``sadcl.losses.Contrast``), which ``sample_weight``,
+    ``tau`` and ``sample_reduction`` belong to. The package ``sadcl.losses`` has Eq. 4 and newer
+    ones: ``sadcl.losses.mulsupcon:mulsupcon`` and others. ``anchors``, ``anchor_mask`` and
+    ``normalize`` are Eq. 4's."""
     contrast_arguments: Arguments = Field(default_factory=dict)
     """Keyword arguments of the contrast other than its temperature."""
     candidates: Literal["matched", "all"] = "matched"

@@ -9,8 +9,9 @@ Here each term has a weight w and a divisor n, which is 1 with the reduction ``s
     L = w_sample L_S2S / n_sample + w_prototype L_P2S / n_prototype + w_class L_BCE / n_class
 
 L_BCE     Eq. 8, or the asymmetric loss (losses/classification.py); n counts the images
-L_S2S     Eq. 4 (losses/sample_to_sample.py); n counts the anchors that have a positive (``mean``),
-          or those of them that are rows of the batch (``batch``)
+L_S2S     Eq. 4 (losses/sample_to_sample.py), or another contrast (losses/contrast.py); n counts the
+          anchors that have a positive (``mean``), or those of them that are of the batch
+          (``batch``)
 L_P2S     Eq. 6 (losses/prototype_to_sample.py); n counts the labels with a positive and a prototype
           (``mean``), or the targets that are 1 (``positives``)
 
@@ -24,6 +25,7 @@ worker.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -32,10 +34,9 @@ from torch import Tensor
 from sadcl import distributed
 from sadcl.losses.classification import ClassLoss
 from sadcl.losses.classification import class_loss as built_in_class_loss
-from sadcl.losses.contrast import positive_index
+from sadcl.losses.contrast import Contrast, ContrastView, check_word, positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
-from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
-from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
+from sadcl.losses.sample_contrast import sample_contrast as eq4
 from sadcl.memory import Memory
 
 COUNT_NAMES = {"sample": "anchors", "prototype": "counted_labels"}
@@ -103,8 +104,10 @@ class Criterion:
     The class loss is computed at any weight, so that the classifier takes part in every backward
     pass.
 
-    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, and the class loss with its
-        options.
+    Args: the fields of :class:`sadcl.config.Loss`, the bank's scope, the class loss with its
+        options, and ``sample_contrast``, the contrast that takes the place of Eq. 4, its own
+        arguments bound by :func:`functools.partial`; None is Eq. 4. Another one is not told
+        ``normalize``, ``anchors``, ``anchor_mask`` and ``bank_scope``.
 
     Raises:
         ValueError: for an unknown word, a temperature that is not positive, or a negative weight.
@@ -128,6 +131,7 @@ class Criterion:
         anchors: str = "batch+bank",
         anchor_mask: str = "activated",
         bank_scope: str = "cluster",
+        sample_contrast: Contrast | None = None,
     ) -> None:
         for name, value, choices in (
             ("class_reduction", class_reduction, ("image", "sum")),
@@ -138,10 +142,7 @@ class Criterion:
             ("anchor_mask", anchor_mask, ("activated", "targets", "released")),
             ("bank_scope", bank_scope, ("cluster", "worker")),
         ):
-            if value not in choices:
-                raise ValueError(
-                    f"{name} must be {' or '.join(map(repr, choices))}, but got {value!r}"
-                )
+            check_word(name, value, choices)
         if not (tau > 0 and prototype_tau > 0):
             raise ValueError(
                 f"temperatures > 0 must hold, but got tau = {tau}, prototype_tau = {prototype_tau}"
@@ -164,7 +165,13 @@ class Criterion:
         }
         self.push_absent = absent_labels == "push"
         self.tau, self.prototype_tau, self.normalize = tau, prototype_tau, normalize
-        self.anchors, self.anchor_mask, self.bank_scope = anchors, anchor_mask, bank_scope
+        self.sample_contrast: Contrast = sample_contrast or partial(
+            eq4,
+            normalize=normalize,
+            anchors=anchors,
+            anchor_mask=anchor_mask,
+            bank_scope=bank_scope,
+        )
 
     def __call__(self, output: Output, batch: LabelledBatch, memory: Memory | None = None) -> Terms:
         """Compute the loss of this worker's share of the global batch. This is a collective call.
@@ -200,7 +207,7 @@ class Criterion:
     ) -> dict[str, _Part]:
         """Compute each contrast that has a weight, on this worker."""
         assert output.embeddings_BLP is not None
-        parts, num_labels = {}, targets_BL.shape[1]
+        parts = {}
         if self.weights["prototype"] > 0:
             assert output.prototypes_LP is not None
             assert output.prototype_valid_L is not None
@@ -226,44 +233,21 @@ class Criterion:
         if self.weights["sample"] > 0:
             assert output.bank_MP is not None
             assert memory is not None
-            parts["sample"] = self._sample(
-                local_AP, index_A, weight_B, output.bank_MP, memory, num_labels
+            view = ContrastView(
+                output.embeddings_BLP,
+                local_AP,
+                targets_BL,
+                weight_B,
+                index_A,
+                output.bank_MP,
+                memory,
             )
+            total, count, batch_count = self.sample_contrast(view, temperature=self.tau)
+            divisor = count
+            if self.reductions["sample"] == "batch" and batch_count is not None:
+                divisor = batch_count
+            parts["sample"] = _Part(total, count, divisor)
         return parts
-
-    def _sample(
-        self,
-        local_AP: Tensor,
-        index_A: Tensor,
-        weight_B: Tensor,
-        bank_MP: Tensor,
-        memory: Memory,
-        num_labels: int,
-    ) -> _Part:
-        """Compute Eq. 4 from this worker's activated rows and the bank's."""
-        candidates = gather_candidates(
-            local_AP,
-            index_A % num_labels,
-            bank_MP,
-            memory.labels_M,
-            num_labels=num_labels,
-            anchors=self.anchors,
-            bank_scope=self.bank_scope,
-            padded=memory.padded,
-        )
-        options: dict[str, Any] = {"temperature": self.tau, "normalize": self.normalize}
-        if self.anchor_mask == "activated":
-            total, count = sample_to_sample(candidates, **options)
-        else:  # two ablation arms
-            misread = self.anchor_mask == "released"
-            mask = mask_entries(
-                index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
-            )
-            total, count = masked_sample_to_sample(candidates, mask, **options)
-        divisor = count
-        if self.reductions["sample"] == "batch":  # the batch's rows are the first anchors
-            divisor = candidates.has_positive_Q[: len(index_A)].sum().to(count.dtype)
-        return _Part(total, count, divisor)
 
     def _weighted(self, parts: dict[str, _Part]) -> Terms:
         """Divide each sum by its global count and add up the weighted terms (Eq. 9)."""
