@@ -129,13 +129,13 @@ class AblationPlan:
         return study_name(self.ablation.name, self.scale)
 
     @property
-    def sources(self) -> set[str]:
-        """Modules of the user's that its runs import."""
-        bases = [context.base for context in self.contexts.values()]
-        arms = self.ablation.arms.values()
-        return {
-            name for base in bases for changes in arms for name in arm_config(base, changes).sources
-        }
+    def sources(self) -> dict[str, str]:
+        """Hash of each module of the user's that its runs import."""
+        sources: dict[str, str] = {}
+        for context in self.contexts.values():
+            for changes in self.ablation.arms.values():
+                sources |= arm_config(context.base, changes).sources
+        return sources
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON.
@@ -147,6 +147,7 @@ class AblationPlan:
             "scale": self.scale,
             "datasets": {name: context.identity() for name, context in self.contexts.items()},
             "arms": {arm: dict(changes) for arm, changes in self.ablation.arms.items()},
+            **({"sources": self.sources} if self.sources else {}),
         }
 
     def description(self) -> dict[str, Any]:

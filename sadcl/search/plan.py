@@ -64,15 +64,19 @@ class Plan:
         return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
     @property
-    def sources(self) -> set[str]:
-        """Modules of the user's that its runs import."""
-        configs = boundary_configs(self.search.space_at(self.scale), self.base)
-        return {name for config in configs for name in config.sources}
+    def sources(self) -> dict[str, str]:
+        """Hash of each module of the user's that its runs import."""
+        sources = dict(self.base.sources)
+        for config in boundary_configs(self.search.space_at(self.scale), self.base):
+            sources |= config.sources
+        return sources
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON."""
         space = space_to_json(self.search.space_at(self.scale))
-        return {"name": self.study, "scale": self.scale, **self.context.identity(), "space": space}
+        identity = {"name": self.study, "scale": self.scale, **self.context.identity()}
+        sources = {"sources": self.sources} if self.sources else {}
+        return {**identity, "space": space, **sources}
 
     def description(self) -> dict[str, Any]:
         """Return what else a reader of the tables has to know, as plain JSON.

@@ -95,7 +95,7 @@ def evaluate_test(
     """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
 
     Where the boxes of objects are known, the same pass measures how well the network's maps point
-    at them.
+    at them, if it has maps.
 
     Args:
         training: its network is loaded with the selected weights.
@@ -115,7 +115,9 @@ def evaluate_test(
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, worker)
-    localiser = Localiser(data.boxes(data.test)) if data.boxes is not None else None
+    localiser = None
+    if data.boxes is not None and training.network.has_maps:
+        localiser = Localiser(data.boxes(data.test))
     scores_NL, targets_NL = evaluate(
         training.network, loader, training.device, localiser, config=training.config
     )

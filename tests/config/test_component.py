@@ -102,6 +102,12 @@ def test_what_is_stored_is_read_where_the_module_is_not(package, monkeypatch, tm
         build.model(config, 4)
 
 
+def test_the_values_of_a_change_stay_as_they_are(package):
+    arguments = {"sizes": [1]}
+    own(**{"model.head_arguments": arguments, "model.head_arguments.dropout": 0.5})
+    assert arguments == {"sizes": [1]}
+
+
 def test_another_part_does_not_take_over_the_arguments(package):
     config = own(**{"model.head_arguments.dropout": 0.5})
     other = config.override({"model.head": "sadcl.model.heads:CSRA"})
