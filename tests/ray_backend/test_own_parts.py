@@ -106,7 +106,7 @@ def test_an_edit_makes_another_study_and_everything_knows_the_head(files, comman
 
 @pytest.mark.soak
 def test_a_cluster_that_is_joined_gets_the_module(files, command, tmp_path, cache):
-    file, log = files
+    file, _ = files
     (tmp_path / "cluster").mkdir()
     cluster = Cluster(tmp_path / "cluster", cache)
     cluster.start(cluster.head, cpus=2)
