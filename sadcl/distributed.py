@@ -5,7 +5,7 @@ Without a process group there is one worker, and every gather returns its own ro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,18 @@ def is_broken() -> bool:
 def split(count: int, worker: int, workers: int) -> tuple[int, int]:
     """Start and stop of a worker's contiguous share; shares differ by at most one."""
     return count * worker // workers, count * (worker + 1) // workers
+
+
+class Shares(NamedTuple):
+    """How a global batch is split, in rank order: numbers that every host knows.
+
+    Gathers take them as sizes, so that the workers need not ask each other, nor wait for a device.
+    """
+
+    images: list[int]
+    """Images of each worker; an empty share has one that stands in."""
+    positives: list[int]
+    """Targets of real images that are 1, of each worker."""
 
 
 def global_sum(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ yet), then its share.
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -223,7 +224,7 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
     ]
 
     def run(
-        batch: SimpleNamespace, first: int, last: int, setting: dict
+        batch: SimpleNamespace, first: int, last: int, setting: dict, known: Any = (None, None)
     ) -> tuple[dict[str, Tensor], Tensor]:
         weight = torch.ones(last - first)
         if first == last:  # an empty share runs one image with weight 0
@@ -239,7 +240,11 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototype_valid_L=batch.valid,
         )
         share = SimpleNamespace(
-            targets_BL=batch.targets[first:last], weight_B=weight, positive_index_A=None
+            targets_BL=batch.targets[first:last],
+            weight_B=weight,
+            positive_index_A=None,
+            global_positive_index_G=known[0],
+            shares=known[1],
         )
         memory = Memory(batch.bank.detach(), batch.labels, batch.slots)
         terms = Criterion(**setting)(output, share, memory)
@@ -256,13 +261,23 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
 
     def shared() -> None:
         for (batch, images, setting), (values, gradient) in zip(cases, expected, strict=True):
-            mine, my_gradient = run(batch, *distributed.split(images, rank, world), setting)
-            assert mine.keys() == values.keys()
-            for name, value in values.items():
-                close(mine[name], value)
-            close(distributed.global_sum(my_gradient) / world, gradient)
+            for known in ((None, None), known_sizes(batch.targets[:images], world)):
+                own = distributed.split(images, rank, world)
+                mine, my_gradient = run(batch, *own, setting, known)
+                assert mine.keys() == values.keys()
+                for name, value in values.items():
+                    close(mine[name], value)
+                close(distributed.global_sum(my_gradient) / world, gradient)
 
     return shared
+
+
+def known_sizes(targets: Tensor, world: int) -> tuple[Tensor, distributed.Shares]:
+    """The positives of a global batch and the sizes of all shares, as a loader knows them."""
+    parts = [targets[slice(*distributed.split(len(targets), w, world))] for w in range(world)]
+    return (targets == 1).flatten().nonzero()[:, 0], distributed.Shares(
+        [max(len(part), 1) for part in parts], [int((part == 1).sum()) for part in parts]
+    )
 
 
 def own_banks(world: int, rank: int) -> Callable[[], None]:

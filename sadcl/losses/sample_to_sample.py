@@ -58,6 +58,27 @@ BLOCK = 1 << 18
 """Similarities that are held at once where ``CHUNK`` anchors have fewer."""
 
 
+class BatchRows(NamedTuple):
+    """This worker's activated rows, and what it knows of those of all workers."""
+
+    local_AP: Tensor
+    """Activated rows of this worker's images, ordered by (image, label)."""
+    labels_G: Tensor
+    """Label index of each activated row of the global batch, ordered by (position, label)."""
+    sizes: list[int]
+    """Activated rows of each worker."""
+
+
+def gather_labels(local_AP: Tensor, local_labels_A: Tensor) -> BatchRows:
+    """Gather the labels of the rows of all workers.
+
+    This is a collective call, in which the host waits for the device. A loader's batch needs none:
+    every worker knows the labels of the global batch.
+    """
+    sizes = distributed.all_gather_sizes(len(local_AP), local_AP.device)
+    return BatchRows(local_AP, distributed.all_gather_rows(local_labels_A, sizes), sizes)
+
+
 class Candidates(NamedTuple):
     """The set I of Eq. 4, and the anchors in it whose terms this worker computes."""
 
@@ -80,8 +101,7 @@ class Candidates(NamedTuple):
 
 
 def gather_candidates(
-    local_AP: Tensor,
-    local_labels_A: Tensor,
+    rows: BatchRows,
     bank_MP: Tensor,
     bank_labels_M: Tensor,
     *,
@@ -98,8 +118,7 @@ def gather_candidates(
     other worker sees.
 
     Args:
-        local_AP: activated rows of this worker's images, ordered by (image, label).
-        local_labels_A: label index of each.
+        rows: activated rows of the batch.
         bank_MP: rows of the bank.
         bank_labels_M: label index of each; -1 for a padding row.
         num_labels: L.
@@ -108,13 +127,11 @@ def gather_candidates(
             its own.
         padded: needed where ``bank_labels_M`` may hold -1; then nothing waits for the device.
     """
-    dtype = torch.float64 if local_AP.dtype == torch.float64 else torch.float32
-    local_AP = local_AP.to(dtype)
-    sizes = distributed.all_gather_sizes(len(local_AP), local_AP.device)
-    batch_GP = distributed.all_gather_rows(local_AP, sizes)
-    labels_C = torch.cat([distributed.all_gather_rows(local_labels_A, sizes), bank_labels_M])
-    start = sum(sizes[: distributed.rank()])
-    anchors_Q = torch.arange(start, start + len(local_AP), device=labels_C.device)
+    dtype = torch.float64 if rows.local_AP.dtype == torch.float64 else torch.float32
+    batch_GP = distributed.all_gather_rows(rows.local_AP.to(dtype), rows.sizes)
+    labels_C = torch.cat([rows.labels_G, bank_labels_M])
+    start = sum(rows.sizes[: distributed.rank()])
+    anchors_Q = torch.arange(start, start + len(rows.local_AP), device=labels_C.device)
     if anchors == "batch+bank":
         first, stride = 0, 1
         if bank_scope == "cluster":
@@ -125,7 +142,14 @@ def gather_candidates(
     count_E = labels_C.new_zeros(num_labels + 1).index_add_(0, labels_C, torch.ones_like(labels_C))
     has_positive_Q = (count_E[labels_C[anchors_Q]] > 1) & (labels_C[anchors_Q] < num_labels)
     return Candidates(
-        batch_GP, bank_MP.to(dtype), labels_C, count_E, anchors_Q, has_positive_Q, sizes, padded
+        batch_GP,
+        bank_MP.to(dtype),
+        labels_C,
+        count_E,
+        anchors_Q,
+        has_positive_Q,
+        rows.sizes,
+        padded,
     )
 
 
@@ -356,9 +380,9 @@ def sample_to_sample_loss(
             f"to {int(bank_labels.max())}"
         )
     index_A = positive_index(targets)
+    local_AP = embeddings.flatten(0, 1).index_select(0, index_A)
     candidates = gather_candidates(
-        embeddings.flatten(0, 1).index_select(0, index_A),
-        index_A % num_labels,
+        gather_labels(local_AP, index_A % num_labels),
         bank_embeddings,
         bank_labels.long(),
         num_labels=num_labels,
