@@ -55,11 +55,17 @@ def worker(rank: int, folder: str) -> None:
         if rank >= world:
             return
         checks = [check(world, rank) for check in CHECKS]  # the one-process half of each
+        by_all_to_all = distributed._GatherRows
         dist.init_process_group(
             "gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world
         )
         for shared_half in checks:
             shared_half()
+        distributed._GatherRows = distributed._GatherPaddedRows  # what a GPU does, over gloo
+        for shared_half in checks[1:]:
+            shared_half()
+        padded_rows(world, rank)
+        distributed._GatherRows = by_all_to_all
         dist.destroy_process_group()
 
 
@@ -124,6 +130,38 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
         assert distributed.global_sum(torch.tensor(float(rank))) == world * (world - 1) / 2
 
     return shared
+
+
+def padded_rows(world: int, rank: int) -> None:
+    """A GPU's way to gather: any sizes and types, and each row sent once."""
+    sent: list[int] = []
+    calls = {name: getattr(distributed, name) for name in ("_all_gather", "_reduce_scatter")}
+    for name, call in calls.items():
+
+        def counted(output: Tensor, given: Tensor, call: Callable[..., None] = call) -> None:
+            sent.append(len(given))
+            call(output, given)
+
+        setattr(distributed, name, counted)
+    for sizes in ([3, 0, 2], [2, 2, 2], [0, 0, 0], [0, 1, 4]):
+        sizes = sizes[:world]
+        for dtype in (torch.float64, torch.float32, torch.int64, torch.int8, torch.bool):
+            everyone = (torch.arange(sum(sizes) * 6).reshape(-1, 2, 3) % 5).to(dtype)
+            own = everyone.split(sizes)[rank].clone().requires_grad_(dtype.is_floating_point)
+            sent.clear()
+            gathered = distributed.all_gather_rows(own, sizes)
+            assert gathered.dtype == dtype
+            assert torch.equal(gathered, everyone)
+            if dtype.is_floating_point:
+                ((rank + 1) * gathered.square()).sum().backward()
+                factor = 2 * sum(w + 1 for w in range(world))
+                assert torch.equal(own.grad, factor * own.detach())
+                assert sent == ([max(sizes), world * max(sizes)] if max(sizes) else [])
+    transposed = torch.arange(6.0).reshape(3, 2).t().requires_grad_()
+    distributed.all_gather_rows(transposed, [2] * world).sum().backward()
+    assert torch.equal(transposed.grad, torch.full((2, 3), float(world)))
+    for name, call in calls.items():
+        setattr(distributed, name, call)
 
 
 def sums_of(
