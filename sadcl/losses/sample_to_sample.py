@@ -53,9 +53,11 @@ from sadcl.losses.contrast import (
 )
 
 CHUNK = 256
-"""Anchors whose similarities are held at once; more where the candidates are few."""
+"""On a CPU, anchors whose similarities are held at once; more where the candidates are few."""
 BLOCK = 1 << 18
-"""Similarities that are held at once where ``CHUNK`` anchors have fewer."""
+"""On a CPU, similarities that are held at once where ``CHUNK`` anchors have fewer."""
+GPU_BYTES = 1 << 28
+"""On a GPU, bytes of similarities that are held at once: it needs few and large kernels."""
 
 
 class BatchRows(NamedTuple):
@@ -141,15 +143,9 @@ def gather_candidates(
     labels_C = torch.where(labels_C < 0, num_labels, labels_C)
     count_E = labels_C.new_zeros(num_labels + 1).index_add_(0, labels_C, torch.ones_like(labels_C))
     has_positive_Q = (count_E[labels_C[anchors_Q]] > 1) & (labels_C[anchors_Q] < num_labels)
+    bank_MP = bank_MP.to(dtype)
     return Candidates(
-        batch_GP,
-        bank_MP.to(dtype),
-        labels_C,
-        count_E,
-        anchors_Q,
-        has_positive_Q,
-        rows.sizes,
-        padded,
+        batch_GP, bank_MP, labels_C, count_E, anchors_Q, has_positive_Q, rows.sizes, padded
     )
 
 
@@ -215,7 +211,7 @@ class _Contrast(torch.autograd.Function):
         if normalize:
             inverse_C1 = safe_inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
             rows_CP *= inverse_C1
-        size = max(CHUNK, BLOCK // max(len(rows_CP), 1))
+        size = rows_at_once(len(rows_CP), rows_CP.element_size(), rows_CP.device)
         blocks = _blocks(anchors_Q, selected_Q, size, rows_CP.dtype)
         sum_EP = rows_CP.new_zeros(len(count_E), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
         anchor_sum_EP = torch.zeros_like(sum_EP)  # T
@@ -236,8 +232,9 @@ class _Contrast(torch.autograd.Function):
             total -= positives
             total += denominators
         if normalize:
+            size = rows_at_once(rows_CP.shape[1], rows_CP.element_size(), rows_CP.device)
             for row_KP, slope_KP, inverse_K1 in zip(
-                rows_CP.split(CHUNK), gradient_CP.split(CHUNK), inverse_C1.split(CHUNK), strict=True
+                *(part.split(size) for part in (rows_CP, gradient_CP, inverse_C1)), strict=True
             ):
                 slope_KP.sub_(row_KP * (slope_KP * row_KP).sum(1, keepdim=True)).mul_(inverse_K1)
         ctx.save_for_backward(gradient_CP)
@@ -255,6 +252,13 @@ class _Contrast(torch.autograd.Function):
             bank_MP * gradients[0] if needs_bank else None,
             *(None,) * 6,
         )
+
+
+def rows_at_once(columns: int, element_size: int, device: torch.device) -> int:
+    """Choose how many rows of so many columns a device holds in a temporary tensor."""
+    if device.type == "cpu":
+        return max(CHUNK, BLOCK // max(columns, 1))
+    return max(1, GPU_BYTES // (max(columns, 1) * element_size))
 
 
 def _blocks(
