@@ -204,6 +204,49 @@ def test_no_tensor_is_larger_than_candidates_by_a_chunk(monkeypatch):
     assert largest.seen == 600 * 16
 
 
+class Rounded(TorchDispatchMode):
+    """Rounds the factors of matrix products to ``bits`` bits after the leading one, as a GPU does.
+
+    Sums stay in the type of the factors.
+    """
+
+    def __init__(self, bits):
+        super().__init__()
+        self.bits, self.products = bits, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, args = func.overloadpacket.__name__, list(args)
+        for place in {"mm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2)}.get(name, ()):
+            mantissa, exponent = torch.frexp(args[place])
+            scale = 2 ** (self.bits + 1)
+            args[place] = torch.ldexp((mantissa * scale).round() / scale, exponent)
+            self.products += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("bits", "error"), [(10, 6e-5), (7, 5e-4)], ids=["TF32", "bf16"])
+@pytest.mark.parametrize("scatter", [1.0, 2.0])
+def test_products_of_rounded_factors_keep_the_gradient(bits, error, scatter):
+    """Beside bfloat16 a GPU computes the products in TF32, see ``build.set_float32_products``."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(20, 1024, generator=generator, dtype=torch.float64)
+    labels = torch.randint(20, (400,), generator=generator)
+    noise = torch.randn(400, 1024, generator=generator, dtype=torch.float64)
+    rows, nothing = centre[labels] + scatter * noise, torch.zeros(1, 20)
+
+    def gradient(rows):
+        rows = rows.clone().requires_grad_()
+        x = torch.zeros(1, 20, 1024, dtype=rows.dtype)
+        loss = sample_to_sample_loss(x, nothing, rows, labels, temperature=0.2)
+        return torch.autograd.grad(loss, rows)[0].double()
+
+    exact = gradient(rows)
+    with Rounded(bits) as rounded:
+        difference = (gradient(rows.float()) - exact).norm() / exact.norm()
+    assert rounded.products == 2 * 3
+    assert error / 5 < difference < error
+
+
 WITHOUT_KERNEL = (
     " alias as_strided detach device dim empty empty_like expand is_contiguous layout lift_fresh "
     "new_empty numel select size slice split storage_offset stride sym_numel sym_size sym_stride t "
