@@ -34,7 +34,12 @@ from sadcl.losses.classification import class_loss
 from sadcl.losses.contrast import positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
 from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
-from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
+from sadcl.losses.sample_to_sample import (
+    BatchRows,
+    gather_candidates,
+    gather_labels,
+    sample_to_sample,
+)
 from sadcl.memory import Memory
 
 COUNT_NAMES = {"sample": "anchors", "prototype": "counted_labels"}
@@ -73,6 +78,14 @@ class LabelledBatch(Protocol):
     @property
     def positive_index_A(self) -> Tensor | None:
         """Indices of the positives of real images into the flattened (B, L) axes, where known."""
+
+    @property
+    def global_positive_index_G(self) -> Tensor | None:
+        """The same of the global batch, where known."""
+
+    @property
+    def shares(self) -> distributed.Shares | None:
+        """Sizes of all workers' shares, where known."""
 
 
 class Terms(NamedTuple):
@@ -170,7 +183,7 @@ class Criterion:
 
         Args:
             output: the network's output for the batch and the memory.
-            batch: the batch; without ``positive_index_A`` the host waits for the device.
+            batch: the batch; for each field that it lacks the host waits for the device.
             memory: the bank's rows that the network projected; may be None where the
                 sample-to-sample contrast has weight 0.
         """
@@ -182,14 +195,14 @@ class Criterion:
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
             index_A = batch.positive_index_A
             index_A = positive_index(targets_BL) if index_A is None else index_A
-            parts |= self._contrasts(output, targets_BL, batch.weight_B, index_A, memory)
+            parts |= self._contrasts(output, targets_BL, batch, index_A, memory)
         return self._weighted(parts)
 
     def _contrasts(
         self,
         output: Output,
         targets_BL: Tensor,
-        weight_B: Tensor,
+        batch: LabelledBatch,
         index_A: Tensor,
         memory: Memory | None,
     ) -> dict[str, _Part]:
@@ -210,6 +223,7 @@ class Criterion:
                 similarity_BL,
                 targets_BL,
                 output.prototype_valid_L,
+                sizes=batch.shares.images if batch.shares is not None else None,
                 push_absent=self.push_absent,
             )
             divisor = count
@@ -222,7 +236,7 @@ class Criterion:
             assert output.bank_MP is not None
             assert memory is not None
             parts["sample"] = self._sample(
-                local_AP, index_A, weight_B, output.bank_MP, memory, num_labels
+                local_AP, index_A, batch, output.bank_MP, memory, num_labels
             )
         return parts
 
@@ -230,15 +244,17 @@ class Criterion:
         self,
         local_AP: Tensor,
         index_A: Tensor,
-        weight_B: Tensor,
+        batch: LabelledBatch,
         bank_MP: Tensor,
         memory: Memory,
         num_labels: int,
     ) -> _Part:
         """Compute Eq. 4 from this worker's activated rows and the bank's."""
+        index_G, shares = batch.global_positive_index_G, batch.shares
         candidates = gather_candidates(
-            local_AP,
-            index_A % num_labels,
+            gather_labels(local_AP, index_A % num_labels)
+            if index_G is None or shares is None
+            else BatchRows(local_AP, index_G % num_labels, shares.positives),
             bank_MP,
             memory.labels_M,
             num_labels=num_labels,
@@ -252,7 +268,7 @@ class Criterion:
         else:  # two ablation arms
             misread = self.anchor_mask == "released"
             mask = mask_entries(
-                index_A, weight_B, memory.positions_M, num_labels=num_labels, misread=misread
+                index_A, batch.weight_B, memory.positions_M, num_labels=num_labels, misread=misread
             )
             total, count = masked_sample_to_sample(candidates, mask, **options)
         divisor = count
