@@ -4,7 +4,7 @@ python experiments/benchmarks/scaling.py                                     # a
 python experiments/benchmarks/scaling.py --images-per-second 500 --batch 16  # speed as measured
 
 :mod:`scaling_model` has the arithmetic. What is sent is counted on the project's own code: the
-contrasts, forward and backward, and the gather of admitted rows run with collectives that count;
+contrasts, forward and backward, and the gather of activated rows run with collectives that count;
 bytes to each other worker do not depend on W. Bank and gradients are tensors of the project's own
 modules. Operations are counted on the network itself, for each image and for each row of the bank,
 because each worker projects the whole bank.
@@ -61,7 +61,7 @@ CARDINALITY = 2.9
 def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple[float, int]:
     """Count bytes to each other worker, and collective calls, of one step's contrasts and gather.
 
-    Every positive is admitted. The project's own functions run, with collectives that count what
+    The project's own functions run, with collectives that count what
     they are given and return zeros.
 
     Args:
@@ -75,8 +75,6 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
     def reduce(tensor: Tensor) -> None:
         nonlocal calls
         calls += 1
-        if tensor.dtype == torch.int64:  # sizes: the other workers have as many rows
-            tensor.fill_(tensor.max())
 
     def to_all(output: Tensor, tensor: Tensor, _: Sequence[int], sizes: Sequence[int]) -> None:
         nonlocal sent, calls
@@ -106,10 +104,20 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         mock.patch.object(dist, "all_reduce", reduce),
         mock.patch.object(dist, "all_to_all_single", to_all),
     ):
-        share = Batch(torch.zeros(0), targets_BL, torch.ones(images), torch.arange(images), 0)
+        share = Batch(
+            torch.zeros(0),
+            targets_BL,
+            torch.ones(images),
+            torch.arange(images),
+            first_position=0,
+            positive_index_A=torch.arange(activated),
+            global_positive_index_G=torch.arange(activated).repeat(workers),
+            shares=distributed.Shares([images] * workers, [activated] * workers),
+        )
+        assert share.shares is not None
         bank = memory.Memory(torch.zeros(1, D), place_M, place_M)
         build.criterion(config, 2, contrast=True)(output, share, bank).loss.backward()
-        memory.gather(rows)
+        memory.gather(rows, share.shares.positives)
     return sent / (workers - 1), calls
 
 

@@ -107,11 +107,11 @@ def all_reduce(size: float, fabric: Fabric, workers: int) -> float:
 def gathers(peer: float, calls: int, fabric: Fabric, workers: int) -> float:
     """Return the seconds of the gathers.
 
-    Each worker sends ``peer`` bytes to each other worker, in ``calls`` collectives. Workers of a
-    node share its links.
+    Each worker has ``peer`` bytes for each other worker, in ``calls`` collectives. A node receives
+    each of them once. The padding of unequal shares is left out.
     """
     inside = min(workers, fabric.gpus)
-    between = inside * (workers - inside) * peer / fabric.between
+    between = (workers - inside) * peer / fabric.between
     return (inside - 1) * peer / fabric.inside + between + calls * delay(fabric, workers)
 
 

@@ -133,12 +133,12 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
     shared = config.bank.scope == "cluster" and bank.policy != "none"
     local = _activated_rows(output, batch, batch.first_position if shared else 0)
     update_prototypes = config.loss.prototype_weight > 0 and network.prototypes.needs_rows
-    # One gather serves both, and only rows that another worker needs travel.
-    thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * update_prototypes
+    # One gather serves both. Rows below the thresholds travel too: the host would wait for the
+    # number of the others.
     rows = local
     with training.sync_timer:
-        if thresholds and distributed.world_size() > 1:
-            rows = gather(local.admit(min(thresholds)))
+        if (shared or update_prototypes) and distributed.world_size() > 1:
+            rows = gather(local, batch.shares.positives if batch.shares is not None else None)
     bank_rows = rows if shared else local
     bank.update(bank_rows, config.bank.epsilon)
     if update_prototypes:
@@ -204,14 +204,21 @@ def local_positive_index(batch: Batch) -> Tensor:
 
 def with_positive_index(batch: Batch) -> Batch:
     """Complete a batch that no loader has made; this is a collective call then."""
-    index_A = local_positive_index(batch)
-    if batch.global_positive_index_G is not None:
-        return batch._replace(positive_index_A=index_A)
-    sizes = distributed.all_gather_sizes(len(index_A), index_A.device)
-    index_G = distributed.all_gather_rows(
-        index_A + batch.first_position * batch.targets_BL.shape[1], sizes
+    index_A, index_G, shares = (
+        local_positive_index(batch),
+        batch.global_positive_index_G,
+        batch.shares,
     )
-    return batch._replace(positive_index_A=index_A, global_positive_index_G=index_G)
+    if shares is None:
+        counts = (len(batch.targets_BL), len(index_A))
+        shares = distributed.Shares(
+            *(distributed.all_gather_sizes(count, index_A.device) for count in counts)
+        )
+    if index_G is None:
+        index_G = distributed.all_gather_rows(
+            index_A + batch.first_position * batch.targets_BL.shape[1], shares.positives
+        )
+    return batch._replace(positive_index_A=index_A, global_positive_index_G=index_G, shares=shares)
 
 
 def seed_step(training: Training) -> None:

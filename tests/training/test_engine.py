@@ -13,7 +13,7 @@ import torch._dynamo.testing
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sadcl import build, recipes
+from sadcl import build, distributed, recipes
 from sadcl.data.load import load
 from sadcl.data.loader import Batch
 from sadcl.model import Output
@@ -159,6 +159,7 @@ def test_padded_rows_change_nothing(settings, monkeypatch):
                     targets_BL=torch.zeros_like(share.targets_BL),
                     positive_index_A=torch.zeros(0, dtype=torch.int64),
                     global_positive_index_G=torch.zeros(0, dtype=torch.int64),
+                    shares=distributed.Shares([B], [0]),
                 )
             values = engine.train_step(training, doubled(share))
             terms.append({name: value.tolist() for name, value in values.items()})

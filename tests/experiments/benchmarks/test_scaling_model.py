@@ -26,12 +26,10 @@ def test_a_sum_is_a_ring_in_each_node_and_one_over_them(load):
     assert scaling.all_reduce(0, slow, 16) == 2 * (2 + 2 * 5)
 
 
-def test_gathers_share_the_links_of_a_node(load):
+def test_a_node_receives_what_is_gathered_once(load):
     scaling = load("scaling_model")
     assert scaling.gathers(5.0, 0, fabric(scaling), 2) == pytest.approx(5 / 100)
-    assert scaling.gathers(5.0, 0, fabric(scaling), 8) == pytest.approx(
-        3 * 5 / 100 + 4 * 4 * 5 / 10
-    )
+    assert scaling.gathers(5.0, 0, fabric(scaling), 8) == pytest.approx(3 * 5 / 100 + 4 * 5 / 10)
     assert scaling.gathers(0.0, 7, fabric(scaling, inside_latency=1.0), 2) == 7 * 2
 
 
