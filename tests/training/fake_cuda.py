@@ -310,6 +310,8 @@ def fake_gpu(workers: int) -> Iterator[None]:
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         mock.patch.object(torch.cuda, "is_bf16_supported", lambda *_, **__: True),
         mock.patch.object(torch.cuda, "reset_peak_memory_stats"),
+        # Copies to the GPU are seen then, also where there is a real one.
+        mock.patch.object(FakeTensorMode, "avoid_device_init", True),
         mock.patch.object(nn.Module, "_apply", _move),
         mock.patch.object(FakeTensor, "__deepcopy__", _copy, create=True),
         mock.patch.object(Tensor, "backward", backward),
@@ -325,12 +327,11 @@ def fake_gpu(workers: int) -> Iterator[None]:
         patches.append(mock.patch.object(distributed, "all_gather_sizes", _sizes))
     if workers > 1:
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=workers)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    mode.avoid_device_init = True  # copies to the GPU are seen, also where there is a real one
     try:
         with contextlib.ExitStack() as stack:
-            for each in (*patches, mode):
-                stack.enter_context(each)
+            for patch in patches:
+                stack.enter_context(patch)
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             yield
     finally:
         if workers > 1:
