@@ -96,9 +96,10 @@ class Recorder(TorchDispatchMode):
             self._count_collective(name, args)
             return function(*args, **kwargs)
         on_gpu = any(tensor.device.type == "cuda" for tensor in inputs)
-        if on_gpu and name in WAITS:
-            self.counts.waits[place(name)] += 1
-            self.counts.kernels += name != "_local_scalar_dense"
+        if name in WAITS and isinstance(args[0], FakeTensor):
+            if on_gpu:
+                self.counts.waits[place(name)] += 1
+                self.counts.kernels += name != "_local_scalar_dense"
             return decide(function, name, args, kwargs)
         if on_gpu and name in TAKES_INDICES:
             args = (args[0], self._integers(name, args[1]), *args[2:])
@@ -305,10 +306,10 @@ def _copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
 
 @contextlib.contextmanager
 def fake_gpu(workers: int) -> Iterator[None]:
-    """Stand for the first of so many workers, each with a GPU; in the block all tensors are fake."""
+    """Stand for the first of so many workers with a GPU each; in the block all tensors are fake."""
     patches = [
-        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-        mock.patch.object(torch.cuda, "is_bf16_supported", lambda *_, **__: True),
+        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
+        mock.patch.object(torch.cuda, "is_bf16_supported", return_value=True),
         mock.patch.object(torch.cuda, "reset_peak_memory_stats"),
         # Copies to the GPU are seen then, also where there is a real one.
         mock.patch.object(FakeTensorMode, "avoid_device_init", True),
@@ -316,7 +317,7 @@ def fake_gpu(workers: int) -> Iterator[None]:
         mock.patch.object(FakeTensor, "__deepcopy__", _copy, create=True),
         mock.patch.object(Tensor, "backward", backward),
         mock.patch.object(ddp, "wrap", lambda network, device: network),
-        mock.patch.object(engine, "Timer", lambda device: contextlib.nullcontext()),
+        mock.patch.object(engine, "Timer", return_value=contextlib.nullcontext()),
         *(
             mock.patch.object(module, f"{verb}_rng_state")
             for module in (torch, torch.random)
