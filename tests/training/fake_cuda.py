@@ -4,10 +4,11 @@ Under ``FakeTensorMode`` a tensor has a shape, a type and a device, but no value
 64 workers with ResNet-101 takes seconds on a CPU. What depends on values is decided as follows: a
 condition holds, every row that might be selected is, and each worker has as many rows as this one.
 
-Three things differ from a GPU. Gradients flow by :func:`backward`, because torch's own engine wants
-a driver. DDP's all-reduce of the gradients is left out: :func:`gradient_bytes` is what it carries.
-And a kernel is one call of ATen that computes, although ATen and cuDNN split some calls into
-several and one call for many tensors into a few.
+Four things differ from a GPU. Gradients flow by :func:`backward`, because torch's own engine wants
+a driver. Attention is computed by its plain formula, because the choice of a fused kernel wants one
+too. DDP's all-reduce of the gradients is left out: :func:`gradient_bytes` is what it carries. And a
+kernel is one call of ATen that computes, although ATen and cuDNN split some calls into several and
+one call for many tensors into a few.
 """
 
 from __future__ import annotations

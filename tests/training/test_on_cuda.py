@@ -143,8 +143,9 @@ def small_step():
         with fake_cuda.fake_gpu(workers), pytest.MonkeyPatch.context() as patch:
             config = recipe(name, **{**SMALL, "optim.batch_size": 2 * workers})
             training = fake_cuda.prepare(config, LABELS[name])
-            weight = training.network.classifier.bias_L
-            patch.setattr(engine, "clip_gradients", lambda _: fault(weight.grad))
+            weights = [each for each in training.network.parameters() if each.requires_grad]
+            bias = next(each for each in weights if each.dim() == 1)
+            patch.setattr(engine, "clip_gradients", lambda _: fault(bias.grad))
             share = fake_cuda.batch(training, 2, 6, workers)
             return fake_cuda.count_step(training, share, workers)[0]
 

@@ -272,13 +272,13 @@ def used_bytes(device: torch.device) -> int:
 
 
 def trial(device: torch.device, needed_bytes: int) -> None:
-    """Train a step, in the middle of which something needs so many bytes."""
+    """Train a step that needs so many bytes at the end of its forward pass."""
     training = prepared(device, {"optim.precision": "fp32"})
 
     def allocate(*_: object) -> None:
         torch.empty(needed_bytes, dtype=torch.uint8, device=device)
 
-    training.network.projection.register_forward_hook(allocate)
+    training.network.register_forward_hook(allocate)
     engine.train_step(training, share(0, device, torch.float32))
 
 
