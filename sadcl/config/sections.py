@@ -315,9 +315,9 @@ class Optim(Frozen):
     in float32, whose products a GPU then rounds to TF32. With ``fp32`` it rounds none. With
     ``fp64`` a difference between runs is no rounding."""
     compile: bool = False
-    """Train through ``torch.compile``, which is faster on a GPU after minutes of compilation. With
-    dropout 0 the result is equal up to rounding; other dropout is drawn in another order. It is not
-    part of the digest."""
+    """Train through ``torch.compile``, which is faster on a GPU after minutes of compilation, once
+    a stage. With dropout 0 the result is equal up to rounding; other dropout is drawn in another
+    order. It is not part of the digest."""
 
     @model_validator(mode="after")
     def _averaged(self) -> Optim:

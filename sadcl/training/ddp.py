@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sadcl import distributed
 from sadcl.data.loader import Batch
-from sadcl.training.engine import Training, autocast, with_positive_index
+from sadcl.training.engine import Training, forward, with_positive_index
 
 _PARAMETERS = signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {
@@ -51,9 +51,7 @@ def settle_buckets(training: Training, num_labels: int) -> None:
             first_position=0,
         )
     )
-    memory = training.read_memory(batch)
-    with autocast(training):
-        output = training.model(images_BCHW, memory)
+    output, batch, memory = forward(training, batch)
     training.criterion(output, batch, memory).loss.backward()
     training.optimizer.zero_grad(set_to_none=True)
 
