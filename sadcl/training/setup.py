@@ -103,7 +103,7 @@ def prepare(
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-    model, share = ddp.wrap(network, device), None
+    model, share = ddp.wrap(network, device, config.optim.gradient_compression), None
     if config.optim.compile:
         share = compiled_share(network, config.optim.batch_size)
         model = cast(nn.Module, torch.compile(model))
