@@ -7,7 +7,8 @@ for any number of them. Two things change from step to step:
 * the memory bank's rows change in number: they are marked as such before the first step, so that
   the first graph is for any number.
 
-Where a network is compiled, it is so once a stage.
+So a network is compiled once a stage. One shape is also what CUDA graphs need
+(``mode="reduce-overhead"``), one for each number of rows; nobody has measured or tested that here.
 
 Axes: B images of this worker, C colour channels (3), H, W their height and width, L labels.
 """
