@@ -14,6 +14,7 @@ from sadcl.errors import UserError
 from sadcl.memory import MemoryBank
 from sadcl.model import SADCL, Pooled
 from sadcl.training import checkpoint, ddp
+from sadcl.training.compiled_share import compiled_share
 from sadcl.training.engine import Training
 from sadcl.training.optim import adamw, create_average, one_cycle
 
@@ -102,8 +103,9 @@ def prepare(
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-    model = ddp.wrap(network, device)
+    model, share = ddp.wrap(network, device, config.optim.gradient_compression), None
     if config.optim.compile:
+        share = compiled_share(network, config.optim.batch_size)
         model = cast(nn.Module, torch.compile(model))
     stage = config.stage1 if number == 1 else config.stage2
     optimizer = adamw(network, stage, config.optim, decay_prototypes=config.prototypes.decay)
@@ -118,6 +120,7 @@ def prepare(
         ema=create_average(network, config.optim),
         bank=bank,
         device=device,
+        share=share,
     )
 
 
