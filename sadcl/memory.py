@@ -157,8 +157,9 @@ class MemoryBank(nn.Module):
         Args:
             positions_G: position in the global batch of each activated row.
             labels_G: its label index; both are ordered by (position, label).
-            padded: return G rows, or more up to the next power of two, without waiting for the
-                device; those that are not valid have label and position -1.
+            padded: return G rows, or more up to the next power of two and at least two, without
+                waiting for the device; those that are not valid have label and position -1. One
+                row or none would be compiled separately.
         """
         slots, num_labels = self.valid_KL.shape
         valid_G = torch.ones_like(labels_G, dtype=torch.bool)
@@ -173,7 +174,7 @@ class MemoryBank(nn.Module):
         if not padded:
             slot_G, labels_G = slot_G[valid_G], labels_G[valid_G]
             return Memory(self.rows_KLD[slot_G, labels_G], labels_G, slot_G, padded)
-        extra = (1 << (len(labels_G) - 1).bit_length()) - len(labels_G) if len(labels_G) else 0
+        extra = (1 << (max(len(labels_G), 2) - 1).bit_length()) - len(labels_G) if slots else 0
         slot_M, labels_M, valid_M = (
             torch.nn.functional.pad(part, (0, extra)) for part in (slot_G, labels_G, valid_G)
         )

@@ -34,7 +34,7 @@ FILES = {
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint published_state published_checkpoint optim "
-        "timer localiser engine resume selection ddp report setup loop __init__"
+        "timer localiser compiled_share engine resume selection ddp report setup loop __init__"
     ),
     "inference": (
         "predictor evaluation __init__ export/network export/description export/formats "

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 
 BACKWARD = 2 / 3
 """Share of a step's computation in the backward pass: two products for each of the forward pass."""
-BUCKET = 25 << 20
-"""Bytes of DDP's buckets (torch's default). Nothing is left to hide the last one."""
+BUCKET = 100 << 20
+"""Bytes of DDP's buckets on a GPU. Nothing is left to hide the last one."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,25 @@ from rows import print_lines
 from rows import seconds as clock_seconds
 from torch.utils.flop_counter import FlopCounterMode
 
+from sadcl.model import SADCL
 from sadcl.training import engine
 from sadcl.training.timer import Timer
 
 Work = Callable[[], object]
 LESS_IS_BETTER = ("GB", "waits")
 """Units of which less is better."""
+
+
+def fill(training: engine.Training) -> None:
+    """Fill bank and prototypes, as later in an epoch."""
+    assert training.bank is not None
+    assert isinstance(training.network, SADCL)
+    torch.nn.init.normal_(training.bank.rows_KLD)
+    training.bank.valid_KL.fill_(True)
+    training.bank.count_valid()
+    torch.nn.init.normal_(training.network.prototypes.rows_LD)
+    training.network.prototypes.valid_L.fill_(True)
+    training.network.prototypes.end_epoch()
 
 
 def seconds(work: Work, device: torch.device, runs: int = 1) -> float:

@@ -58,7 +58,7 @@ class Batch(NamedTuple):
     targets_BL: Tensor
     """int8: 1, 0 or -1 (ignored)."""
     weight_B: Tensor
-    """float32: 1; 0 for the image that stands in for an empty share."""
+    """float32: 1; 0 for a padding image, such as the one that stands in for an empty share."""
     index_B: Tensor
     """int64: index of each image in the image set."""
     first_position: int

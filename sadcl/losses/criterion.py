@@ -235,7 +235,7 @@ class Criterion:
             )
             divisor = count
             if self.reductions["prototype"] == "positives":
-                divisor = count.new_tensor(len(index_A))
+                divisor = count.new_full((), len(index_A))
             parts["prototype"] = _Part(total, count, divisor)
         else:
             local_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, index_A)

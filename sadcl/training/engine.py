@@ -26,6 +26,7 @@ from sadcl.losses.contrast import positive_index
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import ActivatedRows, Memory, MemoryBank, activated_rows, gather
 from sadcl.model import Network, Output, with_maps
+from sadcl.training.compiled_share import CompiledShare
 from sadcl.training.optim import update_average
 from sadcl.training.timer import Timer
 
@@ -55,6 +56,8 @@ class Training:
     bank: MemoryBank | None
     """None where no contrast takes part."""
     device: torch.device
+    share: CompiledShare | None = None
+    """What the network is compiled for; None where it is not compiled."""
     step: int = 0
     """Steps of this stage that are done."""
     sync_timer: Timer = field(init=False)
@@ -70,7 +73,7 @@ class Training:
         Their number is then one of few: on a GPU the host would wait for the exact number, and a
         compiled network would be compiled again for each.
         """
-        return self.device.type != "cpu" or self.config.optim.compile
+        return self.device.type != "cpu" or self.share is not None
 
     def read_memory(self, batch: Batch) -> Memory | None:
         """Read the bank as it is before the step on a batch; None where there is no bank."""
@@ -101,10 +104,7 @@ def train_step(
     seed_step(training)
     training.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
     batch = with_positive_index(batch)
-    memory = training.read_memory(batch)
-    with autocast(training):
-        targets_BL = batch.targets_BL if training.network.needs_targets else None
-        output = training.model(batch.images_BCHW, memory, targets_BL)
+    output, batch, memory = forward(training, batch)
     terms = training.criterion(output, batch, memory)
     terms.loss.backward()
     check_finite(training, terms.values)
@@ -119,6 +119,23 @@ def train_step(
         values["admitted_L"] = update_memory(training, training.bank, output, batch)
     training.step += 1
     return values
+
+
+def forward(training: Training, batch: Batch) -> tuple[Output, Batch, Memory | None]:
+    """Run the network on a batch that has its indices of positives.
+
+    Returns:
+        Its output, the batch, to which a compiled network may have got padding images, and the
+        bank's rows that took part.
+    """
+    share = training.share
+    if share is not None:
+        batch = share.fill(batch)
+    memory = training.read_memory(batch)
+    with autocast(training):
+        if share is not None:
+            return share.run(training.model, batch.images_BCHW, memory), batch, memory
+        return training.model(batch.images_BCHW, memory), batch, memory
 
 
 @torch.no_grad()
