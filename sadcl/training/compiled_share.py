@@ -44,6 +44,9 @@ class CompiledShare:
         prototype sees them. Indices into the flattened (B, L) axes stay what they were.
         """
         missing = self.images - len(batch.weight_B)
+        if self.is_filled and batch.shares is not None:  # every worker fills its own
+            images = [self.images] * len(batch.shares.images)
+            batch = batch._replace(shares=batch.shares._replace(images=images))
         if not self.is_filled or missing <= 0:
             return batch
         return batch._replace(
