@@ -178,22 +178,22 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
 def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(tmp_path):
     trace, seen = trained_whole(tmp_path), []
     # a stage has 12 steps an epoch, and best.pt and state.pt at its end
-    for hang in (1, 6, 13, 14, 9, 1, 13):
+    for hang in (1, 8, 12, 14, 9):
         run = start(tmp_path, "parts", hang)
         lines = []
         while not lines or lines[-1] != "not yet whole":
             lines.append(run.stdout.readline().strip())
             assert lines[-1]
-        lines.append(run.stdout.readline().strip())  # a step, while the file is written
+        time.sleep(0.5)  # for the next step, of which the file knows nothing
         run.send_signal(signal.SIGKILL)
-        assert run.communicate(timeout=60)[0] == ""  # there is no other: it waits for the file
+        lines += run.communicate(timeout=60)[0].splitlines()
         assert list((tmp_path / "parts").rglob(".*.part"))
         seen += [line for line in lines if line != "not yet whole"]
     last = start(tmp_path, "parts")
     seen += last.communicate(timeout=120)[0].splitlines()
     assert last.returncode == 0
     assert set(seen) == set(trace)
-    assert len(seen) <= len(trace) + 7 * 2
+    assert len(seen) <= len(trace) + 5 * 2
     assert_same_files(tmp_path / "whole", tmp_path / "parts")
 
 
