@@ -37,8 +37,8 @@ def host_copy(value: Any) -> Any:
 class CheckpointWriter:
     """Writes checkpoints in a thread, one after the other; as a context it waits at its end.
 
-    Until it is written, a copy takes as much of the host's memory as its tensors, and half as much
-    again on a GPU, where PyTorch rounds pinned memory up and keeps it for the next copy.
+    Until it is written, a copy takes as much of the host's memory as its tensors. A GPU's copy is
+    pinned: PyTorch rounds each tensor up to a power of two, and keeps the memory for the next copy.
 
     Args:
         device: that computes the tensors.
