@@ -33,8 +33,9 @@ FILES = {
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
-        "heartbeat sync_points replica_check checkpoint published_state published_checkpoint optim "
-        "timer localiser compiled_share engine resume selection ddp report setup loop __init__"
+        "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "
+        "published_checkpoint optim timer localiser compiled_share engine resume selection ddp "
+        "report setup loop __init__"
     ),
     "inference": (
         "predictor evaluation __init__ export/network export/description export/formats "

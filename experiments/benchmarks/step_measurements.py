@@ -16,7 +16,6 @@ from rows import print_lines
 from rows import seconds as clock_seconds
 from torch.utils.flop_counter import FlopCounterMode
 
-from sadcl.model import SADCL
 from sadcl.training import engine
 from sadcl.training.timer import Timer
 
@@ -28,7 +27,7 @@ LESS_IS_BETTER = ("GB", "waits")
 def fill(training: engine.Training) -> None:
     """Fill bank and prototypes, as later in an epoch."""
     assert training.bank is not None
-    assert isinstance(training.network, SADCL)
+    assert training.network.prototypes is not None
     torch.nn.init.normal_(training.bank.rows_KLD)
     training.bank.valid_KL.fill_(True)
     training.bank.count_valid()

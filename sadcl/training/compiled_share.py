@@ -44,6 +44,9 @@ class CompiledShare:
         prototype sees them. Indices into the flattened (B, L) axes stay what they were.
         """
         missing = self.images - len(batch.weight_B)
+        if self.is_filled and batch.shares is not None:  # every worker fills its own
+            images = [self.images] * len(batch.shares.images)
+            batch = batch._replace(shares=batch.shares._replace(images=images))
         if not self.is_filled or missing <= 0:
             return batch
         return batch._replace(
@@ -53,15 +56,21 @@ class CompiledShare:
             index_B=_repeat_first(batch.index_B, missing),
         )
 
-    def run(self, model: nn.Module, images_BCHW: Tensor, memory: Memory | None) -> Output:
+    def run(
+        self,
+        model: nn.Module,
+        images_BCHW: Tensor,
+        memory: Memory | None,
+        targets_BL: Tensor | None = None,
+    ) -> Output:
         """Run the compiled network; without compilation where the number of images is another."""
         if memory is not None:
             for part in (memory.rows_MD, memory.labels_M, memory.positions_M):
                 torch._dynamo.maybe_mark_dynamic(part, 0)
         if len(images_BCHW) != self.images:
             with torch.compiler.set_stance("force_eager"):
-                return cast(Output, model(images_BCHW, memory))
-        return cast(Output, model(images_BCHW, memory))
+                return cast(Output, model(images_BCHW, memory, targets_BL))
+        return cast(Output, model(images_BCHW, memory, targets_BL))
 
 
 def compiled_share(network: nn.Module, batch_size: int) -> CompiledShare:

@@ -132,10 +132,13 @@ def forward(training: Training, batch: Batch) -> tuple[Output, Batch, Memory | N
     if share is not None:
         batch = share.fill(batch)
     memory = training.read_memory(batch)
+    targets_BL = batch.targets_BL if training.network.needs_targets else None
     with autocast(training):
         if share is not None:
-            return share.run(training.model, batch.images_BCHW, memory), batch, memory
-        return training.model(batch.images_BCHW, memory), batch, memory
+            output = share.run(training.model, batch.images_BCHW, memory, targets_BL)
+        else:
+            output = training.model(batch.images_BCHW, memory, targets_BL)
+    return output, batch, memory
 
 
 @torch.no_grad()
