@@ -12,7 +12,8 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": ("errors distributed storage console memory metrics build recipes __init__"),
+    "": ("errors distributed storage console memory metrics build __init__"),
+    "recipes": "methods __init__",
     "config": "component frozen older sections stages __init__",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
