@@ -138,6 +138,12 @@ def network(name: str, *, small: bool = False) -> Overrides:
     return changes
 
 
+def head(name: str, *, small: bool = False) -> Overrides:
+    """Return the head of a method alone, with its sizes; arguments and errors as for
+    :func:`network`."""
+    return {k: v for k, v in network(name, small=small).items() if k.startswith("model.head")}
+
+
 def shared(name: str, base: Config, *, small: bool = False) -> Overrides:
     """Return a method under the protocol of a recipe, with as many epochs for each method.
 
@@ -276,7 +282,9 @@ def _at_demo_scale(changes: Mapping[str, Any]) -> Overrides:
     """
     scaled = {k: v for k, v in changes.items() if k not in ("model.frozen", "optim.backbone_lr")}
     if "stage1.lr" not in changes:  # the recipe's own
-        return scaled | ({"stage1.epochs": DEMO_EPOCHS} if changes.get("stage2.epochs") == 0 else {})
+        return scaled | (
+            {"stage1.epochs": DEMO_EPOCHS} if changes.get("stage2.epochs") == 0 else {}
+        )
     scaled |= {"stage1.epochs": DEMO_EPOCHS, "model.freeze_batchnorm": False}
     scaled["optim.batch_size"] = min(max(changes["optim.batch_size"] // 2, 16), 64)
     scaled["data.image_size"] = 80 if changes.get("data.image_size") == 576 else 64
