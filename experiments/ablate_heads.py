@@ -24,7 +24,7 @@ CONTRASTS = {
 
 def arms(*, small: bool) -> dict:
     """Give both arms of each head, and the newer contrasts with SARL's."""
-    pairs = {}
+    pairs: dict = {}
     for name in methods.FEATURES:
         head = methods.head(name, small=small)
         head |= {"model.head_arguments.known": 0.0} if name == "C-Tran" else {}

@@ -47,16 +47,16 @@ FILES = {
         "compact predictions query verify checkpoints export __init__"
     ),
     "search": (
-        "trial space settings pruning_rules study_file ranking search plan ablation comparison plan_text "
-        "__init__"
+        "trial space settings pruning_rules study_file ranking search plan ablation comparison "
+        "plan_text __init__"
     ),
     "study": (
         "__init__ placement gpu_driver process record trial_event event_text live_table "
         "tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
-        "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents forest_plot "
-        "label_trends label_gains label_gains_text label_plot best_epoch comparison "
+        "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
+        "forest_plot label_trends label_gains label_gains_text label_plot best_epoch comparison "
         "importance_evaluator importance importance_text search_summary page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"

@@ -62,8 +62,8 @@ def _study_of(file: str, variables: Mapping[str, Any]) -> Any:
     studies = {name: value for name, value in variables.items() if is_study(value)}
     if not studies:
         raise UserError(
-            f"{file} defines no study. Let it define a sadcl.Search, sadcl.Ablation or sadcl.Comparison, or call "
-            "sadcl.main(...)."
+            f"{file} defines no study. Let it define a sadcl.Search, a sadcl.Ablation or a "
+            "sadcl.Comparison, or call sadcl.main(...)."
         )
     if len({id(value) for value in studies.values()}) > 1:
         raise UserError(

@@ -64,10 +64,9 @@ def run_comparison(
             f"The searches of {', '.join(missing)} have no complete trial, so that "
             f"{comparison.name!r} cannot compare them. --retry-failed runs failed trials again."
         )
-    budget = dict.fromkeys(SEARCH_ONLY)
-    outcome = run_ablation(
-        comparison.ablation(scale, settings), scale, dataclasses.replace(options, **budget)
-    )
+    without_budget: dict[str, Any] = dict.fromkeys(SEARCH_ONLY)
+    options = dataclasses.replace(options, **without_budget)
+    outcome = run_ablation(comparison.ablation(scale, settings), scale, options)
     if outcome is None:
         return None
     name, sentences = outcome

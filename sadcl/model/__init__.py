@@ -1,6 +1,6 @@
 """The networks: a backbone with any head, and what both contrasts compare."""
 
-from sadcl.model.attention_maps import with_maps
+from sadcl.model.attention_maps import has_maps, with_maps
 from sadcl.model.backbone import Backbone
 from sadcl.model.heads import SARL, Head, HeadOutput, Pooled, Task
 from sadcl.model.network import Network, Output
@@ -14,5 +14,6 @@ __all__ = [
     "Output",
     "Pooled",
     "Task",
+    "has_maps",
     "with_maps",
 ]

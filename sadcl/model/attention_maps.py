@@ -45,13 +45,18 @@ def with_maps(network: Network, images: Tensor) -> tuple[Output, Tensor]:
         return output, head.attention_maps(*(part.to(dtype) for part in captured))
 
 
+def has_maps(network: Network) -> bool:
+    """Return whether a network can say where it finds a label."""
+    return hasattr(network.head, "attention_maps")
+
+
 def check_maps(network: Network) -> None:
     """Check that a network can say where it finds a label.
 
     Raises:
         UserError: where its head cannot.
     """
-    if not hasattr(network.head, "attention_maps"):
+    if not has_maps(network):
         raise UserError(
             f"The head {type(network.head).__name__} has no map of where it finds a label: it has "
             "no method attention_maps."

@@ -80,7 +80,6 @@ from sadcl.config import (
 from sadcl.errors import UserError
 from sadcl.recipes import methods
 
-
 __all__ = ["DEMOS", "coco14", "code", "demo", "methods", "nuswide", "vg500", "voc2007", "voc2012"]
 
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sadcl.config import POOLED, Config
+from sadcl.config import POOLED, Augmentation, Config
 from sadcl.errors import UserError
 
 Overrides = dict[str, Any]
@@ -53,7 +53,7 @@ def _head(name: str, **arguments: Any) -> Overrides:
 
 
 _BCE = {"stage1.class_loss.kind": "bce"}
-_MULCON = {  # its contrast: no bank, no prototypes, anchors of the batch, weight 0.5 of the mean BCE
+_MULCON = {  # Eq. 4 of the batch alone; its weight is 0.5 beside the mean over labels
     "loss.prototype_weight": 0.0,
     "loss.tau": 0.2,
     "bank.policy": "none",
@@ -82,10 +82,13 @@ _SMALL: dict[str, Overrides] = {
     "SSGRL": {"joint": 64, "hidden": 64, "word_dim": 32},
     "ADD-GCN": {"hidden": 64},
     "C-Tran": {"layers": 1, "heads": 4, "feedforward": 128, "dropout": 0.0},
-    "TDRG": {"dim": 64, "layers": 1, "heads": 4, "feedforward": 128},
+    "TDRG": {"dim": 32, "layers": 1, "heads": 4, "feedforward": 64},
     "CSRA": {"heads": 1, "lam": 0.1},
     "Query2Label": {
-        **{"hidden": 64, "encoder_layers": 0, "decoder_layers": 1, "feedforward": 128},
+        "hidden": 64,
+        "encoder_layers": 0,
+        "decoder_layers": 1,
+        "feedforward": 128,
         "dropout": 0.0,
     },
     "MulCon": {"dim": 64},
@@ -168,26 +171,32 @@ def one_stage(base: Config) -> Overrides:
 
 
 def _augmentation(stage: str, **changes: Any) -> Overrides:
-    nothing = {"resize": None, "multiscale": (), "multiscale_kind": "square", "flip": False}
-    nothing |= {"randaugment": 0, "randaugment_kind": "torchvision", "cutout": 0.0}
-    return {f"{stage}.augmentation.{k}": v for k, v in {**nothing, **changes}.items()}
+    """Return the augmentation of a stage: nothing but the changes."""
+    values = Augmentation().model_dump() | changes
+    return {f"{stage}.augmentation.{k}": v for k, v in values.items()}
 
 
 _CROPS = {"multiscale": (1.0, 0.875, 0.75, 0.66, 0.5), "multiscale_kind": "distorted"}
 ONE_PROTOCOL: Overrides = {
     **_augmentation("stage1", resize=512, flip=True, **_CROPS),
     **_augmentation("stage2", resize=512, flip=True, **_CROPS),
-    **{"stage1.epochs": 30, "stage2.epochs": 20, "stage1.patience": None, "stage2.patience": None},
+    "stage1.epochs": 30,
+    "stage1.patience": None,
+    "stage2.epochs": 20,
+    "stage2.patience": None,
 }
 """Changes of the recipe ``coco14`` for a protocol that all methods share: the crops of ML-GCN,
 ADD-GCN, TDRG and SADCL's stage 2, and the 50 epochs that both stages of SADCL took when published.
 Backbone, resolution, optimiser and averaging are the recipe's."""
 
 _ALONE: Overrides = {
-    **{"stage1.patience": None, "stage1.planned_epochs": None, "stage1.class_loss.floor": 0.0},
-    **{"stage2.epochs": 0, "stage2.planned_epochs": None, "stage2.patience": None},
-    **{"optim.ema_decay": 0.0, "optim.drop_last": False, "optim.decay_biases": True},
-    **{"model.frozen": (), "model.freeze_batchnorm": False},
+    "stage1.patience": None,
+    "stage1.class_loss.floor": 0.0,
+    "stage2.epochs": 0,
+    "optim.ema_decay": 0.0,
+    "optim.drop_last": False,
+    "model.frozen": (),
+    "model.freeze_batchnorm": False,
 }
 
 
@@ -212,7 +221,9 @@ _UNIT = {"data.mean": (0.0, 0.0, 0.0), "data.std": (1.0, 1.0, 1.0)}
 _CUTOUT = _augmentation("stage1", randaugment=2, randaugment_kind="published", cutout=0.5)
 _OWN: dict[str, Overrides] = {
     "SADCL": {},
-    **dict.fromkeys(("SARL", "pooled, BCE", "pooled, ASL"), {"stage2.epochs": 0}),
+    "SARL": {"stage2.epochs": 0},
+    "pooled, BCE": {"stage2.epochs": 0},
+    "pooled, ASL": {"stage2.epochs": 0},
     "ML-GCN": _sgd(0.1, 20, (), clip_norm=10.0) | _COCO_CROPS,
     "SSGRL": {
         **_train(1e-5, 200, kind="adam", weight_decay=0.0, batch_size=4, schedule="constant"),
@@ -239,7 +250,8 @@ _OWN: dict[str, Overrides] = {
     "Query2Label": {
         **_train(1e-4, 80, weight_decay=1e-2, batch_size=128, ema_decay=0.9997),
         **_CUTOUT,
-        **{"model.frozen": ("conv1", "bn1", "layer1"), "model.freeze_batchnorm": True},
+        "model.frozen": ("conv1", "bn1", "layer1"),
+        "model.freeze_batchnorm": True,
     },
     "MulCon": {
         **_train(2e-4, 25, weight_decay=1e-4, batch_size=32, backbone_lr=0.1, ema_decay=0.9997),

@@ -81,10 +81,10 @@ def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterat
         f"mean ± standard deviation over {seeds} per arm."
     )
     yield (
-        f"Differences from {report.compared_with} are in percentage points over the seeds that both "
-        "arms have; each 95 % interval (Student's t) is for that difference alone. Significance is "
-        "decided by p, from the two-sided paired t test, corrected by Holm over all arms tested on "
-        "the data set."
+        f"Differences from {report.compared_with} are in percentage points over the seeds that "
+        "both arms have; each 95 % interval (Student's t) is for that difference alone. "
+        "Significance is decided by p, from the two-sided paired t test, corrected by Holm over "
+        "all arms tested on the data set."
     )
     if report.costs:
         yield COST_NOTE

@@ -72,6 +72,6 @@ def _cell(value: float | None, form: str) -> str:
 COST_NOTE = (
     "Parameters are those that train. GFLOPs are the floating-point operations of a forward pass "
     "of one image, a multiplication and an addition being two. Images/s (training and selection) "
-    "and memory are means over the runs, without a stage 1 that arms share; on a CPU, memory is the "
-    "peak of the whole process, which may have run others before."
+    "and memory are means over the runs, without a stage 1 that they start from; on a CPU, memory "
+    "is the peak of the whole process, which may have run others before."
 )

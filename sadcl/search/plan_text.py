@@ -29,9 +29,8 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     most = "at most " if any(stage.patience for stage in stages) else ""
     runs = [start, " and ".join(search.baselines), trials]
     runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []
-    yield (
-        f"  {', '.join(filter(None, runs))}; {most}{' + '.join(str(stage.epochs) for stage in stages)} epochs each"
-    )
+    lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
+    yield f"  {', '.join(filter(None, runs))}; {most}{lengths} epochs each"
     pruner = f"stopped early by {search.pruner}" if search.pruner else "no early stopping"
     limits = [
         f"at most {limit:g} {unit}"

@@ -19,6 +19,7 @@ from sadcl import build, distributed, storage
 from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
+from sadcl.model import has_maps
 from sadcl.training import checkpoint
 from sadcl.training.engine import Training, evaluate, evaluate_each
 from sadcl.training.localiser import MEASURES, Localiser
@@ -94,8 +95,8 @@ def evaluate_test(
 ) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
     """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
 
-    Where the boxes of objects are known, the same pass measures how well the network's maps point
-    at them.
+    Where the boxes of objects are known and the head has maps, the same pass measures how well
+    these point at them.
 
     Args:
         training: its network is loaded with the selected weights.
@@ -115,7 +116,8 @@ def evaluate_test(
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, worker)
-    localiser = Localiser(data.boxes(data.test)) if data.boxes is not None else None
+    boxes = data.boxes if has_maps(training.network) else None
+    localiser = Localiser(boxes(data.test)) if boxes is not None else None
     scores_NL, targets_NL = evaluate(
         training.network, loader, training.device, localiser, config=training.config
     )
