@@ -8,7 +8,7 @@ from typing import Any
 from sadcl.console import banner, print_text
 from sadcl.errors import UserError
 from sadcl.launch.ablation import run_ablation
-from sadcl.launch.datasets import roots_of
+from sadcl.launch.datasets import reading_once, roots_of
 from sadcl.launch.options import SEARCH_ONLY, Options
 from sadcl.launch.search import prepare_search, run_search
 from sadcl.search import Comparison
@@ -17,6 +17,7 @@ from sadcl.search.trial import study_name
 from sadcl.study import record
 
 
+@reading_once()
 def run_comparison(
     comparison: Comparison, scale: str, options: Options
 ) -> tuple[list[str], list[str]] | None:

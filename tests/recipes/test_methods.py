@@ -32,7 +32,9 @@ def test_a_method_differs_in_its_network_and_losses_only_under_one_protocol(name
 
 def test_all_methods_are_different_settings():
     for base, small in ((ONE, False), (DEMO, True)):
-        shared = {base.override(methods.shared(n, base, small=small)).digest() for n in methods.NAMES}
+        shared = {
+            base.override(methods.shared(n, base, small=small)).digest() for n in methods.NAMES
+        }
         own = {base.override(methods.own(n, small=small)).digest() for n in methods.NAMES}
         assert len(shared) == len(own) == len(methods.NAMES)
 
