@@ -18,7 +18,7 @@ from sadcl.config import Config
 from sadcl.console import banner, guarded, print_text
 from sadcl.errors import UserError, print_error
 from sadcl.launch.options import SEARCH_ONLY, Options, StartOptions, TrainOptions
-from sadcl.search import Ablation, Search
+from sadcl.search import Ablation, Comparison, Search
 
 if TYPE_CHECKING:
     from sadcl.launch.outcome import Run
@@ -28,7 +28,8 @@ calls = 0
 
 
 def main(
-    study: Search | Ablation | Sequence[Search], arguments: Sequence[str] | None = None
+    study: Search | Ablation | Comparison | Sequence[Search],
+    arguments: Sequence[str] | None = None,
 ) -> None:
     """Run a study, or several searches one after the other, as the command line says.
 
@@ -36,7 +37,7 @@ def main(
         study: What to find out.
         arguments: The flags; None takes those of this process.
     """
-    if isinstance(study, Search | Ablation):
+    if isinstance(study, Search | Ablation | Comparison):
         question = study.question
     else:
         question = "; ".join(search.question for search in study)

@@ -90,8 +90,8 @@ def evaluate_test(
 ) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
     """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
 
-    Where the boxes of objects are known, the same pass measures how well the network's maps point
-    at them, if it has maps.
+    Where the boxes of objects are known and the head has maps, the same pass measures how well
+    these point at them.
 
     Args:
         training: its network is loaded with the selected weights.
@@ -111,9 +111,8 @@ def evaluate_test(
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, worker)
-    localiser = None
-    if data.boxes is not None and training.network.has_maps:
-        localiser = Localiser(data.boxes(data.test))
+    boxes = data.boxes if training.network.has_maps else None
+    localiser = Localiser(boxes(data.test)) if boxes is not None else None
     scores_NL, targets_NL = evaluate(
         training.network, loader, training.device, localiser, config=training.config
     )

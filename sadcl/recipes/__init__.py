@@ -78,6 +78,9 @@ from sadcl.config import (
     Stage,
 )
 from sadcl.errors import UserError
+from sadcl.recipes import methods
+
+__all__ = ["DEMOS", "coco14", "code", "demo", "methods", "nuswide", "vg500", "voc2007", "voc2012"]
 
 
 def coco14(variant: str = "released") -> Config:
