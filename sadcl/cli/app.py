@@ -7,7 +7,16 @@ from typing import Any
 
 import typer
 
-from sadcl.cli import checkpoints, data, import_checkpoint, reports, run, studies, tables
+from sadcl.cli import (
+    checkpoints,
+    configuration,
+    data,
+    import_checkpoint,
+    reports,
+    run,
+    studies,
+    tables,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +41,7 @@ for _group, _command in _COMMANDS:
 app.add_typer(tables.results, name="results")
 app.add_typer(studies.studies, name="studies")
 app.add_typer(data.app, name="data")
+app.add_typer(configuration.configuration, name="config")
 
 
 def main() -> None:
