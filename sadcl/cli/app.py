@@ -12,6 +12,7 @@ from sadcl.cli import (
     configuration,
     data,
     import_checkpoint,
+    new,
     reports,
     run,
     studies,
@@ -35,6 +36,7 @@ _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (app, checkpoints.explain),
     (app, checkpoints.export),
 ]
+app.command()(new.new)
 app.command("import")(import_checkpoint.import_checkpoint)
 for _group, _command in _COMMANDS:
     _group.command()(_command)

@@ -68,7 +68,7 @@ def fields(
 def _found(name: str, chosen: Config | None) -> list[Section]:
     """Return the sections, the field or the argument of a part that a name selects."""
     from sadcl.config import EQ4, PARTS, Config, component
-    from sadcl.config.fields import Section, fields_of_part, sections_below
+    from sadcl.config.fields import Section, fields_of_part, sections_below, value_of
     from sadcl.errors import UserError, did_you_mean
 
     holders = {arguments: field for field, arguments in PARTS.items()} | {f: f for f in PARTS}
@@ -79,7 +79,7 @@ def _found(name: str, chosen: Config | None) -> list[Section]:
     if holder is None:
         return found
     config = chosen or Config()
-    path = _value(config, holder)
+    path = value_of(config, holder)
     if not component.is_path(path) or path == EQ4:
         arguments: list[Field] = []  # its own are fields beside it
     else:
@@ -105,18 +105,12 @@ def _about(path: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _value(config: Config, name: str) -> Any:
-    """Return the value of a field; None for one that a configuration does not have."""
-    value: Any = config
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-    return value
-
-
 def _row(field: Field, recipe: str | None, chosen: Config | None) -> dict[str, Any]:
+    from sadcl.config.fields import value_of
+
     row = {"field": field.name, "type": field.kind, "default": field.default}
     if recipe is not None and chosen is not None:
-        row[recipe] = _value(chosen, field.name)
+        row[recipe] = value_of(chosen, field.name)
     return row | {"meaning": field.meaning}
 
 
@@ -138,9 +132,7 @@ def _print_rows(rows: list[dict[str, Any]], form: str | None) -> None:
     if form == "json":
         typer.echo(json.dumps(rows, indent=1, default=str))
         return
-    texts = [
-        {name: value_text(value) for name, value in row.items()} for row in rows
-    ]
+    texts = [{name: value_text(value) for name, value in row.items()} for row in rows]
     if form == "csv":
         writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
@@ -151,7 +143,7 @@ def _print_rows(rows: list[dict[str, Any]], form: str | None) -> None:
 
 def _print_text(found: list[Section], recipe: str | None, chosen: Config | None) -> None:
     """Print paragraphs that are read at 80 columns: one field with its whole text, or a list."""
-    from sadcl.config.fields import value_text
+    from sadcl.config.fields import value_of, value_text
     from sadcl.console import print_text
 
     is_alone = len(found[0].fields) == 1
@@ -162,7 +154,7 @@ def _print_text(found: list[Section], recipe: str | None, chosen: Config | None)
         for field in section.fields:
             text = f"  {field.name} = {value_text(field.default)}"
             if recipe is not None and chosen is not None:
-                value = _value(chosen, field.name)
+                value = value_of(chosen, field.name)
                 is_same = value == field.default
                 text += f", in {recipe} {'too' if is_same else value_text(value)}"
             print_text(f"{text} ({field.kind})")

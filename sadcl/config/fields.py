@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -71,7 +72,7 @@ def _meanings(kind: type[BaseModel]) -> dict[str, str]:
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     )
     meanings = dict.fromkeys(kind.model_fields, "")
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)
@@ -168,6 +169,14 @@ def _meanings_of_arguments(text: str) -> dict[str, str]:
         for name in names if not start else ():
             meanings[name] = f"{meanings[name]} {line.strip()}".strip()
     return {name: text.replace("``", "`") for name, text in meanings.items()}
+
+
+def value_of(config: Config, name: str) -> Any:
+    """Return the value of a field, or of an argument of a part; None for one that is not given."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+    return value
 
 
 def value_text(value: Any) -> str:
