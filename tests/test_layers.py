@@ -14,7 +14,7 @@ ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": ("errors distributed storage console memory metrics build __init__"),
     "recipes": "methods __init__",
-    "config": "component frozen older sections stages __init__",
+    "config": "component type_text frozen older sections stages __init__ fields",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
         "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"
@@ -49,7 +49,7 @@ FILES = {
     ),
     "search": (
         "trial space settings pruning_rules study_file ranking search plan ablation comparison "
-        "plan_text __init__"
+        "changes plan_text __init__"
     ),
     "study": (
         "__init__ placement gpu_driver process record trial_event event_text live_table "
@@ -73,7 +73,7 @@ FILES = {
     ),
     "cli": (
         "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
-        "experiment run app"
+        "configuration new_files new experiment run app"
     ),
 }
 """The files of each package; a file imports only those before it."""
@@ -202,6 +202,8 @@ MAY = {
         "storage",
         "study",
     },
+    "cli/configuration": {"config", "console", "errors", "recipes"},
+    "cli/new": {"errors"},
     "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},

@@ -7,7 +7,17 @@ from typing import Any
 
 import typer
 
-from sadcl.cli import checkpoints, data, import_checkpoint, reports, run, studies, tables
+from sadcl.cli import (
+    checkpoints,
+    configuration,
+    data,
+    import_checkpoint,
+    new,
+    reports,
+    run,
+    studies,
+    tables,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,12 +36,14 @@ _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (app, checkpoints.explain),
     (app, checkpoints.export),
 ]
+app.command()(new.new)
 app.command("import")(import_checkpoint.import_checkpoint)
 for _group, _command in _COMMANDS:
     _group.command()(_command)
 app.add_typer(tables.results, name="results")
 app.add_typer(studies.studies, name="studies")
 app.add_typer(data.app, name="data")
+app.add_typer(configuration.configuration, name="config")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The command line of an experiment's file and of ``sadcl run``.
 
-Flags say only where a study runs and how much of it; what is computed is in the file. They are read
-before PyTorch or Ray are imported, so that ``--help`` and a mistyped flag are answered at once.
+Flags say where a study runs and how much of it; what is computed is in the file, and ``--set``
+changes a field of it. Flags are read before PyTorch or Ray are imported, so that ``--help`` and a
+mistyped flag are answered at once.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sadcl.config import Config
+from sadcl.config.fields import parse_changes, value_text
 from sadcl.console import banner, guarded, print_text
 from sadcl.errors import UserError, print_error
 from sadcl.launch.options import SEARCH_ONLY, Options, StartOptions, TrainOptions
 from sadcl.search import Ablation, Comparison, Search
+from sadcl.search.changes import changed_config
 
 if TYPE_CHECKING:
     from sadcl.launch.outcome import Run
@@ -45,6 +48,7 @@ def main(
     options = _parse(question, Options, arguments, skip=skip)
     with guarded():
         options["data_root"] = _parse_roots(options["data_root"])
+        options["changes"] = parse_changes(options["changes"] or ())
         from sadcl.launch.run import run
         from sadcl.study.process import away_from_start_folder
 
@@ -63,9 +67,14 @@ def main_train(
         name: The study that the run's row belongs to; at demo scale ``-demo`` is added.
         arguments: The flags; None takes those of this process.
     """
-    options = _parse(f"Train {name}.", TrainOptions, arguments, skip=("name",), seed=True)
-    seed, dataset = options.pop("seed"), config.data.name
+    options = _parse(f"Train {name}.", TrainOptions, arguments, skip=("name",), is_training=True)
+    seed, texts = options.pop("seed"), options.pop("changes")
     with guarded():
+        changes = _training_changes(texts)
+        config, demo = (
+            changed_config(one, changes, scale) for one, scale in ((config, "full"), (demo, "demo"))
+        )
+        dataset = config.data.name
         from sadcl.launch.datasets import roots_of, scale_of
         from sadcl.launch.train import train
         from sadcl.study.process import away_from_start_folder
@@ -82,8 +91,22 @@ def main_train(
             chosen = chosen.override({"data.name": dataset})
         options |= {"data_root": root, "scale": scale}
         study = name if scale == "full" else f"{name}-demo"
+        for name, value in changes.items():
+            print_text(f"--set {name} = {value_text(value)}")
         with away_from_start_folder():
             _print_run(train(chosen.override({"seed": seed}), name=study, **options))
+
+
+def _training_changes(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Read --set of a single run.
+
+    Raises:
+        UserError: For the seed, which has a flag of its own, and as :func:`parse_changes` does.
+    """
+    changes = parse_changes(texts or ())
+    if "seed" in changes:
+        raise UserError(f"--set seed={changes['seed']} is not possible: --seed is the flag for it.")
+    return changes
 
 
 def _print_run(run: Run) -> None:
@@ -100,7 +123,7 @@ def _parse(
     arguments: Sequence[str] | None,
     *,
     skip: Sequence[str] = (),
-    seed: bool = False,
+    is_training: bool = False,
 ) -> dict[str, Any]:
     """Read flags.
 
@@ -109,7 +132,8 @@ def _parse(
         kind: The options that there are flags for.
         arguments: The flags; None takes those of this process.
         skip: Options without a flag.
-        seed: Whether there is a flag for the seed.
+        is_training: Whether there are flags for the seed and for changes of the configuration,
+            which are no options of a single run.
 
     Returns:
         The options by name.
@@ -120,7 +144,8 @@ def _parse(
     for one in dataclasses.fields(kind):
         if one.name not in skip:
             _add_flag(parser, one)
-    if seed:
+    if is_training:
+        _add_flag(parser, Options.__dataclass_fields__["changes"])
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)"
         )
@@ -133,7 +158,7 @@ def _add_flag(parser: argparse.ArgumentParser, one: dataclasses.Field[Any]) -> N
     shared = {"dest": one.name, "help": about["help"]}
     if one.default is False:
         parser.add_argument(*flags, action="store_true", **shared)
-    elif one.name == "data_root":  # once for each data set
+    elif one.name in ("data_root", "changes"):  # once for each data set, or field
         parser.add_argument(*flags, action="append", metavar=about["metavar"], **shared)
     else:
         parser.add_argument(

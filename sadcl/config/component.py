@@ -57,25 +57,36 @@ def _check_path(value: Any) -> Any:
     return value
 
 
-ImportPath = Annotated[str, BeforeValidator(_check_path)]
+IS_PATH = BeforeValidator(_check_path)
+ImportPath = Annotated[str, IS_PATH]
 """``module:name`` of a class or function, which may be given itself."""
+
+
+class WordOrPath:
+    """Allows one of some words, or an import path.
+
+    Args:
+        words: that are allowed.
+    """
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: Any) -> Any:
+        value = _path_of(value)
+        if isinstance(value, str) and value not in self.words and ":" not in value:
+            near = difflib.get_close_matches(value, self.words, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"it must be {', '.join(map(repr, self.words))} or an import path such as "
+                f"'my_lab.parts:name'{hint}"
+            )
+        return value if value in self.words else _check_path(value)
 
 
 def word_or_path(*words: str) -> BeforeValidator:
     """Allow one of some words, or an import path."""
-
-    def check(value: Any) -> Any:
-        value = _path_of(value)
-        if isinstance(value, str) and value not in words and ":" not in value:
-            near = difflib.get_close_matches(value, words, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"it must be {', '.join(map(repr, words))} or an import path such as "
-                f"'my_lab.parts:name'{hint}"
-            )
-        return value if value in words else _check_path(value)
-
-    return BeforeValidator(check)
+    return BeforeValidator(WordOrPath(*words))
 
 
 Arguments = dict[str, Any]
@@ -129,13 +140,18 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
 
 def _import(name: str) -> Any:
     """Import a module, from the start folder too, which a command's own path does not have."""
-    top = name.partition(".")[0]
+    look_in_start_folder(name)
+    return importlib.import_module(name)
+
+
+def look_in_start_folder(module_name: str) -> None:
+    """Add the folder that this process stands in to the path, if only it has a module."""
+    top = module_name.partition(".")[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
         folder = os.getcwd()
         if folder not in sys.path and _source_in(Path(folder), top) is not None:
             sys.path.append(folder)
             importlib.invalidate_caches()
-    return importlib.import_module(name)
 
 
 def _source_in(folder: Path, top: str) -> Path | None:

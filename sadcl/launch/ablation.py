@@ -16,6 +16,7 @@ from sadcl.ray_backend import environment
 from sadcl.reports import ablation as ablation_reports
 from sadcl.reports import ablation_text
 from sadcl.search import Ablation, AblationPlan
+from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.trial import arm_config, study_name
 
 
@@ -39,10 +40,14 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
             f"{first}, {' and '.join(others)} are for searches: an ablation runs all of its arms "
             "and seeds."
         )
+    changes = options.changes or {}
+    changed = with_changes(ablation, changes)
+    changed_fields = list(change_lines(ablation, changed, changes, scale))
+    ablation = changed
     prepared = _prepare_datasets(ablation, scale, options)
     contexts = {name: part.context for name, part in prepared.items()}
     plan = AblationPlan(ablation, scale, contexts)
-    show_plan(ablation.question, plan, list(prepared.values()), options)
+    show_plan(ablation.question, plan, list(prepared.values()), options, changed_fields)
     if options.dry_run:
         return None
     if ablation.costs:

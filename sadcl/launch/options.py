@@ -159,6 +159,15 @@ class Options(StartOptions):
     max_hours: float | None = option(
         None, "start no further trial after so many hours, summed over trials", "H", parse=float
     )
+    changes: Mapping[str, Any] | None = option(
+        None,
+        "a field of the configuration with another value than the file's, at both scales, such as "
+        "loss.tau=0.1; may be repeated; `sadcl config fields` lists the fields",
+        "FIELD=VALUE",
+        flags=("--set",),
+        docs="fields of the study's base, at both scales, with other values than it has, by dotted "
+        "name",
+    )
     retry_failed: bool = option(False, "run failed trials again, with the same settings")
     fresh: bool = option(False, "remove everything the study has and start anew")
     dry_run: bool = option(False, "print the plan and stop; no cluster is needed")

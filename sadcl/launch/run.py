@@ -87,6 +87,8 @@ def _begin(name: str, options: Options) -> str:
 
 def _run_searches(searches: list[Search], options: Options) -> StudyResult | None:
     """Check all searches, then run one after the other with the best settings of those before."""
+    if "data.name" in (options.changes or {}):
+        raise UserError("--set data.name is not possible: each of the searches has its own.")
     scale = _begin("each search", options)
     roots = roots_of([search.base.data.name for search in searches], options.data_root)
     ready: list[tuple[Plan, PreparedData]] = []

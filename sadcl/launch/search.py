@@ -15,6 +15,7 @@ from sadcl.launch.setup import claim_study, show_plan
 from sadcl.ray_backend import environment
 from sadcl.reports import search_summary
 from sadcl.search import Plan, Search
+from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
 from sadcl.search.settings import check_setting, transfer
 from sadcl.search.space import boundary_configs
@@ -43,8 +44,11 @@ def prepare_search(
             f"trials >= {search.confirm_top} must hold, because so many are confirmed, but got "
             f"{total}."
         )
+    changes = options.changes or {}
+    changed = with_changes(search, changes)
+    changed_fields = list(change_lines(search, changed, changes, scale))
     search = dataclasses.replace(
-        search,
+        changed,
         max_epochs=options.max_epochs or search.max_epochs,
         max_hours=options.max_hours or search.max_hours,
     )
@@ -63,7 +67,7 @@ def prepare_search(
     plan = Plan(
         search, scale, context.base, total, context.digest, context.whole_digest, context.start
     )
-    show_plan(search.question, plan, [prepared], options)
+    show_plan(search.question, plan, [prepared], options, changed_fields)
     return plan, prepared
 
 

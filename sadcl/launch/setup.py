@@ -29,9 +29,20 @@ from sadcl.study.record import PlanT, StudyRecord
 
 
 def show_plan(
-    question: str, plan: Plan | AblationPlan, prepared: Sequence[PreparedData], options: Options
+    question: str,
+    plan: Plan | AblationPlan,
+    prepared: Sequence[PreparedData],
+    options: Options,
+    changes: Sequence[str] = (),
 ) -> None:
     """Print a study's plan, what is left of it, and what that takes.
+
+    Args:
+        question: What the study answers.
+        plan: Of the study.
+        prepared: Its data sets.
+        options: Those of the start.
+        changes: What the start changes in the study's base, in words.
 
     Raises:
         UserError: For a study of the same name that is another one, for checkpoints that do not fit
@@ -40,7 +51,7 @@ def show_plan(
     console.print(f"[bold]{question or plan.study}[/bold]", highlight=False)
     for part in prepared:
         print_text(f"study {plan.study}: {part.description()}")
-    for line in plan_lines(plan):
+    for line in (*changes, *plan_lines(plan)):
         print_text(line)
     placement = prepared[0].placement
     print_text(f"  each run: {_resources_text(placement)}; results in {placement.storage}")

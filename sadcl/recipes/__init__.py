@@ -77,7 +77,7 @@ from sadcl.config import (
     PrototypeConfig,
     Stage,
 )
-from sadcl.errors import UserError
+from sadcl.errors import UserError, did_you_mean
 from sadcl.recipes import methods
 
 __all__ = ["DEMOS", "coco14", "code", "demo", "methods", "nuswide", "vg500", "voc2007", "voc2012"]
@@ -275,6 +275,22 @@ def demo(stands_for: str = "coco") -> Config:
             batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
         ),
     )
+
+
+def by_name(name: str) -> Config:
+    """Return a recipe by the name that a command has for it.
+
+    Args:
+        name: such as ``coco14``, ``coco14:paper``, ``demo`` or ``demo:voc2007``.
+
+    Raises:
+        UserError: for another name.
+    """
+    functions = {f.__name__: f for f in (coco14, voc2007, voc2012, nuswide, vg500, demo)}
+    function, _, variant = name.partition(":")
+    if function not in functions:
+        raise UserError(f"There is no recipe {function!r}{did_you_mean(function, functions)}")
+    return functions[function](*[variant] * bool(variant))
 
 
 def code(config: Config) -> str:

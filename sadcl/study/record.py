@@ -118,10 +118,14 @@ class StudyRecord(Generic[PlanT]):
                 space = self.plan.search.space_at(self.plan.scale)
                 comparable = with_current_space(stored, space, identity["space"])
             if differences := list(_differences(comparable, identity)):
+                is_base = any(difference.path[-1] == "base" for difference in differences)
                 raise UserError(
                     f"The study {self.name!r} in {self.root!r} is another one "
-                    f"({'; '.join(map(str, differences))}). Give this one another name or "
-                    "another --storage, or remove the former with --fresh."
+                    f"({'; '.join(map(str, differences))}). "
+                    + "The base is the configuration with all of --set. "
+                    * is_base
+                    + "Give this one another name or another --storage, or remove the former with "
+                    "--fresh."
                 )
             for part in GROWING:
                 if part in identity:
