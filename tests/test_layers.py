@@ -35,8 +35,8 @@ FILES = {
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "
-        "published_checkpoint optim timer localiser compiled_share engine resume selection ddp "
-        "report setup loop __init__"
+        "published_checkpoint optim timer localiser compiled_share engine evaluation resume "
+        "selection ddp report setup loop __init__"
     ),
     "inference": (
         "predictor evaluation __init__ export/network export/description export/formats "

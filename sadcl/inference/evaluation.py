@@ -25,7 +25,7 @@ from sadcl.inference.predictor import Predictor
 from sadcl.metrics import multilabel_metrics
 from sadcl.model.check import check_size
 from sadcl.training import checkpoint
-from sadcl.training.engine import evaluate as scores_of
+from sadcl.training.evaluation import evaluate as scores_of
 from sadcl.training.localiser import Localiser
 from sadcl.training.setup import pick_device
 

@@ -20,7 +20,8 @@ from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import checkpoint
-from sadcl.training.engine import Training, evaluate, evaluate_each
+from sadcl.training.engine import Training
+from sadcl.training.evaluation import evaluate, evaluate_each
 from sadcl.training.localiser import MEASURES, Localiser
 
 

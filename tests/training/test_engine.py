@@ -17,7 +17,7 @@ from sadcl import build, distributed, recipes
 from sadcl.data.load import load
 from sadcl.data.loader import Batch
 from sadcl.model import Output
-from sadcl.training import engine, loop
+from sadcl.training import engine, evaluation, loop
 from tests.conftest import TINY
 
 B, L, D = 16, 20, 16
@@ -278,7 +278,7 @@ def test_evaluation_orders_images_and_counts_each_once(tmp_path):
     data = load(config.data, tmp_path)
     network = build.model(config, len(data.labels)).eval()
     loader = build.loader(config, data.test)
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"))
+    scores, targets = evaluation.evaluate(network, loader, torch.device("cpu"))
     np.testing.assert_array_equal(targets, data.test.targets)
     assert scores.shape == (24, 20)
     assert scores.dtype == np.float64
@@ -309,15 +309,15 @@ def test_networks_that_are_evaluated_together_score_as_each_alone(arch, tmp_path
     loader = CountingLoader(build.loader(config, data.test))
     one.train()
     other.eval()
-    together = engine.evaluate_each([one, other], loader, device, config=config)
+    together = evaluation.evaluate_each([one, other], loader, device, config=config)
     assert loader.passes == 1
     assert (one.training, other.training) == (True, False)
     for network, scores in zip((one, other), together, strict=True):
-        alone, _ = engine.evaluate(network, loader, device)  # without any context for precision
+        alone, _ = evaluation.evaluate(network, loader, device)  # without any context for precision
         np.testing.assert_array_equal(scores, alone)
     assert not np.array_equal(*together)
     mixed = config.override({"optim.precision": "bf16"})
-    rounded, _ = engine.evaluate(one, loader, device, config=mixed)
+    rounded, _ = evaluation.evaluate(one, loader, device, config=mixed)
     assert 0 < np.abs(rounded - together[0]).max() < 0.05
 
 

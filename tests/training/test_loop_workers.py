@@ -18,7 +18,7 @@ from torch import multiprocessing as mp
 from sadcl import build, distributed, recipes
 from sadcl.data.load import load
 from sadcl.metrics import multilabel_metrics
-from sadcl.training import Disagreement, engine, fit, loop
+from sadcl.training import Disagreement, engine, evaluation, fit, loop
 from sadcl.training.localiser import Localiser
 
 WORLDS = (1, 2, 3, 4)
@@ -152,7 +152,7 @@ def everything(world, data, folder):
             stage1=start.outcome.checkpoint,
         )
         yield name_of(combination), found.content()
-    yield "evaluation", evaluation(data)
+    yield "evaluation", evaluated(data)
     if world == 3:  # the fewest whose order of summing matters
         yield from resumed(data, runs)
         yield "disagreement", disagreements(data, runs)
@@ -163,13 +163,13 @@ def everything(world, data, folder):
         yield "moved", moved.content()
 
 
-def evaluation(data):
+def evaluated(data):
     """The scores and figures of one network, which the workers share between them."""
     network = build.model(EXACT, len(data.labels))
     share = build.Worker(distributed.rank(), distributed.world_size())
     loader = build.loader(EXACT, data.test, share)
     localiser = Localiser(data.boxes(data.test))
-    scores, targets = engine.evaluate(network, loader, torch.device("cpu"), localiser)
+    scores, targets = evaluation.evaluate(network, loader, torch.device("cpu"), localiser)
     metrics = multilabel_metrics(scores, targets) | localiser.means(
         len(data.labels), torch.device("cpu")
     )

@@ -9,7 +9,7 @@ from sadcl import build, recipes
 from sadcl.data.load import load
 from sadcl.data.loader import Loader
 from sadcl.metrics import multilabel_metrics
-from sadcl.training import engine, selection
+from sadcl.training import evaluation, selection
 from sadcl.training.setup import prepare
 from tests.conftest import TINY
 
@@ -30,7 +30,7 @@ def test_held_out_images_are_decoded_once_for_raw_and_averaged_weights(tmp_path,
     assert sets == [data.val]
     networks = {"raw": training.network, "ema": training.ema.module}
     for name, network in networks.items():
-        scores, targets = engine.evaluate(network, build.loader(config, data.val), cpu)
+        scores, targets = evaluation.evaluate(network, build.loader(config, data.val), cpu)
         assert figures[f"val_mAP_{name}"] == multilabel_metrics(scores, targets)["mAP"]
         if name == best["weights"]:
             logits = selection.half_logits(scores)

@@ -10,7 +10,7 @@ import torch
 from sadcl import build, inference, recipes
 from sadcl.data.load import load
 from sadcl.data.transforms import IMAGENET, read_image, to_input
-from sadcl.training import checkpoint, engine, fit, selection
+from sadcl.training import checkpoint, evaluation, fit, selection
 from sadcl.training.setup import with_normalisation
 from tests.conftest import TINY
 
@@ -42,7 +42,7 @@ def test_the_checkpoint_says_how_images_were_normalised(trained, tmp_path):
     assert (saved["data"]["mean"], saved["data"]["std"]) == ([0.5] * 3, [0.5] * 3)
     predictor = inference.load(outcome.checkpoint, device="cpu")
     loader = build.loader(predictor.config, data.val)
-    scores_NL, _ = engine.evaluate(predictor.network, loader, torch.device("cpu"))
+    scores_NL, _ = evaluation.evaluate(predictor.network, loader, torch.device("cpu"))
     assert torch.equal(selection.half_logits(scores_NL), outcome.logits["val"])
     del saved["data"]["mean"], saved["data"]["std"]
     older = str(tmp_path / "older.pt")
