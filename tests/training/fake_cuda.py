@@ -2,7 +2,8 @@
 
 Under ``FakeTensorMode`` a tensor has a shape, a type and a device, but no values, so that a step of
 64 workers with ResNet-101 takes seconds on a CPU. What depends on values is decided as follows: a
-condition holds, every row that might be selected is, and each worker has as many rows as this one.
+condition holds, and every row that might be selected is. Sizes of shares are numbers of the host,
+which :func:`batch` chooses.
 
 Four things differ from a GPU. Gradients flow by :func:`backward`, because torch's own engine wants
 a driver. Attention is computed by its plain formula, because the choice of a fused kernel wants one
@@ -60,7 +61,12 @@ SENT = {
     "_reduce_scatter_base_": lambda size, workers: size * (workers - 1) / workers,
     "barrier": lambda size, workers: 0,
 }
-"""Bytes that a worker sends in a collective call of so many bytes; a ring for sums and gathers."""
+"""Bytes that a worker sends in a collective call, of those that it puts in.
+
+Sums, gathers and reduce-scatters are rings. In that of a gather a worker sends its own part and
+hands on those of all others but one, which is (W - 1) / W of what is gathered; in that of a
+reduce-scatter it sends (W - 1) / W of what it puts in. Padding counts: it travels.
+"""
 HAS_OUTPUT_FIRST = {"allgather_", "_allgather_base_", "alltoall_base_", "_reduce_scatter_base_"}
 
 
@@ -250,8 +256,19 @@ def prepare(config: Config, labels: int) -> engine.Training:
 
 
 def batch(training: engine.Training, images: int, positives: int, workers: int) -> Batch:
-    """Return this worker's share of a batch, in which each worker has as many positives."""
+    """Return the first worker's share of a batch.
+
+    Args:
+        training: from :func:`prepare`.
+        images: of each worker.
+        positives: of this worker, and of each on average. Others have a tenth more or less in
+            turn, so that the shares are padded to the largest, as on real data.
+        workers: number of workers.
+    """
     labels, side = training.bank.valid_KL.shape[1], training.config.data.image_size
+    spread, pairs = positives // 10, (workers - 1) // 2
+    others = [positives + spread, positives - spread] * pairs + [positives] * ((workers - 1) % 2)
+    shares = distributed.Shares([images] * workers, [positives, *others])
     return Batch(
         torch.zeros(images, 3, side, side, device=GPU),
         torch.zeros(images, labels, dtype=torch.int8, device=GPU),
@@ -260,6 +277,7 @@ def batch(training: engine.Training, images: int, positives: int, workers: int) 
         0,
         torch.zeros(positives, dtype=torch.int64, device=GPU),
         torch.zeros(positives * workers, dtype=torch.int64, device=GPU),
+        shares,
     )
 
 
@@ -279,8 +297,10 @@ def count_step(training: engine.Training, batch: Batch, workers: int) -> tuple[C
 
 def gradient_bytes(training: engine.Training, workers: int) -> float:
     """Return the bytes that a worker sends in DDP's all-reduce of the gradients of a step."""
+    halved = training.config.optim.gradient_compression == "bf16"
     parameters = [each for each in training.network.parameters() if each.requires_grad]
-    return SENT["allreduce_"](sum(each.nbytes for each in parameters), workers)
+    sizes = [each.numel() * (2 if halved else each.element_size()) for each in parameters]
+    return SENT["allreduce_"](sum(sizes), workers)
 
 
 def _move(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -317,7 +337,8 @@ def fake_gpu(workers: int) -> Iterator[None]:
         mock.patch.object(nn.Module, "_apply", _move),
         mock.patch.object(FakeTensor, "__deepcopy__", _copy, create=True),
         mock.patch.object(Tensor, "backward", backward),
-        mock.patch.object(ddp, "wrap", lambda network, device: network),
+        mock.patch.object(distributed, "all_gather_sizes", _sizes),
+        mock.patch.object(ddp, "wrap", lambda network, *_: network),
         mock.patch.object(engine, "Timer", return_value=contextlib.nullcontext()),
         *(
             mock.patch.object(module, f"{verb}_rng_state")
@@ -325,8 +346,6 @@ def fake_gpu(workers: int) -> Iterator[None]:
             for verb in ("get", "set")
         ),
     ]
-    if hasattr(distributed, "all_gather_sizes"):
-        patches.append(mock.patch.object(distributed, "all_gather_sizes", _sizes))
     if workers > 1:
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=workers)
     try:

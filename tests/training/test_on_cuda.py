@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from sadcl import build, recipes
+from sadcl import build, distributed, recipes
 from sadcl.config import Config
 from sadcl.memory import Memory
 from sadcl.training import engine
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
     """The most that a step may do on each worker; DDP's sum of the gradients comes on top."""
 
     kernels: int
-    """In bf16, whose casts are kernels too; fp32 has 339 fewer."""
+    """In bf16, whose casts are kernels too."""
     waits: int
     """Times that the host waits for the GPU: numbers that it reads, sizes that travel."""
     collectives: int
@@ -41,13 +41,15 @@ class Limits(NamedTuple):
 
 LIMITS = {
     ("coco14", 1): Limits(1680, 0, 0, 0.0),
-    ("coco14", 8): Limits(1810, 4, 12, 21.8),
-    ("coco14", 64): Limits(2300, 4, 12, 196.0),
-    ("vg500", 1): Limits(2010, 0, 0, 0.0),
-    ("vg500", 8): Limits(2300, 4, 12, 102.0),
-    ("vg500", 64): Limits(4370, 4, 12, 918.0),
+    ("coco14", 8): Limits(1695, 0, 7, 23.8),
+    ("coco14", 64): Limits(1695, 0, 7, 214.0),
+    ("vg500", 1): Limits(1680, 0, 0, 0.0),
+    ("vg500", 8): Limits(1695, 0, 7, 112.0),
+    ("vg500", 64): Limits(1830, 0, 7, 1007.0),
 }
 """Of each recipe and number of workers; a change that needs less lowers its line."""
+CASTS = 339
+"""Kernels that fp32 has fewer than bf16."""
 CHECK_WAITS = 2
 """Further waits in each tenth step, which checks the loss and counts the bank's valid rows."""
 LABELS = {"coco14": 80, "vg500": 500}
@@ -112,12 +114,15 @@ def excess(counts: fake_cuda.Counts, limits: Limits) -> dict[str, object]:
 )
 def test_a_step_stays_within_its_limits(name, workers, precision):
     step, check = count(name, workers, precision)
-    assert excess(step, LIMITS[name, workers]) == {}
+    limits = LIMITS[name, workers]
+    if precision == "fp32":
+        limits = limits._replace(kernels=limits.kernels - CASTS)
+    assert excess(step, limits) == {}
     assert step.kernels > 1000  # the network's alone are more
     assert check.waits.total() - step.waits.total() <= CHECK_WAITS
 
 
-SMALL_LIMITS = Limits(10**6, 4, 12, 1e6)
+SMALL_LIMITS = Limits(10**6, 0, 7, 1e6)
 FAULTS = {
     "an item": ("waits", lambda gpu: gpu.sum().item()),
     "a condition": ("waits", lambda gpu: bool((gpu > 0).any())),
@@ -136,17 +141,20 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def small_step():
-    """Counts a small step of eight workers, in which something is done with the gradients."""
+    """Counts a small step of eight workers, in which something is done with the gradients.
+
+    Its batch may lack what a loader knows.
+    """
     name, workers = "coco14", 8
 
-    def count_with(fault) -> fake_cuda.Counts:
+    def count_with(fault, **lacking) -> fake_cuda.Counts:
         with fake_cuda.fake_gpu(workers), pytest.MonkeyPatch.context() as patch:
             config = recipe(name, **{**SMALL, "optim.batch_size": 2 * workers})
             training = fake_cuda.prepare(config, LABELS[name])
             weights = [each for each in training.network.parameters() if each.requires_grad]
             bias = next(each for each in weights if each.dim() == 1)
             patch.setattr(engine, "clip_gradients", lambda _: fault(bias.grad))
-            share = fake_cuda.batch(training, 2, 6, workers)
+            share = fake_cuda.batch(training, 2, 6, workers)._replace(**lacking)
             return fake_cuda.count_step(training, share, workers)[0]
 
     return count_with
@@ -165,15 +173,22 @@ def test_a_fault_is_found(small_step, fault):
         assert any("test_on_cuda.py" in each or "engine.py" in each for each in found[kind])
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_the_host_waits_for_sizes_that_a_batch_lacks(small_step):
+    """The limit of no waits rests on what the loader tells every worker."""
+    found = excess(small_step(lambda gpu: None, shares=None), SMALL_LIMITS)
+    assert set(found) == {"waits", "collectives"}
+    assert found["waits"].total() == len(distributed.Shares._fields)
+    assert all("engine.py" in each for each in found["waits"])
+
+
 @pytest.mark.parametrize(
     ("call", "sent"),
     [
         (lambda own, all_: dist.all_reduce(own), 2 * 7 / 8 * 400),
-        (lambda own, all_: dist.all_gather_into_tensor(all_, own), 7 * 400),
+        (lambda own, all_: distributed._all_gather(all_, own), 7 * 400),
         (lambda own, all_: dist.all_to_all_single(all_, all_.clone()), 7 * 400),
         (lambda own, all_: dist.all_gather(list(all_.chunk(8)), own), 7 * 400),
-        (lambda own, all_: dist.reduce_scatter_tensor(own, all_), 7 * 400),
+        (lambda own, all_: distributed._reduce_scatter(own, all_), 7 * 400),
     ],
 )
 def test_bytes_are_those_that_a_worker_sends(call, sent):
@@ -182,6 +197,19 @@ def test_bytes_are_those_that_a_worker_sends(call, sent):
         call(torch.zeros(100, device=fake_cuda.GPU), torch.zeros(8 * 100, device=fake_cuda.GPU))
     assert recorder.counts.sent_bytes == sent
     assert recorder.counts.collectives.total() == 1
+
+
+def test_padding_travels_in_both_passes_of_a_gather():
+    """A worker has three rows of 100 float32 numbers, and the largest share has five."""
+    sizes = [3, 5, *[4] * 6]
+    with fake_cuda.fake_gpu(8), fake_cuda.Recorder(8) as recorder:
+        rows = torch.zeros(3, 100, device=fake_cuda.GPU, requires_grad=True)
+        gathered = distributed.all_gather_rows(rows, sizes)
+        assert recorder.counts.sent_bytes == 7 * 5 * 400
+        gathered.sum().backward()
+    assert (gathered.shape, rows.grad.shape) == ((32, 100), (3, 100))
+    assert recorder.counts.sent_bytes == 2 * 7 * 5 * 400
+    assert recorder.counts.collectives == {"allgather_base": 1, "reduce_scatter_base": 1}
 
 
 def test_gradients_are_those_of_torchs_engine():

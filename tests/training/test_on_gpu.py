@@ -30,7 +30,7 @@ from sadcl.errors import FailureKind
 from sadcl.study import failure
 from sadcl.training import engine, setup
 from tests.training.test_engine import BASE, L, Waits
-from tests.training.test_on_cuda import LIMITS
+from tests.training.test_on_cuda import CHECK_WAITS, LIMITS
 
 STEPS = 4
 RUNS: dict[str, tuple[dict[str, Any], float]] = {
@@ -76,11 +76,17 @@ def prepared(device: torch.device, changes: dict[str, Any]) -> engine.Training:
 
 
 def share(step: int, device: torch.device, dtype: torch.dtype) -> Batch:
-    """Return this worker's part of a batch, with the positives that the loader finds."""
+    """Return this worker's part of a batch, with the positives and sizes that the loader finds."""
     generator = torch.Generator().manual_seed(step)
     images_NCHW = torch.randn(IMAGES, 3, 32, 32, generator=generator, dtype=torch.float64)
     targets_NL = (torch.rand(IMAGES, L, generator=generator) < 0.2).to(torch.int8)
-    start, stop = distributed.split(IMAGES, distributed.rank(), distributed.world_size())
+    workers = distributed.world_size()
+    edges = [distributed.split(IMAGES, rank, workers) for rank in range(workers)]
+    start, stop = edges[distributed.rank()]
+    sizes = distributed.Shares(
+        [last - first for first, last in edges],
+        [int((targets_NL[first:last] == 1).sum()) for first, last in edges],
+    )
     parts = (
         images_NCHW[start:stop].to(dtype),
         targets_NL[start:stop],
@@ -89,7 +95,7 @@ def share(step: int, device: torch.device, dtype: torch.dtype) -> Batch:
         *((each == 1).flatten().nonzero()[:, 0] for each in (targets_NL[start:stop], targets_NL)),
     )
     images, targets, weight, index, own, everyone = (part.to(device) for part in parts)
-    return Batch(images, targets, weight, index, start, own, everyone)
+    return Batch(images, targets, weight, index, start, own, everyone, sizes)
 
 
 def train(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
@@ -226,8 +232,10 @@ def test_all_workers_hold_the_same_bits_on_their_devices(results, kind, run):
 
 @pytest.mark.parametrize("run", EAGER)
 def test_the_host_waits_no_more_than_the_fake_gpu_says(results, kind, run):
-    limit = LIMITS["coco14", 1 if workers_on(kind) == 1 else 8]
-    assert all(each["waits"] <= limit.waits for each in results(run))
+    limit = LIMITS["coco14", 1 if workers_on(kind) == 1 else 8].waits
+    if kind == "cpu":  # where each step checks its loss
+        limit += CHECK_WAITS
+    assert all(each["waits"] <= limit for each in results(run))
 
 
 def test_a_wait_is_counted(kind):
