@@ -143,7 +143,7 @@ def test_questions_to_the_tables_are_answered(command, store):
 def test_a_copy_is_checked(command, tmp_path):
     (layout,) = [layout for layout in LAYOUTS if layout.name == "coco14"]
     layout.write(tmp_path / "coco", TRAIN, TEST)
-    (line,) = [line for line in commands("README.md") if line.startswith("sadcl data check")]
+    (line,) = [line for line in commands("README.md") if line.startswith("sadcl data check coco")]
     words = [word.replace("/data/coco", str(tmp_path / "coco")) for word in words_of(line)]
     done = command(*words, check=False)
     assert done.returncode == 1, done.stderr  # the copy is whole, but has not the published counts
@@ -192,7 +192,7 @@ def test_python_runs(page, code, store, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_name_exists(page):
     code = "\n".join(blocks(page, "python"))
-    assert set(re.findall(r"\bsadcl\.(\w+)", code)) <= {*sadcl.__all__, "results", "search"}
+    assert set(re.findall(r"\bsadcl\.(\w+)", code)) <= {*sadcl.__all__, "results", "search", "model"}
     for line in re.findall(r"^(?:from|import) sadcl.*", code, flags=re.MULTILINE):
         exec(line, {})
 
