@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from sadcl.launch.run import run
     from sadcl.launch.train import train
     from sadcl.results import read, sql
-    from sadcl.search import Ablation, Search
+    from sadcl.search import Ablation, Comparison, Search
 
 __version__ = "0.1.0"
 __all__ = [
     "Ablation",
+    "Comparison",
     "Config",
     "Run",
     "Search",
@@ -38,6 +39,7 @@ __all__ = [
 
 _MODULES = {
     "Ablation": "sadcl.search",
+    "Comparison": "sadcl.search",
     "Config": "sadcl.config",
     "Run": "sadcl.launch.outcome",
     "Search": "sadcl.search",

@@ -184,7 +184,14 @@ def check_model(
         co_occurrence_LL=co_occurrence_LL,
     ).eval()
     check_size(network, spec.backbone, config.data.image_size)
-    if config.stage2.epochs and config.loss.contrasts and network.feature_size is None:
+    has_contrasts = config.stage2.epochs and config.loss.contrasts
+    if has_contrasts and network.needs_targets:
+        raise UserError(
+            f"model.head = {spec.head!r} reads the targets in training (needs_targets), so that "
+            "its features hold the answer that both contrasts ask for. Train it in one stage with "
+            "stage2.epochs = 0, or turn the reading off (known = 0 of CTran)."
+        )
+    if has_contrasts and network.feature_size is None:
         raise UserError(
             f"model.head = {spec.head!r} has no label-level features (feature_size), which both "
             "contrasts need. Train it in one stage with stage2.epochs = 0, or set "

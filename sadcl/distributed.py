@@ -5,7 +5,7 @@ Without a process group there is one worker, and every gather returns its own ro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,18 @@ def split(count: int, worker: int, workers: int) -> tuple[int, int]:
     return count * worker // workers, count * (worker + 1) // workers
 
 
+class Shares(NamedTuple):
+    """How a global batch is split, in rank order: numbers that every host knows.
+
+    Gathers take them as sizes, so that the workers need not ask each other, nor wait for a device.
+    """
+
+    images: list[int]
+    """Images of each worker; an empty share has one that stands in."""
+    positives: list[int]
+    """Targets of real images that are 1, of each worker."""
+
+
 def global_sum(values: Tensor) -> Tensor:
     """Sum over the workers, without gradient. This is a collective call."""
     total = values.detach().clone()
@@ -79,6 +91,10 @@ def all_gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
     backward pass is a collective call too, so the gathered tensor must take part in the loss on
     every worker or on none.
 
+    On a CPU (gloo) each row travels to each worker, without padding. On a GPU (NCCL) it travels
+    once to each node, where the links between nodes are what is scarce; shares are padded to the
+    largest.
+
     Args:
         rows: this worker's; the other axes and the type are the same on every worker.
         sizes: what :func:`all_gather_sizes` returned for these rows; None gathers the sizes here.
@@ -87,7 +103,8 @@ def all_gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
         return rows
     if rows.dtype == torch.bool:  # gloo does not carry it
         return all_gather_rows(rows.to(torch.uint8), sizes).bool()
-    gathered: Tensor = _GatherRows.apply(rows, sizes or all_gather_sizes(len(rows), rows.device))
+    gather = _GatherRows if rows.device.type == "cpu" else _GatherPaddedRows
+    gathered: Tensor = gather.apply(rows, sizes or all_gather_sizes(len(rows), rows.device))
     return gathered
 
 
@@ -112,3 +129,51 @@ class _GatherRows(torch.autograd.Function):
         if sum(sizes):
             dist.all_to_all_single(received, gradient.contiguous(), [count] * parts, sizes)
         return received.unflatten(0, (parts, count)).sum(0), None
+
+
+class _GatherPaddedRows(torch.autograd.Function):
+    """Gather by all-gather, of which NCCL sends each row into a node once.
+
+    Backwards a worker receives the sum of its rows' gradients by reduce-scatter. The order of that
+    sum is the backend's, and does not change from run to run on the same workers. No other worker
+    computes it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes, largest = sizes, max(sizes)
+        if not largest:
+            return rows.clone()
+        gathered = rows.new_empty((len(sizes) * largest, *rows.shape[1:]))
+        _all_gather(gathered, _pad(rows.detach(), [len(rows)], largest))
+        if min(sizes) == largest:
+            return gathered
+        shares = zip(gathered.split(largest), sizes, strict=True)
+        return torch.cat([share[:size] for share, size in shares])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), sizes = gradients, ctx.sizes
+        summed = gradient.new_empty((max(sizes), *gradient.shape[1:]))
+        if len(summed):
+            _reduce_scatter(summed, _pad(gradient, sizes, len(summed)))
+        return summed[: sizes[rank()]], None
+
+
+def _pad(rows: Tensor, sizes: list[int], size: int) -> Tensor:
+    """Fill each of the consecutive shares up to ``size`` rows with zeros."""
+    if min(sizes) == size:
+        return rows.contiguous()
+    zeros = rows.new_zeros((size - min(sizes), *rows.shape[1:]))
+    shares = zip(rows.split(sizes), sizes, strict=True)
+    return torch.cat([part for share, own in shares for part in (share, zeros[: size - own])])
+
+
+def _all_gather(gathered: Tensor, rows: Tensor) -> None:
+    name = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
+    getattr(dist, name)(gathered, rows)  # torch 2.14 renamed it
+
+
+def _reduce_scatter(summed: Tensor, rows: Tensor) -> None:
+    renamed = hasattr(dist, "reduce_scatter_single")
+    getattr(dist, "reduce_scatter_single" if renamed else "reduce_scatter_tensor")(summed, rows)

@@ -28,11 +28,6 @@ class ActivatedRows(NamedTuple):
     scores_A: Tensor
     """Score of that label for that image, 0 to 1."""
 
-    def admit(self, epsilon: float) -> ActivatedRows:
-        """Select the rows with score >= epsilon; the host waits for their number."""
-        (index_A,) = (self.scores_A >= epsilon).nonzero(as_tuple=True)
-        return ActivatedRows(*(part[index_A] for part in self))
-
     def count_per_label(self, num_labels: int, epsilon: float) -> Tensor:
         """Count the rows of each label with score >= epsilon, (L,) int64."""
         return self.labels_A.new_zeros(num_labels).index_add_(
@@ -60,15 +55,30 @@ def activated_rows(
     )
 
 
-def gather(rows: ActivatedRows) -> ActivatedRows:
-    """Gather the rows of all workers, bit-identical on each of them. This is a collective call."""
-    sizes = distributed.all_gather_sizes(len(rows.labels_A), rows.labels_A.device)
-    features_AD = distributed.all_gather_rows(rows.features_AD, sizes)
-    # Integers and float32 scores are exact in float64, so all three travel in one call.
-    columns_A3 = torch.stack([part.double() for part in rows[1:]], dim=1)
-    positions_A, labels_A, scores_A = distributed.all_gather_rows(columns_A3, sizes).unbind(1)
+def gather(rows: ActivatedRows, sizes: list[int] | None = None) -> ActivatedRows:
+    """Gather the rows of all workers, bit-identical on each of them. This is a collective call.
+
+    Args:
+        rows: this worker's.
+        sizes: number of rows of each worker; None gathers the numbers here, for which the host
+            waits.
+    """
+    if distributed.world_size() == 1:
+        return rows
+    features_AD, scores_A = rows.features_AD, rows.scores_A
+    # All four travel in one call: positions and labels are below 2^24, and so exact in float32.
+    dtype = torch.promote_types(features_AD.dtype, scores_A.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    columns_A3 = torch.stack([part.to(dtype) for part in rows[1:]], dim=1)
+    gathered = distributed.all_gather_rows(
+        torch.cat([features_AD.to(dtype), columns_A3], dim=1), sizes
+    )
+    positions_A, labels_A, all_scores_A = gathered[:, -3:].unbind(1)
     return ActivatedRows(
-        features_AD, positions_A.long(), labels_A.long(), scores_A.to(rows.scores_A.dtype)
+        gathered[:, :-3].to(features_AD.dtype),
+        positions_A.long(),
+        labels_A.long(),
+        all_scores_A.to(scores_A.dtype),
     )
 
 
@@ -147,8 +157,9 @@ class MemoryBank(nn.Module):
         Args:
             positions_G: position in the global batch of each activated row.
             labels_G: its label index; both are ordered by (position, label).
-            padded: return G rows, or more up to the next power of two, without waiting for the
-                device; those that are not valid have label and position -1.
+            padded: return G rows, or more up to the next power of two and at least two, without
+                waiting for the device; those that are not valid have label and position -1. One
+                row or none would be compiled separately.
         """
         slots, num_labels = self.valid_KL.shape
         valid_G = torch.ones_like(labels_G, dtype=torch.bool)
@@ -163,7 +174,7 @@ class MemoryBank(nn.Module):
         if not padded:
             slot_G, labels_G = slot_G[valid_G], labels_G[valid_G]
             return Memory(self.rows_KLD[slot_G, labels_G], labels_G, slot_G, padded)
-        extra = (1 << (len(labels_G) - 1).bit_length()) - len(labels_G) if len(labels_G) else 0
+        extra = (1 << (max(len(labels_G), 2) - 1).bit_length()) - len(labels_G) if slots else 0
         slot_M, labels_M, valid_M = (
             torch.nn.functional.pad(part, (0, extra)) for part in (slot_G, labels_G, valid_G)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pyarrow import fs
 
@@ -154,11 +155,33 @@ def write(
     Raises:
         OSError: if the file cannot be written, or the folder is missing and is not to be made.
     """
+    with new_file(uri, make_folder=make_folder) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def new_file(uri: str | os.PathLike[str], *, make_folder: bool = True) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name when the block ends, and not if the block raises.
+
+    An object store gets the content at the end of the block; until then it is in memory.
+
+    Args:
+        uri: the file; one that exists is replaced.
+        make_folder: as for :func:`write`.
+
+    Yields:
+        The file, open for writing.
+
+    Raises:
+        OSError: if the file cannot be written, or the folder is missing and is not to be made.
+    """
     system, path = resolve(uri)
     if not isinstance(system, fs.LocalFileSystem):
+        buffer = io.BytesIO()
+        yield buffer
         # an object appears when its upload is closed
         with system.open_output_stream(path) as stream:
-            stream.write(data)
+            stream.write(buffer.getbuffer())
         return
     target = Path(path)
     if make_folder:
@@ -168,7 +191,7 @@ def write(
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(part, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)

@@ -55,13 +55,12 @@ def admit(features, admitted, first=0):
 def candidates(x, targets, bank, bank_labels, **options):
     """Candidates of Eq. 4 from (N, L, P) embeddings and the bank's rows."""
     from sadcl.losses.contrast import positive_index
-    from sadcl.losses.sample_to_sample import gather_candidates
+    from sadcl.losses.sample_to_sample import gather_candidates, gather_labels
 
     index, num_labels = positive_index(targets), targets.shape[1]
     rows = x.flatten(0, 1).index_select(0, index)
-    return gather_candidates(
-        rows, index % num_labels, bank, bank_labels, num_labels=num_labels, **options
-    )
+    labelled = gather_labels(rows, index % num_labels)
+    return gather_candidates(labelled, bank, bank_labels, num_labels=num_labels, **options)
 
 
 def sample_sum(x, targets, bank, bank_labels, *, temperature, normalize=True, **options):

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sadcl import inference
+from sadcl import distributed, inference
 from sadcl.data.readers.label_lists import LABELS
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import Memory, MemoryBank
@@ -218,7 +218,11 @@ def _terms(inputs: Mapping[str, Tensor], **options: Any) -> Any:
         prototype_valid_L=torch.ones(num_labels, dtype=torch.bool),
     )
     batch = SimpleNamespace(
-        targets_BL=targets_BL, weight_B=torch.ones(num_images), positive_index_A=index_A
+        targets_BL=targets_BL,
+        weight_B=torch.ones(num_images),
+        positive_index_A=index_A,
+        global_positive_index_G=index_A,
+        shares=distributed.Shares([num_images], [len(index_A)]),
     )
     return Criterion(**options)(output, batch, memory)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -59,11 +60,17 @@ def worker(rank: int, folder: str) -> None:
         if rank >= world:
             return
         checks = [check(world, rank) for check in CHECKS]  # the one-process half of each
+        by_all_to_all = distributed._GatherRows
         dist.init_process_group(
             "gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world
         )
         for shared_half in checks:
             shared_half()
+        distributed._GatherRows = distributed._GatherPaddedRows  # what a GPU does, over gloo
+        for shared_half in checks[1:]:
+            shared_half()
+        padded_rows(world, rank)
+        distributed._GatherRows = by_all_to_all
         dist.destroy_process_group()
 
 
@@ -128,6 +135,38 @@ def rows_gathered(world: int, rank: int) -> Callable[[], None]:
         assert distributed.global_sum(torch.tensor(float(rank))) == world * (world - 1) / 2
 
     return shared
+
+
+def padded_rows(world: int, rank: int) -> None:
+    """A GPU's way to gather: any sizes and types, and each row sent once."""
+    sent: list[int] = []
+    calls = {name: getattr(distributed, name) for name in ("_all_gather", "_reduce_scatter")}
+    for name, call in calls.items():
+
+        def counted(output: Tensor, given: Tensor, call: Callable[..., None] = call) -> None:
+            sent.append(len(given))
+            call(output, given)
+
+        setattr(distributed, name, counted)
+    for sizes in ([3, 0, 2], [2, 2, 2], [0, 0, 0], [0, 1, 4]):
+        sizes = sizes[:world]
+        for dtype in (torch.float64, torch.float32, torch.int64, torch.int8, torch.bool):
+            everyone = (torch.arange(sum(sizes) * 6).reshape(-1, 2, 3) % 5).to(dtype)
+            own = everyone.split(sizes)[rank].clone().requires_grad_(dtype.is_floating_point)
+            sent.clear()
+            gathered = distributed.all_gather_rows(own, sizes)
+            assert gathered.dtype == dtype
+            assert torch.equal(gathered, everyone)
+            if dtype.is_floating_point:
+                ((rank + 1) * gathered.square()).sum().backward()
+                factor = 2 * sum(w + 1 for w in range(world))
+                assert torch.equal(own.grad, factor * own.detach())
+                assert sent == ([max(sizes), world * max(sizes)] if max(sizes) else [])
+    transposed = torch.arange(6.0).reshape(3, 2).t().requires_grad_()
+    distributed.all_gather_rows(transposed, [2] * world).sum().backward()
+    assert torch.equal(transposed.grad, torch.full((2, 3), float(world)))
+    for name, call in calls.items():
+        setattr(distributed, name, call)
 
 
 def sums_of(
@@ -234,7 +273,7 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
     ]
 
     def run(
-        batch: SimpleNamespace, first: int, last: int, setting: dict
+        batch: SimpleNamespace, first: int, last: int, setting: dict, known: Any = (None, None)
     ) -> tuple[dict[str, Tensor], Tensor]:
         weight = torch.ones(last - first)
         if first == last:  # an empty share runs one image with weight 0
@@ -250,7 +289,11 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
             prototype_valid_L=batch.valid,
         )
         share = SimpleNamespace(
-            targets_BL=batch.targets[first:last], weight_B=weight, positive_index_A=None
+            targets_BL=batch.targets[first:last],
+            weight_B=weight,
+            positive_index_A=None,
+            global_positive_index_G=known[0],
+            shares=known[1],
         )
         memory = Memory(batch.bank.detach(), batch.labels, batch.slots)
         terms = Criterion(**setting)(output, share, memory)
@@ -267,13 +310,23 @@ def whole_criterion(world: int, rank: int) -> Callable[[], None]:
 
     def shared() -> None:
         for (batch, images, setting), (values, gradient) in zip(cases, expected, strict=True):
-            mine, my_gradient = run(batch, *distributed.split(images, rank, world), setting)
-            assert mine.keys() == values.keys()
-            for name, value in values.items():
-                close(mine[name], value)
-            close(distributed.global_sum(my_gradient) / world, gradient)
+            for known in ((None, None), known_sizes(batch.targets[:images], world)):
+                own = distributed.split(images, rank, world)
+                mine, my_gradient = run(batch, *own, setting, known)
+                assert mine.keys() == values.keys()
+                for name, value in values.items():
+                    close(mine[name], value)
+                close(distributed.global_sum(my_gradient) / world, gradient)
 
     return shared
+
+
+def known_sizes(targets: Tensor, world: int) -> tuple[Tensor, distributed.Shares]:
+    """The positives of a global batch and the sizes of all shares, as a loader knows them."""
+    parts = [targets[slice(*distributed.split(len(targets), w, world))] for w in range(world)]
+    return (targets == 1).flatten().nonzero()[:, 0], distributed.Shares(
+        [max(len(part), 1) for part in parts], [int((part == 1).sum()) for part in parts]
+    )
 
 
 def own_banks(world: int, rank: int) -> Callable[[], None]:

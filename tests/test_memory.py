@@ -153,7 +153,17 @@ def test_matched_rows_of_no_bank_and_of_no_label_are_none():
     for padded in (False, True):
         assert len(bank.read_matched(*everything, padded=padded).rows_MD) == 0
         slots = MemoryBank(LABELS, DIM, policy="slot", size=4)
-        assert len(slots.read_matched(*nothing, padded=padded).rows_MD) == 0
+        memory = slots.read_matched(*nothing, padded=padded)
+        assert memory.labels_M.tolist() == memory.positions_M.tolist() == [-1, -1] * padded
+
+
+@pytest.mark.parametrize("rows", range(6))
+def test_padded_rows_are_a_power_of_two_and_at_least_two(rows):
+    """torch.compile would specialise on one row or none."""
+    bank = MemoryBank(LABELS, DIM, policy="slot", size=4)
+    index = torch.zeros(rows, dtype=torch.int64)
+    memory = bank.read_matched(index, index, padded=True)
+    assert [len(part) for part in memory[:3]] == [[2, 2, 2, 4, 4, 8][rows]] * 3
 
 
 @pytest.mark.parametrize("policy", ["slot", "fifo", "none"])

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from sadcl.console import console
 from sadcl.losses.contrast import positive_index
 from sadcl.losses.prototype_to_sample import prototype_to_sample, similarities
-from sadcl.losses.sample_to_sample import gather_candidates, sample_to_sample
+from sadcl.losses.sample_to_sample import gather_candidates, gather_labels, sample_to_sample
 
 TAU, PROTOTYPE_TAU = 0.2, 0.07
 
@@ -118,7 +118,8 @@ class Contrasts:
         similarity_BL, own_AP = similarities(
             self.embeddings_BLP, self.prototypes_LP, place_A, **options
         )
-        candidates = gather_candidates(own_AP, place_A % L, self.bank, self.labels_M, num_labels=L)
+        rows = gather_labels(own_AP, place_A % L)
+        candidates = gather_candidates(rows, self.bank, self.labels_M, num_labels=L)
         sample, anchors = sample_to_sample(candidates, temperature=TAU)
         prototype, counted = prototype_to_sample(
             similarity_BL, self.targets_BL, torch.ones(L, dtype=torch.bool)

@@ -39,6 +39,7 @@ NAMES = (
     "input",
     "synchronisation",
     "scaling",
+    "saving",
     "step",
     "memory",
     "results",

@@ -4,7 +4,7 @@ python experiments/benchmarks/scaling.py                                     # a
 python experiments/benchmarks/scaling.py --images-per-second 500 --batch 16  # speed as measured
 
 :mod:`scaling_model` has the arithmetic. What is sent is counted on the project's own code: the
-contrasts, forward and backward, and the gather of admitted rows run with collectives that count;
+contrasts, forward and backward, and the gather of activated rows run with collectives that count;
 bytes to each other worker do not depend on W. Bank and gradients are tensors of the project's own
 modules. Operations are counted on the network itself, for each image and for each row of the bank,
 because each worker projects the whole bank.
@@ -23,13 +23,10 @@ Axes: W workers, B images of a worker, A activated rows of a worker, M bank rows
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import statistics
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -38,11 +35,12 @@ import torch
 from rich import box
 from rich.table import Table
 from rows import Row
-from scaling_model import Fabric, Load, measured_fabric, parts
-from synchronisation import BASE, LABELS, batch, make_training, slowest_seconds
+from scaling_model import Load, measured_fabric, parts
+from scaling_processes import IMAGES, SMALL, measure
+from scaling_projection import CARDINALITY
+from synchronisation import LABELS
 from torch import Tensor
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch.utils.flop_counter import FlopCounterMode
 
 from sadcl import build, distributed, memory, recipes
@@ -50,18 +48,15 @@ from sadcl.config import Config
 from sadcl.console import console
 from sadcl.data.loader import Batch
 from sadcl.errors import UserError
-from sadcl.training import engine
 
-WORLDS, IMAGES, SMALL = (1, 2, 4), 8, BASE.override({"optim.batch_size": 8, "bank.size": 4})
-"""Numbers of processes of the check, images of all processes together, and what they train."""
-CARDINALITY = 2.9
-"""Mean number of labels of an image in COCO 2014 (the paper's Table 2)."""
+WORLDS = (1, 2, 4)
+"""Numbers of processes of the check."""
 
 
-def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple[float, int]:
-    """Count bytes to each other worker, and collective calls, of one step's contrasts and gather.
+def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple[float, int, int]:
+    """Count bytes to each other worker, gathers and sums of one step's contrasts and gather.
 
-    Every positive is admitted. The project's own functions run, with collectives that count what
+    The project's own functions run, with collectives that count what
     they are given and return zeros.
 
     Args:
@@ -70,13 +65,11 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         images: of a worker.
         workers: their number; the bytes do not depend on it.
     """
-    sent, calls = 0, 0
+    sent, calls, sums = 0, 0, 0
 
     def reduce(tensor: Tensor) -> None:
-        nonlocal calls
-        calls += 1
-        if tensor.dtype == torch.int64:  # sizes: the other workers have as many rows
-            tensor.fill_(tensor.max())
+        nonlocal sums
+        sums += 1
 
     def to_all(output: Tensor, tensor: Tensor, _: Sequence[int], sizes: Sequence[int]) -> None:
         nonlocal sent, calls
@@ -106,14 +99,24 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         mock.patch.object(dist, "all_reduce", reduce),
         mock.patch.object(dist, "all_to_all_single", to_all),
     ):
-        share = Batch(torch.zeros(0), targets_BL, torch.ones(images), torch.arange(images), 0)
+        share = Batch(
+            torch.zeros(0),
+            targets_BL,
+            torch.ones(images),
+            torch.arange(images),
+            first_position=0,
+            positive_index_A=torch.arange(activated),
+            global_positive_index_G=torch.arange(activated).repeat(workers),
+            shares=distributed.Shares([images] * workers, [activated] * workers),
+        )
+        assert share.shares is not None
         bank = memory.Memory(torch.zeros(1, D), place_M, place_M)
         build.criterion(config, 2, contrast=True)(output, share, bank).loss.backward()
-        memory.gather(rows)
-    return sent / (workers - 1), calls
+        memory.gather(rows, share.shares.positives)
+    return sent / (workers - 1), calls, sums
 
 
-def operations(config: Config, labels: int, images: int, rows: int) -> int:
+def operations(config: Config, labels: int, images: int, rows: int, kind: str = "") -> int:
     """Count the operations of one worker's forward and backward pass.
 
     Args:
@@ -121,6 +124,7 @@ def operations(config: Config, labels: int, images: int, rows: int) -> int:
         labels: their number.
         images: of the worker.
         rows: of the bank, which the worker projects.
+        kind: counts only operators with this in their name, such as ``convolution``.
     """
     side = config.data.image_size
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -138,7 +142,8 @@ def operations(config: Config, labels: int, images: int, rows: int) -> int:
                 output.prototypes_LP,
             )
         ).backward()
-    return int(counter.get_total_flops())
+    counts = counter.get_flop_counts()["Global"]
+    return int(sum(count for operator, count in counts.items() if kind in str(operator)))
 
 
 def contrast_operations(config: Config, images: int, workers: int, bank: int) -> float:
@@ -185,63 +190,6 @@ def gradients(config: Config, labels: int) -> int:
 # --- the check
 
 
-@contextlib.contextmanager
-def single_worker() -> Iterator[None]:
-    """Let a worker train as if it were the only one."""
-    with (
-        mock.patch.object(distributed, "world_size", return_value=1),
-        mock.patch.object(distributed, "rank", return_value=0),
-    ):
-        yield
-
-
-MANY = 20
-"""Number of small reductions that are timed together."""
-
-
-def worker(rank: int, world: int, folder: str, steps: int) -> None:
-    """Measure one process of the check; rank 0 writes the times to ``WORLD.pt`` in ``folder``."""
-    torch.set_num_threads(1)
-    if world > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
-        )
-    share = batch(0, IMAGES)
-    with single_worker():
-        alone = make_training(SMALL)
-    together = make_training(SMALL)
-
-    def step_alone() -> None:
-        with single_worker():
-            engine.train_step(
-                alone, Batch(share.images_BCHW, share.targets_BL, share.weight_B, share.index_B, 0)
-            )
-
-    def reduce_small() -> None:
-        for _ in range(MANY):
-            dist.all_reduce(small)
-
-    times: dict[str, list[float]] = {"alone": [], "together": [], "nothing": [], "megabytes": []}
-    small, large = torch.zeros(1), torch.zeros(4 << 20)
-    for step in range(steps + 1):
-        durations = {
-            "alone": slowest_seconds(step_alone),
-            "together": slowest_seconds(lambda: engine.train_step(together, share)),
-        }
-        if world > 1:
-            barrier = slowest_seconds(lambda: None)
-            durations["nothing"] = max(slowest_seconds(reduce_small) - barrier, 0) / MANY
-            large_seconds = slowest_seconds(lambda: dist.all_reduce(large))
-            durations["megabytes"] = max(large_seconds - barrier, 0)
-        if step:  # the first one warms up
-            for name, duration in durations.items():
-                times[name].append(duration)
-    if rank == 0:
-        torch.save(times, f"{folder}/{world}.pt")
-    if world > 1:
-        dist.destroy_process_group()
-
-
 def check(steps: int, worlds: Sequence[int] = WORLDS) -> list[dict[str, Any]]:
     """Return the parts of the model and the real step for each number of processes.
 
@@ -255,16 +203,14 @@ def check(steps: int, worlds: Sequence[int] = WORLDS) -> list[dict[str, Any]]:
     if steps < 1:
         raise UserError(f"--steps {steps} is not possible: give at least 1.")
     results, size = [], gradients(SMALL, LABELS)
-    with tempfile.TemporaryDirectory() as folder:
-        for world in worlds:
-            mp.spawn(worker, args=(world, folder, steps), nprocs=world)
-            times = torch.load(Path(folder) / f"{world}.pt")
-            alone = statistics.median(times["alone"])
-            load = Load(alone, size, *traffic(SMALL, LABELS, IMAGES // world))
-            fabric = measured_fabric(times, world)
-            model = {"parts": parts(load, fabric, world), "fabric": fabric}
-            results.append({"workers": world, "real": times["together"], **model})
-            console.print(f"{world} processes done", highlight=False)
+    for world in worlds:
+        times = measure(world, steps)
+        alone = statistics.median(times["alone"])
+        load = Load(alone, size, *traffic(SMALL, LABELS, IMAGES // world))
+        fabric = measured_fabric(times, world)
+        model = {"parts": parts(load, fabric, world), "fabric": fabric}
+        results.append({"workers": world, "real": times["together"], **model})
+        console.print(f"{world} processes done", highlight=False)
     return results
 
 
@@ -312,27 +258,19 @@ def print_check(results: list[dict[str, Any]]) -> None:
 
 def count(config: Config, images: int) -> projection.Counts:
     """Count what a step of a configuration does on a GPU with ``images`` images."""
-    peer, calls = traffic(config, LABELS, images)
+    peer, calls, sums = traffic(config, LABELS, images)
     base = operations(config, LABELS, images, 0)
     return projection.Counts(
         gradients=gradients(config, LABELS),
         peer=peer,
         calls=calls,
+        sums=sums,
         operations=base,
+        convolutions=operations(config, LABELS, images, 0, "convolution"),
         row_operations=(operations(config, LABELS, images, 1000) - base) / 1000,
         contrast_operations=partial(contrast_operations, config, images),
         state=partial(state, config, LABELS),
     )
-
-
-def project(
-    config: Config,
-    fabric: Fabric,
-    given: projection.Assumptions,
-    gpus: Sequence[int] = projection.GPUS,
-) -> list[projection.Line]:
-    """Return a line for each number of GPUs; arguments as for ``project_counts``."""
-    return projection.project_counts(count(config, given.images), config, fabric, given, gpus)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -347,7 +285,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--images-per-second",
         type=float,
-        help=f"speed of one GPU (default: {projection.SHARE:.0%} of an H100's peak)",
+        help="speed of one GPU as step.py measured it (default: from its data sheet)",
+    )
+    parser.add_argument(
+        "--gpu", choices=projection.KINDS, default="h100", help="data sheet (default: h100)"
     )
     parser.add_argument(
         "--dollars-per-gpu-hour",
@@ -380,27 +321,38 @@ def main() -> None:
         print_check(check(options.steps))
     slot = recipes.coco14()
     fifo = slot.override({"bank.policy": "fifo", "bank.size": 64, "loss.candidates": "all"})
-    counts, images = count(slot, options.batch), options.batch
-    speed = (
-        options.images_per_second or projection.PEAK * projection.SHARE * images / counts.operations
+    gpu = projection.KINDS[options.gpu]
+    given = projection.Assumptions(
+        options.batch, options.images_per_second, options.dollars_per_gpu_hour, gpu
     )
+    print_assumptions(count(slot, options.batch), slot, given)
+    for policy, config in (("slot", slot), ("fifo of 64", fifo)):
+        counts = count(config, options.batch)
+        for fabric in projection.FABRICS:
+            lines = projection.project_counts(counts, config, fabric, given, projection.GPUS)
+            projection.print_projection(lines, f"{fabric.name}; {policy}", gpu)
+
+
+def print_assumptions(
+    counts: projection.Counts, config: Config, given: projection.Assumptions
+) -> None:
+    """Print what the projections rest on."""
+    speed = given.images / projection.compute_seconds(counts, given)
+    share = speed * counts.operations / given.images / given.gpu.peak
+    whence = "as given" if given.speed is not None else "from its data sheet, not measured"
     console.print(
-        f"ResNet-101, 448 px, {images} images a GPU: {counts.operations / 1e12:.1f} TFLOP a step, "
-        f"{speed:,.0f} images/s; {counts.gradients / 1e6:.0f} MB of gradients averaged; "
-        f"{counts.peer / 1e6:.2f} MB gathered to each other GPU in {counts.calls} calls. Times are "
-        f"in milliseconds; a run is {slot.stage1.epochs} + {slot.stage2.epochs} epochs of "
-        f"{projection.TRAIN:,} images; every step counts as one of stage 2 with a full bank, as "
-        "late in a run.",
+        f"A model, not a measurement. ResNet-101, 448 px, {given.images} images on each "
+        f"{given.gpu.name}: {counts.operations / 1e12:.1f} TFLOP a step, {speed:,.0f} images/s "
+        f"({whence}; {share:.0%} of the peak); {counts.gradients / 1e6:.0f} MB of gradients "
+        f"averaged; {counts.peer / 1e6:.2f} MB gathered to each other GPU in {counts.calls} "
+        f"calls, and {counts.sums} small sums. A run is {config.stage1.epochs} + "
+        f"{config.stage2.epochs} epochs of COCO 2014 with {config.data.holdout:.0%} held out; "
+        "every step counts as one of stage 2 with a full bank, as late in a run. cores/GPU read "
+        f"{projection.CORE:.0f} images/s each, and a GPU is assumed to have {projection.CORES}. "
+        "outside: the share of a run in evaluation, first prototypes, test and saving. Banks: the "
+        "recipe's (slot, matched rows), or fifo with 64 rows a label, all of which take part.",
         highlight=False,
     )
-    given = projection.Assumptions(images, options.images_per_second, options.dollars_per_gpu_hour)
-    policies = (
-        ("slot bank, matched rows, as published", slot),
-        ("fifo bank of 64 rows a label, all of them, batch anchors", fifo),
-    )
-    for policy, config in policies:
-        for fabric in projection.FABRICS:
-            projection.print_projection(project(config, fabric, given), f"{fabric.name}; {policy}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 A step is computation, then the part of the gradients' all-reduce that the backward pass could not
 hide, then the gathers of both contrasts and of the bank; and it is no shorter than the input takes.
+A gather is an all-gather forward and a reduce-scatter backward, both as rings through all GPUs, so
+that each row crosses the link into a node once. A run is steps and what lies between the epochs.
 
 Axes: W workers.
 """
@@ -48,8 +50,9 @@ class Load:
     Attributes:
         compute: seconds without communication.
         gradients: bytes that are averaged.
-        peer: bytes that the gathers send to each other worker.
-        calls: collectives that carry them, and the sums of the loss.
+        peer: bytes that the gathers bring to each other worker.
+        calls: gathers that carry them.
+        sums: small all-reduces of the loss and of sizes.
         bank: seconds for the bank's rows and Eq. 4 that are not in ``compute``; 0 if they are in
             it.
     """
@@ -58,6 +61,7 @@ class Load:
     gradients: float
     peer: float
     calls: int
+    sums: int = 0
     bank: float = 0.0
 
 
@@ -72,9 +76,14 @@ class Parts:
     input: float
 
     @property
+    def without_input(self) -> float:
+        """Seconds of the step where the input is always there."""
+        return self.compute + self.bank + self.gradients + self.gathers
+
+    @property
     def step(self) -> float:
         """Seconds of the whole step."""
-        return max(self.compute + self.bank + self.gradients + self.gathers, self.input)
+        return max(self.without_input, self.input)
 
     @property
     def largest(self) -> str:
@@ -104,15 +113,39 @@ def all_reduce(size: float, fabric: Fabric, workers: int) -> float:
     return transfer + delay(fabric, workers)
 
 
+def ring_delay(fabric: Fabric, workers: int) -> float:
+    """Return the seconds of an empty gather: a ring visits all GPUs of a node, then the next node.
+
+    NCCL has no trees for all-gather and reduce-scatter of several GPUs a node.
+    """
+    nodes = math.ceil(workers / fabric.gpus)
+    return (workers - nodes) * fabric.inside_latency + (nodes - 1) * fabric.latency
+
+
 def gathers(peer: float, calls: int, fabric: Fabric, workers: int) -> float:
     """Return the seconds of the gathers.
 
-    Each worker sends ``peer`` bytes to each other worker, in ``calls`` collectives. Workers of a
-    node share its links.
+    Each worker's ``peer`` bytes reach each other worker, in ``calls`` collectives. They cross the
+    link into a node once, and inside it go from GPU to GPU. The slower of both links sets the pace
+    of the ring.
     """
     inside = min(workers, fabric.gpus)
-    between = inside * (workers - inside) * peer / fabric.between
-    return (inside - 1) * peer / fabric.inside + between + calls * delay(fabric, workers)
+    within = (workers - 1) * peer / fabric.inside
+    between = (workers - inside) * peer / fabric.between
+    return max(within, between) + calls * ring_delay(fabric, workers)
+
+
+def padding(labels: float, workers: int) -> float:
+    """Return the largest share of the positives relative to the mean; the others are padded to it.
+
+    Shares are taken as independent Poisson numbers: the largest of W exceeds the mean by about
+    sqrt(2 ln W) standard deviations.
+
+    Args:
+        labels: mean number of positives of a share.
+        workers: number of shares.
+    """
+    return 1 + math.sqrt(2 * math.log(workers) / labels)
 
 
 def parts(load: Load, fabric: Fabric, workers: int, read: float = 0.0) -> Parts:
@@ -130,9 +163,51 @@ def parts(load: Load, fabric: Fabric, workers: int, read: float = 0.0) -> Parts:
     if fabric.hidden:
         last = all_reduce(min(BUCKET, load.gradients), fabric, workers)
         sums = max(sums - BACKWARD * (load.compute + load.bank), last)
-    return Parts(
-        load.compute, load.bank, sums, gathers(load.peer, load.calls, fabric, workers), read
-    )
+    exchange = gathers(load.peer, load.calls, fabric, workers) + load.sums * delay(fabric, workers)
+    return Parts(load.compute, load.bank, sums, exchange, read)
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a run does outside its steps.
+
+    Attributes:
+        evaluation: seconds after each epoch for the held-out images.
+        copy: seconds after each epoch in which all wait for the copy of the state.
+        write: seconds in which it is written, while the next epoch trains.
+        once: seconds of a run for the first prototypes and the test images.
+    """
+
+    evaluation: float
+    copy: float
+    write: float
+    once: float
+
+
+def run_seconds(training: float, between: Between, epochs: int, stages: int = 2) -> float:
+    """Return the seconds of a run; an epoch is no shorter than its state takes to be written.
+
+    Args:
+        training: seconds of an epoch's steps.
+        between: the rest.
+        epochs: of all stages together.
+        stages: each waits at its end for the last state.
+    """
+    epoch = max(training + between.evaluation, between.write) + between.copy
+    return epochs * epoch + stages * between.write + between.once
+
+
+def pass_seconds(images: int, share: int, workers: int, compute: float, read: float) -> float:
+    """Return the seconds in which all workers pass ``images`` through the network.
+
+    Args:
+        images: of all workers.
+        share: images of a worker's batch.
+        workers: their number.
+        compute: seconds that a worker computes on a batch.
+        read: seconds that the input of a batch takes.
+    """
+    return math.ceil(images / (share * workers)) * max(compute, read)
 
 
 def measured_fabric(times: dict[str, list[float]], world: int) -> Fabric:

@@ -1,17 +1,18 @@
 """The training step in images/s, against a loop as released and against the device's products.
 
-python experiments/benchmarks/step.py    # minutes; ResNet-18, 128 px, 8 images, L=80 on a CPU
-python experiments/benchmarks/step.py    # minutes; ResNet-101, 448 px, 64 images on a GPU
+python experiments/benchmarks/step.py   # on a GPU ResNet-101, 448 px, 64 images; L=80; minutes
 python experiments/benchmarks/step.py --backbone resnet50 --side 224 --images 8 --repeats 2
 
-Four loops run on the same random images with COCO's label frequency, with weights in float32: the
+On a CPU the sizes are ResNet-18, 128 px and 8 images.
+
+The loops run on the same random images with COCO's label frequency, with weights in float32: the
 pooled baseline, SARL (stage 1) and SADCL (stage 2, both contrasts, EMA, bank and prototypes), all
-as sadcl trains them, on a GPU with bf16 autocast, channels_last and torch.compile; and the
-reference, SADCL's network in a loop like the released code's. That loop is eager, on a GPU with
-fp16 autocast and a GradScaler. It projects the whole bank, computes all (2BL)^2 pairs of batch and
-bank, of which few are active, writes its bank label by label and reads from the device for each,
-has PyTorch's default AdamW, averages tensor by tensor, and reads three terms in each step. Every
-positive is admitted and every slot of the bank is full, which is the most work for both.
+as sadcl trains them, on a GPU with bf16 autocast, channels_last and torch.compile, SADCL without it
+too; and the reference, SADCL's network in a loop like the released code's. That loop is eager, on a
+GPU with fp16 autocast and a GradScaler. It projects the whole bank, computes all (2BL)^2 pairs of
+batch and bank, of which few are active, writes its bank label by label and reads from the device
+for each, has PyTorch's default AdamW, averages tensor by tensor, and reads three terms in each
+step. Every positive is admitted and every slot of the bank is full, the most work for both.
 
 How to read it: the loops run in turn, so that other load of the machine affects all. Speeds are
 medians. A ratio is ours / reference of one round (reference / ours for memory and waits), so more
@@ -36,6 +37,7 @@ import torch
 from rows import REFS, Row, matmul_rate, resident_bytes, rows_from
 from step_measurements import (
     count_waits,
+    fill,
     flops,
     free_memory,
     memory_rows,
@@ -127,18 +129,6 @@ class Ours:
         engine.train_step(self.training, self.batch)
 
 
-def fill(training: engine.Training) -> None:
-    """Fill bank and prototypes, as later in an epoch."""
-    assert training.bank is not None
-    assert training.network.prototypes is not None
-    torch.nn.init.normal_(training.bank.rows_KLD)
-    training.bank.valid_KL.fill_(True)
-    training.bank.count_valid()
-    torch.nn.init.normal_(training.network.prototypes.rows_LD)
-    training.network.prototypes.valid_L.fill_(True)
-    training.network.prototypes.end_epoch()
-
-
 class Released:
     """SADCL's network in a loop like the released code's."""
 
@@ -224,12 +214,21 @@ class Released:
         return loss_L[active_BL.any(0)].sum() / active_BL.sum()
 
 
-KINDS = ("baseline", "SARL", "SADCL", "released")
+EAGER = "SADCL, not compiled"
+
+
+def kinds(size: Size) -> tuple[str, ...]:
+    """Return the names of the loops."""
+    return ("baseline", "SARL", "SADCL", "released", *([EAGER] if size.compile else []))
 
 
 def make_step(kind: str, size: Size, device: torch.device) -> Ours | Released:
-    """Make a loop of one of :data:`KINDS`."""
-    return Released(size, device) if kind == "released" else Ours(kind, size, device)
+    """Make a loop of one of :func:`kinds`."""
+    if kind == "released":
+        return Released(size, device)
+    if kind == EAGER:
+        kind, size = "SADCL", size._replace(compile=False)
+    return Ours(kind, size, device)
 
 
 def gpu_peak(kind: str, size: Size, device: torch.device) -> float:
@@ -308,8 +307,8 @@ def measure(
     torch.set_num_threads(threads or torch.get_num_threads())
     size = size or (FULL if device.type == "cuda" else SMALL)
     full = device.type == "cuda" and size == FULL
-    peaks = {kind: peak(kind, size, device) for kind in KINDS}
-    steps = {kind: make_step(kind, size, device) for kind in KINDS}
+    peaks = {kind: peak(kind, size, device) for kind in kinds(size)}
+    steps = {kind: make_step(kind, size, device) for kind in kinds(size)}
     rows = speed_rows(steps, size, device, repeats, full)
     ours = steps["SADCL"]
     assert isinstance(ours, Ours)
@@ -350,18 +349,20 @@ def speed_rows(
         {k: size.images / seconds(s.run, device, runs[k]) for k, s in steps.items()}
         for _ in range(repeats)
     ]
-    speed = {kind: [each[kind] for each in rounds] for kind in KINDS}
-    limits = {kind: rate * size.images / work[kind] for kind in KINDS}
+    speed = {kind: [each[kind] for each in rounds] for kind in steps}
+    limits = {kind: rate * size.images / work[kind] for kind in steps}
     sizes = f"{size.backbone} {size.side} px, {size.images} images"
     unit, SADCL_speed = "images/s", speed["SADCL"]
     goals = {"SARL": 0.97, "released": 2.0} if full else {}
     more = {"limit": limits["SADCL"], "goal": goals.get("released")}
+    eager = [(speed[EAGER], SADCL_speed, limits[EAGER])] if EAGER in steps else []
     return [
         row(f"baseline, {sizes}", unit, speed["baseline"], limit=limits["baseline"]),
         row(f"SARL, {sizes}", unit, speed["SARL"], limit=limits["SARL"]),
         row("SADCL against SARL", unit, SADCL_speed, speed["SARL"], goal=goals.get("SARL")),
         row("SADCL against a loop as released", unit, SADCL_speed, speed["released"], **more),
         row("loop as released", unit, speed["released"], limit=limits["released"]),
+        *(row(f"{EAGER}, against compiled", unit, a, b, limit=c) for a, b, c in eager),
     ]
 
 

@@ -24,6 +24,18 @@ LESS_IS_BETTER = ("GB", "waits")
 """Units of which less is better."""
 
 
+def fill(training: engine.Training) -> None:
+    """Fill bank and prototypes, as later in an epoch."""
+    assert training.bank is not None
+    assert training.network.prototypes is not None
+    torch.nn.init.normal_(training.bank.rows_KLD)
+    training.bank.valid_KL.fill_(True)
+    training.bank.count_valid()
+    torch.nn.init.normal_(training.network.prototypes.rows_LD)
+    training.network.prototypes.valid_L.fill_(True)
+    training.network.prototypes.end_epoch()
+
+
 def seconds(work: Work, device: torch.device, runs: int = 1) -> float:
     """Measure the mean seconds of ``work``, and wait for the device before and after."""
     return clock_seconds(work, runs, torch.get_device_module(device).synchronize)

@@ -85,9 +85,11 @@ class Sent:
             cls.bytes += cls.counting * 2 * tensor.nbytes * (world - 1) // world
             return reduce(tensor)
 
-        def count_gather(rows: memory.ActivatedRows) -> memory.ActivatedRows:
+        def count_gather(
+            rows: memory.ActivatedRows, sizes: list[int] | None = None
+        ) -> memory.ActivatedRows:
             cls.counting = True
-            gathered_rows = gather(rows)
+            gathered_rows = gather(rows, sizes)
             cls.counting = False
             return gathered_rows
 

@@ -20,7 +20,7 @@ from sadcl.config.fields import parse_changes, value_text
 from sadcl.console import banner, guarded, print_text
 from sadcl.errors import UserError, print_error
 from sadcl.launch.options import SEARCH_ONLY, Options, StartOptions, TrainOptions
-from sadcl.search import Ablation, Search
+from sadcl.search import Ablation, Comparison, Search
 from sadcl.search.changes import changed_config
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ calls = 0
 
 
 def main(
-    study: Search | Ablation | Sequence[Search], arguments: Sequence[str] | None = None
+    study: Search | Ablation | Comparison | Sequence[Search],
+    arguments: Sequence[str] | None = None,
 ) -> None:
     """Run a study, or several searches one after the other, as the command line says.
 
@@ -39,7 +40,7 @@ def main(
         study: What to find out.
         arguments: The flags; None takes those of this process.
     """
-    if isinstance(study, Search | Ablation):
+    if isinstance(study, Search | Ablation | Comparison):
         question = study.question
     else:
         question = "; ".join(search.question for search in study)

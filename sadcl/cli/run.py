@@ -25,7 +25,7 @@ def run(
     """Run an experiment's file with its flags, as `python FILE [FLAGS]...` does.
 
     The file calls sadcl.main(...), or it only defines one study: a Search, an
-    Ablation, or a list of Searches. `sadcl run FILE --help` lists the flags.
+    Ablation, a Comparison, or a list of Searches. `sadcl run FILE --help` lists the flags.
     """
     from sadcl.cli import experiment
     from sadcl.errors import UserError
@@ -52,18 +52,18 @@ def _study_of(file: str, variables: Mapping[str, Any]) -> Any:
         UserError: Where there is none, or more than one.
     """
     from sadcl.errors import UserError
-    from sadcl.search import Ablation, Search
+    from sadcl.search import Ablation, Comparison, Search
 
     def is_study(value: Any) -> bool:
         if isinstance(value, list | tuple):
             return bool(value) and all(isinstance(part, Search) for part in value)
-        return isinstance(value, Search | Ablation)
+        return isinstance(value, Search | Ablation | Comparison)
 
     studies = {name: value for name, value in variables.items() if is_study(value)}
     if not studies:
         raise UserError(
-            f"{file} defines no study. Let it define a sadcl.Search or a sadcl.Ablation, or call "
-            "sadcl.main(...)."
+            f"{file} defines no study. Let it define a sadcl.Search, a sadcl.Ablation or a "
+            "sadcl.Comparison, or call sadcl.main(...)."
         )
     if len({id(value) for value in studies.values()}) > 1:
         raise UserError(

@@ -11,6 +11,7 @@ changes it.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import hashlib
@@ -165,7 +166,7 @@ class Config(Frozen):
                 near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
                 hint = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(fields)}."
                 raise UserError(f"There is no configuration field {name!r}. {hint}")
-            _parent(tree, name)[name.rpartition(".")[2]] = value
+            _parent(tree, name)[name.rpartition(".")[2]] = copy.deepcopy(value)
         return Config.parse(tree)
 
     @classmethod

@@ -41,8 +41,8 @@ def _path_of(value: Any) -> Any:
     if module in (None, "__main__") or name is None or "<" in name:
         what = name or type(value).__name__
         raise ValueError(
-            f"{what} cannot be found again by another process. Define it with a name at the top of "
-            "a module of your own, such as my_lab/heads.py, and import it from there"
+            f"the part {what} cannot be found again by another process. Define it with a name at "
+            "the top of a module of your own, such as my_lab/heads.py, and import it from there"
         )
     return f"{module}:{name}"
 

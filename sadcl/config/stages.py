@@ -88,15 +88,24 @@ class Optim(Frozen):
     the row of a run says which it was. ``bf16`` is mixed precision: weights, losses and sums stay
     in float32, whose products a GPU then rounds to TF32. With ``fp32`` it rounds none. With
     ``fp64`` a difference between runs is no rounding."""
+    gradient_compression: Literal["none", "bf16"] = "none"
+    """How several workers send their gradients. ``bf16`` rounds them to bfloat16 and adds them up
+    in it: half the bytes, for networks that are slow, at the price of results that depend on the
+    number of workers beyond float32's rounding. One worker sends nothing and rounds nothing."""
     compile: bool = False
-    """Train through ``torch.compile``, which is faster on a GPU after minutes of compilation. With
-    dropout 0 the result is equal up to rounding; other dropout is drawn in another order. It is not
-    part of the digest."""
+    """Train through ``torch.compile``, which is faster on a GPU after minutes of compilation, once
+    a stage. With dropout 0 the result is equal up to rounding; other dropout is drawn in another
+    order. It is not part of the digest."""
 
     @model_validator(mode="after")
     def _averaged(self) -> Optim:
         if self.report == "ema" and not self.ema_decay:
             raise ValueError("report = 'ema' needs ema_decay > 0")
+        if self.gradient_compression != "none" and self.precision == "fp64":
+            raise ValueError(
+                f"gradient_compression = {self.gradient_compression!r} rounds what precision = "
+                "'fp64' is to keep: set it to 'none'"
+            )
         if (self.schedule == "step") != bool(self.step_epochs):
             raise ValueError(
                 "schedule = 'step' and step_epochs go together, but got "

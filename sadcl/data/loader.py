@@ -16,6 +16,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -57,7 +58,7 @@ class Batch(NamedTuple):
     targets_BL: Tensor
     """int8: 1, 0 or -1 (ignored)."""
     weight_B: Tensor
-    """float32: 1; 0 for the image that stands in for an empty share."""
+    """float32: 1; 0 for a padding image, such as the one that stands in for an empty share."""
     index_B: Tensor
     """int64: index of each image in the image set."""
     first_position: int
@@ -68,6 +69,9 @@ class Batch(NamedTuple):
     global_positive_index_G: Tensor | None = None
     """int64: the same of the global batch, into (N, L) for its N images; None where it has not been
     computed. Every worker computes it without asking the others."""
+    shares: distributed.Shares | None = None
+    """Sizes of all workers' shares; None where they have not been computed, and for whole batches,
+    of which no worker has a share."""
 
 
 class Loader:
@@ -180,6 +184,7 @@ class Loader:
             place_G = place_A
             if self.world_size > 1:
                 place_G = _positives(self._targets[torch.from_numpy(self._global(order, step))])
+            sizes = None if self.whole else self._sizes(len(self._global(order, step)), place_G)
             with prefetch():
                 images = prefetch.send(images)
                 if self.batched and self.augmentation is not None:
@@ -191,7 +196,7 @@ class Loader:
             prefetch.hand_over(images, *parts)
             Loader.total_batches += 1
             targets, weights, where, place_A, place_G = parts
-            yield Batch(images, targets, weights, where, position, place_A, place_G)
+            yield Batch(images, targets, weights, where, position, place_A, place_G, sizes)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:
@@ -208,6 +213,16 @@ class Loader:
             return batch, 1.0, 0
         start, stop = distributed.split(len(batch), self.rank, self.world_size)
         return (batch[start:stop], 1.0, start) if start < stop else (batch[:1], 0.0, start)
+
+    def _sizes(self, count: int, place_G: Tensor) -> distributed.Shares:
+        """Return the sizes of all shares of a global batch of ``count`` images."""
+        starts = [
+            distributed.split(count, rank, self.world_size)[0] for rank in range(self.world_size)
+        ]
+        starts.append(count)
+        edges = torch.searchsorted(place_G, torch.tensor(starts) * self._targets.shape[1])
+        images = [max(stop - start, 1) for start, stop in pairwise(starts)]
+        return distributed.Shares(images, edges.diff().tolist())
 
     def _read(self, items: list[_Item]) -> Iterator[_Read]:
         if not self.workers:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from sadcl.config import Config
 from sadcl.console import banner, show_table
 from sadcl.errors import UserError
+from sadcl.launch.cost import network_cost
 from sadcl.launch.datasets import PreparedData, prepare_data, roots_of
 from sadcl.launch.options import SEARCH_ONLY, Options, flag
 from sadcl.launch.setup import claim_study, show_plan
@@ -48,6 +50,8 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
     show_plan(ablation.question, plan, list(prepared.values()), options, changed_fields)
     if options.dry_run:
         return None
+    if ablation.costs:
+        plan = dataclasses.replace(plan, costs=_network_costs(plan, prepared))
     with claim_study(plan, options) as study:
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which then reads the environment
@@ -63,13 +67,26 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
     return plan.study, sentences
 
 
+def _network_costs(
+    plan: AblationPlan, prepared: Mapping[str, PreparedData]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What the network of each arm costs, by data set and arm."""
+    return {
+        name: {
+            arm: network_cost(arm_config(part.context.base, changes), len(part.images.labels))
+            for arm, changes in plan.arms.items()
+        }
+        for name, part in prepared.items()
+    }
+
+
 def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[str, PreparedData]:
     """Read the data sets that have a folder, or the embedded ones if none has; by their names."""
     bases, roots = _bases_and_roots(ablation, scale, options.data_root)
     name = study_name(ablation.name, scale)
 
     def arms(base: Config) -> list[Config]:
-        return [arm_config(base, changes) for changes in ablation.arms.values()]
+        return [arm_config(base, changes) for changes in ablation.arms_at(scale).values()]
 
     parts = [
         prepare_data(name, base, dataset, scale, roots[dataset], options, arms)

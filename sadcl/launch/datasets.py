@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +80,39 @@ def prepare_data(
         concrete = data.resolve(base.data.model_copy(update={"name": dataset}), root).name
         base = base.override({"data.name": concrete})
     placement = resources.make_placement(options, scale, root, workers=int(options.workers))
-    images = read_data(base, root)
-    whole = execute.cached_data(base.data.model_copy(update={"holdout": 0.0}), root)
+    images, whole_digest = _read(base, root)
     check_parts([base, *variants(base)], images)
     build.check_batches(base, images)
     base, start = check_start(base, images.labels)
-    context = DataContext(name, base, images.digest, whole.digest, start)
+    context = DataContext(name, base, images.digest, whole_digest, start)
     return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
+
+
+_kept: ContextVar[dict[Any, tuple[data.MultiLabelData, str]] | None] = ContextVar(
+    "data sets that were read", default=None
+)
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Read and check each data set once while the block runs, for a start of several studies."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _read(config: Config, root: str | None) -> tuple[data.MultiLabelData, str]:
+    """The data, read and checked, and their digest with nothing held out."""
+    kept, key = _kept.get(), (config.data.model_dump_json(), root)
+    if kept is not None and key in kept:
+        return kept[key]
+    images = read_data(config, root)
+    whole = execute.cached_data(config.data.model_copy(update={"holdout": 0.0}), root)
+    if kept is not None:
+        kept[key] = images, whole.digest
+    return images, whole.digest
 
 
 def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from sadcl.console import banner, console, print_text
 from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch.ablation import run_ablation
+from sadcl.launch.comparison import run_comparison
 from sadcl.launch.datasets import PreparedData, roots_of, scale_of
 from sadcl.launch.options import Options, takes_options
 from sadcl.launch.outcome import StudyResult
 from sadcl.launch.search import best_setting_of, prepare_search, run_search
 from sadcl.ray_backend import environment
 from sadcl.reports import search_summary
-from sadcl.search import Ablation, Plan, Search
+from sadcl.search import Ablation, Comparison, Plan, Search
 from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.process import large_pages
 
-Study = Search | Ablation
+Study = Search | Ablation | Comparison
 
 
 @takes_options(Options)
@@ -43,7 +42,7 @@ def run(study: Study | Sequence[Search], options: Options) -> StudyResult | None
     """
     try:
         with environment.away_in_ray_job():
-            if isinstance(study, Search | Ablation):
+            if isinstance(study, Study):
                 return _run_study(study, options)
             return _run_searches(list(study), options)
     except (UserError, TrialFailed):
@@ -53,19 +52,23 @@ def run(study: Study | Sequence[Search], options: Options) -> StudyResult | None
 
 def _run_study(study: Study, options: Options) -> StudyResult | None:
     scale = _begin(study.name, options)
+    if isinstance(study, Comparison):
+        compared = run_comparison(study, scale, options)
+        return None if compared is None else _finish("ablation", *compared, options)
     if isinstance(study, Ablation):
         outcome = run_ablation(study, scale, options)
         if outcome is None:
             return None
         name, sentences = outcome
-        return _finish("ablation", name, None, sentences, options)
+        return _finish("ablation", [name], sentences, options)
     dataset: str = study.base.data.name
     root = roots_of([dataset], options.data_root).get(dataset)
     plan, prepared = prepare_search(study, scale, root, options)
     if options.dry_run:
         return None
     table, sentences = run_search(plan, prepared, options)
-    return _finish("top", plan.study, table, sentences, options)
+    console.print(table)
+    return _finish("top", [plan.study], sentences, options)
 
 
 def _begin(name: str, options: Options) -> str:
@@ -125,12 +128,12 @@ def _with_best_settings(plan: Plan, finished: Mapping[str, Search], options: Opt
 
 
 def _finish(
-    command: str, name: str, table: Table | None, sentences: Sequence[str], options: Options
+    command: str, names: Sequence[str], sentences: Sequence[str], options: Options
 ) -> StudyResult:
-    """Print what a study has reached and how to look further."""
-    if table is not None:
-        console.print(table)
+    """Print what a study has reached and how to look further; the first name is its own."""
     for sentence in sentences:
         print_text(sentence)
-    print_text(f"Look further: sadcl results {command} --study {name} --storage {options.storage}")
-    return StudyResult.read([name], options.storage)
+    print_text(
+        f"Look further: sadcl results {command} --study {names[0]} --storage {options.storage}"
+    )
+    return StudyResult.read(names, options.storage)

@@ -50,6 +50,11 @@ class ContrastView(NamedTuple):
     """The bank's rows that take part in this step."""
     memory: Memory
     """Their labels and positions, and whether padding rows are among them."""
+    global_positive_index_G: Tensor | None = None
+    """Indices of the targets that are 1 into the flattened (N, L) axes of the global batch; None
+    where they have not been computed, which a gather then waits for."""
+    shares: distributed.Shares | None = None
+    """Images and positives of each worker; None likewise."""
 
 
 class ContrastSum(NamedTuple):
@@ -124,6 +129,13 @@ def reduce_globally(total: Tensor, count: Tensor, reduction: str) -> Tensor:
     return distributed.world_size() * total / divisor
 
 
+def image_sizes(view: ContrastView) -> list[int]:
+    """Return how many images each worker has; it is a collective call where that is not known."""
+    if view.shares is not None:
+        return view.shares.images
+    return distributed.all_gather_sizes(len(view.targets_BL), view.targets_BL.device)
+
+
 class Images(NamedTuple):
     """The images of the global batch, as contrasts between images compare them.
 
@@ -159,7 +171,7 @@ def gather_images(view: ContrastView, *, temperature: float) -> Images:
             0, view.positive_index_A // num_labels, rows_AP
         )
         unit_BP = unit_rows(sum_BP)
-        sizes = distributed.all_gather_sizes(num_images, unit_BP.device)
+        sizes = image_sizes(view)
         unit_NP = distributed.all_gather_rows(unit_BP, sizes)
         targets_NL = distributed.all_gather_rows(view.targets_BL, sizes)
         similarity_BN = unit_BP @ unit_NP.T / temperature

@@ -77,6 +77,14 @@ class LabelledBatch(Protocol):
     def positive_index_A(self) -> Tensor | None:
         """Indices of the positives of real images into the flattened (B, L) axes, where known."""
 
+    @property
+    def global_positive_index_G(self) -> Tensor | None:
+        """The same of the global batch, where known."""
+
+    @property
+    def shares(self) -> distributed.Shares | None:
+        """Sizes of all workers' shares, where known."""
+
 
 class Terms(NamedTuple):
     """The loss of a step and its parts."""
@@ -180,7 +188,7 @@ class Criterion:
 
         Args:
             output: the network's output for the batch and the memory.
-            batch: the batch; without ``positive_index_A`` the host waits for the device.
+            batch: the batch; for each field that it lacks the host waits for the device.
             memory: the bank's rows that the network projected; may be None where the
                 sample-to-sample contrast has weight 0.
         """
@@ -194,14 +202,14 @@ class Criterion:
         if self.weights["sample"] > 0 or self.weights["prototype"] > 0:
             index_A = batch.positive_index_A
             index_A = positive_index(targets_BL) if index_A is None else index_A
-            parts |= self._contrasts(output, targets_BL, batch.weight_B, index_A, memory)
+            parts |= self._contrasts(output, targets_BL, batch, index_A, memory)
         return self._weighted(parts)
 
     def _contrasts(
         self,
         output: Output,
         targets_BL: Tensor,
-        weight_B: Tensor,
+        batch: LabelledBatch,
         index_A: Tensor,
         memory: Memory | None,
     ) -> dict[str, _Part]:
@@ -222,11 +230,12 @@ class Criterion:
                 similarity_BL,
                 targets_BL,
                 output.prototype_valid_L,
+                sizes=batch.shares.images if batch.shares is not None else None,
                 push_absent=self.push_absent,
             )
             divisor = count
             if self.reductions["prototype"] == "positives":
-                divisor = count.new_tensor(len(index_A))
+                divisor = count.new_full((), len(index_A))
             parts["prototype"] = _Part(total, count, divisor)
         else:
             local_AP = output.embeddings_BLP.flatten(0, 1).index_select(0, index_A)
@@ -237,10 +246,12 @@ class Criterion:
                 output.embeddings_BLP,
                 local_AP,
                 targets_BL,
-                weight_B,
+                batch.weight_B,
                 index_A,
                 output.bank_MP,
                 memory,
+                batch.global_positive_index_G,
+                batch.shares,
             )
             total, count, batch_count = self.sample_contrast(view, temperature=self.tau)
             divisor = count

@@ -133,7 +133,12 @@ def similarities(
 
 
 def prototype_to_sample(
-    similarity_BL: Tensor, targets_BL: Tensor, valid_L: Tensor, *, push_absent: bool = False
+    similarity_BL: Tensor,
+    targets_BL: Tensor,
+    valid_L: Tensor,
+    *,
+    sizes: list[int] | None = None,
+    push_absent: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 6 over the whole global batch: this worker's sum and its number of counted labels.
 
@@ -145,13 +150,15 @@ def prototype_to_sample(
         similarity_BL: from :func:`similarities`.
         targets_BL: 1, 0 or -1 (ignored).
         valid_L: whether each label has a prototype.
+        sizes: images of each worker; None gathers the numbers here, for which the host waits.
         push_absent: add the term of the published run for a label with a prototype and without a
             positive; it is not counted.
 
     Returns:
         (sum, count), both scalars; the sum has a gradient also where no label counts.
     """
-    sizes = distributed.all_gather_sizes(len(similarity_BL), similarity_BL.device)
+    if sizes is None:
+        sizes = distributed.all_gather_sizes(len(similarity_BL), similarity_BL.device)
     similarity_NL = distributed.all_gather_rows(similarity_BL, sizes)
     targets_NL = distributed.all_gather_rows(targets_BL, sizes)
     local = slice(distributed.rank(), None, distributed.world_size())

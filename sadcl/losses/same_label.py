@@ -35,7 +35,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sadcl import distributed
-from sadcl.losses.contrast import ContrastSum, ContrastView, sum_of_anchors, unit_rows
+from sadcl.losses.contrast import (
+    ContrastSum,
+    ContrastView,
+    image_sizes,
+    sum_of_anchors,
+    unit_rows,
+)
 from sadcl.losses.sample_contrast import batch_anchors, candidates_of
 
 CHUNK = 256
@@ -110,11 +116,11 @@ def label_wise(view: ContrastView, *, temperature: float) -> ContrastSum:
     Returns:
         The sum of L_ij, and the number of anchors that have a positive.
     """
-    num_images, num_labels = view.targets_BL.shape
+    num_labels = view.targets_BL.shape[1]
     dtype = torch.float64 if view.embeddings_BLP.dtype == torch.float64 else torch.float32
     with torch.autocast(view.embeddings_BLP.device.type, enabled=False):
         unit_BLP = unit_rows(view.embeddings_BLP.to(dtype))
-        sizes = distributed.all_gather_sizes(num_images, unit_BLP.device)
+        sizes = image_sizes(view)
         unit_NLP = distributed.all_gather_rows(unit_BLP, sizes)
         targets_NL = distributed.all_gather_rows(view.targets_BL, sizes)
         similarity_LBN = unit_BLP.transpose(0, 1) @ unit_NLP.permute(1, 2, 0) / temperature

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from sadcl.losses.contrast import ContrastSum, ContrastView, check_word
 from sadcl.losses.released_mask import mask_entries, masked_sample_to_sample
-from sadcl.losses.sample_to_sample import Candidates, gather_candidates, sample_to_sample
+from sadcl.losses.sample_to_sample import (
+    BatchRows,
+    Candidates,
+    gather_candidates,
+    gather_labels,
+    sample_to_sample,
+)
 
 
 def sample_contrast(
@@ -69,9 +75,11 @@ def candidates_of(view: ContrastView, *, anchors: str, bank_scope: str) -> Candi
     check_word("anchors", anchors, ("batch+bank", "batch"))
     check_word("bank_scope", bank_scope, ("cluster", "worker"))
     num_labels = view.targets_BL.shape[1]
+    index_G, shares = view.global_positive_index_G, view.shares
     return gather_candidates(
-        view.rows_AP,
-        view.positive_index_A % num_labels,
+        gather_labels(view.rows_AP, view.positive_index_A % num_labels)
+        if index_G is None or shares is None
+        else BatchRows(view.rows_AP, index_G % num_labels, shares.positives),
         view.bank_MP,
         view.memory.labels_M,
         num_labels=num_labels,

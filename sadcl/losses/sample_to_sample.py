@@ -53,9 +53,32 @@ from sadcl.losses.contrast import (
 )
 
 CHUNK = 256
-"""Anchors whose similarities are held at once; more where the candidates are few."""
+"""On a CPU, anchors whose similarities are held at once; more where the candidates are few."""
 BLOCK = 1 << 18
-"""Similarities that are held at once where ``CHUNK`` anchors have fewer."""
+"""On a CPU, similarities that are held at once where ``CHUNK`` anchors have fewer."""
+GPU_BYTES = 1 << 28
+"""On a GPU, bytes of similarities that are held at once: it needs few and large kernels."""
+
+
+class BatchRows(NamedTuple):
+    """This worker's activated rows, and what it knows of those of all workers."""
+
+    local_AP: Tensor
+    """Activated rows of this worker's images, ordered by (image, label)."""
+    labels_G: Tensor
+    """Label index of each activated row of the global batch, ordered by (position, label)."""
+    sizes: list[int]
+    """Activated rows of each worker."""
+
+
+def gather_labels(local_AP: Tensor, local_labels_A: Tensor) -> BatchRows:
+    """Gather the labels of the rows of all workers.
+
+    This is a collective call, in which the host waits for the device. A loader's batch needs none:
+    every worker knows the labels of the global batch.
+    """
+    sizes = distributed.all_gather_sizes(len(local_AP), local_AP.device)
+    return BatchRows(local_AP, distributed.all_gather_rows(local_labels_A, sizes), sizes)
 
 
 class Candidates(NamedTuple):
@@ -80,8 +103,7 @@ class Candidates(NamedTuple):
 
 
 def gather_candidates(
-    local_AP: Tensor,
-    local_labels_A: Tensor,
+    rows: BatchRows,
     bank_MP: Tensor,
     bank_labels_M: Tensor,
     *,
@@ -98,8 +120,7 @@ def gather_candidates(
     other worker sees.
 
     Args:
-        local_AP: activated rows of this worker's images, ordered by (image, label).
-        local_labels_A: label index of each.
+        rows: activated rows of the batch.
         bank_MP: rows of the bank.
         bank_labels_M: label index of each; -1 for a padding row.
         num_labels: L.
@@ -108,13 +129,11 @@ def gather_candidates(
             its own.
         padded: needed where ``bank_labels_M`` may hold -1; then nothing waits for the device.
     """
-    dtype = torch.float64 if local_AP.dtype == torch.float64 else torch.float32
-    local_AP = local_AP.to(dtype)
-    sizes = distributed.all_gather_sizes(len(local_AP), local_AP.device)
-    batch_GP = distributed.all_gather_rows(local_AP, sizes)
-    labels_C = torch.cat([distributed.all_gather_rows(local_labels_A, sizes), bank_labels_M])
-    start = sum(sizes[: distributed.rank()])
-    anchors_Q = torch.arange(start, start + len(local_AP), device=labels_C.device)
+    dtype = torch.float64 if rows.local_AP.dtype == torch.float64 else torch.float32
+    batch_GP = distributed.all_gather_rows(rows.local_AP.to(dtype), rows.sizes)
+    labels_C = torch.cat([rows.labels_G, bank_labels_M])
+    start = sum(rows.sizes[: distributed.rank()])
+    anchors_Q = torch.arange(start, start + len(rows.local_AP), device=labels_C.device)
     if anchors == "batch+bank":
         first, stride = 0, 1
         if bank_scope == "cluster":
@@ -124,8 +143,9 @@ def gather_candidates(
     labels_C = torch.where(labels_C < 0, num_labels, labels_C)
     count_E = labels_C.new_zeros(num_labels + 1).index_add_(0, labels_C, torch.ones_like(labels_C))
     has_positive_Q = (count_E[labels_C[anchors_Q]] > 1) & (labels_C[anchors_Q] < num_labels)
+    bank_MP = bank_MP.to(dtype)
     return Candidates(
-        batch_GP, bank_MP.to(dtype), labels_C, count_E, anchors_Q, has_positive_Q, sizes, padded
+        batch_GP, bank_MP, labels_C, count_E, anchors_Q, has_positive_Q, rows.sizes, padded
     )
 
 
@@ -191,7 +211,7 @@ class _Contrast(torch.autograd.Function):
         if normalize:
             inverse_C1 = safe_inverse(torch.linalg.vector_norm(rows_CP, dim=1, keepdim=True))
             rows_CP *= inverse_C1
-        size = max(CHUNK, BLOCK // max(len(rows_CP), 1))
+        size = rows_at_once(len(rows_CP), rows_CP.element_size(), rows_CP.device)
         blocks = _blocks(anchors_Q, selected_Q, size, rows_CP.dtype)
         sum_EP = rows_CP.new_zeros(len(count_E), rows_CP.shape[1]).index_add_(0, labels_C, rows_CP)
         anchor_sum_EP = torch.zeros_like(sum_EP)  # T
@@ -212,8 +232,9 @@ class _Contrast(torch.autograd.Function):
             total -= positives
             total += denominators
         if normalize:
+            size = rows_at_once(rows_CP.shape[1], rows_CP.element_size(), rows_CP.device)
             for row_KP, slope_KP, inverse_K1 in zip(
-                rows_CP.split(CHUNK), gradient_CP.split(CHUNK), inverse_C1.split(CHUNK), strict=True
+                *(part.split(size) for part in (rows_CP, gradient_CP, inverse_C1)), strict=True
             ):
                 slope_KP.sub_(row_KP * (slope_KP * row_KP).sum(1, keepdim=True)).mul_(inverse_K1)
         ctx.save_for_backward(gradient_CP)
@@ -231,6 +252,13 @@ class _Contrast(torch.autograd.Function):
             bank_MP * gradients[0] if needs_bank else None,
             *(None,) * 6,
         )
+
+
+def rows_at_once(columns: int, element_size: int, device: torch.device) -> int:
+    """Choose how many rows of so many columns a device holds in a temporary tensor."""
+    if device.type == "cpu":
+        return max(CHUNK, BLOCK // max(columns, 1))
+    return max(1, GPU_BYTES // (max(columns, 1) * element_size))
 
 
 def _blocks(
@@ -356,9 +384,9 @@ def sample_to_sample_loss(
             f"to {int(bank_labels.max())}"
         )
     index_A = positive_index(targets)
+    local_AP = embeddings.flatten(0, 1).index_select(0, index_A)
     candidates = gather_candidates(
-        embeddings.flatten(0, 1).index_select(0, index_A),
-        index_A % num_labels,
+        gather_labels(local_AP, index_A % num_labels),
         bank_embeddings,
         bank_labels.long(),
         num_labels=num_labels,

@@ -51,7 +51,7 @@ def check_maps(network: Network) -> None:
     Raises:
         UserError: where its head cannot.
     """
-    if not hasattr(network.head, "attention_maps"):
+    if not network.has_maps:
         raise UserError(
             f"The head {type(network.head).__name__} has no map of where it finds a label: it has "
             "no method attention_maps."

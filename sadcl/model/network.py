@@ -78,6 +78,7 @@ class Network(nn.Module):
         self.create_head = create_head
         self.head_path, self.head_arguments = head_path, dict(head_arguments or {})
         self.needs_targets = bool(getattr(head, "needs_targets", False))
+        self.has_maps = hasattr(head, "attention_maps")
         dim = getattr(head, "feature_size", None)
         self.feature_size: int | None = dim
         """D; None for a head without label-level features."""

@@ -82,7 +82,7 @@ def run_search(
                 quota=quota,
             )
             final = _run_confirmation(study, pool)
-            for trial in (final, *baselines):
+            for trial in filter(None, (final, *baselines)):
                 pool.result(trial)
             _finish_rows(placement, study)
 
@@ -115,8 +115,10 @@ def _run_stage1(plan: Plan, pool: tasks.TaskPool, baselines: Sequence[Trial]) ->
         pool.start(final_stage1)
 
 
-def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial:
+def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial | None:
     """Train the best trials over the fresh seeds, and give the final run of the winner.
+
+    Without fresh seeds there is neither.
 
     Raises:
         UserError: Where all trials of the search have failed.
@@ -129,6 +131,8 @@ def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial:
             f"None of the trials of {plan.study!r} succeeded; the first cause: "
             f"{(causes[0] if causes else 'none was run').rstrip('.')}. {RETRY}"
         )
+    if not plan.search.confirm_seeds:
+        return None
     trials = [trial for row in candidates for trial in plan.confirmations(row["settings"])]
     final = plan.final_of(rows)
     if len(candidates) == 1 and final is not None:  # its seeds cannot change the choice

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sadcl.errors import UserError, did_you_mean
+from sadcl.reports.arm_costs import ArmCost, arm_costs
 from sadcl.reports.statistics import Effect, compare_arms
 from sadcl.results import store
 from sadcl.results.gradients import mean_gradient_shares
@@ -42,6 +43,8 @@ class AblationReport:
         software: the versions of this package that made the runs.
         gradient_shares: by data set and arm, how strongly each contrast pulls at the label features
             compared with the classification loss (:mod:`sadcl.results.gradients`).
+        references: the arm that an arm is compared with in the place of the baseline.
+        costs: by data set and arm, what it costs; empty where the study does not ask for it.
     """
 
     name: str
@@ -56,10 +59,17 @@ class AblationReport:
     removed_arms: tuple[str, ...] = ()
     software: tuple[Software, ...] = ()
     gradient_shares: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[tuple[str, str], ArmCost] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         return f"{self.name}: {self.question}" if self.question else self.name
+
+    @property
+    def compared_with(self) -> str:
+        """What the arms are compared with, in words."""
+        return "the arm that each is compared with" if self.references else self.baseline
 
     @property
     def split(self) -> str:
@@ -93,7 +103,8 @@ def ablation_report(
     Args:
         root: the storage.
         study: the name of the study.
-        baseline: the arm to compare with; None takes the study's own baseline.
+        baseline: the arm to compare all others with; None takes the study's own baseline, and the
+            references that take its place for some arms.
         metric: a column of the trials table in percent, ``test_...`` or ``val_...``.
 
     Raises:
@@ -102,6 +113,7 @@ def ablation_report(
     trials = store.read(root, "trials")
     description = _ablation_description(root, study)
     arms = tuple(description["order"])
+    references = (description.get("references") or {}) if baseline is None else {}
     baseline = description["baseline"] if baseline is None else baseline
     if baseline not in arms:
         raise UserError(
@@ -128,10 +140,12 @@ def ablation_report(
         arms=arms,
         marks=description.get("marks") or {},
         published=(description.get("published") or {}) if is_comparable else {},
-        effects=tuple(compare_arms(rows, baseline, metric, arms, seeds, datasets)),
+        effects=tuple(compare_arms(rows, baseline, metric, arms, seeds, datasets, references)),
         removed_arms=tuple(sorted({row["arm"] for row in rows} - set(arms))),
         software=software_of(row for row in rows if row["arm"] in arms),
         gradient_shares=_gradient_shares(root, [row for row in rows if row["arm"] in arms]),
+        references=references,
+        costs=arm_costs(description.get("costs") or {}, rows),
     )
 
 

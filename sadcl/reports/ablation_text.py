@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sadcl.reports.ablation import AblationReport, Software
+from sadcl.reports.arm_costs import COST_NOTE, ArmCost, cost_cells
 from sadcl.reports.statistics import ALPHA, Effect, Verdict
 from sadcl.results.gradients import IDLE
 
@@ -35,13 +36,17 @@ def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]
         row = {"arm": effect.arm, **{name: "✓" * (name in marks) for name in report.components}}
         if not have_equal_seeds:
             row["seeds"] = str(len(effect.seeds))
+        row[report.quantity] = _mean(effect)
+        if report.references:
+            row["compared with"] = effect.reference
         row |= {
-            report.quantity: _mean(effect),
             "difference": difference_text(effect),
             "p (Holm)": p_text(effect),
         }
         if published:
             row["published"] = f"{published[effect.arm]:.1f}" if effect.arm in published else ""
+        if report.costs:
+            row |= cost_cells(report.costs.get((dataset, effect.arm), ArmCost()))
         rows.append(row)
     return rows
 
@@ -76,11 +81,13 @@ def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterat
         f"mean ± standard deviation over {seeds} per arm."
     )
     yield (
-        f"Differences from {report.baseline} are in percentage points over the seeds that both "
-        "arms have; each 95 % interval (Student's t) is for that difference alone. Significance is "
-        "decided by p, from the two-sided paired t test, corrected by Holm over all arms tested on "
-        "the data set."
+        f"Differences from {report.compared_with} are in percentage points over the seeds that "
+        "both arms have; each 95 % interval (Student's t) is for that difference alone. "
+        "Significance is decided by p, from the two-sided paired t test, corrected by Holm over "
+        "all arms tested on the data set."
     )
+    if report.costs:
+        yield COST_NOTE
     if any(report.published.values()):
         yield "The published figures are single runs whose epoch was chosen on the test images."
 
@@ -154,14 +161,14 @@ def software_text(software: Software) -> str:
 
 
 def _sentence(report: AblationReport, effect: Effect) -> str:
-    start = f"On {effect.dataset}, {effect.arm} compared with {report.baseline}:"
+    start = f"On {effect.dataset}, {effect.arm} compared with {effect.reference}:"
     size = f"{effect.difference:+z.2f} {report.quantity}"
     unpaired = ""
     if effect.unpaired and effect.pairs:
         verb = "has" if len(effect.unpaired) == 1 else "have"
         unpaired = (
             f" {len(effect.unpaired)} of its {len(effect.seeds)} seeds {verb} no counterpart in "
-            f"{report.baseline}."
+            f"{effect.reference}."
         )
     if effect.verdict == Verdict.NO_PAIR:
         return f"{start} no seed has a figure for both arms, so they cannot be compared."

@@ -64,7 +64,8 @@ def forest_figure(report: AblationReport) -> Figure:
         seeds = seeds_text([len(effect.pairs) for effect in effects])
         axes.set_title(f"{dataset} ({seeds})", fontsize=8, fontweight="bold", loc="left")
         x_label = (
-            f"difference in {report.quantity} from {report.baseline} on {SPLITS[report.split]} "
+            f"difference in {report.quantity} from {report.compared_with} on "
+            f"{SPLITS[report.split]} "
             "(percentage points)"
         )
         axes.set_xlabel(_wrapped(x_label, 44))

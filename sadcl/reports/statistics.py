@@ -122,6 +122,7 @@ class Effect:
         difference: the mean of the differences; ``difference_half_width`` is of its 95 % interval.
         p: of the two-sided paired t test.
         p_corrected: ``p``, corrected by Holm over the arms that are tested on the data set.
+        reference: the arm that it is compared with; empty for the baseline itself.
         verdict: ``gain``, ``loss`` or ``not significant`` by ``p_corrected``; ``one seed``,
             ``no pair`` or ``no spread`` (the same difference in every seed, which independent runs
             do not produce) where no test is possible; ``baseline`` of the baseline itself.
@@ -141,6 +142,7 @@ class Effect:
     p: float = math.nan
     p_corrected: float = math.nan
     verdict: Verdict = Verdict.NO_PAIR
+    reference: str = ""
 
     @property
     def difference_interval(self) -> tuple[float, float]:
@@ -167,6 +169,7 @@ def compare_arms(
     arms: Sequence[str] | None = None,
     seeds: Iterable[int] = (),
     datasets: Iterable[str] = (),
+    references: Mapping[str, str] | None = None,
 ) -> list[Effect]:
     """Compare each arm with the baseline on each data set, paired by seed.
 
@@ -177,6 +180,7 @@ def compare_arms(
         arms: the arms to compare, in order; None takes all arms of ``rows``.
         seeds: seeds that every arm should have, besides those that any arm has a run of.
         datasets: data sets that come first, in this order, even where they have no run.
+        references: the arm that an arm is compared with in the place of the baseline.
 
     Returns:
         One effect for each data set and arm, in the order of both.
@@ -186,6 +190,8 @@ def compare_arms(
     """
     rows = list(rows)
     arms = list(dict.fromkeys(row["arm"] for row in rows) if arms is None else arms)
+    compared = {arm: (references or {}).get(arm, baseline) for arm in arms}
+    compared |= {baseline: ""} if baseline in arms else {}
     effects = []
     for dataset in dict.fromkeys([*datasets, *(row["dataset"] for row in rows)]):
         runs = [row for row in rows if row["dataset"] == dataset and row["arm"] in arms]
@@ -201,8 +207,10 @@ def compare_arms(
                 else:
                     figures[arm][seed] = figure
         of_dataset = [
-            _effect(dataset, arm, figures[arm], None if arm == baseline else figures[baseline])
-            for arm in arms
+            replace(
+                _effect(dataset, arm, figures[arm], figures.get(reference)), reference=reference
+            )
+            for arm, reference in compared.items()
         ]
         effects += [
             replace(effect, missing=tuple(missing[effect.arm])) for effect in _with_holm(of_dataset)

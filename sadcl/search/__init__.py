@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from sadcl.search.ablation import Ablation, AblationPlan
+from sadcl.search.comparison import Comparison
 from sadcl.search.plan import Plan
 from sadcl.search.pruning_rules import ASHA, Median
 from sadcl.search.search import Search
@@ -17,6 +18,7 @@ __all__ = [
     "Ablation",
     "AblationPlan",
     "Choice",
+    "Comparison",
     "Float",
     "Int",
     "Median",

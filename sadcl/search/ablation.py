@@ -22,6 +22,9 @@ from sadcl.search.trial import (
 STUDY_FIELDS = {"seed": "seeds", "data.name": "base", "model.start": "base"}
 """The fields that no arm may change, each with the argument of ``Ablation`` that it belongs to."""
 
+Arms = Mapping[str, Mapping[str, Any]]
+"""What each arm changes in the base, by the arm's name and by field."""
+
 
 @dataclass(frozen=True)
 class Ablation:
@@ -42,21 +45,27 @@ class Ablation:
         question: the question that it answers, in a sentence.
         marks: the components that each arm has, for the ticks of the table.
         published: the paper's figure of each arm, by data set.
+        references: the arm that an arm is compared with in the place of the baseline.
+        costs: whether the table says what each arm costs too.
+        demo_arms: what each arm changes at demo scale; None takes ``arms``.
 
     Raises:
         UserError: for an arm that changes an unknown field, two arms with the same setting, no
-            seed, or a baseline that is no arm.
+            seed, or a baseline or reference that is no arm.
     """
 
     name: str
     base: Config | Mapping[str, Config]
-    arms: Mapping[str, Mapping[str, Any]]
+    arms: Arms
     baseline: str
     seeds: tuple[int, ...] = (0, 1, 2)
     demo: Config | Mapping[str, Config] | None = None
     question: str = ""
     marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    costs: bool = False
+    demo_arms: Arms | None = None
 
     def __new__(cls, *args: Any, **options: Any) -> Ablation:
         """Refuse a mistyped argument before ``__init__`` raises its TypeError."""
@@ -75,17 +84,25 @@ class Ablation:
             raise UserError(
                 f"seeds must hold at least one seed, and each once, but got {self.seeds}."
             )
-        for argument in ("marks", "published"):
+        for arm, reference in self.references.items():
+            if arm == self.baseline or reference not in self.arms or arm == reference:
+                raise UserError(
+                    f"references compares {arm!r} with {reference!r}: an arm other than the "
+                    f"baseline {self.baseline!r} can be compared with another one of {arms}."
+                )
+        for argument in ("marks", "published", "references"):
             if unknown := [arm for arm in getattr(self, argument) if arm not in self.arms]:
                 raise UserError(f"{argument} names the arm {unknown[0]!r}, but there are {arms}.")
+        if odd := sorted({*self.arms} ^ {*self.arms_at("demo")}):
+            raise UserError(f"arms and demo_arms must name the same arms, but not {odd[0]!r}.")
         for scale in ("full", "demo"):
             for name, base in self.bases(scale).items():
-                self._check_arms(name, base)
+                self._check_arms(name, base, self.arms_at(scale))
 
-    def _check_arms(self, dataset: str, base: Config) -> None:
+    def _check_arms(self, dataset: str, base: Config, arms: Arms) -> None:
         """Check that every arm is a configuration of its own on a data set."""
         arm_by_digest: dict[str, str] = {}
-        for arm, changes in self.arms.items():
+        for arm, changes in arms.items():
             if misplaced := [f for f in changes if f in STUDY_FIELDS]:
                 raise UserError(
                     f"The arm {arm!r} sets {misplaced[0]}, which belongs to the "
@@ -100,6 +117,10 @@ class Ablation:
             arm_by_digest[digest] = arm
         for seed in self.seeds:
             base.override({"seed": seed})
+
+    def arms_at(self, scale: str) -> Arms:
+        """Return what each arm changes at a scale."""
+        return self.arms if scale == "full" or self.demo_arms is None else self.demo_arms
 
     def bases(self, scale: str) -> dict[str, Config]:
         """Return the configurations at a scale by data set; none if there is no demo."""
@@ -117,11 +138,13 @@ class AblationPlan:
         ablation: the ablation.
         scale: ``demo`` or ``full``.
         contexts: what the runs share, by concrete data set.
+        costs: parameters and operations of the network of each arm, by data set and arm.
     """
 
     ablation: Ablation
     scale: str
     contexts: Mapping[str, DataContext]
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def study(self) -> str:
@@ -129,13 +152,19 @@ class AblationPlan:
         return study_name(self.ablation.name, self.scale)
 
     @property
-    def sources(self) -> set[str]:
-        """Modules of the user's that its runs import."""
-        bases = [context.base for context in self.contexts.values()]
-        arms = self.ablation.arms.values()
-        return {
-            name for base in bases for changes in arms for name in arm_config(base, changes).sources
-        }
+    def arms(self) -> Arms:
+        """What each arm changes, in the order of the table."""
+        arms = self.ablation.arms_at(self.scale)
+        return {arm: arms[arm] for arm in self.ablation.arms}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Hash of each module of the user's that its runs import."""
+        sources: dict[str, str] = {}
+        for context in self.contexts.values():
+            for changes in self.arms.values():
+                sources |= arm_config(context.base, changes).sources
+        return sources
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON.
@@ -146,7 +175,8 @@ class AblationPlan:
             "name": self.study,
             "scale": self.scale,
             "datasets": {name: context.identity() for name, context in self.contexts.items()},
-            "arms": {arm: dict(changes) for arm, changes in self.ablation.arms.items()},
+            "arms": {arm: dict(changes) for arm, changes in self.arms.items()},
+            **({"sources": self.sources} if self.sources else {}),
         }
 
     def description(self) -> dict[str, Any]:
@@ -163,6 +193,8 @@ class AblationPlan:
             "seeds": list(ablation.seeds),
             "marks": {arm: list(marks) for arm, marks in ablation.marks.items()},
             "published": {arm: dict(figures) for arm, figures in ablation.published.items()},
+            **({"references": dict(ablation.references)} if ablation.references else {}),
+            **({"costs": self.costs} if self.costs else {}),
         }
 
     def trials(self, dataset: str) -> list[Trial]:
@@ -173,7 +205,7 @@ class AblationPlan:
                 Phase.ARM, arm, arm_config(context.base, changes).override({"seed": seed})
             )
             for seed in self.ablation.seeds
-            for arm, changes in self.ablation.arms.items()
+            for arm, changes in self.arms.items()
         ]
 
     def planned_trials(self, rows: Rows = ()) -> list[Trial]:

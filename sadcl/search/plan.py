@@ -64,15 +64,19 @@ class Plan:
         return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
 
     @property
-    def sources(self) -> set[str]:
-        """Modules of the user's that its runs import."""
-        configs = boundary_configs(self.search.space_at(self.scale), self.base)
-        return {name for config in configs for name in config.sources}
+    def sources(self) -> dict[str, str]:
+        """Hash of each module of the user's that its runs import."""
+        sources = dict(self.base.sources)
+        for config in boundary_configs(self.search.space_at(self.scale), self.base):
+            sources |= config.sources
+        return sources
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON."""
         space = space_to_json(self.search.space_at(self.scale))
-        return {"name": self.study, "scale": self.scale, **self.context.identity(), "space": space}
+        identity = {"name": self.study, "scale": self.scale, **self.context.identity()}
+        sources = {"sources": self.sources} if self.sources else {}
+        return {**identity, "space": space, **sources}
 
     def description(self) -> dict[str, Any]:
         """Return what else a reader of the tables has to know, as plain JSON.
@@ -93,8 +97,11 @@ class Plan:
         }
 
     def stage1(self, config: Config) -> Trial | None:
-        """Return the stage 1 that a configuration starts from; None if it trains no stage 1."""
-        return self.context.stage1(config)
+        """Return the stage 1 that a configuration starts from.
+
+        None if it trains no stage 1, or nothing else.
+        """
+        return self.context.stage1(config) if config.stage2.epochs else None
 
     def baselines(self) -> list[Trial]:
         """Return the runs that the tuned setting is compared with, over the search's own seed."""
@@ -135,13 +142,14 @@ class Plan:
             params: the values that the search chose.
             stage1: the row of the stage 1 that the setting started from, with ``epoch`` and
                 ``weights``; None if there is no stage 1.
-            stage2: the row of the setting's trial, likewise.
+            stage2: the row of the setting's trial, likewise; of its only stage if it has one.
         """
         setting = self.base.override(params)
         changes: dict[str, Any] = {"data.holdout": 0.0}
+        alone = not setting.stage2.epochs
         for name, stage, row in (
-            ("stage1", setting.stage1, stage1),
-            ("stage2", setting.stage2, stage2),
+            ("stage1", setting.stage1, stage2 if alone else stage1),
+            ("stage2", setting.stage2, None if alone else stage2),
         ):
             if row is not None:
                 changes[f"{name}.epochs"] = row["epoch"]
@@ -156,8 +164,10 @@ class Plan:
 
     def final_of(self, rows: Rows) -> Trial | None:
         """Return the final run of the setting that is the best so far; None until one and its stage
-        1 are complete.
+        1 are complete, and where nothing is confirmed.
         """
+        if not self.search.confirm_seeds:
+            return None
         winner = winning_trial(rows, self.search.confirm_top, self.search.confirm_seeds)
         if winner is None:
             return None
@@ -172,10 +182,15 @@ class Plan:
         Args:
             stage1: as for :meth:`final`.
         """
-        configs = boundary_configs(self.search.space_at(self.scale), self.base)
-        if any(config.stage1_digest() != self.base.stage1_digest() for config in configs):
+        if not self.search.confirm_seeds or not self._shares_stage1:
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
+
+    @cached_property
+    def _shares_stage1(self) -> bool:
+        """Whether no setting of the space changes stage 1."""
+        configs = boundary_configs(self.search.space_at(self.scale), self.base)
+        return all(config.stage1_digest() == self.base.stage1_digest() for config in configs)
 
     @cached_property
     def num_settings(self) -> int:
@@ -237,8 +252,11 @@ class Plan:
         """Return whether nothing is left to run."""
         ended = ended_keys(rows)
         trials = self.planned_trials(rows)
-        has_final = any(trial.phase == Phase.FINAL for trial in trials)
-        return has_final and ended >= {trial.key for trial in trials}
+        if self.search.confirm_seeds:
+            is_over = any(trial.phase == Phase.FINAL for trial in trials)
+        else:
+            is_over = not self.remaining_trials(rows)
+        return is_over and ended >= {trial.key for trial in trials}
 
     def remaining_work(self, rows: Rows) -> Work:
         """Return the runs and epochs that are still to come."""
@@ -246,10 +264,13 @@ class Plan:
         trials = self.planned_trials(rows)
         epochs = [trial.epochs for trial in trials if trial.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
-        if not any(trial.phase == Phase.FINAL for trial in trials):
+        alone = self.search_trial({}).epochs
+        has_own = bool(stage1 and stage2 and not self._shares_stage1)
+        epochs += [alone + stage1 * has_own] * self.remaining_trials(rows)
+        if self.search.confirm_seeds and not any(t.phase == Phase.FINAL for t in trials):
             confirmations = self.search.confirm_top * len(self.search.confirm_seeds)
-            epochs += [stage2] * (self.remaining_trials(rows) + confirmations + 1)
-            epochs += [stage1] * bool(stage1)
+            epochs += [alone] * (confirmations + 1)
+            epochs += [stage1] * bool(stage1 and stage2)
         return Work(len(epochs), sum(epochs))
 
     def _trial(

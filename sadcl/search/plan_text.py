@@ -20,16 +20,17 @@ def _search_lines(plan: Plan) -> Iterator[str]:
         yield f"  {field}: {text}"
     seeds = ", ".join(map(str, search.confirm_seeds))
     start = "one shared stage 1" if plan.base.stage1.epochs else "stage 2 from model.start"
+    start = start if plan.base.stage2.epochs else "one stage"
     trials = f"{plan.n_trials} trials"
     if plan.num_settings and plan.num_settings < plan.n_trials:
         trials = f"{plan.num_settings} trials, which is all that the space holds"
     top = "the best" if search.confirm_top == 1 else f"the best {search.confirm_top}"
     stages = (plan.base.stage1, plan.base.stage2)
     most = "at most " if any(stage.patience for stage in stages) else ""
-    yield (
-        f"  {start}, {' and '.join(search.baselines)}, {trials}, {top} again over seeds {seeds}, "
-        f"one final run; {most}{' + '.join(str(stage.epochs) for stage in stages)} epochs each"
-    )
+    runs = [start, " and ".join(search.baselines), trials]
+    runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []
+    lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
+    yield f"  {', '.join(filter(None, runs))}; {most}{lengths} epochs each"
     pruner = f"stopped early by {search.pruner}" if search.pruner else "no early stopping"
     limits = [
         f"at most {limit:g} {unit}"
@@ -44,7 +45,7 @@ def _search_lines(plan: Plan) -> Iterator[str]:
 
 def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
     ablation = plan.ablation
-    for arm, changes in ablation.arms.items():
+    for arm, changes in plan.arms.items():
         role = " (the others are compared with it)" if arm == ablation.baseline else ""
         text = ", ".join(f"{k} = {v}" for k, v in changes.items()) or "the unchanged base"
         yield f"  {arm}{role}: {text}"

@@ -101,7 +101,8 @@ class Search:
         baselines: the overrides of the arms that the tuned setting is compared with. The arm
             ``stage2`` is the control, which is trained over ``confirm_seeds`` too.
         confirm_top: the number of best settings that are trained again over ``confirm_seeds``.
-        confirm_seeds: seeds that the search does not use.
+        confirm_seeds: seeds that the search does not use. With none the search ends with its
+            trials: nothing is confirmed, and there is no final run.
         published: the paper's figure on the test images, for the summary.
 
     Raises:
@@ -167,10 +168,9 @@ class Search:
                 f"n_trials={self.n_trials}, n_demo_trials={self.n_demo_trials}, "
                 f"confirm_top={self.confirm_top}."
             )
-        if len(set(self.confirm_seeds)) < len(self.confirm_seeds) or not self.confirm_seeds:
+        if len(set(self.confirm_seeds)) < len(self.confirm_seeds):
             raise UserError(
-                "confirm_seeds must hold at least one seed, and each once, "
-                f"but got {self.confirm_seeds}."
+                f"confirm_seeds must hold each seed once, but got {self.confirm_seeds}."
             )
         if self.max_epochs is not None and self.max_epochs < 1:
             raise UserError(f"max_epochs >= 1 must hold, but got {self.max_epochs}.")

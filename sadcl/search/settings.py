@@ -91,7 +91,7 @@ def setting_of(base: Config, space: Space) -> dict[str, Any]:
     flat = base.flat()
     flat["loss.prototype_tau"] = base.loss.tau_of_prototypes
     flat["prototypes.epsilon"] = base.prototype_epsilon
-    values = draw(space, lambda field, d: flat[field] if d.contains(flat[field]) else None)
+    values = draw(space, lambda field, d: flat[field] if d.contains(flat.get(field)) else None)
     return {field: value for field, value in values.items() if value is not None}
 
 

@@ -22,7 +22,7 @@ from sadcl.search.study_file import described_space, with_current_space
 from sadcl.search.trial import Phase
 
 PlanT = TypeVar("PlanT", bound=Plan | AblationPlan)
-GROWING = ("arms", "datasets")
+GROWING = ("arms", "datasets", "sources")
 """Parts of a study's identity to which entries may be added later."""
 
 
@@ -129,7 +129,7 @@ class StudyRecord(Generic[PlanT]):
                 )
             for part in GROWING:
                 if part in identity:
-                    identity[part] = {**stored[part], **identity[part]}
+                    identity[part] = {**stored.get(part, {}), **identity[part]}
         return stored, identity
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -174,7 +174,7 @@ def _differences(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Iter
     difference.
     """
     for part, current in identity.items():
-        before = stored.get(part, ABSENT)
+        before = stored.get(part, {} if part == "sources" else ABSENT)
         if part in GROWING and isinstance(before, dict):
             shared = before.keys() & current.keys()
             before, current = ({name: p[name] for name in shared} for p in (before, current))

@@ -32,9 +32,18 @@ def save_checkpoint(uri: str, content: dict[str, Any], *, make_folder: bool = Fa
     Raises:
         OSError: where it still fails then, or is full.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
-    storage.retry(lambda: storage.write(uri, buffer.getbuffer(), make_folder=make_folder))
+
+    def write() -> None:
+        with storage.new_file(uri, make_folder=make_folder) as file:
+            try:
+                torch.save({"format": FORMAT, **content}, file)
+            except RuntimeError as error:
+                # of a file that could not be written, torch only says that it is too short
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    storage.retry(write)
 
 
 def load_checkpoint(uri: str) -> dict[str, Any]:

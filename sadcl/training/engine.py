@@ -26,6 +26,7 @@ from sadcl.losses.contrast import positive_index
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import ActivatedRows, Memory, MemoryBank, activated_rows, gather
 from sadcl.model import Network, Output, with_maps
+from sadcl.training.compiled_share import CompiledShare
 from sadcl.training.optim import update_average
 from sadcl.training.timer import Timer
 
@@ -55,6 +56,8 @@ class Training:
     bank: MemoryBank | None
     """None where no contrast takes part."""
     device: torch.device
+    share: CompiledShare | None = None
+    """What the network is compiled for; None where it is not compiled."""
     step: int = 0
     """Steps of this stage that are done."""
     sync_timer: Timer = field(init=False)
@@ -70,7 +73,7 @@ class Training:
         Their number is then one of few: on a GPU the host would wait for the exact number, and a
         compiled network would be compiled again for each.
         """
-        return self.device.type != "cpu" or self.config.optim.compile
+        return self.device.type != "cpu" or self.share is not None
 
     def read_memory(self, batch: Batch) -> Memory | None:
         """Read the bank as it is before the step on a batch; None where there is no bank."""
@@ -101,10 +104,7 @@ def train_step(
     seed_step(training)
     training.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
     batch = with_positive_index(batch)
-    memory = training.read_memory(batch)
-    with autocast(training):
-        targets_BL = batch.targets_BL if training.network.needs_targets else None
-        output = training.model(batch.images_BCHW, memory, targets_BL)
+    output, batch, memory = forward(training, batch)
     terms = training.criterion(output, batch, memory)
     terms.loss.backward()
     check_finite(training, terms.values)
@@ -121,6 +121,26 @@ def train_step(
     return values
 
 
+def forward(training: Training, batch: Batch) -> tuple[Output, Batch, Memory | None]:
+    """Run the network on a batch that has its indices of positives.
+
+    Returns:
+        Its output, the batch, to which a compiled network may have got padding images, and the
+        bank's rows that took part.
+    """
+    share = training.share
+    if share is not None:
+        batch = share.fill(batch)
+    memory = training.read_memory(batch)
+    targets_BL = batch.targets_BL if training.network.needs_targets else None
+    with autocast(training):
+        if share is not None:
+            output = share.run(training.model, batch.images_BCHW, memory, targets_BL)
+        else:
+            output = training.model(batch.images_BCHW, memory, targets_BL)
+    return output, batch, memory
+
+
 @torch.no_grad()
 def update_memory(training: Training, bank: MemoryBank, output: Output, batch: Batch) -> Tensor:
     """Admit rows to the bank and to the prototypes (Eq. 5) by the scores of this forward pass.
@@ -133,12 +153,12 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
     shared = config.bank.scope == "cluster" and bank.policy != "none"
     local = _activated_rows(output, batch, batch.first_position if shared else 0)
     update_prototypes = config.loss.prototype_weight > 0 and network.prototypes.needs_rows
-    # One gather serves both, and only rows that another worker needs travel.
-    thresholds = [config.bank.epsilon] * shared + [config.prototype_epsilon] * update_prototypes
+    # One gather serves both. Rows below the thresholds travel too: the host would wait for the
+    # number of the others.
     rows = local
     with training.sync_timer:
-        if thresholds and distributed.world_size() > 1:
-            rows = gather(local.admit(min(thresholds)))
+        if (shared or update_prototypes) and distributed.world_size() > 1:
+            rows = gather(local, batch.shares.positives if batch.shares is not None else None)
     bank_rows = rows if shared else local
     bank.update(bank_rows, config.bank.epsilon)
     if update_prototypes:
@@ -204,14 +224,21 @@ def local_positive_index(batch: Batch) -> Tensor:
 
 def with_positive_index(batch: Batch) -> Batch:
     """Complete a batch that no loader has made; this is a collective call then."""
-    index_A = local_positive_index(batch)
-    if batch.global_positive_index_G is not None:
-        return batch._replace(positive_index_A=index_A)
-    sizes = distributed.all_gather_sizes(len(index_A), index_A.device)
-    index_G = distributed.all_gather_rows(
-        index_A + batch.first_position * batch.targets_BL.shape[1], sizes
+    index_A, index_G, shares = (
+        local_positive_index(batch),
+        batch.global_positive_index_G,
+        batch.shares,
     )
-    return batch._replace(positive_index_A=index_A, global_positive_index_G=index_G)
+    if shares is None:
+        counts = (len(batch.targets_BL), len(index_A))
+        shares = distributed.Shares(
+            *(distributed.all_gather_sizes(count, index_A.device) for count in counts)
+        )
+    if index_G is None:
+        index_G = distributed.all_gather_rows(
+            index_A + batch.first_position * batch.targets_BL.shape[1], shares.positives
+        )
+    return batch._replace(positive_index_A=index_A, global_positive_index_G=index_G, shares=shares)
 
 
 def seed_step(training: Training) -> None:

@@ -17,6 +17,7 @@ from sadcl.config import Config
 from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
 from sadcl.training import checkpoint, replica_check, selection, sync_points
+from sadcl.training.checkpoint_writer import CheckpointWriter
 from sadcl.training.ddp import settle_buckets, share_buffers
 from sadcl.training.engine import (
     Diverged,
@@ -112,9 +113,11 @@ class _Run:
 def _train_stage(
     run: _Run, number: int, folder: str, *, start: str | None, test: bool = False
 ) -> Outcome:
-    stage = _Stage(run, number, folder, start)
-    while not stage.progress.done:
-        stage.run_epoch()
+    with CheckpointWriter(run.worker.device) as writer:
+        stage = _Stage(run, number, folder, start, writer)
+        while not stage.progress.done:
+            stage.run_epoch()
+    sync_points.barrier()  # from here on all workers read what the first one has written
     best = stage.progress.best
     selection.save_last(stage.training, run.data, stage.progress.epoch, best["weights"], folder)
     return _outcome(run, stage.training, folder, best, stage.progress, test)
@@ -179,11 +182,15 @@ class _Stage:
         number: 1 or 2.
         folder: URI of the stage's checkpoints.
         start: URI of the checkpoint that it starts from; None starts from initial weights.
+        writer: of its checkpoints.
     """
 
-    def __init__(self, run: _Run, number: int, folder: str, start: str | None) -> None:
+    def __init__(
+        self, run: _Run, number: int, folder: str, start: str | None, writer: CheckpointWriter
+    ) -> None:
         config, data, worker = run.config, run.data, run.worker
         self.run, self.folder, self.state_uri = run, folder, storage.join(folder, "state.pt")
+        self._writer = writer
         self.settings = config.stage1 if number == 1 else config.stage2
         self.loader = build.loader(
             config, data.train, worker, augmentation=self.settings.augmentation, training=True
@@ -234,7 +241,7 @@ class _Stage:
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
         figures, progress.best = selection.select(
-            training, self.run.data, progress.best, progress.epoch, self.folder, self.run.worker
+            training, self.run.data, progress.best, progress.epoch, self.run.worker
         )
         self._note_better(figures)
         progress.done = progress.epoch == self.settings.epochs or self._patience_is_over()
@@ -245,8 +252,7 @@ class _Stage:
         progress.before = progress.seconds
         progress.images += self.loader.images_per_epoch
         self._report(metrics)
-        self._save()
-        sync_points.barrier()
+        self._save(with_best=progress.best["epoch"] == progress.epoch)
 
     def _train_epoch(self) -> dict[str, float]:
         """Train on the rest of the epoch's batches; return the means of the global terms."""
@@ -304,6 +310,7 @@ class _Stage:
             self._check_totals()  # a state that is lost must not replace a good one
             self._save()
         if leave:
+            self._writer.wait()
             sync_points.barrier()
             raise sync_points.Rescheduled(reason or sync_points.DECIDED_ELSEWHERE)
 
@@ -345,10 +352,22 @@ class _Stage:
         self.progress.seconds += now - self._counted_until
         self._counted_until = now
 
-    def _save(self) -> None:
-        """Save the state from which the stage can resume. This is a collective call."""
+    def _save(self, *, with_best: bool = False) -> None:
+        """Save the state from which the stage can resume. This is a collective call.
+
+        The files are written while training continues: ``best.pt`` first, since the state knows of
+        no epoch whose weights are not there.
+
+        Args:
+            with_best: save the weights as the best so far too.
+        """
         worker_states = worker_state(self.training)
         self._count_seconds()
-        if distributed.rank() == 0:
-            content = resume_state(self.training, self.progress, worker_states)
-            checkpoint.save_checkpoint(self.state_uri, content)
+        if distributed.rank() != 0:
+            return
+        contents = {}
+        if with_best:
+            uri, best = storage.join(self.folder, "best.pt"), self.progress.best
+            contents[uri] = selection.weights_checkpoint(self.training, self.run.data, best)
+        contents[self.state_uri] = resume_state(self.training, self.progress, worker_states)
+        self._writer.save(contents)

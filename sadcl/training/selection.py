@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sadcl import build, distributed, storage
 from sadcl.data.base import MultiLabelData
@@ -29,10 +29,9 @@ def select(
     data: MultiLabelData,
     best: dict[str, Any],
     epoch: int,
-    folder: str,
     worker: build.Worker,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Evaluate an epoch on the held-out images, and save its weights if they are the best so far.
+    """Evaluate an epoch on the held-out images; if it is the best so far, it is returned as such.
 
     Without held-out images nothing is chosen, and the last epoch counts as the best.
 
@@ -41,7 +40,6 @@ def select(
         data: its held-out split ``data.val`` decides.
         best: the best epoch so far; empty before the first.
         epoch: number of the epoch, from 1.
-        folder: URI of the run's checkpoints.
         worker: this process.
 
     Returns:
@@ -54,7 +52,6 @@ def select(
         if weights == "best":
             weights = "ema" if "ema" in candidates else "raw"
         best = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": [], "logits": {}}
-        _save(training, data, best, candidates[weights], folder)
         return {}, best
     loader = build.loader(training.config, data.val, worker)
     evaluated = evaluate_each(
@@ -77,7 +74,6 @@ def select(
             "rows": rows,
             "logits": {"val": half_logits(scores[weights])},
         }
-        _save(training, data, best, candidates[weights], folder)
     return figures, best
 
 
@@ -94,8 +90,8 @@ def evaluate_test(
 ) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
     """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
 
-    Where the boxes of objects are known, the same pass measures how well the network's maps point
-    at them.
+    Where the boxes of objects are known and the head has maps, the same pass measures how well
+    these point at them.
 
     Args:
         training: its network is loaded with the selected weights.
@@ -115,7 +111,8 @@ def evaluate_test(
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
     loader = build.loader(training.config, data.test, worker)
-    localiser = Localiser(data.boxes(data.test)) if data.boxes is not None else None
+    boxes = data.boxes if training.network.has_maps else None
+    localiser = Localiser(boxes(data.test)) if boxes is not None else None
     scores_NL, targets_NL = evaluate(
         training.network, loader, training.device, localiser, config=training.config
     )
@@ -140,6 +137,32 @@ def half_logits(scores_NL: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(logits_NL.clip(-limit, limit).astype(np.float16))
 
 
+def weights_checkpoint(
+    training: Training, data: MultiLabelData, selected: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a checkpoint of the present weights: what made them, and the figures of their epoch.
+
+    Its tensors are those that the training changes.
+
+    Args:
+        training: after the epoch.
+        data: its names and digest are in the checkpoint too.
+        selected: from :func:`select`, in the epoch that it returns as the best.
+    """
+    network = _candidates(training).get(selected["weights"], training.network)
+    return {
+        "config": training.config.json_text(),
+        "stage": training.stage,
+        "labels": list(data.labels),
+        "dataset": data.name,
+        "data_digest": data.digest,
+        "threads": torch.get_num_threads(),
+        "precision": build.precision(training.config, training.device),
+        **selected,
+        "model": network.state_dict(),
+    }
+
+
 def save_last(
     training: Training, data: MultiLabelData, epoch: int, weights: str, folder: str
 ) -> None:
@@ -152,9 +175,10 @@ def save_last(
         weights: ``raw`` or ``ema``, the kind that was selected.
         folder: URI of the run's checkpoints.
     """
-    network = _candidates(training).get(weights, training.network)
-    last = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
-    _save(training, data, last, network, folder, "last.pt")
+    if distributed.rank() == 0:
+        last = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": []}
+        content = weights_checkpoint(training, data, last)
+        checkpoint.save_checkpoint(storage.join(folder, "last.pt"), content)
 
 
 def tabulate(
@@ -194,28 +218,3 @@ def tabulate(
 def rank(value: float) -> float:
     """Make nan (no label of the split has a positive) the worst of all values."""
     return -math.inf if math.isnan(value) else value
-
-
-def _save(
-    training: Training,
-    data: MultiLabelData,
-    epoch: dict[str, Any],
-    network: nn.Module,
-    folder: str,
-    name: str = "best.pt",
-) -> None:
-    """Save a network, what made it, and the figures of its epoch; on the first worker only."""
-    if distributed.rank() != 0:
-        return
-    origin = {
-        "config": training.config.json_text(),
-        "stage": training.stage,
-        "labels": list(data.labels),
-        "dataset": data.name,
-        "data_digest": data.digest,
-        "threads": torch.get_num_threads(),
-        "precision": build.precision(training.config, training.device),
-    }
-    checkpoint.save_checkpoint(
-        storage.join(folder, name), {**origin, **epoch, "model": network.state_dict()}
-    )

@@ -16,6 +16,7 @@ from sadcl.errors import UserError
 from sadcl.memory import MemoryBank
 from sadcl.model import Network
 from sadcl.training import checkpoint, ddp
+from sadcl.training.compiled_share import compiled_share
 from sadcl.training.engine import Training
 from sadcl.training.optim import create_average, create_optimizer, create_schedule
 
@@ -118,8 +119,9 @@ def prepare(
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-    model = ddp.wrap(network, device)
+    model, share = ddp.wrap(network, device, config.optim.gradient_compression), None
     if config.optim.compile:
+        share = compiled_share(network, config.optim.batch_size)
         model = cast(nn.Module, torch.compile(model))
     stage = config.stage1 if number == 1 else config.stage2
     optimizer = create_optimizer(
@@ -136,6 +138,7 @@ def prepare(
         ema=create_average(network, config.optim),
         bank=bank,
         device=device,
+        share=share,
     )
 
 

@@ -167,10 +167,11 @@ def test_every_worker_knows_the_positives_of_the_global_batch(small_scenes, worl
     images = dataclasses.replace(images, targets=targets)
     wanted = global_positives(loader(images, drop_last=drop_last), 2)
     assert len(wanted) == 2 + (not drop_last)
-    empty = 0
+    empty, shares = 0, []
     for rank in range(world):
         one = loader(images, drop_last=drop_last, rank=rank, world_size=world)
         batches = list(one.batches(2))
+        shares.append(batches)
         assert [batch.global_positive_index_G.tolist() for batch in batches] == wanted
         for batch in batches:
             assert batch.global_positive_index_G.dtype == torch.int64
@@ -178,6 +179,10 @@ def test_every_worker_knows_the_positives_of_the_global_batch(small_scenes, worl
                 empty += 1
                 assert batch.positive_index_A.tolist() == []
     assert empty == (0 if drop_last else max(world - 1, 0))
+    for together in zip(*shares, strict=True):  # the shares of a global batch
+        for batch in together:
+            assert batch.shares.images == [len(share.index_B) for share in together]
+            assert batch.shares.positives == [len(share.positive_index_A) for share in together]
 
 
 def test_an_incomplete_last_batch_is_dropped_and_its_images_come_in_other_epochs(small_scenes):

@@ -43,7 +43,7 @@ def test_figures_that_a_checkpoint_cannot_have(two_runs, work_folder):
     _, main, pooled = two_runs
     said = figures.draw_paper(pooled["checkpoint"], "figures", photos=1, ending="svg")
     assert said[0].startswith("Fig. 4 is left out. The checkpoint has 0 prototypes of 20 labels")
-    assert said[2].startswith("Fig. 6 is left out. The pooled baseline")
+    assert said[2].startswith("Fig. 6 is left out. The head Pooled has no label-level features")
     assert [path.name for path in (work_folder / "figures").iterdir()] == ["fig5.svg"]
     with pytest.raises(UserError, match="is no pooled baseline of the same data"):
         figures.draw_paper(main["checkpoint"], "figures", baseline=main["checkpoint"])

@@ -79,7 +79,7 @@ def test_the_command_with_chosen_labels_and_with_a_baseline_alone(
         ),
         (
             ("wide.jpg", "--checkpoint", "{key}", "-o", "a.png", "--baseline", "{key}"),
-            "is not a pooled baseline",
+            "is no pooled baseline",
         ),
         (
             ("none.jpg", "--checkpoint", "{key}", "-o", "a.png"),

@@ -51,7 +51,13 @@ def criterion_inputs(view, weight=None):
         prototype_valid_L=None,
     )
     weight = torch.ones(len(view.targets_BL)) if weight is None else weight
-    batch = SimpleNamespace(targets_BL=view.targets_BL, weight_B=weight, positive_index_A=None)
+    batch = SimpleNamespace(
+        targets_BL=view.targets_BL,
+        weight_B=weight,
+        positive_index_A=None,
+        global_positive_index_G=None,
+        shares=None,
+    )
     return output, batch, view.memory
 
 

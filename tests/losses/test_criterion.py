@@ -32,7 +32,13 @@ def make(dtype=torch.float64):
 
 
 def labelled(targets, weight):
-    return SimpleNamespace(targets_BL=targets, weight_B=weight, positive_index_A=None)
+    return SimpleNamespace(
+        targets_BL=targets,
+        weight_B=weight,
+        positive_index_A=None,
+        global_positive_index_G=None,
+        shares=None,
+    )
 
 
 def memory_of(bank_labels, positions=None):

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sadcl.losses import sample_to_sample_loss
-from sadcl.losses.sample_to_sample import sample_to_sample
+from sadcl.losses.sample_to_sample import Candidates, sample_to_sample, sum_over_anchors
 from tests.conftest import sample_sum as sum_and_count
 
 
@@ -201,6 +202,108 @@ def test_no_tensor_is_larger_than_candidates_by_a_chunk(monkeypatch):
     with Largest() as largest:
         sample_to_sample_loss(x, targets, rows, labels, temperature=0.2).backward()
     assert largest.seen == 600 * 16
+
+
+class Rounded(TorchDispatchMode):
+    """Rounds the factors of matrix products to ``bits`` bits after the leading one, as a GPU does.
+
+    Sums stay in the type of the factors.
+    """
+
+    def __init__(self, bits):
+        super().__init__()
+        self.bits, self.products = bits, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, args = func.overloadpacket.__name__, list(args)
+        for place in {"mm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2)}.get(name, ()):
+            mantissa, exponent = torch.frexp(args[place])
+            scale = 2 ** (self.bits + 1)
+            args[place] = torch.ldexp((mantissa * scale).round() / scale, exponent)
+            self.products += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("bits", "error"), [(10, 6e-5), (7, 5e-4)], ids=["TF32", "bf16"])
+@pytest.mark.parametrize("scatter", [1.0, 2.0])
+def test_products_of_rounded_factors_keep_the_gradient(bits, error, scatter):
+    """Beside bfloat16 a GPU computes the products in TF32, see ``build.set_float32_products``."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(20, 1024, generator=generator, dtype=torch.float64)
+    labels = torch.randint(20, (400,), generator=generator)
+    noise = torch.randn(400, 1024, generator=generator, dtype=torch.float64)
+    rows, nothing = centre[labels] + scatter * noise, torch.zeros(1, 20)
+
+    def gradient(rows):
+        rows = rows.clone().requires_grad_()
+        x = torch.zeros(1, 20, 1024, dtype=rows.dtype)
+        loss = sample_to_sample_loss(x, nothing, rows, labels, temperature=0.2)
+        return torch.autograd.grad(loss, rows)[0].double()
+
+    exact = gradient(rows)
+    with Rounded(bits) as rounded:
+        difference = (gradient(rows.float()) - exact).norm() / exact.norm()
+    assert rounded.products == 2 * 3
+    assert error / 5 < difference < error
+
+
+WITHOUT_KERNEL = (
+    " alias as_strided detach device dim empty empty_like expand is_contiguous layout lift_fresh "
+    "new_empty numel select size slice split storage_offset stride sym_numel sym_size sym_stride t "
+    "sym_storage_offset transpose unbind unsqueeze view is_non_overlapping_and_dense squeeze "
+    "is_strides_like_format "
+)
+
+
+class OnGpu(TorchDispatchMode):
+    """Kernels, and the bytes of the largest tensor, of a GPU that need not exist."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels, self.largest, self.products = 0, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        self.kernels += f" {name} " not in WITHOUT_KERNEL
+        self.products += name in ("mm", "addmm", "addmm_")
+        if isinstance(result, torch.Tensor):
+            self.largest = max(self.largest, result.nbytes)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "cardinality", "workers", "blocks"),
+    [(32, 80, 2.9, 1, 1), (64, 80, 2.9, 64, 1), (64, 500, 13.6, 1, 1), (64, 500, 13.6, 64, 3)],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_on_a_gpu_blocks_are_few_and_fit_their_bytes(
+    images, labels, cardinality, workers, blocks, padded
+):
+    own = round(images * cardinality)
+    rows, dim = own * workers, 1024
+    with FakeTensorMode(), torch.device("cuda"):
+        candidates = Candidates(
+            torch.zeros(rows, dim, requires_grad=True),
+            torch.zeros(rows, dim, requires_grad=True),
+            torch.zeros(2 * rows, dtype=torch.int64),
+            torch.zeros(labels + 1, dtype=torch.int64),
+            torch.zeros(2 * own, dtype=torch.int64),
+            torch.ones(2 * own, dtype=torch.bool),
+            [own] * workers,
+            padded,
+        )
+        if not padded:  # a mask as an index has no size that is known without data
+            candidates = candidates._replace(has_positive_Q=slice(None))
+        with OnGpu() as gpu:
+            options = {"temperature": 0.2, "normalize": True}
+            sum_over_anchors(candidates, candidates.has_positive_Q, **options)
+    assert gpu.products == 3 * blocks
+    assert gpu.kernels < 30 + 50 * blocks
+    inputs = 2 * rows * dim * 4
+    assert gpu.largest <= max(2**28, inputs)
+    if workers == 1:  # all pairs, of batch and bank, need a hundred times as much
+        assert gpu.largest <= max((2 * images * labels) ** 2 * 4 / 100, inputs)
 
 
 @pytest.mark.parametrize(

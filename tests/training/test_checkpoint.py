@@ -1,13 +1,15 @@
 """Files that are no checkpoints, and starting from one: stage 2 alone, or with other labels."""
 
+import errno
 import json
+import resource
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from sadcl import build, inference, recipes
+from sadcl import build, inference, recipes, storage
 from sadcl.data.base import ImageSet, MultiLabelData
 from sadcl.data.load import load
 from sadcl.errors import UserError
@@ -364,3 +366,20 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     with pytest.raises(UserError):
         checkpoint.load_checkpoint(str(path))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("kilobytes", [1, 100, 300])
+def test_a_file_that_cannot_be_finished_has_the_disks_error(tmp_path, monkeypatch, kilobytes):
+    """The limit of a file's size stands for a disk that fills up at the start, within, or late."""
+    uri, limits = str(tmp_path / "best.pt"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    checkpoint.save_checkpoint(uri, {"number": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 * kilobytes, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"{tmp_path}/best.pt") as caught:
+            checkpoint.save_checkpoint(uri, {"tensors": [torch.ones(25_000) for _ in range(3)]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert checkpoint.load_checkpoint(uri)["number"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]

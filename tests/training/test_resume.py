@@ -1,5 +1,8 @@
 """Runs that leave when asked, resume on other numbers of workers, or are killed at random."""
 
+import errno
+import itertools
+import os
 import random
 import signal
 import subprocess
@@ -11,23 +14,35 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+from sadcl import recipes, storage
 from sadcl.data.load import load
+from sadcl.errors import FailureKind
+from sadcl.study import failure
 from sadcl.training import Callbacks, Rescheduled, checkpoint, fit, loop, sync_points
+from tests.conftest import TINY
 from tests.training.test_loop import same
 from tests.training.test_loop_workers import BASE, Record, assert_equal
 
 RUN = """
-import sys, torch
+import itertools, os, sys, time, torch
 from sadcl import recipes
 from sadcl.data import load
 from sadcl.training import Callbacks, fit, loop
 from tests.conftest import TINY
 torch.set_num_threads(1)
 loop.MAX_STEPS_BETWEEN_SYNCS, loop.SAVE_SECONDS = 1, 0.0
+fsync, written = os.fsync, itertools.count(1)
+def hang(number):
+    fsync(number)
+    if next(written) == int(sys.argv[3]):
+        print("not yet whole", flush=True)
+        time.sleep(600)
+os.fsync = hang
 config = recipes.demo().override({**TINY, "bank.policy": "fifo", "optim.batch_size": 4})
 callbacks = Callbacks(step_done=lambda *step: print(*step[:4], flush=True))
 fit(config, load(config.data, sys.argv[1]), sys.argv[2], device="cpu", callbacks=callbacks)
 """
+"""Arguments: the folder of the data, of the run, and which file never gets whole; 0 for none."""
 
 
 PARTS = [(2, (1, 11)), (3, (2, 9)), (2, None)]
@@ -113,18 +128,38 @@ def test_who_is_asked_to_leave_has_saved_and_goes_on_to_the_same_end(tmp_path):
     assert len(seen) == 42
 
 
-@pytest.mark.soak
-def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
-    def start(folder):
-        command = [sys.executable, "-c", RUN, str(tmp_path / "data"), str(tmp_path / folder)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def start(tmp_path, folder, hang=0):
+    words = [sys.executable, "-c", RUN, str(tmp_path / "data"), str(tmp_path / folder), str(hang)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
-    whole = start("whole")
+
+def trained_whole(tmp_path):
+    """Train in one go, and return what it prints: a line a step."""
+    whole = start(tmp_path, "whole")
     trace = whole.communicate(timeout=120)[0].splitlines()
     assert whole.returncode == 0
+    return trace
+
+
+def assert_same_files(whole, parts):
+    for stage in ("stage1/", ""):
+        one, other = (
+            checkpoint.load_checkpoint(str(folder / f"{stage}state.pt"))
+            for folder in (whole, parts)
+        )
+        for content in (one, other):
+            content["progress"] |= {"seconds": 0, "before": 0}
+        assert same(one, other)
+        for name in (f"{stage}best.pt", f"{stage}last.pt"):
+            assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+@pytest.mark.soak
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
+    trace = trained_whole(tmp_path)
     chance, seen, kills = random.Random(0), [], 0
     while True:
-        run = start("parts")
+        run = start(tmp_path, "parts")
         seen.append(run.stdout.readline().strip())
         time.sleep(chance.uniform(0, 0.6))
         run.send_signal(signal.SIGKILL)
@@ -134,12 +169,87 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
         kills += 1
     assert kills >= 5
     assert set(filter(None, seen)) == set(trace)  # each start goes on where the last had come
-    assert len(seen) < len(trace) + 2 * kills
-    for stage in ("stage1/", ""):
-        one, other = (
-            checkpoint.load_checkpoint(str(tmp_path / folder / f"{stage}state.pt"))
-            for folder in ("whole", "parts")
-        )
-        for content in (one, other):
-            content["progress"] |= {"seconds": 0, "before": 0}
-        assert same(one, other)
+    # a kill costs the step whose file is not whole, and the one trained while it is written
+    assert len(seen) <= len(trace) + 2 * kills + 1
+    assert_same_files(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.soak
+def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(tmp_path):
+    trace, seen = trained_whole(tmp_path), []
+    # a stage has 12 steps an epoch, and best.pt and state.pt at its end
+    for hang in (1, 8, 12, 14, 9):
+        run = start(tmp_path, "parts", hang)
+        lines = []
+        while not lines or lines[-1] != "not yet whole":
+            lines.append(run.stdout.readline().strip())
+            assert lines[-1]
+        time.sleep(0.5)  # for the next step, of which the file knows nothing
+        run.send_signal(signal.SIGKILL)
+        lines += run.communicate(timeout=60)[0].splitlines()
+        assert list((tmp_path / "parts").rglob(".*.part"))
+        seen += [line for line in lines if line != "not yet whole"]
+    last = start(tmp_path, "parts")
+    seen += last.communicate(timeout=120)[0].splitlines()
+    assert last.returncode == 0
+    assert set(seen) == set(trace)
+    assert len(seen) <= len(trace) + 5 * 2
+    assert_same_files(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A configuration of 3 steps an epoch, its data, and the folder of an uninterrupted run."""
+    config, folder = recipes.demo().override(TINY), tmp_path_factory.mktemp("tiny")
+    data = load(config.data, str(folder / "data"))
+    fit(config, data, str(folder / "run"), device="cpu")
+    return config, data, folder / "run"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing handles it."""
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"), [*((Killed(), number) for number in (1, 4, 5, 12)), (FULL, 15)]
+)
+def test_a_file_that_is_not_whole_is_lost_and_nothing_else(
+    tiny, tmp_path, monkeypatch, error, lost
+):
+    """Each step saves the state, and trains on until it saves it again."""
+    config, data, whole = tiny
+    monkeypatch.setattr(loop, "MAX_STEPS_BETWEEN_SYNCS", 1)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    files = itertools.count(1)
+
+    def fsync(_):
+        if next(files) == lost:
+            raise error
+
+    with monkeypatch.context() as disk:
+        disk.setattr(storage.os, "fsync", fsync)
+        with pytest.raises(type(error)) as caught:
+            fit(config, data, str(tmp_path), device="cpu")
+    if error is FULL:
+        assert str(tmp_path) in str(caught.value)
+        assert failure.diagnose(caught.value).kind is FailureKind.DISK_FULL
+    assert next(files) == lost + 1
+    fit(config, data, str(tmp_path), device="cpu")
+    assert_same_files(whole, tmp_path)
+
+
+def test_who_leaves_has_waited_for_its_state(tiny, tmp_path, monkeypatch):
+    config, data, _ = tiny
+    monkeypatch.setattr(storage.os, "fsync", lambda _: time.sleep(0.2))
+    done = []
+    callbacks = Callbacks(
+        step_done=lambda *at: done.append(at), leave_reason=lambda: "a node is to be taken away"
+    )
+    with pytest.raises(Rescheduled):
+        fit(config, data, str(tmp_path), device="cpu", callbacks=callbacks)
+    assert len(done) == 1
+    state = checkpoint.load_checkpoint(str(tmp_path / "stage1" / "state.pt"))
+    assert (state["step"], state["progress"]["step"]) == (1, 1)

@@ -26,8 +26,7 @@ def test_held_out_images_are_decoded_once_for_raw_and_averaged_weights(tmp_path,
     monkeypatch.setattr(
         Loader, "batches", lambda self, epoch: sets.append(self.images) or batches(self, epoch)
     )
-    (tmp_path / "run").mkdir()
-    figures, best = selection.select(training, data, {}, 1, str(tmp_path / "run"), build.Worker())
+    figures, best = selection.select(training, data, {}, 1, build.Worker())
     assert sets == [data.val]
     networks = {"raw": training.network, "ema": training.ema.module}
     for name, network in networks.items():

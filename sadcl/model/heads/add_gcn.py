@@ -68,7 +68,8 @@ class DynamicGraph(nn.Module):
     def _norm(self, global_BD: Tensor) -> Tensor:
         """Compute BN; a single image has no statistics, and gets the running ones."""
         norm = self.global_norm
-        if self.training and len(global_BD) == 1:
+        is_alone = global_BD.shape[0] == 1 and not isinstance(norm, nn.SyncBatchNorm)
+        if self.training and is_alone:  # a synchronised one has the other workers' images
             mean_D, variance_D = norm.running_mean, norm.running_var
             return functional.batch_norm(
                 global_BD, mean_D, variance_D, norm.weight, norm.bias, eps=norm.eps

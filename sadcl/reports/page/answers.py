@@ -123,7 +123,7 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
         findings.append(f"{_count(untested, 'arm')} could not be tested")
     seeds = seeds_text([len(effect.pairs) for effect in compared])
     return (
-        f"On {dataset}, compared with {report.baseline} over {seeds} (95 % interval): "
+        f"On {dataset}, compared with {report.compared_with} over {seeds} (95 % interval): "
         f"{'; '.join(findings) or 'no other arm'}."
     )
 

@@ -87,8 +87,8 @@ def effects_chart(report: AblationReport) -> str:
     """Draw the forest plot of an ablation."""
     with page_style():
         alt = (
-            f"Difference of each arm of {report.name} from {report.baseline}, with its interval; "
-            "the table has the figures."
+            f"Difference of each arm of {report.name} from {report.compared_with}, with its "
+            "interval; the table has the figures."
         )
         return inline_svg(forest_figure(report), "forest", alt)
 

@@ -60,7 +60,14 @@ def test_an_unknown_name_is_an_error_with_the_nearest(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-SHARED = ("rows", "run", "scaling_model", "scaling_projection", "step_measurements")
+SHARED = (
+    "rows",
+    "run",
+    "scaling_model",
+    "scaling_processes",
+    "scaling_projection",
+    "step_measurements",
+)
 """Files that are no benchmark."""
 
 

@@ -78,6 +78,9 @@ from sadcl.config import (
     Stage,
 )
 from sadcl.errors import UserError, did_you_mean
+from sadcl.recipes import methods
+
+__all__ = ["DEMOS", "coco14", "code", "demo", "methods", "nuswide", "vg500", "voc2007", "voc2012"]
 
 
 def coco14(variant: str = "released") -> Config:
@@ -274,6 +277,10 @@ def demo(stands_for: str = "coco") -> Config:
     )
 
 
+ABSENT = object()
+"""The value of an argument that a recipe does not have."""
+
+
 def by_name(name: str) -> Config:
     """Return a recipe by the name that a command has for it.
 
@@ -299,7 +306,7 @@ def code(config: Config) -> str:
 
     def changes(recipe: Config) -> dict[str, object]:
         base = recipe.flat()
-        return {name: value for name, value in flat.items() if value != base[name]}
+        return {name: value for name, value in flat.items() if value != base.get(name, ABSENT)}
 
     call, fields = min(
         ((call, changes(recipe)) for call, recipe in _all()), key=lambda pair: len(pair[1])

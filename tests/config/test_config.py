@@ -114,6 +114,16 @@ def test_how_the_numbers_come_about_is_in_no_digest(how):
     assert {name for name, value in other.flat().items() if value != base.flat()[name]} == {how}
 
 
+def test_compressed_gradients_are_another_run_and_no_float64():
+    """Both stages are computed with them."""
+    base = Config()
+    other = base.override({"optim.gradient_compression": "bf16"})
+    assert other.digest() != base.digest()
+    assert other.stage1_digest() != base.stage1_digest()
+    with pytest.raises(UserError, match=r"'bf16'.*'fp64'.*'none'"):
+        other.override({"optim.precision": "fp64"})
+
+
 def test_frozen():
     with pytest.raises(Exception, match="frozen"):
         Config().seed = 3  # type: ignore[misc]
@@ -275,7 +285,7 @@ def test_an_older_versions_configuration_means_what_it_did():
     for section, names in {
         "data": ["mean", "std"],
         "model": ["position"],
-        "optim": ["drop_last", "ema_start"],
+        "optim": ["drop_last", "ema_start", "gradient_compression"],
         "bank": ["start"],
         "loss": ["candidates", "sample_reduction", "prototype_reduction", "absent_labels"],
     }.items():
@@ -305,6 +315,7 @@ def test_an_older_versions_configuration_means_what_it_did():
     )
     assert (config.model.position, config.optim.ema_start) == ("halves", "first_step")
     assert (config.optim.drop_last, config.bank.start) == (False, "empty")
+    assert config.optim.gradient_compression == "none"
     assert loss.prototype_tau == 0.07
     assert config.data.mean == (0.485, 0.456, 0.406)  # of ImageNet, whatever the backbone
     assert config.data.std == (0.229, 0.224, 0.225)
