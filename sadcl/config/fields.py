@@ -120,7 +120,7 @@ def sections_below(name: str) -> list[Section]:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """End a message about an unknown name; ``lr`` is near to ``stage1.lr``, ``opt`` to ``optim``."""
+    """End a message about an unknown name; ``lr`` is near to ``stage1.lr``."""
     names = list(names)
     same = [other for other in names if other.rpartition(".")[2] == name]
     same = same or sorted((other for other in names if other.startswith(name)), key=len)[:1]

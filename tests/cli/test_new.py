@@ -13,13 +13,10 @@ from sadcl.cli.new import _DATA
 from tests.conftest import TINY
 
 
-def ruff(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def ruff(folder, *words):
+    """Ruff in the user's folder, where the package is one of others."""
+    command = [sys.executable, "-m", "ruff", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -29,9 +26,9 @@ def test_a_file_is_short_and_formatted(command, tmp_path, kind):
     command("sadcl", "new", file, "--kind", kind)
     assert len(file.read_text().splitlines()) <= 60
     for width in ("88", "100"):  # ruff's own, and this project's
-        ruff("format", "--isolated", "--check", "--line-length", width, file)
+        ruff(tmp_path, "format", "--isolated", "--check", "--line-length", width, file.name)
     rules = "E,F,I,B,UP,RUF,C4,PIE,RET,SIM"
-    ruff("check", "--isolated", "--select", rules, "--line-length", "88", file)
+    ruff(tmp_path, "check", "--isolated", "--select", rules, "--line-length", "88", file.name)
 
 
 @pytest.mark.parametrize("kind", ["search", "ablation"])

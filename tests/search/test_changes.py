@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from sadcl import Ablation, Search, recipes
+from sadcl import Ablation, Comparison, Search, recipes
 from sadcl.errors import UserError
 from sadcl.search import Choice, Float
 from sadcl.search.changes import change_lines, with_changes
@@ -43,6 +43,32 @@ def test_both_scales_of_a_search_change_and_nothing_else():
     assert with_changes(SEARCH, {}) is SEARCH
 
 
+COMPARISON = Comparison(
+    name="c",
+    base=BASE,
+    demo=DEMO,
+    methods={"one": {"optim.kind": "adam"}, "two": {"bank.size": 4}},
+    spaces={
+        "one": {"stage1.lr": Float(1e-5, 1e-3)},
+        "two": {"stage1.lr": Float(1e-5, 1e-3), "loss.tau": Float(0.05, 0.5)},
+    },
+    baseline="one",
+)
+
+
+def test_the_protocol_of_a_comparison_changes_and_its_methods_keep_what_they_set():
+    changes = {"optim.kind": "sgd", "loss.tau": 0.3}
+    changed = with_changes(COMPARISON, changes)
+    assert (changed.base, changed.demo) == (BASE.override(changes), DEMO.override(changes))
+    for scale in ("full", "demo"):
+        kinds = {name: one.config(scale).optim.kind for name, one in changed.searches().items()}
+        assert kinds == {"one": "adam", "two": "sgd"}
+    assert list(change_lines(COMPARISON, changed, changes, "demo")) == [
+        "  --set optim.kind = sgd, in place of adamw; not in one, which sets it",
+        "  --set loss.tau = 0.3, in place of 0.2; not in two, which sets it",
+    ]
+
+
 def test_each_data_set_of_an_ablation_changes():
     changed = with_changes(ABLATION, {"stage1.epochs": 3})
     for scale in ("full", "demo"):
@@ -72,6 +98,8 @@ def test_each_data_set_of_an_ablation_changes():
             r"stage2.class_loss.kind is 'bce' \(at full scale\), which takes none",
         ),
         (SEARCH, {"loss.contrast_arguments.x": 2}, r"loss.contrast is .* which takes none"),
+        (COMPARISON, {"stage1.lr": 1e-4}, r"c: each of its methods sets or searches it"),
+        (COMPARISON, {"seed": 1}, r"seeds \(1, 2, 3\) must not hold the seed 1"),
         (ABLATION, {"seed": 4}, r"its seeds are 0, 1, 2"),
         (ABLATION, {"data.name": "voc2007"}, r"each of its data sets has its own base"),
         (ABLATION, {"bank.size": 8}, r"each of its arms sets it"),
