@@ -22,7 +22,7 @@ PAGES = sorted(
     in ("README.md", "sadcl", "experiments", "cluster", ".github")
 )
 README = (ROOT / "README.md").read_text()
-GROUPS = ("results", "data", "studies")
+GROUPS = ("results", "data", "studies", "config")
 SEARCH, ABLATION = "coco14-tune-demo", "components"
 """The studies that the README's commands name."""
 

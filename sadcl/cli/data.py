@@ -117,14 +117,12 @@ def prepare(
 
 
 def _config(name: str, changes: Sequence[str]) -> Data:
-    from typing import get_args
-
-    from sadcl.config import Config, Data
+    from sadcl.config import Config
+    from sadcl.config.sections import DATASETS
     from sadcl.errors import UserError, did_you_mean
 
-    names = get_args(Data.model_fields["name"].annotation)
-    if name not in names:
-        raise UserError(f"There is no data set {name!r}{did_you_mean(name, names)}")
+    if name not in DATASETS:
+        raise UserError(f"There is no data set {name!r}{did_you_mean(name, DATASETS)}")
     policies = {"data.name": name}
     for change in changes:
         field, equals, value = change.partition("=")

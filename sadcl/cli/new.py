@@ -82,7 +82,7 @@ def _check_name(path: Path, kind: str) -> None:
         raise UserError(f"{str(path)!r} is not possible: the file's name must end in .py.")
     stem = path.stem
     if not re.fullmatch(r"[A-Za-z_]\w*" if kind == "head" else r"\w[\w-]*", stem):
-        allowed = "letters, digits and _" + ("" if kind == "head" else " and -")
+        allowed = "letters, digits" + (" and _" if kind == "head" else ", _ and -")
         raise UserError(f"{str(path)!r} is not possible: its name may have {allowed} only.")
     spec = importlib.util.find_spec(stem) if stem.isidentifier() else None
     if spec is not None and spec.origin is not None:

@@ -123,6 +123,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     """End a message about an unknown name; ``lr`` is near to ``stage1.lr``."""
     names = list(names)
     same = [other for other in names if other.rpartition(".")[2] == name]
+    same = same or sorted((other for other in names if other.startswith(name)), key=len)[:1]
     return f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(name, names)
 
 

@@ -12,17 +12,15 @@ from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, 
 SARL = "sadcl.model.heads:SARL"
 POOLED = "sadcl.model.heads:Pooled"
 EQ4 = "sadcl.losses.sample_contrast:sample_contrast"
+DATASETS = (  # those that are built in
+    *("scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"),
+)
 
 
 class Data(Frozen):
     """The data set, its labels, and the held-out part of it that selects."""
 
-    name: Annotated[
-        str,
-        word_or_path(
-            "scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"
-        ),
-    ] = "coco"
+    name: Annotated[str, word_or_path(*DATASETS)] = "coco"
     """The data set. ``coco`` is whichever of coco14 and coco17 the data root holds, coco14 if it
     holds both; ``folder`` is a folder of your own images with a table; ``scenes`` are drawn and
     need no data root. Or the import path of a function of yours (``sadcl.data.Dataset``)."""

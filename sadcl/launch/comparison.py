@@ -12,6 +12,7 @@ from sadcl.launch.datasets import reading_once, roots_of
 from sadcl.launch.options import SEARCH_ONLY, Options
 from sadcl.launch.search import prepare_search, run_search
 from sadcl.search import Comparison
+from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
 from sadcl.search.trial import study_name
 from sadcl.study import record
@@ -39,6 +40,11 @@ def run_comparison(
         UserError: For everything that can be found wrong before runs start, and where the search of
             a method has no complete trial.
     """
+    changes = options.changes or {}
+    changed = with_changes(comparison, changes)
+    for line in change_lines(comparison, changed, changes, scale):
+        print_text(line)
+    comparison, options = changed, dataclasses.replace(options, changes=None)
     dataset = comparison.base.data.name
     root = roots_of([dataset], options.data_root).get(dataset)
     ready = {

@@ -10,10 +10,11 @@ from sadcl.config import EQ4, PARTS, Config, component
 from sadcl.config.fields import all_fields, value_of, value_text
 from sadcl.errors import UserError
 from sadcl.search.ablation import Ablation
+from sadcl.search.comparison import Comparison
 from sadcl.search.search import Search
 
-Study = Search | Ablation
-StudyT = TypeVar("StudyT", Search, Ablation)
+Study = Search | Ablation | Comparison
+StudyT = TypeVar("StudyT", Search, Ablation, Comparison)
 
 
 def with_changes(study: StudyT, changes: Mapping[str, Any]) -> StudyT:
@@ -29,14 +30,16 @@ def with_changes(study: StudyT, changes: Mapping[str, Any]) -> StudyT:
     """
     if not changes:
         return study
-    if isinstance(study, Search):
-        for scale in ("full", "demo"):
+    for scale in ("full", "demo"):
+        if isinstance(study, Search):
             _check_searched(study, scale, changes)
+        else:
+            _check_arms(study, scale, changes)
+    if isinstance(study, Search | Comparison):
         base = changed_config(study.base, changes, "full")
         return dataclasses.replace(
             study, base=base, demo=changed_config(study.demo, changes, "demo")
         )
-    _check_arms(study, changes)
     bases = {
         scale: {name: changed_config(one, changes, scale) for name, one in of_scale.items()}
         for scale, of_scale in ((scale, study.bases(scale)) for scale in ("full", "demo"))
@@ -78,7 +81,7 @@ def change_lines(study: Study, changed: Study, changes: Iterable[str], scale: st
         scale: ``demo`` or ``full``.
     """
     before, now = _bases(study, scale), _bases(changed, scale)
-    arms = study.baselines if isinstance(study, Search) else study.arms
+    arms = _arms(study, scale)
     for field in changes:
         value, former = (
             " or ".join(sorted({value_text(value_of(base, field)) for base in bases}))
@@ -94,7 +97,22 @@ def change_lines(study: Study, changed: Study, changes: Iterable[str], scale: st
 
 def _bases(study: Study, scale: str) -> list[Config]:
     """Return the configuration of each data set at a scale."""
-    return [study.config(scale)] if isinstance(study, Search) else list(study.bases(scale).values())
+    if isinstance(study, Ablation):
+        return list(study.bases(scale).values())
+    return [study.config(scale)]
+
+
+def _arms(study: Study, scale: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the fields that each arm, or the search of each method, has other values of."""
+    if isinstance(study, Search):
+        return study.baselines
+    if isinstance(study, Ablation):
+        return study.arms_at(scale)
+    searches = study.searches()
+    return {
+        method: {**fields, **searches[method].space_at(scale)}
+        for method, fields in study.methods_at(scale).items()
+    }
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -124,15 +142,17 @@ def _check_searched(search: Search, scale: str, changes: Mapping[str, Any]) -> N
                 )
 
 
-def _check_arms(ablation: Ablation, changes: Mapping[str, Any]) -> None:
+def _check_arms(study: Ablation | Comparison, scale: str, changes: Mapping[str, Any]) -> None:
+    arms = _arms(study, scale)
     for name, value in changes.items():
         reason = None
-        if name == "seed":
-            seeds = ", ".join(map(str, ablation.seeds))
+        if name == "seed" and isinstance(study, Ablation):
+            seeds = ", ".join(map(str, study.seeds))
             reason = f"its seeds are {seeds}. Change them in the experiment's file"
-        elif name == "data.name" and not isinstance(ablation.base, Config):
+        elif name == "data.name" and not isinstance(study.base, Config):
             reason = "each of its data sets has its own base"
-        elif all(_setting(fields, name) for fields in ablation.arms.values()):
-            reason = "each of its arms sets it. Change them in the experiment's file"
+        elif all(_setting(fields, name) for fields in arms.values()):
+            each = "arms sets it" if isinstance(study, Ablation) else "methods sets or searches it"
+            reason = f"each of its {each}. Change them in the experiment's file"
         if reason is not None:
-            raise UserError(f"--set {name}={value} is not possible for {ablation.name}: {reason}.")
+            raise UserError(f"--set {name}={value} is not possible for {study.name}: {reason}.")

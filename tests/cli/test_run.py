@@ -143,7 +143,7 @@ def test_files_that_cannot_be_run(command, plain_file, text, message):
 
 def test_commands_explain_themselves_and_name_the_nearest(command):
     text = command("sadcl", "--help", COLUMNS="80").stdout
-    for name in ("run", "results", "studies", "data", "evaluate", "predict", "explain"):
+    for name in ("run", "new", "config", "results", "studies", "data", "evaluate", "predict"):
         assert f"│ {name} " in text
     done = command("sadcl", "rsults", check=False)
     assert done.returncode == 2

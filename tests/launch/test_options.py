@@ -60,9 +60,11 @@ def test_every_option_has_a_flag_that_sets_it():
     words += ["--gpus-per-worker", "0.5", "--scale", "demo", "--yes", "--max-concurrent", "3"]
     words += ["--max-disk", "1.5", "--trials", "4", "--max-epochs", "5", "--max-hours", "6"]
     words += ["--retry-failed", "--fresh", "--dry-run"]
+    words += ["--set", "loss.tau=0.1", "--set", "seed=3"]
     options = experiment._parse("?", Options, words)
     assert options["data_root"] == ["/d"]
-    assert Options(**options | {"data_root": "/d"}) == Options(
+    assert options["changes"] == ["loss.tau=0.1", "seed=3"]
+    assert Options(**options | {"data_root": "/d", "changes": {"seed": 3}}) == Options(
         data_root="/d",
         storage="s",
         address="a",
@@ -75,6 +77,7 @@ def test_every_option_has_a_flag_that_sets_it():
         n_trials=4,
         max_epochs=5,
         max_hours=6.0,
+        changes={"seed": 3},
         retry_failed=True,
         fresh=True,
         dry_run=True,
