@@ -192,7 +192,8 @@ def test_python_runs(page, code, store, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_name_exists(page):
     code = "\n".join(blocks(page, "python"))
-    assert set(re.findall(r"\bsadcl\.(\w+)", code)) <= {*sadcl.__all__, "results", "search", "model"}
+    modules = {"results", "search", "model"}
+    assert set(re.findall(r"\bsadcl\.(\w+)", code)) <= {*sadcl.__all__, *modules}
     for line in re.findall(r"^(?:from|import) sadcl.*", code, flags=re.MULTILINE):
         exec(line, {})
 
