@@ -27,9 +27,10 @@ FILES = {
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
         "gpu_prefetch prepared "
-        "split manifest remote transforms readers/files readers/scenes readers/coco readers/folder "
+        "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
+        "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
-        "readers/__init__ load __init__ image_check loader prepare "
+        "readers/__init__ dataset load __init__ image_check loader prepare "
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
@@ -103,7 +104,7 @@ MAY = {
     "errors": set(),
     "config": {"errors"},
     "distributed": set(),
-    "metrics": set(),
+    "metrics": {"errors"},
     "storage": {"errors"},
     "console": {"errors"},
     "memory": {"distributed"},
@@ -117,7 +118,7 @@ MAY = {
     "training/published_checkpoint": BUILD | {"build", "recipes"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
-    "search": {"config", "errors", "results"},
+    "search": {"config", "errors", "metrics", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
     "study/failure": {"distributed", "errors", "training"},
     "study/execute": {
@@ -149,6 +150,7 @@ MAY = {
             "console",
             "data",
             "errors",
+            "metrics",
             "results",
             "search",
             "storage",

@@ -27,7 +27,8 @@ def check(
         str,
         typer.Argument(
             metavar="NAME",
-            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes.",
+            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder, scenes, or the "
+            "import path of your own, such as my_lab.birds:birds.",
         ),
     ],
     data_root: DataRoot = None,
@@ -117,14 +118,12 @@ def prepare(
 
 
 def _config(name: str, changes: Sequence[str]) -> Data:
-    from typing import get_args
-
-    from sadcl.config import Config, Data
+    from sadcl.config import Config, component
+    from sadcl.config.sections import DATA_SETS
     from sadcl.errors import UserError, did_you_mean
 
-    names = get_args(Data.model_fields["name"].annotation)
-    if name not in names:
-        raise UserError(f"There is no data set {name!r}{did_you_mean(name, names)}")
+    if name not in DATA_SETS and not component.is_path(name):
+        raise UserError(f"There is no data set {name!r}{did_you_mean(name, DATA_SETS)}")
     policies = {"data.name": name}
     for change in changes:
         field, equals, value = change.partition("=")

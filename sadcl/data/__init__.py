@@ -1,6 +1,7 @@
 """Data sets behind one interface: images on disk, a matrix of targets, and a held-out part."""
 
 from sadcl.data.base import Boxes, ImageSet, MultiLabelData, Progress
+from sadcl.data.dataset import Dataset, image_set
 from sadcl.data.load import (
     Listing,
     Reader,
@@ -14,12 +15,14 @@ from sadcl.data.load import (
 
 __all__ = [
     "Boxes",
+    "Dataset",
     "ImageSet",
     "Listing",
     "MultiLabelData",
     "Progress",
     "Reader",
     "annotation_folder",
+    "image_set",
     "label_sources",
     "load",
     "read_listing",
