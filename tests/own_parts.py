@@ -59,7 +59,7 @@ def noise(image_CHW, rng):
 def picky(image_CHW, rng, *, side: int = 8):
     raise ValueError(f"side must be even, but got {side}")
 
-def undefined(scores_NL, targets_NL):
+def unknown(scores_NL, targets_NL):
     return float("nan")
 
 def text(scores_NL, targets_NL):

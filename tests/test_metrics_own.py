@@ -28,7 +28,7 @@ def test_the_example_is_the_share_of_images_whose_first_label_is_wrong(parts):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("undefined", "is NaN where each label has images with it and images without it"),
+        ("unknown", "is NaN where each label has images with it and images without it"),
         ("text", r"must return one finite number, or NaN .* but returned '12' \(str\)"),
         ("crash", r"fails with IndexError: .* \(metric_parts.py line \d+\)"),
         ("nothing", "fails with TypeError"),
