@@ -146,13 +146,19 @@ class OwnReader:
         except Exception as error:
             raise UserError(f"{FIELD} = {path!r}: {reason_of(error)}") from None
         try:
-            return _checked(returned, root, path)
+            return checked_splits(returned, root, path)
         except ValueError as error:
             raise UserError(f"{FIELD} = {path!r}: {error}.") from None
 
 
-def _checked(returned: object, root: Path, path: str) -> tuple[ImageSet, ImageSet]:
-    """Return the two splits under their names; ValueError for anything else."""
+def checked_splits(returned: object, root: Path, path: str) -> tuple[ImageSet, ImageSet]:
+    """Return the two splits under names for messages; ValueError for anything else.
+
+    Args:
+        returned: by a data set.
+        root: that it was called with.
+        path: import path or name of the data set.
+    """
     parts = list(returned) if isinstance(returned, tuple | list) else [returned]
     splits = [part for part in parts if isinstance(part, ImageSet)]
     if len(parts) != 2 or len(splits) != 2:
