@@ -61,7 +61,7 @@ FILES = {
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),
-    "testing": "checks workers heads losses data __init__",
+    "testing": "checks workers head_case heads losses data __init__",
     "figures": "drawing photos prototypes representations paper __init__",
     "ray_backend": (
         "__init__ environment membership hangs optuna_study pruner prometheus spot capacity "

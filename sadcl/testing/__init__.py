@@ -10,7 +10,8 @@ The parts that are built in pass the same suites.
 """
 
 from sadcl.testing.data import check_augmentation, check_dataset, check_metric, check_sampler
-from sadcl.testing.heads import HeadCase, check_head
+from sadcl.testing.head_case import HeadCase
+from sadcl.testing.heads import check_head
 from sadcl.testing.losses import check_class_loss, check_contrast
 
 __all__ = [
