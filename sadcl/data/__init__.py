@@ -2,6 +2,7 @@
 
 from sadcl.data.base import Boxes, ImageSet, MultiLabelData, Progress
 from sadcl.data.dataset import Dataset, image_set
+from sadcl.data.image_augmentation import ImageAugmentation
 from sadcl.data.load import (
     Listing,
     Reader,
@@ -12,15 +13,18 @@ from sadcl.data.load import (
     resolve,
     witness_files,
 )
+from sadcl.data.sampler import Sampler
 
 __all__ = [
     "Boxes",
     "Dataset",
+    "ImageAugmentation",
     "ImageSet",
     "Listing",
     "MultiLabelData",
     "Progress",
     "Reader",
+    "Sampler",
     "annotation_folder",
     "image_set",
     "label_sources",
