@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from sadcl import storage
 from sadcl.config import EQ4, SARL, Augmentation, Config, component
 from sadcl.data.base import ImageSet, MultiLabelData
+from sadcl.data.image_augmentation import OwnAugmentation
 from sadcl.data.loader import Loader
+from sadcl.data.sampler import Sampler, permute
 from sadcl.data.transforms import Normalisation
 from sadcl.errors import UserError
 from sadcl.losses.classification import ClassLoss, class_loss
 from sadcl.losses.contrast import Contrast
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import MemoryBank
+from sadcl.metrics import Metric
 from sadcl.model import Backbone, Network, Task, backbone
 from sadcl.model.check import check_size
 from sadcl.model.prototypes import Prototypes
@@ -209,6 +212,41 @@ def check_losses(config: Config) -> None:
         criterion(config, stage, contrast=stage == 2)
 
 
+def sampler(config: Config) -> Sampler:
+    """Return what orders the training images of an epoch.
+
+    Raises:
+        UserError: for a function that cannot be imported, or arguments that it does not take.
+    """
+    path = config.data.sampler
+    if path is None:
+        return permute
+    function = component.load(path, "data.sampler", config.sources)
+    field = "data.sampler_arguments"
+    return partial(function, **component.bind(function, config.data.sampler_arguments, path, field))
+
+
+def own_augmentation(config: Config, spec: Augmentation | None) -> OwnAugmentation | None:
+    """Return the augmentation of the user's in one of the stages; None where there is none."""
+    if spec is None or spec.own is None:
+        return None
+    stage = "stage1" if spec == config.stage1.augmentation else "stage2"
+    field = f"{stage}.augmentation.own"
+    return OwnAugmentation(spec.own, spec.own_arguments, field, config.sources)
+
+
+def metrics(config: Config) -> dict[str, Metric]:
+    """Return the metrics of the user's by their import paths.
+
+    Raises:
+        UserError: for a function that cannot be imported.
+    """
+    return {
+        path: component.load(path, f"metrics[{i}]", config.sources)
+        for i, path in enumerate(config.metrics)
+    }
+
+
 def normalisation(config: Config) -> Normalisation:
     """Return the mean and standard deviation that images are normalised with.
 
@@ -344,6 +382,9 @@ def loader(
         image_size=config.data.image_size,
         normalisation=normalisation(config),
         augmentation=augmentation,
+        own_augmentation=own_augmentation(config, augmentation),
+        sampler=sampler(config) if training else permute,
+        sampler_name=config.data.sampler or "permute",
         seed=config.seed,
         batch_size=config.optim.batch_size if training else EVALUATION_BATCH,
         drop_last=training and config.optim.drop_last,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import enum
 import errno
+import os
 import shutil
 import sys
 import textwrap
@@ -127,3 +128,19 @@ class _Hook:
         code = print_error(error)
         if not hasattr(sys, "ps1"):  # an interactive interpreter does not end
             raise SystemExit(code)
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error of a user's function says, as a sentence, and where it was raised.
+
+    ``UserError`` and ``ValueError`` say by themselves what is wrong; of another one, the type, the
+    file and the line are named too.
+    """
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if isinstance(error, UserError | ValueError):
+        return f"{text}."
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"it fails with {type(error).__name__}: {text} ({place})."

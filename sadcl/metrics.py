@@ -9,12 +9,127 @@ X, Y the pieces of its two axes between the edges of cells and boxes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sadcl.errors import UserError, reason_of
+
 Floats = NDArray[np.float64]
+
+
+class Metric(Protocol):
+    """A metric of your own, which a configuration names by its import path in ``metrics``.
+
+    It gets the scores (N, L), 0 to 1, of all images of a split and their targets (N, L), 1, 0 or -1
+    (ignored), neither of which it may change. It returns one number. NaN says that the metric is
+    not defined on a split, and is stored as such. This one is complete::
+
+        def one_error(scores_NL: NDArray[np.float64], targets_NL: NDArray[np.int8]) -> float:
+            labelled_N = (targets_NL == 1).any(axis=1)
+            first_N = np.where(targets_NL >= 0, scores_NL, -1).argmax(axis=1)
+            hit_N = targets_NL[np.arange(len(first_N)), first_N] == 1
+            return 100 * float(1 - hit_N[labelled_N].mean())
+
+    Its figure has the name of the function. It is measured beside the built-in ones, of the weights
+    that are reported: on the held-out images after each epoch (``val_one_error`` in the tables
+    epochs and trials) and on the test images once (``test_one_error`` in trials). A search can have
+    ``val_one_error`` among its objectives, or ``-val_one_error`` where less is better. It chooses
+    no epoch and no weights.
+    """
+
+    def __call__(self, scores_NL: Floats, targets_NL: NDArray[np.int8], /) -> float: ...
+
+
+def metric_name(path: str) -> str:
+    """Return the name that the figures of a metric have, the last part of its import path."""
+    return path.rpartition(":")[2].rpartition(".")[2]
+
+
+def check_names(paths: tuple[str, ...]) -> None:
+    """Check that metrics can be told apart, from each other and from the built-in ones.
+
+    Raises:
+        UserError: for a name that is taken; upper and lower case make no difference to SQL.
+    """
+    sample_NL = np.eye(2)
+    taken = {name.lower(): "is built in" for name in multilabel_metrics(sample_NL, sample_NL)}
+    others = ("map_raw", "map_ema", "map_published", "pointing", "box_energy", "box_area")
+    taken |= dict.fromkeys(others, "is built in")
+    for i, path in enumerate(paths):
+        name = metric_name(path)
+        if name.lower() in taken:
+            raise UserError(
+                f"metrics[{i}] = {path!r}: its figures would be called {name!r}, but a metric of "
+                f"that name {taken[name.lower()]}. Give the function another name."
+            )
+        taken[name.lower()] = f"is there already, metrics[{i}]"
+
+
+def own_figures(
+    metrics: Mapping[str, Metric], scores_NL: Floats, targets_NL: NDArray[np.int8]
+) -> dict[str, float]:
+    """Compute metrics of the user's.
+
+    Args:
+        metrics: by their import paths.
+        scores_NL: 0 to 1.
+        targets_NL: 1, 0 or -1 (ignored).
+
+    Returns:
+        Their figures by name; NaN where one is not defined.
+
+    Raises:
+        UserError: for a metric that fails, or returns something else than a number.
+    """
+    scores_NL, targets_NL = scores_NL.view(), targets_NL.view()
+    scores_NL.flags.writeable = targets_NL.flags.writeable = False
+    figures = {}
+    for i, (path, metric) in enumerate(metrics.items()):
+        try:
+            returned: Any = metric(scores_NL, targets_NL)
+        except Exception as error:
+            raise UserError(f"metrics[{i}] = {path!r}: {reason_of(error)}") from None
+        try:
+            value = math.inf if isinstance(returned, str) else float(returned)
+        except (TypeError, ValueError):
+            value = math.inf
+        if math.isinf(value):
+            kind = type(returned).__name__
+            raise UserError(
+                f"metrics[{i}] = {path!r} must return one finite number, or NaN where it is not "
+                f"defined, but returned {returned!r:.80} ({kind})."
+            )
+        figures[metric_name(path)] = value
+    return figures
+
+
+def check_metrics(metrics: Mapping[str, Metric], num_labels: int) -> None:
+    """Try metrics of the user's on random scores, before anything is reserved.
+
+    Raises:
+        UserError: as :func:`own_figures`, and for one that is not defined even where each label has
+            images with it and without it, or gives another figure when it is asked again.
+    """
+    rng = np.random.default_rng(0)
+    scores_NL = rng.random((24, num_labels))
+    targets_NL = np.indices((24, num_labels)).sum(axis=0).astype(np.int8) % 2
+    first = own_figures(metrics, scores_NL, targets_NL)
+    again = own_figures(metrics, scores_NL, targets_NL)
+    for i, path in enumerate(metrics):
+        value, other = first[metric_name(path)], again[metric_name(path)]
+        if math.isnan(value):
+            problem = "is NaN where each label has images with it and images without it"
+        elif value != other:
+            problem = f"gives {value} and then {other} for the same scores and targets"
+        else:
+            continue
+        raise UserError(f"metrics[{i}] = {path!r} {problem}.")
+    targets_NL[rng.random(targets_NL.shape) < 0.2] = -1
+    own_figures(metrics, scores_NL, targets_NL)
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> dict[str, float]:

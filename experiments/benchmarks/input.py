@@ -124,7 +124,9 @@ def loader_way(images: ImageSet, spec: Augmentation) -> Callable[[], float]:
 
     loader = Loader(images, image_size=SIZE, augmentation=spec, batch_size=BATCH, batched=True)
     starts = range(0, len(images), BATCH)
-    items = [(1, tuple(range(i, min(i + BATCH, len(images))))) for i in starts]
+    items = [
+        tuple((0, 1, index, 0) for index in range(i, min(i + BATCH, len(images)))) for i in starts
+    ]
     return lambda: thread_seconds(lambda: [loader._reader[item] for item in items])
 
 

@@ -27,7 +27,8 @@ def check(
         str,
         typer.Argument(
             metavar="NAME",
-            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder or scenes.",
+            help="coco, coco14, coco17, voc2007, voc2012, nuswide, vg500, folder, scenes, or the "
+            "import path of your own, such as my_lab.birds:birds.",
         ),
     ],
     data_root: DataRoot = None,
@@ -117,11 +118,11 @@ def prepare(
 
 
 def _config(name: str, changes: Sequence[str]) -> Data:
-    from sadcl.config import Config
+    from sadcl.config import Config, component
     from sadcl.config.sections import DATASETS
     from sadcl.errors import UserError, did_you_mean
 
-    if name not in DATASETS:
+    if name not in DATASETS and not component.is_path(name):
         raise UserError(f"There is no data set {name!r}{did_you_mean(name, DATASETS)}")
     policies = {"data.name": name}
     for change in changes:

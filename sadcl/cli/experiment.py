@@ -88,7 +88,9 @@ def main_train(
             )
         chosen = config if scale == "full" else demo
         if root is not None:
-            chosen = chosen.override({"data.name": dataset})
+            chosen = chosen.override(
+                {"data.name": dataset, "data.arguments": config.data.arguments}
+            )
         options |= {"data_root": root, "scale": scale}
         study = name if scale == "full" else f"{name}-demo"
         for name, value in changes.items():

@@ -199,6 +199,8 @@ class Config(Frozen):
         tree = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
         loss = {name: tree["loss"][name] for name in ("class_weight", "class_reduction")}
         keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim", "sources")}
+        if self.metrics:  # stage 1 has figures of them too
+            keep["metrics"] = tree["metrics"]
         del keep["model"]["projection"]  # the projection head only trains in stage 2
         return _digest({**keep, "loss": loss})
 

@@ -121,11 +121,12 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
             "folder to PYTHONPATH."
         ) from None
     recorded = (sources or {}).get(module_name)
-    if recorded is not None and (current := source_hash(module_name)) != recorded:
+    if recorded is not None and (current := _imported_hash(module)) != recorded:
         raise UserError(
             f"{field} = {path!r}: the source of {module_name} has changed since the run was "
-            f"planned (hash {current} here, {recorded} there), so that its numbers would be "
-            "another part's. Start again, which makes new trials, or put the former source back."
+            f"planned (hash {current} in this process, {recorded} there), so that its numbers "
+            "would be another part's. Start again in a new process, which makes new trials, or put "
+            "the former source back."
         )
     value: Any = module
     for part in name.split("."):
@@ -136,6 +137,20 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
         has = f"it has {', '.join(own[:8])}" if own else "it has no class or function"
         raise UserError(f"{field} = {path!r}: {module_name} has no {name!r}; {has}.")
     return value
+
+
+def _imported_hash(module: Any) -> str:
+    """Return the hash of a module's source as this process imported it.
+
+    A file that is edited while a run trains changes nothing in the processes of the run.
+    """
+    known: dict[str, str] = vars(module.__spec__)  # another one where the module is reloaded
+    if _HASH not in known:
+        known[_HASH] = source_hash(module.__name__)
+    return known[_HASH]
+
+
+_HASH = "sadcl_source_hash"
 
 
 def _import(name: str) -> Any:

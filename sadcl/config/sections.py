@@ -6,15 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sadcl.config.component import Arguments, ImportPath, word_or_path
+from sadcl.config.component import Arguments, ImportPath, is_path, word_or_path
 from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, Temperature
 
 SARL = "sadcl.model.heads:SARL"
 POOLED = "sadcl.model.heads:Pooled"
 EQ4 = "sadcl.losses.sample_contrast:sample_contrast"
-DATASETS = (  # those that are built in
-    *("scenes", "coco", "coco14", "coco17", "voc2007", "voc2012", "nuswide", "vg500", "folder"),
+DATASETS = (
+    *("scenes", "coco", "coco14", "coco17"),
+    *("voc2007", "voc2012", "nuswide", "vg500", "folder"),
 )
+"""The data sets that are built in."""
 
 
 class Data(Frozen):
@@ -72,6 +74,16 @@ class Data(Frozen):
     scene_seed: int = 0
     """Seed of the embedded scenes; another seed draws other images."""
 
+    @model_validator(mode="after")
+    def _parts(self) -> Data:
+        if self.arguments and not is_path(self.name):
+            raise ValueError(
+                f"arguments belongs to a data set of your own, but name = {self.name!r}"
+            )
+        if self.sampler_arguments and self.sampler is None:
+            raise ValueError("sampler_arguments needs a sampler")
+        return self
+
 
 class Augmentation(Frozen):
     """How a training image is changed; the result depends on (seed, epoch, image index) alone."""
@@ -103,6 +115,12 @@ class Augmentation(Frozen):
     (``sadcl.data.ImageAugmentation``)."""
     own_arguments: Arguments = Field(default_factory=dict)
     """Keyword arguments of that function."""
+
+    @model_validator(mode="after")
+    def _own(self) -> Augmentation:
+        if self.own_arguments and self.own is None:
+            raise ValueError("own_arguments needs own, the import path of a function")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:

@@ -1,10 +1,11 @@
 """Load a data set: find its reader, read and check its lists, and hold out the part that selects.
 
-To add a data set, write a reader and enter it here:
+A data set of your own needs nothing here (:mod:`sadcl.data.dataset`). To build one in, write a
+reader and enter it:
 
 1. Write a module in ``sadcl/data/readers/`` with the functions of :class:`Reader`. ``coco.py`` is a
    good one to start from, and ``files.py`` has what readers share: lists, tables, letter case.
-2. Add its name to ``READERS`` below and to ``Data.name`` in ``sadcl/config/sections.py``, with a
+2. Add its name to ``READERS`` below and to ``DATA_SETS`` in ``sadcl/config/sections.py``, with a
    field for each policy of its own.
 3. Add a small copy to ``tests/data/readers/layouts.py``, on which all tests of the contract run.
 4. Where there are published counts, add them to ``sadcl/data/audit/published_counts.py``.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,9 +25,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sadcl import storage
-from sadcl.config import Data
+from sadcl.config import Data, component
 from sadcl.data import manifest, prepared, remote, split
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
+from sadcl.data.dataset import OwnReader
 from sadcl.data.readers import coco, files, folder, nuswide, scenes, vg500, voc
 from sadcl.errors import UserError
 
@@ -71,7 +73,10 @@ READERS: dict[str, Reader] = {
     "folder": folder,
 }
 """The reader of each concrete data set; embedded scenes are read as ``coco17``."""
-_NOT_IN_KEY = {"name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"}
+_NOT_IN_KEY = {
+    *("name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"),
+    *("arguments", "sampler", "sampler_arguments"),
+}
 """Fields that change no split of given sources. The name is part of every key on its own."""
 _APPLIED_LATER = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
 """Fields that no reader looks at, so that one manifest serves all values of them."""
@@ -101,6 +106,8 @@ def resolve(config: Data, root: str | Path | None) -> Data:
             f"The data root {str(root)!r} {what}; give the folder that holds annotations and the "
             "images."
         )
+    if component.is_path(config.name):
+        return config
     with remote.errors_name_root(root, place):
         if config.name.startswith("coco"):
             return config.model_copy(update={"name": coco.concrete(config.name, place)})
@@ -109,7 +116,11 @@ def resolve(config: Data, root: str | Path | None) -> Data:
 
 
 def load(
-    config: Data, root: str | Path | None = None, *, progress: Progress | None = None
+    config: Data,
+    root: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> MultiLabelData:
     """Read a data set, check it, and hold out the part of its training images that selects.
 
@@ -122,11 +133,13 @@ def load(
             is the folder to draw them in, and None is the user's cache.
         progress: called with the number of drawn scenes, or of fetched annotation files, and the
             number of all; not called if there is nothing to do.
+        sources: hash of the source of a data set of your own, as the configuration records it; None
+            does not check it.
 
     Raises:
         UserError: for a copy that is incomplete or damaged, or a split without images.
     """
-    listing = read_listing(config, root, progress=progress)
+    listing = read_listing(config, root, progress=progress, sources=sources)
     config, place, reader, reader_config, listed = listing
     with _errors_for_users(config.name, place, root):
         splits = [files.existing_images(images, config.missing) for images in listed]
@@ -162,12 +175,16 @@ class Listing(NamedTuple):
 
 
 def read_listing(
-    config: Data, root: str | Path | None = None, *, progress: Progress | None = None
+    config: Data,
+    root: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Listing:
     """Read both splits before anything is dropped or held out.
 
-    They come from the manifest if no source has changed. Arguments and errors are those of
-    :func:`load`.
+    They come from the manifest if no source has changed; a data set of your own is always read.
+    Arguments and errors are those of :func:`load`.
     """
     config = reader_config = resolve(config, root)
     if config.name == "scenes":
@@ -188,6 +205,11 @@ def read_listing(
         place = annotation_folder(root, progress)
         with remote.errors_name_root(root, place):
             prepared.check(config, place, str(root))
+    if component.is_path(config.name):
+        own_reader = OwnReader(sources)
+        with _errors_for_users(config.name, place, root):
+            splits = own_reader.read(place, reader_config)
+        return Listing(config, place, own_reader, reader_config, splits)
     reader = READERS[reader_config.name]
     fields = reader_config.model_dump_json(exclude=_NOT_IN_KEY | _APPLIED_LATER)
     with _errors_for_users(config.name, place, root):
@@ -196,8 +218,8 @@ def read_listing(
             sources = reader.sources(place, reader_config)
             return manifest.key_of(place, sources, reader_config.name, fields)
 
-        splits = manifest.open_or_derive(key(), lambda: reader.read(place, reader_config), key)
-    return Listing(config, place, reader, reader_config, splits)
+        opened = manifest.open_or_derive(key(), lambda: reader.read(place, reader_config), key)
+    return Listing(config, place, reader, reader_config, opened)
 
 
 def annotation_folder(root: str | Path, progress: Progress | None = None) -> Path:
@@ -214,22 +236,28 @@ def label_sources(config: Data, root: str | Path) -> list[Path]:
         config: with the concrete name, as :func:`resolve` returns it.
         root: of the data set; the paths lie below its :func:`annotation_folder`.
     """
+    if component.is_path(config.name):
+        return []
     return READERS[config.name].sources(annotation_folder(root), config)
 
 
 def witness_files(images: MultiLabelData, config: Data, root: str | Path | None) -> list[str]:
     """Return relative paths of a few files that show whether another machine has the same copy.
 
-    They are the first 16 of :func:`label_sources`, and of a local root the first and last image of
-    each split. Embedded scenes need none, because each machine draws them.
+    They are the first 16 of :func:`label_sources`, and of a local root, or of a data set of your
+    own, the first and last image of each split. Embedded scenes need none, because each machine
+    draws them.
     """
     if root is None or config.name == "scenes":
         return []
     place, paths = annotation_folder(root), [str(path) for path in label_sources(config, root)[:16]]
-    if not remote.is_remote(root):
+    names = [os.path.relpath(path, place) for path in paths]
+    if not remote.is_remote(root) or component.is_path(config.name):
+        base = str(root) if remote.is_remote(root) else str(place)
         splits = [part for part in (images.train, images.val, images.test) if len(part)]
-        paths += [part.path(i) for part in splits for i in (0, len(part) - 1)]
-    return [os.path.relpath(path, place) for path in paths]
+        ends = [part.path(i) for part in splits for i in (0, len(part) - 1)]
+        names += [os.path.relpath(path, base) for path in ends]
+    return names
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Batches: which images, in which order, and which of them belong to this worker.
 
 The global batches of an epoch are one ordered list that depends on (seed, epoch) alone. How an
-image is augmented depends on (seed, epoch, index) alone. Neither depends on the number of training
-workers or loader processes, nor on the step at which a run was resumed.
+image is augmented depends on (seed, epoch, index) alone, and on how often the epoch had it before
+where a sampler repeats images. Neither depends on the number of training workers or loader
+processes, nor on the step at which a run was resumed.
 
 Axes: b images of this worker's share, S side in pixels, W side before the augmentation, L labels,
 A targets of real images that are 1.
@@ -32,16 +33,18 @@ from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
 from sadcl.data.gpu_prefetch import GpuPrefetch
+from sadcl.data.image_augmentation import ImageKey, OwnAugmentation
 from sadcl.data.one_copy import send_together
+from sadcl.data.sampler import Sampler, draw_order, permute
 from sadcl.data.transforms import IMAGENET, Normalisation, read_image, to_input
 from sadcl.errors import UserError
 
 CACHE_SIDE, CACHE_BYTES = 160, 2**30
 """Decoded images stay in memory up to this side in pixels and these bytes of the whole set."""
-_ORDER, _AUGMENT = 1, 2  # streams of random numbers
+_AUGMENT = 2  # a stream of random numbers
 
-_Item = tuple[int, tuple[int, ...]]
-"""Epoch, and the indices of this worker's images."""
+_Item = tuple[ImageKey, ...]
+"""This worker's images."""
 _Read = tuple[Tensor, Tensor] | UserError
 """Images, and a plan of the augmentation for each (:func:`sadcl.data.augment.draw`)."""
 
@@ -85,6 +88,9 @@ class Loader:
         image_size: side of the square input in pixels.
         normalisation: mean and standard deviation that the backbone was trained with.
         augmentation: how an image is changed; None only resizes it.
+        own_augmentation: what changes it after that; None is nothing.
+        sampler: orders the images of an epoch where they are shuffled.
+        sampler_name: its import path, for messages.
         seed: of order and augmentation.
         batch_size: of the global batch.
         drop_last: leave out an epoch's last batch if it is smaller.
@@ -112,6 +118,9 @@ class Loader:
         image_size: int,
         normalisation: Normalisation = IMAGENET,
         augmentation: Augmentation | None = None,
+        own_augmentation: OwnAugmentation | None = None,
+        sampler: Sampler = permute,
+        sampler_name: str = "permute",
         seed: int = 0,
         batch_size: int,
         drop_last: bool = False,
@@ -131,10 +140,16 @@ class Loader:
         self.device = device or torch.device("cpu")
         self._targets = torch.from_numpy(images.targets)
         self.size, self.augmentation = image_size, augmentation
-        self.normalisation = normalisation
+        self.own_augmentation, self.normalisation = own_augmentation, normalisation
+        self.sampler, self.sampler_name = sampler, sampler_name
         self.batched = self.device.type != "cpu" if batched is None else batched
         self._reader = _Reader(
-            images, image_size, augmentation, seed, keep=workers == 0, augments=not self.batched
+            images,
+            image_size,
+            augmentation,
+            own_augmentation,
+            keep=workers == 0,
+            augments=not self.batched,
         )
         self._items: list[_Item] = []
         self._processes: DataLoader[_Read] | None = None
@@ -161,19 +176,25 @@ class Loader:
             start_step: the first step, counted from 0; 0 if batches are whole.
 
         Raises:
-            UserError: with the file, for an image that is missing or damaged.
+            UserError: with the file, for an image that is missing or damaged, or for a sampler or
+                an augmentation of the user's that fails.
         """
         order = self._order(epoch)
+        repeats = count_repeats(order)
         steps = (
             range(self.rank, self.steps, self.world_size)
             if self.whole
             else range(start_step, self.steps)
         )
-        shares = [self._share(self._global(order, step)) for step in steps]
-        items: list[_Item] = [(epoch, tuple(index.tolist())) for index, _, _ in shares]
+        places = [self._share(self._global(np.arange(len(order)), step)) for step in steps]
+        shares = [(order[place], weight, position) for place, weight, position in places]
+        items: list[_Item] = [
+            tuple((self.seed, epoch, int(order[i]), int(repeats[i])) for i in place)
+            for place, _, _ in places
+        ]
         prefetch = GpuPrefetch(self.device)
-        for step, (index, weight, position), read in zip(
-            steps, shares, self._read(items), strict=True
+        for step, (index, weight, position), keys, read in zip(
+            steps, shares, items, self._read(items), strict=True
         ):
             if isinstance(read, UserError):
                 raise read
@@ -189,6 +210,8 @@ class Loader:
                 images = prefetch.send(images)
                 if self.batched and self.augmentation is not None:
                     images = apply(images, plans, self.augmentation, self.size)
+                if self.batched and self.own_augmentation is not None:
+                    images = self.own_augmentation.each(images, keys)
                 images = to_input(images, self.normalisation)
                 weights = torch.full((len(index),), weight)
                 host = (targets, weights, where, place_A, place_G)
@@ -201,7 +224,7 @@ class Loader:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:
             return np.arange(len(self.images))
-        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.images))
+        return draw_order(self.sampler, self.images.targets, self.seed, epoch, self.sampler_name)
 
     def _global(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """Return the indices of a global batch."""
@@ -245,6 +268,15 @@ class Loader:
         return iter(self._processes)
 
 
+def count_repeats(order_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each place of an order how often its image was there before, (N,)."""
+    sorted_N = np.argsort(order_N, kind="stable")
+    _, first_I, count_I = np.unique(order_N[sorted_N], return_index=True, return_counts=True)
+    repeats_N = np.empty(len(order_N), dtype=np.int64)
+    repeats_N[sorted_N] = np.arange(len(order_N)) - np.repeat(first_I, count_I)
+    return repeats_N
+
+
 def _positives(targets: Tensor) -> Tensor:
     return (targets == 1).flatten().nonzero()[:, 0]
 
@@ -256,7 +288,7 @@ class _Reader(Dataset[_Read]):
         images: the split.
         size: side of the input in pixels.
         augmentation: how an image is changed; None only resizes it.
-        seed: of the augmentation.
+        own_augmentation: what changes it after that.
         keep: keep decoded images in memory if they are few and small.
         augments: apply the augmentation too.
     """
@@ -266,12 +298,13 @@ class _Reader(Dataset[_Read]):
         images: ImageSet,
         size: int,
         augmentation: Augmentation | None,
-        seed: int,
+        own_augmentation: OwnAugmentation | None,
         *,
         keep: bool,
         augments: bool,
     ) -> None:
-        self.images, self.size, self.augmentation, self.seed = images, size, augmentation, seed
+        self.images, self.size, self.augmentation = images, size, augmentation
+        self.own_augmentation = own_augmentation
         self.side = (augmentation.resize if augmentation is not None else None) or size
         self.keep = (
             keep and self.side <= CACHE_SIDE and len(images) * 3 * self.side**2 <= CACHE_BYTES
@@ -283,33 +316,35 @@ class _Reader(Dataset[_Read]):
 
         An error is returned and not raised, so that it crosses processes unchanged.
         """
-        epoch, indices = item
-        plans = torch.stack([self._plan(epoch, index) for index in indices])
+        plans = torch.stack([self._plan(key) for key in item])
         side = self.size if self.augments else self.side
         if self.augments:
-            images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+            images = torch.empty(len(item), 3, side, side, dtype=torch.uint8)
         else:  # channels last, as decoding and resizing return them; turned on the batch's device
-            images = torch.empty(len(indices), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+            images = torch.empty(len(item), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         try:
             with _mapper(self.images) as apply_to_each:
-                results = apply_to_each(self._image, indices, plans)
+                results = apply_to_each(self._image, item, plans)
                 for row, image in zip(images, results, strict=True):
                     row.copy_(image)
         except UserError as error:
             return error
         return images, plans
 
-    def _plan(self, epoch: int, index: int) -> Tensor:
+    def _plan(self, key: ImageKey) -> Tensor:
         if self.augmentation is None:
             return torch.zeros(0)
-        rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
+        *image, repeat = key  # the plan of an image that an epoch has once does not depend on it
+        rng = np.random.default_rng([_AUGMENT, *image, *[repeat] * (repeat > 0)])
         return draw(self.augmentation, self.side, self.size, rng)
 
-    def _image(self, index: int, plan: Tensor) -> Tensor:
+    def _image(self, key: ImageKey, plan: Tensor) -> Tensor:
+        index = key[2]
         image = self._cached(index) if self.keep else read_image(self.images.path(index), self.side)
         if not self.augments or self.augmentation is None:
             return image
-        return apply(image[None], plan[None], self.augmentation, self.size)[0]
+        image = apply(image[None], plan[None], self.augmentation, self.size)[0]
+        return image if self.own_augmentation is None else self.own_augmentation(image, key)
 
     def _cached(self, index: int) -> Tensor:
         """Return an image from memory, and read it at its first use; loaders of a set share it."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sadcl import data
-from sadcl.config import Data
+from sadcl.config import Data, component
 from sadcl.data import remote
 from sadcl.data.base import MultiLabelData, Progress
 from sadcl.data.prepared import mark_of, write_mark
@@ -60,6 +60,11 @@ def prepare(
     if config.name == "scenes":
         raise UserError(
             "The embedded scenes are drawn as small as they are read: there is nothing to prepare."
+        )
+    if component.is_path(config.name):
+        raise UserError(
+            f"Copies can only be prepared of data sets that are built in, not of {config.name!r}: "
+            "which files its function reads is not known."
         )
     all_images: dict[str, Any] = {
         "holdout": 0.0,

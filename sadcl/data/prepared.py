@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sadcl import storage
-from sadcl.config import Data
+from sadcl.config import Data, component
 from sadcl.errors import UserError
 
 MARK = "prepared.json"
@@ -55,6 +55,11 @@ def check(config: Data, place: Path, root: str) -> None:
             complete.
     """
     mark = mark_of(place)
+    if component.is_path(config.name) and (mark is not None or config.prepared is not None):
+        raise UserError(
+            f"Prepared copies are only read of data sets that are built in, not of {config.name!r}:"
+            " leave out data.prepared, and give the root of the photographs."
+        )
     if mark is None and config.prepared is not None:
         raise UserError(
             f"data.prepared = {config.prepared}, but {root!r} holds no prepared copies. Make them "

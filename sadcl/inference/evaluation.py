@@ -22,7 +22,7 @@ from sadcl.data.load import load as load_data
 from sadcl.data.readers import voc
 from sadcl.errors import UserError
 from sadcl.inference.predictor import Predictor
-from sadcl.metrics import multilabel_metrics
+from sadcl.metrics import multilabel_metrics, own_figures
 from sadcl.model.check import check_size
 from sadcl.training import checkpoint
 from sadcl.training.evaluation import evaluate as scores_of
@@ -107,7 +107,9 @@ def evaluate(
         )
     data = _data_of(content, checkpoint_uri, data_root)
     images = _split_of(data, split)
-    result = multilabel_metrics(*_scores(predictor, images, content["threads"], progress))
+    scores_NL, targets_NL = _scores(predictor, images, content["threads"], progress)
+    result = multilabel_metrics(scores_NL, targets_NL)
+    result |= own_figures(build.metrics(predictor.config), scores_NL, targets_NL)
     single = {n: float(v) for n, v in result.items() if getattr(v, "ndim", 0) == 0}
     names = (n for n in (*single, "mAP_published") if f"{split}_{n}" in metrics)
     return Evaluation(
@@ -250,12 +252,13 @@ def open_with_data(
 
 def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiLabelData:
     """Read the data that a checkpoint was trained on, and check its digest."""
-    spec = Config.stored(content["config"]).data
+    config = Config.stored(content["config"])
+    spec = config.data
     if spec.name != "scenes" and data_root is None:
         raise UserError(
             f"{uri!r} was trained on {content['dataset']}: give its folder with --data-root."
         )
-    data = load_data(spec, data_root)
+    data = load_data(spec, data_root, sources=config.sources)
     checkpoint.check_data(content, uri, data)
     return data
 

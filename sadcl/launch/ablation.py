@@ -88,9 +88,14 @@ def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[
     def arms(base: Config) -> list[Config]:
         return [arm_config(base, changes) for changes in ablation.arms_at(scale).values()]
 
+    full = ablation.bases("full")
+    datasets = {
+        key: full.get(key, base).data.model_copy(update={"name": key})
+        for key, base in bases.items()
+    }
     parts = [
-        prepare_data(name, base, dataset, scale, roots[dataset], options, arms)
-        for dataset, base in bases.items()
+        prepare_data(name, base, datasets[key], scale, roots[key], options, arms)
+        for key, base in bases.items()
     ]
     prepared = {part.images.name: part for part in parts}
     if len(prepared) < len(parts):

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sadcl import build, data, storage
-from sadcl.config import Config
+from sadcl.config import Config, Data
 from sadcl.console import print_text, progress_bar
 from sadcl.data import image_check
+from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
 from sadcl.launch.options import StartOptions
+from sadcl.metrics import check_metrics, check_names
 from sadcl.search.trial import DataContext
 from sadcl.study import execute
 from sadcl.study.placement import Placement
@@ -55,7 +57,7 @@ class PreparedData:
 def prepare_data(
     name: str,
     base: Config,
-    dataset: str,
+    dataset: Data,
     scale: str,
     root: str | None,
     options: StartOptions,
@@ -66,8 +68,8 @@ def prepare_data(
     Args:
         name: The study's name at its scale.
         base: The study's configuration at its scale.
-        dataset: The data set as the study names it, such as ``coco``, which takes the place of the
-            embedded scenes of a demo configuration where there is a data root.
+        dataset: The data set of the study at full scale, such as ``coco``, which takes the place of
+            the embedded scenes of a demo configuration where there is a data root.
         scale: ``demo`` or ``full``.
         root: Where the data set is; None for the embedded scenes.
         options: Those of the start.
@@ -77,8 +79,8 @@ def prepare_data(
         UserError: For data, resources or a model that cannot be used.
     """
     if root is not None:
-        concrete = data.resolve(base.data.model_copy(update={"name": dataset}), root).name
-        base = base.override({"data.name": concrete})
+        concrete = data.resolve(base.data.model_copy(update={"name": dataset.name}), root).name
+        base = base.override({"data.name": concrete, "data.arguments": dataset.arguments})
     placement = resources.make_placement(options, scale, root, workers=int(options.workers))
     images, whole_digest = _read(base, root)
     check_parts([base, *variants(base)], images)
@@ -105,18 +107,20 @@ def reading_once() -> Iterator[None]:
 
 def _read(config: Config, root: str | None) -> tuple[data.MultiLabelData, str]:
     """The data, read and checked, and their digest with nothing held out."""
-    kept, key = _kept.get(), (config.data.model_dump_json(), root)
+    kept, key = _kept.get(), (config.data.model_dump_json(), str(config.sources), root)
     if kept is not None and key in kept:
         return kept[key]
     images = read_data(config, root)
-    whole = execute.cached_data(config.data.model_copy(update={"holdout": 0.0}), root)
+    whole = execute.cached_data(config.override({"data.holdout": 0.0}), root)
     if kept is not None:
         kept[key] = images, whole.digest
     return images, whole.digest
 
 
 def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:
-    """Check the network and the losses of each configuration that has others than those before.
+    """Check the parts of each configuration that has others than those before.
+
+    They are the network, the losses, and sampler, augmentations and metrics of the user's.
 
     Raises:
         UserError: For a part that is not there, takes no such arguments, or does not fit.
@@ -128,11 +132,27 @@ def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:
         model = f"{config.model.model_dump_json()} {has_contrasts}"
         losses = [config.loss, config.stage1.class_loss, config.stage2.class_loss]
         loss = " ".join(part.model_dump_json() for part in losses)
+        augmentations = config.stage1.augmentation, config.stage2.augmentation
+        parts = f"{config.data} {config.metrics} {augmentations}"
+        if parts not in checked:
+            _check_data_parts(config, images)
         if loss not in checked:
             build.check_losses(config)
         if model not in checked:
             build.check_model(config, images.labels, co_occurrence_LL)
-        checked |= {loss, model}
+        checked |= {loss, model, parts}
+
+
+def _check_data_parts(config: Config, images: data.MultiLabelData) -> None:
+    """Try sampler, augmentations and metrics of the user's."""
+    if config.data.sampler is not None:
+        sampler = build.sampler(config)
+        check_sampler(sampler, images.train.targets, config.seed, config.data.sampler)
+    for stage in (config.stage1, config.stage2):
+        if (own := build.own_augmentation(config, stage.augmentation)) is not None:
+            own.check(config.data.image_size, config.seed)
+    check_names(config.metrics)
+    check_metrics(build.metrics(config), len(images.labels))
 
 
 def scale_of(scale: str | None, data_root: Any) -> str:
@@ -187,6 +207,7 @@ def read_data(config: Config, root: str | None) -> data.MultiLabelData:
             config.data,
             root,
             progress=show("drawing the scenes" if root is None else "fetching annotations"),
+            sources=config.sources,
         )
         if config.data.prepared is not None or "://" in str(root):
             return images

@@ -52,7 +52,7 @@ def prepare_search(
         max_epochs=options.max_epochs or search.max_epochs,
         max_hours=options.max_hours or search.max_hours,
     )
-    name, dataset = study_name(search.name, scale), search.base.data.name
+    name, dataset = study_name(search.name, scale), search.base.data
     space = search.space_at(scale)
     prepared = prepare_data(
         name,

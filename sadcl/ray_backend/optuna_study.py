@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sadcl import storage
 from sadcl.results import store
 from sadcl.search.plan import Plan
-from sadcl.search.ranking import OBJECTIVES
+from sadcl.search.ranking import objective
 from sadcl.search.space import Choice, Int, Plain, When, plain
 from sadcl.study.placement import Placement
 
@@ -160,7 +160,7 @@ def rebuild(
         storage=JournalStorage(_Journal(journal)),
         study_name=plan.study,
         directions=[
-            StudyDirection.MAXIMIZE if OBJECTIVES[n] == "max" else StudyDirection.MINIMIZE
+            StudyDirection.MAXIMIZE if objective(n)[1] == "max" else StudyDirection.MINIMIZE
             for n in objectives
         ],
         sampler=_sampler(plan, rows, complete),
@@ -182,12 +182,12 @@ def _frozen_trial(
 ) -> FrozenTrial:
     params = _params_of(row)
     curve = store.curve(placement.storage, row["key"]) if len(objectives) == 1 else {}
-    values = [row[name] for name in objectives]
+    values: Any = [row.get(objective(name)[0]) for name in objectives]
     state = STATES[row["status"]]
     if state == TrialState.PRUNED:
-        values = [list(curve.values())[-1]] if curve else None  # type: ignore[assignment]
+        values = [list(curve.values())[-1]] if curve else None
     elif state == TrialState.FAIL or not all_numbers(values):
-        state, values = TrialState.FAIL, None  # type: ignore[assignment]
+        state, values = TrialState.FAIL, None
     return create_trial(
         state=state,
         params=params,

@@ -31,6 +31,7 @@ from sadcl.ray_backend.optuna_study import (
     to_optuna,
 )
 from sadcl.results import store
+from sadcl.search import ranking
 from sadcl.search.plan import Plan, training_spent
 from sadcl.search.settings import MAX_COUNTED, all_settings, draw
 from sadcl.study import execute
@@ -152,7 +153,8 @@ def _objective(
             row = execute.ended_row(trial, placement) or execute.record_failure(
                 trial, placement, cause_of(error)
             )
-        names = ("status", "epochs_done", "seconds", *plan.search.objectives)
+        columns = [ranking.objective(name)[0] for name in plan.search.objectives]
+        names = ("status", "epochs_done", "seconds", *columns)
         tune.report({name: (row or {"status": "failed"}).get(name) for name in names})
 
     return objective
@@ -280,7 +282,7 @@ class _AskAndTell(Searcher):
             for epoch, value in store.curve(self.placement.storage, key).items():
                 trial.report(value, epoch)
         state = STATES.get(result.get("status", "failed"), TrialState.FAIL)
-        values = [result.get(name) for name in self.plan.search.objectives]
+        values = [result.get(ranking.objective(name)[0]) for name in self.plan.search.objectives]
         if state == TrialState.COMPLETE and not all_numbers(values):
             state = TrialState.FAIL
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)  # type: ignore[arg-type]

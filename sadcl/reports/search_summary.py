@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sadcl.reports.statistics import interval
 from sadcl.results.status import Status
-from sadcl.search.ranking import best_trials, pareto_front, winning_trial
+from sadcl.search.ranking import best_trials, objective, pareto_front, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.trial import Phase
 
@@ -176,7 +176,8 @@ def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLin
     yield ResultLine("best of search", "chosen on these images: optimistic", trials)
     if len(search.objectives) > 1:
         for row in pareto_front(complete, search.objectives)[1:]:
-            costs = ", ".join(f"{name} {row[name]:.4g}" for name in search.objectives[1:])
+            columns = [objective(name)[0] for name in search.objectives[1:]]
+            costs = ", ".join(f"{name} {row[name]:.4g}" for name in columns)
             meaning = f"no trial beats it in every objective: {costs}"
             yield ResultLine("on the Pareto front", meaning, [row])
 

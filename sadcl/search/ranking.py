@@ -11,7 +11,18 @@ from sadcl.results.status import Status
 from sadcl.search.trial import Phase
 
 OBJECTIVES = {"val_mAP": "max", "seconds": "min", "memory_mb": "min"}
-"""The columns of the trials table that a search can optimise, and their directions."""
+"""The columns of the trials table that every search can optimise, and their directions."""
+
+
+def objective(name: str) -> tuple[str, str]:
+    """Return the column of the trials table and the direction (max or min) of an objective.
+
+    Args:
+        name: one of ``OBJECTIVES``, or the figure of a metric of your own, such as
+            ``val_one_error``, with a minus sign where less is better.
+    """
+    column = name.removeprefix("-")
+    return column, "min" if name.startswith("-") else OBJECTIVES.get(column, "max")
 
 
 def best_trials(rows: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -99,18 +110,24 @@ def pareto_front(
 ) -> list[dict[str, Any]]:
     """Return the complete trials on the Pareto front, best held-out mAP first.
 
-    A trial is on it if no other one is at least as good in every objective and better in one.
+    A trial is on it if no other one is at least as good in every objective and better in one. A
+    trial that lacks a figure, or where it is not defined, is not.
     """
+    columns = [objective(name) for name in objectives]
 
     def costs(row: Mapping[str, Any]) -> list[float]:
-        return [row[name] if OBJECTIVES[name] == "min" else -row[name] for name in objectives]
+        return [row[name] if way == "min" else -row[name] for name, way in columns]
 
     def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         pairs = list(zip(costs(one), costs(other), strict=True))
         return costs(one) != costs(other) and all(x <= y for x, y in pairs)
 
     rows = list(rows)
-    ranked = best_trials(rows, len(rows))
+    ranked = [
+        row
+        for row in best_trials(rows, len(rows))
+        if all(is_finite(row.get(name)) for name, _ in columns)
+    ]
     return [row for row in ranked if not any(dominates(other, row) for other in ranked)]
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from sadcl.config import POOLED, Config
 from sadcl.errors import UserError
+from sadcl.metrics import metric_name
 from sadcl.search.pruning_rules import PruningRule
-from sadcl.search.ranking import OBJECTIVES
+from sadcl.search.ranking import OBJECTIVES, objective
 from sadcl.search.settings import check_setting, setting_of
 from sadcl.search.space import Choice, Space, When, check_space
 from sadcl.search.trial import arm_config, check_arguments, check_name
@@ -94,8 +95,9 @@ class Search:
         max_hours: the same for the hours of training, summed over the trials.
         sampler: ``tpe``, ``random``, ``cmaes`` (numbers only), ``gp`` or ``nsga2``.
         pruner: ``ASHA`` or ``Median``, which stop trials early; None trains every trial to its end.
-        objectives: ``val_mAP`` first. With ``seconds`` or ``memory_mb`` as well the search looks
-            for the Pareto front.
+        objectives: ``val_mAP`` first. With ``seconds``, ``memory_mb`` or a metric of your own as
+            well the search looks for the Pareto front. The metric is called as in the tables,
+            ``val_one_error``, with a minus sign where less is better.
         recipe_first: the first trial is the unchanged base, if the space contains it.
         start_with: settings that are tried next.
         baselines: the overrides of the arms that the tuned setting is compared with. The arm
@@ -196,11 +198,16 @@ class Search:
 
     def _check_objectives(self) -> None:
         names = self.objectives
-        unknown = [name for name in names if name not in OBJECTIVES]
-        if unknown or names[:1] != ("val_mAP",) or len(set(names)) < len(names):
+        columns = [objective(name)[0] for name in names]
+        own = [set(_figures(self.config(scale))) for scale in ("full", "demo")]
+        possible = [*OBJECTIVES, *sorted(own[0] & own[1])]
+        signed = [name for name in names if name.startswith("-") and name[1:] in OBJECTIVES]
+        unknown = [name for name in columns if name not in possible]
+        if unknown or signed or names[:1] != ("val_mAP",) or len(set(columns)) < len(names):
             raise UserError(
-                f"objectives must be val_mAP first, then any of {', '.join(OBJECTIVES)}, "
-                f"but got {names}."
+                f"objectives must be val_mAP first, then any of {', '.join(possible[1:])}, each "
+                "once; of metrics of your own (metrics of both base and demo) with a minus sign "
+                f"where less is better, but got {names}."
             )
         if len(names) > 1 and (self.pruner is not None or self.sampler == "cmaes"):
             raise UserError(
@@ -227,3 +234,8 @@ class Search:
         recipe = setting_of(self.config(scale), self.space_at(scale)) if self.recipe_first else {}
         others = self.start_with if scale == "full" or self.demo_space is None else ()
         return tuple(setting for setting in (recipe, *others) if setting)
+
+
+def _figures(config: Config) -> list[str]:
+    """Return the columns that metrics of the user's have."""
+    return [f"val_{metric_name(path)}" for path in config.metrics]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sadcl import data, distributed, storage
-from sadcl.config import Data
+from sadcl.config import Config
 from sadcl.errors import TrialFailed, UserError
 from sadcl.results import predictions, store
 from sadcl.results.provenance import provenance
@@ -99,7 +99,7 @@ def execute(
         heartbeat.start()
         _check_gpu(placement)
         start = stage1_checkpoint(trial, placement)
-        images = cached_data(trial.config.data, placement.data_root)
+        images = cached_data(trial.config, placement.data_root)
         if distributed.rank() == 0:
             writer = _open_writer(trial, placement, images)
         emit_first(TrialStarted(trial.key, trial.phase, trial.title, dict(trial.params)))
@@ -277,12 +277,12 @@ def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement)
                 storage.delete(storage.join(placement.storage, kind, path))
 
 
-def cached_data(spec: Data, root: str | None) -> data.MultiLabelData:
+def cached_data(config: Config, root: str | None) -> data.MultiLabelData:
     """Load the data; while they do not change it is the same object, which keeps decoded images.
 
     The four data sets that were used last are kept.
     """
-    images = data.load(spec, root)
+    images = data.load(config.data, root, sources=config.sources)
     images = _cache.pop((images.digest, root), images)
     _cache[images.digest, root] = images
     while len(_cache) > 4:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sadcl import build, distributed, storage
 from sadcl.data.base import MultiLabelData
 from sadcl.errors import UserError
-from sadcl.metrics import multilabel_metrics
+from sadcl.metrics import multilabel_metrics, own_figures
 from sadcl.training import checkpoint
 from sadcl.training.engine import Training
 from sadcl.training.evaluation import evaluate, evaluate_each
@@ -65,9 +65,12 @@ def select(
     if weights == "best":
         weights = max(candidates, key=lambda name: rank(results[name]["mAP"]))
     by_weights = {f"val_mAP_{name}": float(result["mAP"]) for name, result in results.items()}
-    figures = {"val_mAP": float(results[weights]["mAP"]), **by_weights}
+    own = own_figures(build.metrics(training.config), scores[weights], data.val.targets)
+    result = results[weights] | own
+    figures = {"val_mAP": float(result["mAP"]), **by_weights}
+    figures |= {f"val_{name}": value for name, value in own.items()}
     if not best or rank(figures["val_mAP"]) > rank(best["metrics"]["val_mAP"]):
-        metrics, rows = tabulate(results[weights], "val", data.labels)
+        metrics, rows = tabulate(result, "val", data.labels)
         best = {
             "epoch": epoch,
             "weights": weights,
@@ -118,6 +121,7 @@ def evaluate_test(
         training.network, loader, training.device, localiser, config=training.config
     )
     figures = multilabel_metrics(scores_NL, targets_NL)
+    figures |= own_figures(build.metrics(training.config), scores_NL, targets_NL)
     if localiser is not None:
         figures |= localiser.means(len(data.labels), training.device)
     metrics, rows = tabulate(figures, "test", data.labels)

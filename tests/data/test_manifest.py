@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from sadcl.config import Data
+from sadcl.config import Config, Data
 from sadcl.data import manifest
 from sadcl.data.load import load
 from sadcl.data.loader import Loader
@@ -122,12 +122,13 @@ def test_other_content_of_the_same_size_and_time_is_read_anew(own):
 
 def test_one_process_trains_on_what_is_there_now(own):
     root, write = own
-    first = execute.cached_data(CONFIG, str(root))
-    assert execute.cached_data(CONFIG, str(root)) is first  # decoded images go with the object
+    config = Config(data=CONFIG)
+    first = execute.cached_data(config, str(root))
+    assert execute.cached_data(config, str(root)) is first  # decoded images go with the object
     write("dog")
-    assert shown(execute.cached_data(CONFIG, str(root))) == ["dog"]
+    assert shown(execute.cached_data(config, str(root))) == ["dog"]
     write("cat")
-    assert execute.cached_data(CONFIG, str(root)) is first
+    assert execute.cached_data(config, str(root)) is first
 
 
 def test_what_changes_while_it_is_read_is_not_kept(own, monkeypatch):

@@ -1,6 +1,6 @@
 """The best trials: the held-out images and the confirmed means choose."""
 
-from sadcl.search.ranking import best_trials, pareto_front, winning_trial
+from sadcl.search.ranking import best_trials, objective, pareto_front, winning_trial
 
 
 def row(key, value, phase="search", params="{}", **more):
@@ -67,3 +67,19 @@ def test_the_front_has_what_no_other_trial_beats():
     front = pareto_front(rows, ("val_mAP", "seconds"))
     assert [r["key"] for r in front] == ["a", "b", "d", "e"]
     assert [r["key"] for r in pareto_front(rows, ("val_mAP",))] == ["a"]
+
+
+def test_the_front_can_have_a_metric_of_ones_own_and_its_direction():
+    trials = [
+        row("a", 70.0, val_one_error=9.0),
+        row("b", 69.0, val_one_error=5.0),
+        row("c", 68.0, val_one_error=8.0),
+        row("d", 67.0, val_one_error=float("nan")),
+        row("e", 66.0),
+    ]
+    assert objective("-val_one_error") == ("val_one_error", "min")
+    assert objective("val_one_error") == ("val_one_error", "max")
+    assert objective("seconds") == ("seconds", "min")
+    less = pareto_front(trials, ("val_mAP", "-val_one_error"))
+    assert [r["key"] for r in less] == ["a", "b"]
+    assert [r["key"] for r in pareto_front(trials, ("val_mAP", "val_one_error"))] == ["a"]

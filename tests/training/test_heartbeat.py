@@ -98,9 +98,8 @@ def test_where_a_thread_is_and_whether_it_waits_for_others_there():
         return torch.zeros(3, side, side)
 
     images = FolderOfOne()
-    thread = threading.Thread(
-        target=lambda: loader._Reader(images, 8, None, 0, keep=False, augments=False)[0, (0,)]
-    )
+    reader = loader._Reader(images, 8, None, None, keep=False, augments=False)
+    thread = threading.Thread(target=lambda: reader[((0, 0, 0, 0),)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "read_image", read)
         thread.start()

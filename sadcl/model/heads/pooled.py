@@ -40,4 +40,6 @@ class Pooled(nn.Module):
         Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, Learning Deep Features for Discriminative
         Localization, 2016, Eq. 2.
         """
-        return torch.einsum("lc,bchw->blhw", self.classifier.weight, map_BCHW)
+        weight_LC = self.classifier.weight
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            return torch.einsum("lc,bchw->blhw", weight_LC, map_BCHW.to(weight_LC.dtype))
