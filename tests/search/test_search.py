@@ -55,7 +55,7 @@ def search(**changes):
         ),
         (lambda: search(name="a/b"), r"must be a file name"),
         (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
-        (lambda: search(confirm_seeds=(1, 1)), r"each once, but got \(1, 1\)"),
+        (lambda: search(confirm_seeds=(1, 1)), r"confirm_seeds must hold each seed once, but got"),
         (lambda: search(confirm_top=9), r"confirm_top=9"),
         (
             lambda: search(demo=recipes.demo().override({"data.holdout": 0.0})),
