@@ -5,7 +5,7 @@ reader and enter it:
 
 1. Write a module in ``sadcl/data/readers/`` with the functions of :class:`Reader`. ``coco.py`` is a
    good one to start from, and ``files.py`` has what readers share: lists, tables, letter case.
-2. Add its name to ``READERS`` below and to ``DATA_SETS`` in ``sadcl/config/sections.py``, with a
+2. Add its name to ``READERS`` below and to ``DATASETS`` in ``sadcl/config/sections.py``, with a
    field for each policy of its own.
 3. Add a small copy to ``tests/data/readers/layouts.py``, on which all tests of the contract run.
 4. Where there are published counts, add them to ``sadcl/data/audit/published_counts.py``.
