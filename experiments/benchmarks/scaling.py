@@ -88,6 +88,7 @@ def traffic(config: Config, labels: int, images: int, workers: int = 2) -> tuple
         bank_MP=bank_MP,
         prototypes_LP=prototypes_LP,
         prototype_valid_L=valid_L,
+        auxiliary_BL=(),
     )
     rows = memory.activated_rows(
         torch.zeros(images, labels, D), torch.ones(images, labels), torch.arange(activated), 0
