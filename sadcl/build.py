@@ -104,6 +104,8 @@ def _head(config: Config) -> tuple[Callable[[Task], nn.Module], tuple[int, ...] 
     """
     path = config.model.head
     head = component.load(path, "model.head", config.sources)
+    if not (isinstance(head, type) and issubclass(head, nn.Module)):
+        raise UserError(f"model.head = {path!r} is no class of a torch.nn.Module.")
     field = "model.hidden, model.heads" if path == SARL else "model.head_arguments"
     arguments = component.bind(head, config.model.arguments, path, field)
 
@@ -200,16 +202,6 @@ def check_model(
             "contrasts need. Train it in one stage with stage2.epochs = 0, or set "
             "loss.sample_weight and loss.prototype_weight to 0."
         )
-
-
-def check_losses(config: Config) -> None:
-    """Check that the class loss of each stage and the contrast are there and take their arguments.
-
-    Raises:
-        UserError: where they are not.
-    """
-    for stage in (1, 2):
-        criterion(config, stage, contrast=stage == 2)
 
 
 def sampler(config: Config) -> Sampler:

@@ -70,8 +70,8 @@ FILES = {
         "cluster node_report event_channel node_check group_failure trainer tasks tuner driver"
     ),
     "launch": (
-        "__init__ options outcome resources step_time estimate datasets study_estimate setup "
-        "search cost ablation comparison run train"
+        "__init__ options outcome resources step_time estimate loss_check datasets study_estimate "
+        "setup search cost ablation comparison run train"
     ),
     "cli": (
         "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
@@ -147,6 +147,7 @@ MAY = {
     "launch/resources": {"errors", "storage", "study"},
     "launch/outcome": {"results", "search", "storage"},
     "launch/step_time": {"build", "config", "console", "errors"},
+    "launch/loss_check": {"build", "config", "data", "errors", "losses", "memory", "model"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/study_estimate": {"console", "errors", "study"},
     "launch/datasets": {

@@ -8,6 +8,7 @@ change.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from sadcl.errors import UserError
 
@@ -44,7 +45,17 @@ def _path_of(value: Any) -> Any:
             f"the part {what} cannot be found again by another process. Define it with a name at "
             "the top of a module of your own, such as my_lab/heads.py, and import it from there"
         )
-    return f"{module}:{name}"
+    return f"{_shortest(module, name, value)}:{name}"
+
+
+def _shortest(module: str, name: str, value: Any) -> str:
+    """Return the highest package above a module that offers the same part by the same name."""
+    parents = module.split(".")
+    for depth in range(1, len(parents)):
+        parent = ".".join(parents[:depth])
+        if getattr(sys.modules.get(parent), name, None) is value:
+            return parent
+    return module
 
 
 def _check_path(value: Any) -> Any:
@@ -111,6 +122,10 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
             the configuration records.
     """
     module_name, _, name = path.partition(":")
+    recorded = (sources or {}).get(module_name)
+    if recorded is not None and module_name not in sys.modules:  # before its code is run
+        look_in_start_folder(module_name)
+        _check_source(path, field, sources_of({field: path})[module_name], recorded)
     try:
         module = _import(module_name)
     except Exception as error:
@@ -120,14 +135,8 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
             f"({type(error).__name__}: {reason}). Start in the folder that holds it, or add that "
             "folder to PYTHONPATH."
         ) from None
-    recorded = (sources or {}).get(module_name)
-    if recorded is not None and (current := _imported_hash(module)) != recorded:
-        raise UserError(
-            f"{field} = {path!r}: the source of {module_name} has changed since the run was "
-            f"planned (hash {current} in this process, {recorded} there), so that its numbers "
-            "would be another part's. Start again in a new process, which makes new trials, or put "
-            "the former source back."
-        )
+    if recorded is not None:
+        _check_source(path, field, _imported_hash(module), recorded)
     value: Any = module
     for part in name.split("."):
         value = getattr(value, part, None)
@@ -137,6 +146,17 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
         has = f"it has {', '.join(own[:8])}" if own else "it has no class or function"
         raise UserError(f"{field} = {path!r}: {module_name} has no {name!r}; {has}.")
     return value
+
+
+def _check_source(path: str, field: str, current: str, recorded: str) -> None:
+    """Raise UserError where a module is not the one that a configuration records."""
+    if current != recorded:
+        raise UserError(
+            f"{field} = {path!r}: the source of {path.partition(':')[0]} has changed since the run "
+            f"was planned (hash {current} in this process, {recorded} there), so that its numbers "
+            "would be another part's. Put the former source back, or start a study of another "
+            "name, or with --fresh, in a new process."
+        )
 
 
 def _imported_hash(module: Any) -> str:
@@ -198,6 +218,48 @@ def source_place(module_name: str) -> Path | None:
     return Path(spec.origin) if spec.origin and os.path.exists(spec.origin) else None
 
 
+def source_places(module_name: str) -> list[Path]:
+    """Return the folder or file of a module's top-level package, and those that it imports.
+
+    Those are the others of the same folder, such as ``my_layers.py`` beside ``my_heads.py``.
+    Installed ones are left out.
+
+    Raises:
+        UserError: where there is no such module.
+    """
+    place = source_place(module_name)
+    places: list[Path] = []
+    waiting = [place] if place is not None and not is_installed(place) else []
+    while waiting:
+        current = waiting.pop()
+        if current in places:
+            continue
+        places.append(current)
+        for file in _files_of(current):
+            found = (_source_in(current.parent, name) for name in _imported_names(file))
+            waiting += [other for other in found if other is not None]
+    return sorted(places)
+
+
+def _files_of(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def _imported_names(file: Path) -> set[str]:
+    """Return the top-level modules that a file imports by their full names."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # reported when it is imported
+        return set()
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.partition(".")[0])
+    return names - {OURS}
+
+
 def is_installed(place: Path) -> bool:
     """Tell a package that is installed, which all machines have, from a folder of one's own."""
     return any(
@@ -208,22 +270,21 @@ def is_installed(place: Path) -> bool:
 def source_hash(module_name: str) -> str:
     """Return twelve hexadecimal digits of the source of a module's top-level package.
 
-    A part may use others of its package, so that every Python file of it counts. An installed
-    package counts by its name and version.
+    A part may use others of its package, and modules beside it (:func:`source_places`), so that
+    every Python file of these counts. An installed package counts by its name and version.
 
     Raises:
         UserError: where there is no such module.
     """
-    place = source_place(module_name)
+    places = source_places(module_name)
     content = hashlib.sha256()
-    if place is None or is_installed(place):
+    if not places:
         top = module_name.partition(".")[0]
         distributions = importlib.metadata.packages_distributions().get(top, [])
         versions = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(distributions)]
         content.update(" ".join([top, *versions]).encode())
-    else:
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        for file in files:
+    for place in places:
+        for file in _files_of(place):
             content.update(f"{file.relative_to(place.parent)}\0".encode())
             content.update(file.read_bytes())
     return content.hexdigest()[:12]
@@ -281,18 +342,23 @@ def bind(
     for name, parameter in options.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise UserError(f"{field}: {path} needs the argument {name!r}, which has no default.")
-    fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}
-    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-    try:
-        checked = create_model("Arguments", __config__=config, **fields)(**arguments)
-    except ValidationError as error:
-        item = error.errors()[0]
-        name = ".".join(map(str, item["loc"]))
-        reason = item["msg"][0].lower() + item["msg"][1:]
-        raise UserError(
-            f"{field}.{name} = {item['input']!r} is not possible for {path}: {reason}."
-        ) from None
-    return {name: getattr(checked, name) for name in arguments}
+    checked = {}
+    for name, value in arguments.items():
+        try:
+            config = ConfigDict(arbitrary_types_allowed=True)
+            hint = hints.get(name, Any)
+            # A model has its own configuration, and refuses another one.
+            is_model = inspect.isclass(hint) and hasattr(hint, "model_fields")
+            adapter = TypeAdapter(hint) if is_model else TypeAdapter(hint, config=config)
+            checked[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            item = error.errors()[0]
+            inner = ".".join([name, *map(str, item["loc"])])
+            reason = item["msg"][0].lower() + item["msg"][1:]
+            raise UserError(
+                f"{field}.{inner} = {item['input']!r} is not possible for {path}: {reason}."
+            ) from None
+    return checked
 
 
 def options_of(part: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -307,11 +373,15 @@ def _options(
     call = part.__init__ if inspect.isclass(part) else part
     try:
         hints = typing.get_type_hints(call, include_extras=True)
-    except NameError:  # a name that is only imported for type checkers
+    except Exception:  # a name that is only imported for type checkers
         hints = {}
+    try:
+        parameters = dict(inspect.signature(call).parameters)
+    except (TypeError, ValueError):  # of a part that is not written in Python
+        parameters = {}
     options = {
         name: parameter
-        for name, parameter in inspect.signature(call).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return options, hints

@@ -47,7 +47,7 @@ def as_today(tree: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the former name of a field, and its value, into those of today."""
     today = dict(changes)
-    if (arch := today.get("model.arch")) in _HEADS:
+    if isinstance(arch := today.get("model.arch"), str) and arch in _HEADS:
         del today["model.arch"]
         today["model.head"] = _HEADS[arch]
     return today

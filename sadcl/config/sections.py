@@ -221,6 +221,14 @@ class ClassLoss(Frozen):
     """Lowest probability whose logarithm is taken. A label that is wrong by more has no gradient
     (1e-5 in the published run: scores further than 11.5 from 0)."""
 
+    @model_validator(mode="after")
+    def _own(self) -> ClassLoss:
+        if self.arguments and not is_path(self.kind):
+            raise ValueError(
+                f"arguments are those of a class loss of your own, but kind is {self.kind!r}"
+            )
+        return self
+
 
 class Loss(Frozen):
     """Eq. 9: weights, and the two contrasts (Eq. 4 and 6); each stage has its own class loss."""
@@ -276,6 +284,14 @@ class Loss(Frozen):
     measure its cost. About a sixth of the anchors then add to the loss, and its mean is still over
     all anchors that the mask means. ``targets`` reads the same mask in its right order, which
     leaves the matched rows of the bank: with ``candidates = 'matched'`` it equals ``activated``."""
+
+    @model_validator(mode="after")
+    def _own(self) -> Loss:
+        if self.contrast_arguments and self.contrast == EQ4:
+            raise ValueError(
+                "contrast_arguments are those of another contrast than Eq. 4, whose own are fields"
+            )
+        return self
 
     @property
     def tau_of_prototypes(self) -> float:

@@ -280,6 +280,7 @@ def open_checkpoint(
     network.eval()
     if image_size is not None and image_size != config.data.image_size:
         # the network was built for the size of training, which the weights fit
-        config = config.override({"data.image_size": image_size})
+        other = config.override({"data.image_size": image_size}).data
+        config = config.model_copy(update={"data": other})
         check_size(network, config.model.backbone, image_size)
     return Predictor(config, content["labels"], network, target), content

@@ -16,6 +16,7 @@ from sadcl.data import image_check
 from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
+from sadcl.launch.loss_check import check_losses
 from sadcl.launch.options import StartOptions
 from sadcl.metrics import check_metrics, check_names
 from sadcl.search.trial import DataContext
@@ -129,7 +130,7 @@ def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:
     checked: set[str] = set()
     for config in configs:
         has_contrasts = bool(config.stage2.epochs) and config.loss.contrasts
-        model = f"{config.model.model_dump_json()} {has_contrasts}"
+        model = f"{config.model.model_dump_json()} {config.data.image_size} {has_contrasts}"
         losses = [config.loss, config.stage1.class_loss, config.stage2.class_loss]
         loss = " ".join(part.model_dump_json() for part in losses)
         augmentations = config.stage1.augmentation, config.stage2.augmentation
@@ -137,7 +138,7 @@ def check_parts(configs: Iterable[Config], images: data.MultiLabelData) -> None:
         if parts not in checked:
             _check_data_parts(config, images)
         if loss not in checked:
-            build.check_losses(config)
+            check_losses(config)
         if model not in checked:
             build.check_model(config, images.labels, co_occurrence_LL)
         checked |= {loss, model, parts}

@@ -18,7 +18,6 @@ from sadcl.search import Plan, Search
 from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
 from sadcl.search.settings import check_setting, transfer
-from sadcl.search.space import boundary_configs
 from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.checkpoint_quota import CheckpointQuota
@@ -53,7 +52,6 @@ def prepare_search(
         max_hours=options.max_hours or search.max_hours,
     )
     name, dataset = study_name(search.name, scale), search.base.data
-    space = search.space_at(scale)
     prepared = prepare_data(
         name,
         search.config(scale),
@@ -61,7 +59,7 @@ def prepare_search(
         scale,
         root,
         options,
-        lambda base: boundary_configs(space, base),
+        lambda base: search.variants(scale, base),
     )
     context = prepared.context
     plan = Plan(

@@ -123,10 +123,16 @@ def _prepare(config: Config, question: Question, device: torch.device) -> Callab
     side, dtype = config.data.image_size, next(network.parameters()).dtype
     images_BCHW = torch.zeros(question.images, 3, side, side, device=device, dtype=dtype)
 
+    targets_BL = None
+    if network.needs_targets:
+        targets_BL = torch.zeros(
+            question.images, question.num_labels, dtype=torch.int8, device=device
+        )
+
     def step() -> None:
         network.zero_grad()
         with build.autocast(config, device):
-            logits_BL = network(images_BCHW).logits_BL
+            logits_BL = network(images_BCHW, None, targets_BL).logits_BL
         logits_BL.float().sum().backward()
         if question.on_gpu:
             torch.cuda.synchronize()

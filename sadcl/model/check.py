@@ -35,6 +35,44 @@ def check_size(network: Network, name: str, side: int) -> None:
             f"{reason}"
         ) from None
     check_head(network, maps)
+    if network.head_path is not None and not network.head_path.startswith("sadcl."):
+        check_gradients(network, maps)
+
+
+def check_gradients(network: Network, maps_BCHW: Sequence[Tensor]) -> None:
+    """Check in training mode that each parameter of a head takes part in its logits.
+
+    Several workers would wait for the gradient of one that does not.
+
+    Raises:
+        UserError: where a parameter does not, or the head fails in training.
+    """
+    head, count = network.head, network.num_labels
+    targets = {"targets_BL": torch.zeros(2, count, dtype=torch.int8, device=maps_BCHW[0].device)}
+    was_training = head.training
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            head.train()
+            maps = [torch.cat([part, part + torch.randn_like(part)]) for part in maps_BCHW]
+            output = head(*maps, **(targets if network.needs_targets else {}))
+            sum(part.sum() for part in (output.logits_BL, *output.auxiliary_BL)).backward()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"model.head = {network.head_path!r} fails in training: {type(error).__name__}: "
+            f"{reason}"
+        ) from None
+    finally:
+        head.train(was_training)
+    parameters = [(n, p) for n, p in head.named_parameters() if p.requires_grad]
+    unused = [name for name, parameter in parameters if parameter.grad is None]
+    head.zero_grad(set_to_none=True)
+    if unused:
+        raise UserError(
+            f"model.head = {network.head_path!r} has parameters that no logit depends on "
+            f"({', '.join(unused[:4])}), and several workers would wait for their gradients. Leave "
+            "them out, or call requires_grad_(False) on them."
+        )
 
 
 def check_head(network: Network, maps_BCHW: Sequence[Tensor]) -> None:

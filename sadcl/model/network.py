@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sadcl.errors import UserError
 from sadcl.memory import Memory
 from sadcl.model.backbone import Backbone
 from sadcl.model.heads.head import Task
@@ -124,28 +125,40 @@ class Network(nn.Module):
             prototype_valid_L=valid_L,
         )
 
-    def label_axes(self, labels: Sequence[str]) -> dict[str, int]:
-        """Return the axis that is the labels, of each tensor of the state that has one.
+    def label_axes(self, labels: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
+        """Return which axes are the labels, of each tensor of the state that has such an axis.
 
-        A tensor with two such axes, such as a matrix of co-occurrence, is left out: it belongs to
-        its data.
+        They are found by comparison with a head for other labels.
 
         Args:
             labels: of the network.
+
+        Returns:
+            One axis or several for each tensor; None where the state cannot be taken apart by
+            label: the head says so (``label_wise = False``), or has tensors that depend on the
+            labels in another way.
         """
-        axes = {} if self.prototypes is None else dict.fromkeys(self._prototype_names(), 0)
+        axes: dict[str, tuple[int, ...]] = {}
+        if self.prototypes is not None:
+            axes = dict.fromkeys(self._prototype_names(), (0,))
         if self.create_head is None:
             return axes
-        fewer = labels[:-1] if len(labels) > 1 else [*labels, *labels]
-        shapes = {name: tensor.shape for name, tensor in self.head.state_dict().items()}
-        with torch.random.fork_rng(devices=[]):
-            other = self.create_head(self._task(fewer)).state_dict()
-        for name, shape in shapes.items():
-            changed = [
-                i for i, (a, b) in enumerate(zip(shape, other[name].shape, strict=True)) if a != b
-            ]
-            if len(changed) == 1:
-                axes[f"head.{name}"] = changed[0]
+        others = [*labels, *labels]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                other = self.create_head(self._task(others)).state_dict()
+        except UserError:
+            return None
+        current = self.head.state_dict()
+        if not getattr(self.head, "label_wise", True) or other.keys() != current.keys():
+            return None
+        for name, tensor in current.items():
+            sizes = zip(tensor.shape, other[name].shape, strict=True)
+            changed = {i: pair for i, pair in enumerate(sizes) if pair[0] != pair[1]}
+            if any(pair != (len(labels), len(others)) for pair in changed.values()):
+                return None
+            if changed:
+                axes[f"head.{name}"] = tuple(changed)
         return axes
 
     def _prototype_names(self) -> list[str]:

@@ -112,13 +112,11 @@ def _places(sources: Iterable[str]) -> list[str]:
     A submitted job's working directory goes to all nodes, so that what lies below it is left out.
     """
     folder = Path(storage.start_folder or os.getcwd())
-    places = {component.source_place(name) for name in sources}
+    places = {place for name in sources for place in component.source_places(name)}
     return sorted(
         str(place)
         for place in places
-        if place is not None
-        and not component.is_installed(place)
-        and not (environment.in_ray_job() and place.is_relative_to(folder))
+        if not (environment.in_ray_job() and place.is_relative_to(folder))
     )
 
 

@@ -67,7 +67,7 @@ class Plan:
     def sources(self) -> dict[str, str]:
         """Hash of each module of the user's that its runs import."""
         sources = dict(self.base.sources)
-        for config in boundary_configs(self.search.space_at(self.scale), self.base):
+        for config in self.search.variants(self.scale, self.base):
             sources |= config.sources
         return sources
 

@@ -14,7 +14,7 @@ from sadcl.metrics import metric_name
 from sadcl.search.pruning_rules import PruningRule
 from sadcl.search.ranking import OBJECTIVES, objective
 from sadcl.search.settings import check_setting, setting_of
-from sadcl.search.space import Choice, Space, When, check_space
+from sadcl.search.space import Choice, Space, When, boundary_configs, check_space
 from sadcl.search.trial import arm_config, check_arguments, check_name
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "nsga2")
@@ -221,6 +221,11 @@ class Search:
     def trials_at(self, scale: str) -> int:
         """Return the number of settings to try at a scale."""
         return self.n_trials if scale == "full" else self.n_demo_trials
+
+    def variants(self, scale: str, base: Config) -> list[Config]:
+        """Return configurations that have all parts of its runs: each bound, and the baselines."""
+        baselines = [arm_config(base, changes) for changes in self.baselines.values()]
+        return [*boundary_configs(self.space_at(scale), base), *baselines]
 
     def space_at(self, scale: str) -> Space:
         """Return the space at a scale."""

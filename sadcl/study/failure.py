@@ -27,7 +27,10 @@ _MAY_FOLLOW = (FailureKind.TRAINING, FailureKind.DIVERGENCE, FailureKind.MEMORY)
 """Kinds of errors that garbage causes too, which a failed GPU or connection leaves behind."""
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _DEVICE_ERRORS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
-_CONNECTION_ERRORS = ("onnection", "gloo", "NCCL")
+_CONNECTION_ERRORS = (
+    *("Connection reset", "Connection closed", "Connection refused", "Broken pipe"),
+    *("gloo", "NCCL"),
+)
 
 
 def diagnose(error: Exception) -> TrialFailed:

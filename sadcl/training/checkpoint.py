@@ -124,11 +124,12 @@ class LoadedWeights(NamedTuple):
     same_labels: bool
     """Whether both have the same labels in the same order."""
     backbone_only: bool
-    """Whether only the backbone was taken, because the rest is of another architecture."""
+    """Whether only the backbone was taken, because the rest is of another head, or cannot be taken
+    apart by label."""
 
     def __str__(self) -> str:
         if self.backbone_only:
-            return "the backbone alone (it is of another architecture)"
+            return "the backbone alone (its head is another one, or has other labels as a whole)"
         return f"{'all' if self.same_labels else self.num_matches} of {self.num_labels} labels"
 
 
@@ -163,23 +164,25 @@ def load_network(
         )
     current, state = network.state_dict(), content["model"]
     same_labels, num_matches = tuple(content["labels"]) == tuple(labels), len(labels)
+    axes: Mapping[str, tuple[int, ...]] | None = {}
     if not same_labels:
         pairs = _label_pairs(labels, content["labels"])
-        axes = network.label_axes(labels)
-        state, num_matches = _permute_labels(current, state, pairs, axes), len(pairs)
+        axes, num_matches = network.label_axes(labels), len(pairs)
+        if axes is not None:
+            state = _permute_labels(current, state, pairs, axes, dict(network.named_parameters()))
         if whole and not pairs:
             raise UserError(
                 f"{uri!r} knows none of the {len(labels)} labels: stage 2 cannot start from it."
             )
     trained = Config.stored(content["config"]).model
-    backbone_only = network.head_path not in (None, trained.head)
+    other_head = network.head_path not in (None, trained.head)
+    backbone_only = other_head or (not same_labels and axes is None)
     if backbone_only:
         backbone = {name: t for name, t in state.items() if name.startswith("backbone.")}
         state = {**current, **backbone}
         if whole:
-            raise UserError(
-                f"{uri!r} holds another head ({trained.head}): stage 2 cannot start from it."
-            )
+            what = f"another head ({trained.head})" if other_head else "a head for other labels"
+            raise UserError(f"{uri!r} holds {what}: stage 2 cannot start from it.")
     elif network.head_path is not None:
         _check_arguments(network, trained, uri)
     network.load_state_dict(_fitting(current, state, uri), strict=False)
@@ -205,17 +208,33 @@ def _permute_labels(
     current: dict[str, Tensor],
     state: dict[str, Tensor],
     pairs: list[tuple[int, int]],
-    axes: Mapping[str, int],
+    axes: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, Any],
 ) -> dict[str, Tensor]:
-    """Move the labels' parts of a state to their places in a network's state."""
+    """Move the labels' parts of a state to their places in a network's state.
+
+    A buffer over pairs of labels, such as a matrix of co-occurrence, stays the network's own: it
+    comes from its data.
+    """
     target, source = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     state = dict(state)
     for name in axes.keys() & current.keys() & state.keys():
-        ours, theirs = (part[name].movedim(axes[name], 0) for part in (current, state))
-        if ours.shape[1:] == theirs.shape[1:]:
-            rows = ours.clone()
-            rows[target] = theirs[source].to(rows.dtype)
-            state[name] = rows.movedim(0, axes[name])
+        ours, theirs = current[name], state[name]
+        if len(axes[name]) > 1 and name not in parameters:
+            state[name] = ours
+            continue
+        if ours.dim() != theirs.dim():
+            continue
+        for axis in axes[name]:
+            theirs = theirs.index_select(axis, source)
+        shape = [len(pairs) if i in axes[name] else n for i, n in enumerate(ours.shape)]
+        if list(theirs.shape) != shape:
+            continue
+        places = torch.meshgrid(
+            *(target if i in axes[name] else torch.arange(n) for i, n in enumerate(ours.shape)),
+            indexing="ij",
+        )
+        state[name] = ours.clone().index_put(places, theirs.to(ours.dtype))
     return state
 
 

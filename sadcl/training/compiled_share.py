@@ -44,7 +44,7 @@ class CompiledShare:
         prototype sees them. Indices into the flattened (B, L) axes stay what they were.
         """
         missing = self.images - len(batch.weight_B)
-        if self.is_filled and batch.shares is not None:  # every worker fills its own
+        if self.is_filled and missing >= 0 and batch.shares is not None:  # each fills its own
             images = [self.images] * len(batch.shares.images)
             batch = batch._replace(shares=batch.shares._replace(images=images))
         if not self.is_filled or missing <= 0:

@@ -57,7 +57,9 @@ def with_normalisation(config: Config) -> Config:
     if config.model.start is not None and (data.mean is None or data.std is None):
         source = Config.stored(checkpoint.load_cached(config.model.start)["config"])
     mean, std = build.normalisation(source)
-    return config.override({"data.mean": data.mean or mean, "data.std": data.std or std})
+    filled = data.model_copy(update={"mean": data.mean or mean, "std": data.std or std})
+    # No override, which would take over the sources that the modules have by now.
+    return config.model_copy(update={"data": filled})
 
 
 def peak_memory_mb(device: torch.device) -> float:

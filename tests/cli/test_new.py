@@ -10,6 +10,7 @@ import torch
 
 from sadcl import build, recipes, train
 from sadcl.cli.new import _DATA
+from sadcl.launch.loss_check import check_losses
 from tests.conftest import TINY
 
 
@@ -92,7 +93,7 @@ def test_a_head_passes_the_checks_and_trains(command, my_heads, tmp_path, monkey
         }
     )
     build.check_model(config)
-    build.check_losses(config)
+    check_losses(config)
     row = train(config, storage=str(tmp_path / "runs"))
     assert row["status"] == "complete"
     assert 0 < row["test_mAP"] <= 100

@@ -8,7 +8,11 @@ import pytest
 
 from sadcl import build, recipes
 from sadcl.config import Config, component
+from sadcl.data.load import load
 from sadcl.errors import UserError
+from sadcl.launch.loss_check import check_losses
+from sadcl.model import heads
+from sadcl.training import fit
 
 SOURCE = """
 from torch import nn
@@ -51,7 +55,7 @@ def own(**changes) -> Config:
 
 def checked(**changes) -> None:
     config = own(**changes)
-    build.check_losses(config)
+    check_losses(config)
     build.check_model(config)
 
 
@@ -98,7 +102,7 @@ def test_what_is_stored_is_read_where_the_module_is_not(package, monkeypatch, tm
         del sys.modules[name]
     config = Config.stored(text)
     assert config.model.head == "own_lab.heads:Mean"
-    with pytest.raises(UserError, match=r"'own_lab.heads' cannot be imported .*Start in the fold"):
+    with pytest.raises(UserError, match=r"model.head = .* There is no module 'own_lab': start in"):
         build.model(config, 4)
 
 
@@ -212,3 +216,69 @@ def test_a_backbone_of_ones_own_is_registered_with_timm(package):
     )
     build.check_model(config)
     assert list(config.sources) == ["own_lab.nets"]
+
+
+def test_modules_beside_the_part_count_too(package):
+    """A single file that imports another one of its folder."""
+    folder = package.parent
+    (folder / "own_layers.py").write_text("WIDTH = 1\n")
+    (folder / "own_head.py").write_text("import os\nfrom own_layers import WIDTH\n" + SOURCE)
+    (folder / "own_other.py").write_text("")
+
+    def digest():
+        return recipes.demo().override({"model.head": "own_head:Mean", **ALONE}).digest()
+
+    before = digest()
+    (folder / "own_other.py").write_text("x = 1\n")
+    assert digest() == before
+    (folder / "own_layers.py").write_text("WIDTH = 2\n")
+    assert digest() != before
+    places = [place.name for place in component.source_places("own_head")]
+    assert places == ["own_head.py", "own_layers.py"]
+
+
+def test_a_class_has_the_path_that_its_package_offers():
+    given = recipes.demo().override({"model.head": heads.MLDecoder, **ALONE})
+    assert given.model.head == "sadcl.model.heads:MLDecoder"
+
+
+def test_training_refuses_a_source_that_has_changed(package, tmp_path):
+    """The configuration that a run is planned with, in a process that imports another source."""
+    planned = own(**{"stage1.epochs": 1, "data.scene_train": 40, "data.scene_test": 10})
+    (package / "heads.py").write_text(SOURCE.replace("(2, 3)", "(3, 2)"))
+    data = load(planned.data, tmp_path / "scenes")
+    with pytest.raises(UserError, match=r"the source of own_lab.heads has changed since the run"):
+        fit(planned, data, str(tmp_path / "run"), device="cpu")
+
+
+def test_arguments_need_a_part_of_ones_own():
+    for field in ("loss.contrast_arguments", "stage1.class_loss.arguments"):
+        with pytest.raises(UserError, match=r"arguments are those of"):
+            recipes.demo().override({field: {"alpha": 2}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss.contrast": "sadcl.losses.probmcl:probmcl", "loss.contrast_arguments.alpha": 2.0},
+            "loss.contrast = 'sadcl.losses.probmcl:probmcl' fails on two images with two labels",
+        ),
+        (
+            {"stage1.class_loss.kind": "own_lab.losses:one_number"},
+            "stage1.class_loss fails on two images with two labels: IndexError: invalid index",
+        ),
+    ],
+)
+def test_losses_are_tried_before_anything_is_reserved(package, changes, message):
+    (package / "losses.py").write_text("def one_number(x, y, w):\n    return x.sum()\n")
+    with pytest.raises(UserError) as error:
+        check_losses(recipes.demo().override(changes))
+    assert message in str(error.value)
+
+
+def test_a_parameter_without_gradient_is_found(package):
+    extra = "self.sizes = sizes\n        self.idle = nn.Linear(2, 2)"
+    (package / "heads.py").write_text(SOURCE.replace("self.sizes = sizes", extra))
+    with pytest.raises(UserError, match=r"parameters that no logit depends on \(idle.weight, idle"):
+        build.check_model(own())

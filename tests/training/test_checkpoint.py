@@ -383,3 +383,48 @@ def test_a_file_that_cannot_be_finished_has_the_disks_error(tmp_path, monkeypatc
     assert caught.value.errno == errno.EFBIG
     assert checkpoint.load_checkpoint(uri)["number"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+HEADS = {
+    "MLGCN": {"hidden": 8, "word_dim": 6},
+    "SSGRL": {"joint": 6, "hidden": 8, "word_dim": 6},
+    "ADDGCN": {"hidden": 8},
+    "MLDecoder": {"dim": 8, "heads": 2, "feedforward": 8},
+    "CSRA": {},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_labels_in_another_order_get_the_logits_of_their_names(config, head):
+    """The same network, whatever the order; matrices of co-occurrence are those of the data."""
+    own = {"model.head": f"sadcl.model.heads:{head}", "model.head_arguments": HEADS[head]}
+    config = config.override({**own, "stage2.epochs": 0})
+    names = tuple("abcdef")
+    counts = torch.randint(1, 9, (6, 6), generator=torch.Generator().manual_seed(0)).double()
+    counts = counts + counts.T
+    trained = build.model(config, 6, labels=names, co_occurrence_LL=counts).eval()
+    content = {"labels": list(names), "model": trained.state_dict(), "config": config.json_text()}
+    place = [3, 0, 5, 1, 4, 2]
+    other = tuple(names[i] for i in place)
+    network = build.model(
+        config.override({"seed": 5}), 6, labels=other, co_occurrence_LL=counts[place][:, place]
+    ).eval()
+    taken = checkpoint.load_network(network, content, "best.pt", other)
+    assert not taken.backbone_only
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(network(images).logits_BL, trained(images).logits_BL[:, place])
+    fewer = build.model(config, 3, labels=names[:3], co_occurrence_LL=counts[:3, :3])
+    assert checkpoint.load_network(fewer, content, "best.pt", names[:3]).num_matches == 3
+
+
+def test_a_head_whose_labels_share_parameters_gives_its_backbone_alone(config):
+    own = {"model.head": "sadcl.model.heads:MLDecoder", "stage2.epochs": 0}
+    arguments = {**HEADS["MLDecoder"], "groups": 3}
+    config = config.override({**own, "model.head_arguments": arguments})
+    trained = build.model(config, 6, labels=tuple("abcdef"))
+    content = {"labels": [*"abcdef"], "model": trained.state_dict(), "config": config.json_text()}
+    network = build.model(config, 6, labels=tuple("fedcba"))
+    assert checkpoint.load_network(network, content, "best.pt", tuple("fedcba")).backbone_only
+    with pytest.raises(UserError, match="a head for other labels: stage 2 cannot start from it"):
+        checkpoint.load_network(network, content, "best.pt", tuple("fedcba"), whole=True)
+    assert not checkpoint.load_network(network, content, "best.pt", tuple("abcdef")).backbone_only

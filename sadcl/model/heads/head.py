@@ -65,6 +65,9 @@ class Head(Protocol):
     ``classify(features_BLD) -> Tensor``: (B, L) logits from label-level features. With it, a run
     also measures how strongly the class loss pulls at them.
 
+    ``label_wise``: False where labels share parameters in an order of their own, so that a
+    checkpoint of other labels can only give its backbone.
+
     ``needs_targets``: True where its call in training takes the keyword ``targets_BL``, (B, L) of
     1, 0 or -1 (ignored).
 

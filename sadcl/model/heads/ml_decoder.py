@@ -115,7 +115,8 @@ class MLDecoder(nn.Module):
             task.channels[-1], dim, heads=heads, feedforward=feedforward, dropout=dropout
         )
         self.query_KD: Tensor
-        if groups == self.num_labels:
+        self.label_wise = groups == self.num_labels
+        if self.label_wise:
             self.feature_size = dim
         self.register_buffer("query_KD", torch.randn(groups, dim))
         self.weight_KDG = nn.Parameter(torch.empty(groups, dim, self.group_size))
