@@ -12,7 +12,7 @@ import torch
 
 from sadcl import data, distributed, storage
 from sadcl.config import Config
-from sadcl.errors import TrialFailed, UserError
+from sadcl.errors import FailureKind, TrialFailed
 from sadcl.results import predictions, store
 from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
@@ -131,11 +131,15 @@ def _check_gpu(placement: Placement) -> None:
     """Refuse a node whose GPU PyTorch cannot use; one that has joined late was not checked before.
 
     Raises:
-        UserError: With what is wrong with its driver.
+        TrialFailed: With what is wrong with its driver; another node may do.
     """
     if placement.gpus and not torch.cuda.is_available():
         problem = read_gpu_driver().problem() or f"PyTorch {torch.__version__} sees no GPU"
-        raise UserError(f"{socket.gethostname()} cannot train on a GPU: {problem}.")
+        raise TrialFailed(
+            f"{socket.gethostname()} cannot train on a GPU: {problem}.",
+            kind=FailureKind.DEVICE,
+            final=False,
+        )
 
 
 def _discard(event: TrialEvent) -> None:

@@ -168,5 +168,5 @@ def test_a_node_whose_driver_is_too_old_says_so(fails, trial, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrialFailed) as caught:
         execute.execute(trial, replace(fails.placement, gpus=1))
-    assert (caught.value.kind, caught.value.final) == (FailureKind.MISTAKE, True)
+    assert (caught.value.kind, caught.value.final) == (FailureKind.DEVICE, False)
     assert "cannot train on a GPU: the NVIDIA driver is 570.124.06, but" in str(caught.value)
