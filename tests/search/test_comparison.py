@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sadcl import Comparison, recipes
@@ -105,3 +107,11 @@ def test_the_arms_are_the_methods_with_their_settings_at_that_scale():
     assert ablation.bases("demo").keys() == {"scenes"}
     assert (ablation.name, ablation.seeds, ablation.costs) == ("c", (1, 2, 3), True)
     assert "stage1.epochs" not in value.ablation("full", {}).arms["pooled, BCE"]
+
+
+def test_the_final_run_of_one_stage_takes_its_epoch_from_the_trial():
+    search = dataclasses.replace(comparison().searches()["pooled, BCE"], confirm_seeds=(7,))
+    one = Plan(search, "demo", search.demo, 1, "d1", "d2")
+    final = one.final_of([trial("a", 50.0, epoch=3, weights="raw")])
+    assert (final.config.stage1.epochs, final.config.stage2.epochs, final.stage1) == (3, 0, None)
+    assert final.config.stage1.planned_epochs == 10
