@@ -333,3 +333,13 @@ def test_gradients_are_means_over_steps_that_are_spread_over_the_epoch(
     _, seen = trace(short, data, tmp_path)
     assert measured == [2, 5, 8, 11]  # of 12 steps, counted from 1
     assert seen[-1][2]["gradient_class"] == pytest.approx(sum(norms) / 4)
+
+
+def test_a_head_without_maps_is_evaluated_without_localisation(config, data, tmp_path):
+    assert data.boxes is not None
+    changes = {"stage1.epochs": 1, "stage2.epochs": 0}
+    for head, has_maps in (("MLGCN", False), ("Pooled", True)):
+        changes["model.head"] = f"sadcl.model.heads:{head}"
+        outcome = fit(config.override(changes), data, str(tmp_path / head), test=True)
+        assert "test_mAP" in outcome.metrics
+        assert ("test_pointing" in outcome.metrics) == has_maps
