@@ -360,9 +360,17 @@ def test_only_a_cluster_that_was_joined_is_asked_and_before_anything_else(
 
     monkeypatch.setattr(node_check, "check_nodes", check)
     monkeypatch.setattr(
-        driver.cluster, "connected", lambda address: contextlib.nullcontext([{"CPU": 0.0}])
+        driver.cluster,
+        "connected",
+        lambda address, sources: contextlib.nullcontext([{"CPU": 0.0}]),
     )
-    plan = SimpleNamespace(study="s", key="k", is_complete=lambda rows: False)
+    plan = SimpleNamespace(
+        study="s",
+        key="k",
+        is_complete=lambda rows: False,
+        sources={},
+        config=SimpleNamespace(sources={}),
+    )
     study = SimpleNamespace(name="s", plan=plan, rows=[])
     placement = Placement(str(tmp_path), "/data")
     arguments = {
