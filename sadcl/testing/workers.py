@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import pickle
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -45,17 +44,16 @@ def ask_both(function: Callable[..., Any], *arguments: Any) -> list[Any]:
         AssertionError: where the arguments cannot be sent, a worker fails, or one waits for ever
             for a call that the other does not make.
     """
-    try:
-        question = pickle.dumps((function, arguments))
-    except Exception as error:
-        raise AssertionError(
-            f"The part cannot be sent to another process ({error}). Define it with a name at the "
-            "top of a module."
-        ) from None
     if not _running:
         _start()
     for worker in _running:
-        worker.connection.send_bytes(question)
+        try:
+            worker.connection.send((function, arguments))
+        except Exception as error:  # before anything is sent, and so to none of them
+            raise AssertionError(
+                f"The part cannot be sent to another process ({error}). Define it with a name at "
+                "the top of a module."
+            ) from None
     answers = []
     for rank, worker in enumerate(_running):
         try:
@@ -100,7 +98,7 @@ def _answer(connection: Connection, rank: int, folder: str) -> None:
     with contextlib.suppress(EOFError):
         while True:
             try:
-                function, arguments = pickle.loads(connection.recv_bytes())
+                function, arguments = connection.recv()
                 connection.send((True, function(*arguments)))
             except EOFError:
                 raise

@@ -168,7 +168,7 @@ def test_an_output_that_cannot_be_written(bring, sadcl, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x")
 
-    monkeypatch.setattr("sadcl.storage.write", fail)
+    monkeypatch.setattr("sadcl.storage.new_file", fail)
     with pytest.raises(
         UserError, match=r"best.pt' cannot be written \(No such file or directory\): give another"
     ):
