@@ -114,6 +114,11 @@ def _head(config: Config) -> tuple[Callable[[Task], nn.Module], tuple[int, ...] 
             created: nn.Module = head(task, **arguments)
         except ValueError as error:
             raise UserError(f"{field}: {error}.") from None
+        except TypeError as error:
+            raise UserError(
+                f"model.head = {path!r} cannot be built: {error}. Its constructor must take the "
+                "task and then keyword arguments: def __init__(self, task, *, ...)."
+            ) from None
         return created
 
     return create, getattr(head, "feature_maps", None)

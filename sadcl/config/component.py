@@ -130,10 +130,12 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
         module = _import(module_name)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = ""
+        if isinstance(error, ModuleNotFoundError):
+            advice = " Start in the folder that holds it, or add that folder to PYTHONPATH."
         raise UserError(
             f"{field} = {path!r}: the module {module_name!r} cannot be imported "
-            f"({type(error).__name__}: {reason}). Start in the folder that holds it, or add that "
-            "folder to PYTHONPATH."
+            f"({type(error).__name__}: {reason}).{advice}"
         ) from None
     if recorded is not None:
         _check_source(path, field, _imported_hash(module), recorded)

@@ -277,6 +277,18 @@ def test_losses_are_tried_before_anything_is_reserved(package, changes, message)
     assert message in str(error.value)
 
 
+def test_a_constructor_without_a_task_is_explained(package):
+    source = SOURCE.replace("task: Task, *,", "channels, labels, *,")
+    (package / "heads.py").write_text(source)
+    with pytest.raises(UserError, match=r"cannot be built: .*must take the task and then keyword"):
+        build.check_model(own())
+    (package / "heads.py").write_text("def (:\n")
+    for name in [name for name in sys.modules if name.startswith("own_lab")]:
+        del sys.modules[name]
+    with pytest.raises(UserError, match=r"cannot be imported \(SyntaxError: .*\)\.$"):
+        build.check_model(own())
+
+
 def test_a_parameter_without_gradient_is_found(package):
     extra = "self.sizes = sizes\n        self.idle = nn.Linear(2, 2)"
     (package / "heads.py").write_text(SOURCE.replace("self.sizes = sizes", extra))
