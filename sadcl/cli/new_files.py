@@ -97,8 +97,7 @@ sadcl run FILE --set model.head=$name:LabelAttention
 sadcl run FILE --set stage1.class_loss.kind=$name:focal
 sadcl config fields $name:LabelAttention
 
-Axes: B images, C channels, H, W height and width of the feature map, N = H * W cells,
-L labels, D size of a label-level feature.
+Axes: B images, C channels, H, W the map's sides, N = H * W cells, L labels, D feature.
 """
 
 import torch
@@ -119,8 +118,7 @@ class LabelAttention(nn.Module):
     def __init__(self, task: Task, *, dim: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         num_labels = len(task.labels)
-        # With a feature_size, the contrasts and the memory bank can use the features.
-        self.feature_size = dim
+        self.feature_size = dim  # with it, the contrasts and the bank use the features
         self.reduce = nn.Conv2d(task.channels[-1], dim, kernel_size=1)
         self.dropout = nn.Dropout(dropout)
         self.query_LD = nn.Parameter(torch.randn(num_labels, dim) / dim**0.5)
@@ -131,7 +129,9 @@ class LabelAttention(nn.Module):
         cells_BDN = self.reduce(map_BCHW).flatten(2)
         attention_BLN = (self.query_LD @ cells_BDN).softmax(2)
         features_BLD = self.dropout(attention_BLN @ cells_BDN.transpose(1, 2))
-        logits_BL = (features_BLD * self.weight_LD).sum(2) + self.bias_L
+        with torch.autocast(map_BCHW.device.type, enabled=False):  # not in bfloat16
+            features_BLD = features_BLD.to(self.weight_LD.dtype)
+            logits_BL = (features_BLD * self.weight_LD).sum(2) + self.bias_L
         return HeadOutput(logits_BL, features_BLD)
 
 

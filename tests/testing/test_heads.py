@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import importlib
+import re
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+import sadcl
+from sadcl.cli.app import app
 from sadcl.model.heads import head
-from sadcl.testing import HeadCase, check_head
+from sadcl.testing import HeadCase, check_class_loss, check_head
+from sadcl.testing.workers import stop
 from tests.own_parts import example
 from tests.testing import parts
 
@@ -14,6 +22,24 @@ def test_a_head_that_keeps_it(monkeypatch):
     check_head(parts.Linear)
     check_head(parts.Linear, HeadCase(num_labels=2, side=3), dropout=0.5)
     assert "self.classifier(self.dropout(" in example(head)
+
+
+PAGE = Path(sadcl.__file__).parent / "model" / "README.md"
+
+
+def test_the_heads_that_are_shown_keep_it(tmp_path, monkeypatch):
+    """That of the page about parts of one's own, and the one that ``sadcl new`` writes."""
+    (code,) = re.findall(r"```python\n(# my_heads.py.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    (tmp_path / "shown_heads.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["new", "written_heads.py", "--kind", "head"]).exit_code == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    stop()  # workers that start now find both files
+    check_head(importlib.import_module("shown_heads").Attention, dim=8)
+    written = importlib.import_module("written_heads")
+    check_head(written.LabelAttention, dim=8)
+    check_class_loss(written.focal)
+    stop()
 
 
 @pytest.mark.parametrize(
