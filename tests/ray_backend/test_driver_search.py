@@ -11,6 +11,7 @@ import sys
 import time
 
 import psutil
+import pytest
 from PIL import Image
 
 from sadcl import results
@@ -133,6 +134,7 @@ def in_the_middle(root):
     )
 
 
+@pytest.mark.soak
 def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, study_file, tmp_path):
     """Ctrl-C during the search, kill -9 during the final runs, then to the end.
 

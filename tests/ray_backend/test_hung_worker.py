@@ -37,7 +37,7 @@ def worker(rank, folder, hung, beats, found):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("hung", [0, 2])
+@pytest.mark.parametrize("hung", [0, pytest.param(2, marks=pytest.mark.soak)])
 def test_the_one_that_stopped_is_named_and_not_those_that_wait(tmp_path, hung):
     context = mp.get_context("spawn")
     beats, found = context.Queue(), context.Event()

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.soak
+
 SCRIPT = '''
 import json, os, sys
 from pathlib import Path
