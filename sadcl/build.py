@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -218,9 +217,8 @@ def sampler(config: Config) -> Sampler:
     path = config.data.sampler
     if path is None:
         return permute
-    function = component.load(path, "data.sampler", config.sources)
-    field = "data.sampler_arguments"
-    return partial(function, **component.bind(function, config.data.sampler_arguments, path, field))
+    arguments, field = config.data.sampler_arguments, "data.sampler"
+    return component.bound(path, arguments, field, f"{field}_arguments", config.sources)
 
 
 def own_augmentation(config: Config, spec: Augmentation | None) -> OwnAugmentation | None:
@@ -331,13 +329,12 @@ def _class_loss(config: Config, stage: int) -> tuple[ClassLoss, dict[str, Any]]:
     Raises:
         UserError: for a function that cannot be imported, or arguments that it does not take.
     """
-    spec, name = (config.stage1 if stage == 1 else config.stage2).class_loss, f"stage{stage}"
+    spec = (config.stage1 if stage == 1 else config.stage2).class_loss
     if not component.is_path(spec.kind):
         return class_loss, spec.model_dump(exclude={"arguments"})
-    field = f"{name}.class_loss.kind"
-    function = component.load(spec.kind, field, config.sources)
-    field = f"{name}.class_loss.arguments"
-    return function, component.bind(function, spec.arguments, spec.kind, field)
+    field, arguments_field = (f"stage{stage}.class_loss.{part}" for part in ("kind", "arguments"))
+    bound = component.bound(spec.kind, spec.arguments, field, arguments_field, config.sources)
+    return bound, {}
 
 
 def _sample_contrast(config: Config) -> Contrast | None:
@@ -349,10 +346,9 @@ def _sample_contrast(config: Config) -> Contrast | None:
     path = config.loss.contrast
     if path == EQ4:
         return None
-    function = component.load(path, "loss.contrast", config.sources)
-    arguments = config.loss.contrast_arguments
-    field, given = "loss.contrast_arguments", ["temperature"]
-    return partial(function, **component.bind(function, arguments, path, field, given))
+    arguments, field = config.loss.contrast_arguments, "loss.contrast"
+    given = ["temperature"]
+    return component.bound(path, arguments, field, f"{field}_arguments", config.sources, given)
 
 
 def loader(

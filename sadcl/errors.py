@@ -130,13 +130,18 @@ class _Hook:
             raise SystemExit(code)
 
 
+def first_line_of(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def reason_of(error: Exception) -> str:
     """Return what an error of a user's function says, as a sentence, and where it was raised.
 
     ``UserError`` and ``ValueError`` say by themselves what is wrong; of another one, the type, the
     file and the line are named too.
     """
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    text = first_line_of(error).rstrip(".")
     if isinstance(error, UserError | ValueError):
         return f"{text}."
     place, trace = "", error.__traceback__

@@ -14,7 +14,7 @@ ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": ("errors distributed storage console memory metrics build __init__"),
     "recipes": "methods __init__",
-    "config": "component type_text frozen older sections stages __init__ fields",
+    "config": "sources component type_text frozen older sections stages __init__ fields",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
         "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"

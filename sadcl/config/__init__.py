@@ -36,6 +36,7 @@ from sadcl.config.sections import (
     Model,
     PrototypeConfig,
 )
+from sadcl.config.sources import OURS, sources_of
 from sadcl.config.stages import Optim, Stage
 from sadcl.errors import UserError
 
@@ -115,7 +116,7 @@ class Config(Frozen):
         paths = self.own_parts()
         modules = {path.partition(":")[0] for path in paths.values()}
         if not modules.issubset(self.sources):
-            object.__setattr__(self, "sources", component.sources_of(paths))
+            object.__setattr__(self, "sources", sources_of(paths))
         return self
 
     @model_validator(mode="after")
@@ -137,7 +138,7 @@ class Config(Frozen):
         return {
             name: path
             for name, path in values.items()
-            if component.is_path(path) and not path.startswith(f"{component.OURS}.")
+            if component.is_path(path) and not path.startswith(f"{OURS}.")
         }
 
     @property

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sadcl.config import PARTS, SARL, Config, component
 from sadcl.config.older import renamed
+from sadcl.config.sources import look_in_start_folder, sources_of
 from sadcl.config.type_text import plain_type, type_text, without_none
 from sadcl.errors import UserError, did_you_mean
 
@@ -271,8 +272,8 @@ def _typed(field: Field, text: str) -> Any:
         return value
     for path in filter(component.is_path, paths.values()):
         # Now, because a start leaves the folder that the command was given in.
-        component.look_in_start_folder(path.partition(":")[0])
-    component.sources_of({name: path for name, path in paths.items() if component.is_path(path)})
+        look_in_start_folder(path.partition(":")[0])
+    sources_of({name: path for name, path in paths.items() if component.is_path(path)})
     return value
 
 

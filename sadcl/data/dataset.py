@@ -139,10 +139,10 @@ class OwnReader:
                 returns something else than two splits.
         """
         path = config.name
-        function = component.load(path, FIELD, self.recorded)
-        arguments = component.bind(function, config.arguments, path, "data.arguments")
+        arguments = config.arguments
+        function = component.bound(path, arguments, FIELD, "data.arguments", self.recorded)
         try:
-            returned = function(root, **arguments)
+            returned = function(root)
         except Exception as error:
             raise UserError(f"{FIELD} = {path!r}: {reason_of(error)}") from None
         try:

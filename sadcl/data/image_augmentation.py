@@ -82,9 +82,8 @@ class OwnAugmentation:
         Raises:
             UserError: where it cannot be imported or takes no such arguments.
         """
-        function = component.load(self.path, self.field, self.recorded)
-        arguments = component.bind(function, self.arguments, self.path, f"{self.field}_arguments")
-        return lambda image_CHW, rng: function(image_CHW, rng, **arguments)
+        fields = self.field, f"{self.field}_arguments"
+        return component.bound(self.path, self.arguments, *fields, self.recorded)
 
     def __call__(self, image_CHW: Tensor, key: ImageKey) -> Tensor:
         """Change an image; the argument stays as it is.

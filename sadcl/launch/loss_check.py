@@ -7,7 +7,7 @@ import torch
 from sadcl import build
 from sadcl.config import Config
 from sadcl.data.loader import Batch
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import Memory
 from sadcl.model import Output
@@ -39,7 +39,7 @@ def _try(losses: Criterion, field: str) -> None:
     try:
         losses(output, batch, Memory(x_BLP.detach()[0], index_A, index_A)).loss.backward()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise UserError(
             f"{field} fails on two images with two labels: {type(error).__name__}: {reason}"
         ) from None

@@ -17,7 +17,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 from sadcl.model.frozen_batchnorm import freeze_batchnorm as freeze_all_batchnorm
 from sadcl.model.recompute import recompute_backbone
 
@@ -135,7 +135,7 @@ def create(
     except Exception as error:
         if not pretrained:
             raise UserError(f"model.backbone = {name!r} has no feature maps: {error}") from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise UserError(
             f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). "
             "Connect the machine once so that they are cached, or copy the file to it and set "

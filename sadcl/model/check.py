@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 from sadcl.model.heads import HeadOutput
 from sadcl.model.network import Network
 
@@ -29,7 +29,7 @@ def check_size(network: Network, name: str, side: int) -> None:
     try:
         maps = network.backbone.maps(torch.zeros(1, 3, side, side, device=weight.device))
     except (AssertionError, LookupError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise UserError(
             f"model.backbone = {name!r} cannot take images of data.image_size = {side} pixels: "
             f"{reason}"
@@ -57,7 +57,7 @@ def check_gradients(network: Network, maps_BCHW: Sequence[Tensor]) -> None:
             output = head(*maps, **(targets if network.needs_targets else {}))
             sum(part.sum() for part in (output.logits_BL, *output.auxiliary_BL)).backward()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise UserError(
             f"model.head = {network.head_path!r} fails in training: {type(error).__name__}: "
             f"{reason}"
@@ -86,7 +86,7 @@ def check_head(network: Network, maps_BCHW: Sequence[Tensor]) -> None:
     try:
         output = network.head(*maps_BCHW)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise UserError(
             f"model.head = {head!r} fails on a feature map of the shape {shapes}: "
             f"{type(error).__name__}: {reason}"
@@ -97,21 +97,24 @@ def check_head(network: Network, maps_BCHW: Sequence[Tensor]) -> None:
             f"{type(output).__name__}."
         )
     images, size = len(maps_BCHW[0]), network.feature_size
-    parts: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "logits_BL": (output.logits_BL, (images, count))
-    }
-    parts |= {
-        f"auxiliary_BL[{i}]": (part, (images, count)) for i, part in enumerate(output.auxiliary_BL)
-    }
-    if output.features_BLD is not None and size is not None:
-        parts["features_BLD"] = (output.features_BLD, (images, count, size))
     if (output.features_BLD is None) != (size is None):
         has = "no feature_size" if size is None else f"feature_size = {size}"
         returns = "no features_BLD" if output.features_BLD is None else "features_BLD"
         raise UserError(f"model.head = {head!r} has {has}, but returns {returns}.")
-    for name, (tensor, shape) in parts.items():
+    for name, tensor, shape in expected_shapes(output, images, count, size):
         if tuple(tensor.shape) != shape:
             raise UserError(
                 f"model.head = {head!r} must return {name} of the shape {shape}, for {images} "
                 f"image and {count} labels, but returned {tuple(tensor.shape)}."
             )
+
+
+def expected_shapes(
+    output: HeadOutput, images: int, num_labels: int, feature_size: int | None
+) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
+    """Yield the name of each part of a head's output, the part, and the shape that it must have."""
+    yield "logits_BL", output.logits_BL, (images, num_labels)
+    for i, part in enumerate(output.auxiliary_BL):
+        yield f"auxiliary_BL[{i}]", part, (images, num_labels)
+    if output.features_BLD is not None and feature_size is not None:
+        yield "features_BLD", output.features_BLD, (images, num_labels, feature_size)

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from sadcl import storage
-from sadcl.config import component
+from sadcl.config.sources import source_places
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
@@ -112,7 +112,7 @@ def _places(sources: Iterable[str]) -> list[str]:
     A submitted job's working directory goes to all nodes, so that what lies below it is left out.
     """
     folder = Path(storage.start_folder or os.getcwd())
-    places = {place for name in sources for place in component.source_places(name)}
+    places = {place for name in sources for place in source_places(name)}
     return sorted(
         str(place)
         for place in places

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sadcl.config import component
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 
 
 def require(holds: bool, part: Callable[..., Any], problem: str, advice: str) -> None:
@@ -34,7 +34,7 @@ def attempt(part: Callable[..., Any], what: str, advice: str) -> Iterator[None]:
     except AssertionError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line_of(error)
         raise AssertionError(
             f"{name_of(part)} fails {what}: {type(error).__name__}: {reason}. {advice}."
         ) from error

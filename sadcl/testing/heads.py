@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sadcl import distributed
+from sadcl.model.check import expected_shapes
 from sadcl.model.heads.head import HeadOutput, Task
 from sadcl.testing.checks import attempt, check_arguments, close, require
 from sadcl.testing.head_case import HeadCase
@@ -132,20 +133,12 @@ class _Trial(NamedTuple):
             f"{'no ' * (output.features_BLD is None)}features_BLD",
             "Set self.feature_size to D where it returns them, and not otherwise",
         )
-        parts = {"logits_BL": output.logits_BL}
-        parts |= {f"auxiliary_BL[{i}]": part for i, part in enumerate(output.auxiliary_BL)}
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(parts, (images, count))
-        if output.features_BLD is not None and size is not None:
-            parts["features_BLD"], shapes["features_BLD"] = (
-                output.features_BLD,
-                (images, count, size),
-            )
-        for name, part in parts.items():
+        for name, part, shape in expected_shapes(output, images, count, size):
             require(
-                tuple(part.shape) == shapes[name],
+                tuple(part.shape) == shape,
                 self.head,
                 f"returns {name} of the shape {tuple(part.shape)}",
-                f"It must be {shapes[name]} where B = {images} and L = {count}",
+                f"It must be {shape} where B = {images} and L = {count}",
             )
             require(
                 part.dtype == torch.float64,

@@ -8,6 +8,7 @@ import pytest
 
 from sadcl import build, recipes
 from sadcl.config import Config, component
+from sadcl.config.sources import source_places
 from sadcl.data.load import load
 from sadcl.errors import UserError
 from sadcl.launch.loss_check import check_losses
@@ -233,7 +234,7 @@ def test_modules_beside_the_part_count_too(package):
     assert digest() == before
     (folder / "own_layers.py").write_text("WIDTH = 2\n")
     assert digest() != before
-    places = [place.name for place in component.source_places("own_head")]
+    places = [place.name for place in source_places("own_head")]
     assert places == ["own_head.py", "own_layers.py"]
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sadcl import build
 from sadcl.config import Config
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 from sadcl.inference.export.network import INPUT, OUTPUTS, ExportedNetwork
 from sadcl.inference.predictor import Predictor
 
@@ -246,5 +246,5 @@ def _operator_and_cause(error: BaseException) -> tuple[str | None, BaseException
 
 
 def _first_line(error: BaseException) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+    line = first_line_of(error).rstrip(".:")
     return line if len(line) <= 200 else f"{line[:197]}..."
