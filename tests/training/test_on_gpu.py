@@ -269,14 +269,24 @@ def test_moments_from_a_cpu_are_laid_out_as_the_weights_are(kind):
         torch.testing.assert_close(here.cpu(), there, rtol=1e-12, atol=1e-14)
 
 
-def used_bytes(device: torch.device) -> int:
-    """Bytes of the live tensors: by PyTorch's allocator on a GPU, by Python's collector else."""
+def live_tensors() -> list[torch.Tensor]:
     gc.collect()
+    return [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+
+
+def used_bytes(device: torch.device, others: list[torch.Tensor]) -> int:
+    """Bytes in use: PyTorch's allocator's on a GPU, else those of the live tensors.
+
+    Args:
+        device: where the trial runs.
+        others: tensors that were alive before, such as other tests' that compute symbolic sizes.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+        gc.collect()
         return torch.cuda.memory_allocated(device)
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
-    return sum(each.nbytes for each in tensors)
+    ignored = {id(each) for each in others}
+    return sum(each.nbytes for each in live_tensors() if id(each) not in ignored)
 
 
 def trial(device: torch.device, needed_bytes: int) -> None:
@@ -294,11 +304,12 @@ def test_a_trial_that_runs_out_of_memory_leaves_none_taken(kind):
     device = torch.device(kind)
     trial(device, 1)  # libraries take their workspaces, and keep them
     failure.device_computes()
-    before = used_bytes(device)
+    others = live_tensors()
+    before = used_bytes(device, others)
     try:
         trial(device, 2**50)
     except RuntimeError as error:
-        assert used_bytes(device) > before  # the error keeps the frames of the step
+        assert used_bytes(device, others) > before  # the error keeps the frames of the step
         diagnosis = failure.diagnose(error)
-        assert used_bytes(device) == before
+        assert used_bytes(device, others) == before
     assert (diagnosis.kind, diagnosis.final) == (FailureKind.MEMORY, True)
