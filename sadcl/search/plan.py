@@ -182,12 +182,12 @@ class Plan:
         Args:
             stage1: as for :meth:`final`.
         """
-        if not self.search.confirm_seeds or not self._shares_stage1:
+        if not self.search.confirm_seeds or not self.shares_stage1:
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 
     @cached_property
-    def _shares_stage1(self) -> bool:
+    def shares_stage1(self) -> bool:
         """Whether no setting of the space changes stage 1."""
         configs = boundary_configs(self.search.space_at(self.scale), self.base)
         return all(config.stage1_digest() == self.base.stage1_digest() for config in configs)
@@ -265,7 +265,7 @@ class Plan:
         epochs = [trial.epochs for trial in trials if trial.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
         alone = self.search_trial({}).epochs
-        has_own = bool(stage1 and stage2 and not self._shares_stage1)
+        has_own = bool(stage1 and stage2 and not self.shares_stage1)
         epochs += [alone + stage1 * has_own] * self.remaining_trials(rows)
         if self.search.confirm_seeds and not any(t.phase == Phase.FINAL for t in trials):
             confirmations = self.search.confirm_top * len(self.search.confirm_seeds)

@@ -19,7 +19,10 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     for field, text in space_text(search.space_at(plan.scale)).items():
         yield f"  {field}: {text}"
     seeds = ", ".join(map(str, search.confirm_seeds))
-    start = "one shared stage 1" if plan.base.stage1.epochs else "stage 2 from model.start"
+    shared = (
+        "one shared stage 1" if plan.shares_stage1 else "a stage 1 for each trial that changes it"
+    )
+    start = shared if plan.base.stage1.epochs else "stage 2 from model.start"
     start = start if plan.base.stage2.epochs else "one stage"
     trials = f"{plan.n_trials} trials"
     if plan.num_settings and plan.num_settings < plan.n_trials:

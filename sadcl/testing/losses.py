@@ -25,9 +25,10 @@ def check_class_loss(loss: Callable[..., tuple[Tensor, Tensor]], /, **arguments:
     """Check a class loss of your own against :class:`sadcl.losses.ClassLoss`.
 
     It must return the sum over images and the number of the real ones, in the type of the logits;
-    its gradient must reach the logit of each known target and no other one; padding images and
-    ignored targets must not count; the sum over images must be the sum of each image's, which makes
-    it equal on any number of workers; and it must be finite for scores that are as good as 0 or 1.
+    its gradient must reach the logit of each known target that is on the wrong side of 0, and no
+    logit of another target; padding images and ignored targets must not count; the sum over images
+    must be the sum of each image's, which makes it equal on any number of workers; and it must be
+    finite for scores that are as good as 0 or 1.
 
     Args:
         loss: the function.
@@ -46,11 +47,11 @@ def check_class_loss(loss: Callable[..., tuple[Tensor, Tensor]], /, **arguments:
         "Return weight_B.sum() as the second value",
     )
     (gradient_BL,) = torch.autograd.grad(total, logits_BL)
-    known_BL = (targets_BL >= 0) & (weight_B > 0)[:, None]
+    wrong_BL = ((targets_BL > 0) != (logits_BL > 0)) & (targets_BL >= 0) & (weight_B > 0)[:, None]
     require(
-        bool((gradient_BL[known_BL] != 0).all()),
+        bool((gradient_BL[wrong_BL] != 0).all()),
         loss,
-        "gives no gradient to some logits between -1.5 and 1.5 whose targets are known",
+        "gives no gradient to some logits of known targets that are on the wrong side of 0",
         "Nothing would be learned from them",
     )
     for name, chosen_BL in (

@@ -27,6 +27,12 @@ def test_the_lines_of_a_search():
     assert lines[2] == "  sampler tpe, no early stopping"
 
 
+def test_a_space_that_changes_stage_1_has_one_for_each_setting():
+    value = search(space={"model.dropout": Choice(0.1, 0.2)})
+    lines = list(plan_lines(Plan(value, "full", value.base, 40, "d1", "d2")))
+    assert "a stage 1 for each trial that changes it, baseline and stage2, 2 trials" in lines[1]
+
+
 def test_the_lines_of_an_ablation():
     arms = {"x": {}, "y": {"loss.tau": 0.3, "bank.size": 8}}
     value = Ablation("a", recipes.coco14(), arms, "x", seeds=(0, 1))

@@ -99,6 +99,15 @@ def plain(logits_BL, targets_BL, weight_B, known_BL=None):
     return loss_BL if known_BL is None else loss_BL * known_BL
 
 
+def hinge(
+    logits_BL: Tensor, targets_BL: Tensor, weight_B: Tensor, *, sign: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """A score that is right by more than 1 costs nothing; with the sign -1 a wrong one."""
+    known_BL = (targets_BL >= 0).to(logits_BL.dtype)
+    margin_BL = (1 - sign * (2 * targets_BL.to(logits_BL.dtype) - 1) * logits_BL).relu()
+    return (margin_BL * known_BL * weight_B[:, None]).sum(), weight_B.sum()
+
+
 def mean_loss(logits_BL, targets_BL, weight_B):
     loss_BL = plain(logits_BL, targets_BL, weight_B, targets_BL >= 0)
     return (loss_BL.sum(1) * weight_B).mean(), weight_B.sum()

@@ -22,6 +22,12 @@ def test_the_class_losses_that_are_built_in(arguments):
     check_class_loss(class_loss, **arguments)
 
 
+def test_a_loss_may_leave_scores_alone_that_are_right():
+    check_class_loss(parts.hinge)
+    with pytest.raises(AssertionError, match="hinge gives no gradient to some logits of known"):
+        check_class_loss(parts.hinge, sign=-1.0)
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
