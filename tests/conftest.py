@@ -11,6 +11,20 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+
+
+def soaked(cases, gate):
+    """Parameters of a test: those of the gate, and all others for ``pytest -m soak``."""
+    cases, gate = list(cases), list(gate)
+    assert all(case in cases for case in gate)
+
+    def long(case):
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, marks=pytest.mark.soak)
+
+    return [case if case in gate else long(case) for case in cases]
+
+
 TINY = {
     "data.scene_train": 60,
     "data.scene_test": 24,

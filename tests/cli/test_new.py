@@ -32,14 +32,13 @@ def test_a_file_is_short_and_formatted(command, tmp_path, kind):
     ruff(tmp_path, "check", "--isolated", "--select", rules, "--line-length", "88", file.name)
 
 
-@pytest.mark.parametrize("kind", ["search", "ablation"])
-def test_an_experiment_has_a_plan_as_it_is(command, kind):
+@pytest.mark.parametrize(("kind", "how"), [("search", ("python",)), ("ablation", ("sadcl", "run"))])
+def test_an_experiment_has_a_plan_as_it_is(command, kind, how):
     written = command("sadcl", "new", "my_study.py", "--kind", kind).stdout
     assert written == "my_study.py is written. Try: sadcl run my_study.py\n"
-    for how in (("python",), ("sadcl", "run")):
-        text = command(*how, "my_study.py", "--dry-run").stdout
-        assert "study my-study-demo: scenes" in text
-        assert "to run:" in text
+    text = command(*how, "my_study.py", "--dry-run").stdout
+    assert "study my-study-demo: scenes" in text
+    assert "to run:" in text
 
 
 @pytest.mark.parametrize("kind", ["search", "ablation"])

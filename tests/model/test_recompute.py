@@ -12,7 +12,7 @@ from sadcl import build, recipes
 from sadcl.errors import UserError
 from sadcl.model import Backbone
 from sadcl.model.recompute import recompute
-from tests.conftest import TINY
+from tests.conftest import TINY, soaked
 
 L = 5
 
@@ -86,19 +86,19 @@ def test_checkpointing_keeps_gradients_and_statistics_and_saves_memory(changes):
     assert found[1] < 0.8 * wanted[1]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "resnet18d",  # a deep stem, with ReLUs that are computed in place
-        "seresnext26t_32x4d",
-        "resnetv2_18",  # activations come first
-        "regnety_002",
-        "densenet121",
-        "convnext_atto",
-        "swin_tiny_patch4_window7_224",
-        "pvt_v2_b0",
-    ],
-)
+FAMILIES = [
+    "resnet18d",  # a deep stem, with ReLUs that are computed in place
+    "seresnext26t_32x4d",
+    "resnetv2_18",  # activations come first
+    "regnety_002",
+    "densenet121",
+    "convnext_atto",
+    "swin_tiny_patch4_window7_224",
+    "pvt_v2_b0",
+]
+
+
+@pytest.mark.parametrize("name", soaked(FAMILIES, FAMILIES[:1]))
 @pytest.mark.parametrize("frozen", [False, True])
 def test_families_of_backbones_keep_their_gradients(name, frozen):
     """With everything trainable, the stem too."""

@@ -183,6 +183,7 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, stu
     assert {at: now[at] for at in losses} == losses  # also of epochs that were trained again
 
 
+@pytest.mark.soak
 def test_two_drivers_of_one_study_do_not_meet(command, study_file, tmp_path):
     file = study_file()
     process = start(command, file, tmp_path)
@@ -194,6 +195,7 @@ def test_two_drivers_of_one_study_do_not_meet(command, study_file, tmp_path):
     assert "Another process is at work on the study 'tiny-demo'" in other.stderr
 
 
+@pytest.mark.soak
 def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file, tmp_path):
     """One arm of three diverges, one search trial's process is killed."""
     file = study_file(**{"stage2.epochs": 30})

@@ -20,7 +20,7 @@ from sadcl.data.load import load
 from sadcl.data.loader import Batch
 from sadcl.training import engine, fit, loop
 from sadcl.training.compiled_share import CompiledShare, compiled_share
-from tests.conftest import TINY
+from tests.conftest import TINY, soaked
 
 BASE = recipes.demo().override(
     {
@@ -98,9 +98,12 @@ def assert_close(compiled, plain):
         torch.testing.assert_close(compiled["state"][name], tensor, rtol=1e-7, atol=1e-9, msg=name)
 
 
+COMPILED = [(RUNS[0], "aot_eager"), *((changes, "eager") for changes in RUNS[1:])]
+
+
 @pytest.mark.parametrize(
     ("changes", "backend"),
-    [(RUNS[0], "aot_eager"), *((changes, "eager") for changes in RUNS[1:])],
+    soaked(COMPILED, (COMPILED[0], COMPILED[2])),
     ids=["filled", "all candidates", "live BatchNorm", "pooled"],
 )
 def test_a_run_compiles_once_a_stage_and_trains_what_it_does_without(

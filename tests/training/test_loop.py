@@ -9,6 +9,7 @@ from sadcl import inference, recipes
 from sadcl.data.load import load
 from sadcl.errors import UserError
 from sadcl.training import Callbacks, Diverged, checkpoint, engine, fit, loop
+from tests.conftest import soaked
 
 TINY = {
     "data.scene_train": 60,
@@ -130,10 +131,12 @@ def assert_same(resumed, seen, folder, known):
 WATCH = ("seconds", "images_per_second", "memory_mb")
 
 
+STOPS = [("mean", step) for step in range(15)]
+STOPS += [(p, step) for p in ("ema", "learned") for step in (4, 7, 10)]
+
+
 @pytest.mark.parametrize(
-    ("policy", "stop"),
-    [("mean", step) for step in range(15)]
-    + [(p, step) for p in ("ema", "learned") for step in (4, 7, 10)],
+    ("policy", "stop"), soaked(STOPS, [("mean", 1), ("mean", 6), ("mean", 11), ("learned", 10)])
 )
 def test_stopped_before_any_step_and_resumed_is_the_same_to_the_bit(
     uninterrupted, data, tmp_path, monkeypatch, policy, stop

@@ -20,12 +20,18 @@ from sadcl.data.load import load
 from sadcl.metrics import multilabel_metrics
 from sadcl.training import Disagreement, engine, evaluation, fit, loop
 from sadcl.training.localiser import Localiser
+from tests.conftest import soaked
 
 WORLDS = (1, 2, 3, 4)
 COMBINATIONS = list(
     itertools.product(("slot", "fifo"), ("batch+bank", "batch"), ("mean", "ema", "learned"))
 )
 MOVED = ("slot", "batch+bank", "mean")
+GATE = [MOVED, ("slot", "batch+bank", "ema"), ("fifo", "batch+bank", "mean")]
+GATE.append(("fifo", "batch", "learned"))
+"""What is compared in the gate, on two and three workers; the rest is for ``pytest -m soak``."""
+STOPS = ("14", "20", "27", "23", "29")
+"""The stage, and the step of it before which a run is stopped."""
 BASE = recipes.demo().override(
     {
         "data.scene_train": 50,
@@ -123,28 +129,28 @@ def settings(combination):
     )
 
 
-def worker(rank, folder, root):
+def worker(rank, folder, root, worlds, combinations, stops):
     torch.set_num_threads(1)
     data = load(BASE.data, root)
-    for world in WORLDS[::-1]:
+    for world in worlds[::-1]:
         if rank >= world:
             return
         if world > 1:
             dist.init_process_group(
                 "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
             )
-        for name, content in everything(world, data, Path(folder)):
+        for name, content in everything(world, data, Path(folder), combinations, stops):
             torch.save(content, f"{folder}/{name}-{world}-{rank}.pt")
         if world > 1:
             dist.destroy_process_group()
 
 
-def everything(world, data, folder):
+def everything(world, data, folder, combinations, stops):
     """Name and content of all that one number of workers trains."""
     runs = folder / f"runs{world}"
     start = Record(BASE.override({"stage2.epochs": 0}), data, runs / "stage1")
     yield "stage1", start.content()
-    for combination in COMBINATIONS:
+    for combination in combinations:
         found = Record(
             settings(combination),
             data,
@@ -154,7 +160,7 @@ def everything(world, data, folder):
         yield name_of(combination), found.content()
     yield "evaluation", evaluated(data)
     if world == 3:  # the fewest whose order of summing matters
-        yield from resumed(data, runs)
+        yield from resumed(data, runs, stops)
         yield "disagreement", disagreements(data, runs)
         loop.MAX_STEPS_BETWEEN_SYNCS = 50
     # This resumes what three workers wrote before they were killed; 1 comes after 3.
@@ -176,16 +182,16 @@ def evaluated(data):
     return {"scores": scores, "metrics": metrics, "own": len(list(loader.batches(0)))}
 
 
-def resumed(data, runs):
+def resumed(data, runs, stops):
     """Uninterrupted, and stopped before a step of either stage and gone on from what was saved."""
     loop.MAX_STEPS_BETWEEN_SYNCS, loop.SAVE_SECONDS = 1, 0.0
     yield "whole", Record(EXACT, data, runs / "whole").content()
-    for stop in ((1, 4), (2, 0), (2, 3), (2, 7), (2, 9)):
-        folder = runs / f"stopped{stop[0]}{stop[1]}"
-        first = Record(EXACT, data, folder, stop=stop)
+    for stop in stops:
+        folder = runs / f"stopped{stop}"
+        first = Record(EXACT, data, folder, stop=(int(stop[0]), int(stop[1])))
         second = Record(EXACT, data, folder)
         yield (
-            f"stopped{stop[0]}{stop[1]}",
+            f"stopped{stop}",
             {**second.content(), "trace": first.trace + second.trace},
         )
     Record(settings(MOVED), data, runs / "moved", stop=(2, 10))
@@ -212,11 +218,25 @@ def disagreements(data, runs):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def asked(request):
+    """Numbers of workers, combinations and stops that the tests of this session ask for."""
+    parameters = [
+        item.callspec.params
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, "callspec")
+    ]
+    worlds = {1, 3} | {each["world"] for each in parameters if "world" in each}
+    names = {name_of(MOVED)} | {each["run"] for each in parameters if "run" in each}
+    combinations = [each for each in COMBINATIONS if name_of(each) in names]
+    return sorted(worlds), combinations, [each["stop"] for each in parameters if "stop" in each]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, asked):
     """Loads what a number of workers recorded: (name, world, rank) -> content."""
     folder, root = tmp_path_factory.mktemp("workers"), tmp_path_factory.mktemp("scenes")
     load(BASE.data, root)
-    mp.spawn(worker, args=(str(folder), str(root)), nprocs=max(WORLDS))
+    mp.spawn(worker, args=(str(folder), str(root), *asked), nprocs=max(asked[0]))
     return cache(
         lambda name, world, rank=0: torch.load(
             f"{folder}/{name}-{world}-{rank}.pt", weights_only=False
@@ -245,30 +265,35 @@ def assert_same_bits(mine, theirs):
         assert torch.equal(mine["state"][tensor], other), tensor
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
-@pytest.mark.parametrize("run", ["stage1", *map(name_of, COMBINATIONS)])
+MANY = soaked(WORLDS[1:], (2, 3))
+NAMES = soaked(map(name_of, COMBINATIONS), map(name_of, GATE))
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("run", ["stage1", *NAMES])
 def test_workers_train_the_model_that_one_trains(results, run, world):
     one, many = results(run, 1), results(run, world)
     assert len(one["trace"]) == 21
     assert_equal(many, one)
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
-@pytest.mark.parametrize("run", list(map(name_of, COMBINATIONS)))
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("run", NAMES)
 def test_all_workers_hold_the_same_bits(results, run, world):
     for rank in range(1, world):
         assert_same_bits(results(run, world, rank), results(run, world))
 
 
-def test_the_comparison_has_something_to_compare(results):
+def test_the_comparison_has_something_to_compare(results, asked):
     """There are workers without activated rows, rows refused, a bank and prototypes that fill."""
-    for world in WORLDS[1:]:
+    worlds, combinations, _ = asked
+    for world in worlds[1:]:
         rows = np.array(
             [results("slot-batch+bank-mean", world, rank)["rows"] for rank in range(world)]
         )
         assert (rows.max(0) > rows.min(0)).any()
         assert world == 2 or (rows.min(0) == 0).any()
-    for run in map(name_of, COMBINATIONS):
+    for run in map(name_of, combinations):
         content = results(run, 1)
         admitted = sum(sum(values["admitted_L"]) for _, _, values in content["trace"])
         assert 0 < admitted < sum(content["rows"])
@@ -280,7 +305,7 @@ def test_the_comparison_has_something_to_compare(results):
         ) or (run == "slot-batch+bank-mean")
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("world", MANY)
 def test_evaluation_over_workers_is_that_of_one_process_to_the_bit(results, world):
     one = results("evaluation", 1)
     assert (
@@ -293,7 +318,7 @@ def test_evaluation_over_workers_is_that_of_one_process_to_the_bit(results, worl
             np.testing.assert_array_equal(many["metrics"][name], value)
 
 
-@pytest.mark.parametrize("stop", ["14", "20", "23", "27", "29"])
+@pytest.mark.parametrize("stop", soaked(STOPS, STOPS[::2]))
 def test_stopped_before_any_step_and_resumed_on_as_many_workers_is_the_same_to_the_bit(
     results, stop
 ):

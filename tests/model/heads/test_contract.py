@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sadcl.model import heads
 from sadcl.model.heads.head import Task
 from sadcl.testing import HeadCase, check_head
+from tests.conftest import soaked
 
 SMALL = {"dim": 8, "heads": 2, "feedforward": 12}
 TRANSFORMER = {"hidden": 8, "heads": 2, "feedforward": 10, "dropout": 0.0}
@@ -70,7 +71,7 @@ def maps(batch: int = 3, height: int = 4, width: int = 4) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", soaked(HEADS, ("sarl", "ml_gcn", "tdrg")))
 def test_it_keeps_the_contract(name):
     head, arguments, features, case = HEADS[name]
     check_head(head, case, **arguments)
