@@ -44,9 +44,8 @@ FILES = {
         "export/check export/write export/__init__"
     ),
     "results": (
-        "errors status schema provenance published table_file files benchmarks cache store "
-        "run_writer gradients "
-        "compact predictions query verify checkpoints export __init__"
+        "errors remedies status schema provenance published table_file files benchmarks cache "
+        "store run_writer gradients compact predictions query checkpoints verify export __init__"
     ),
     "search": (
         "trial space settings pruning_rules study_file ranking search plan ablation comparison "

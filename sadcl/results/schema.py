@@ -90,7 +90,9 @@ TRIALS: Columns = {
     ),
     "checkpoint": (
         _TEXT,
-        "URI of the selected weights" + _AT_END + ", and where they were deleted",
+        "path of the selected weights below the storage's root; of a row of an older version it is "
+        "absolute, and what follows checkpoints/ or stage1/ counts" + _AT_END + ", and where they "
+        "were deleted",
     ),
     "weights_digest": (_TEXT, "hash of the checkpoint's bytes" + _AT_END),
     "stage1_key": (_TEXT, "key of the stage-1 run that it started from; null where it shares none"),

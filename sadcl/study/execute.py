@@ -13,7 +13,7 @@ import torch
 from sadcl import data, distributed, storage
 from sadcl.config import Config
 from sadcl.errors import FailureKind, TrialFailed
-from sadcl.results import predictions, store
+from sadcl.results import checkpoints, predictions, store
 from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
 from sadcl.search.trial import Trial
@@ -206,7 +206,7 @@ def _finish(
         **outcome.metrics,
         "weights": outcome.weights,
         "epoch": outcome.epoch,
-        "checkpoint": outcome.checkpoint,
+        "checkpoint": checkpoints.path_in_store(placement.storage, outcome.checkpoint),
         "seconds": outcome.seconds,
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
@@ -274,7 +274,7 @@ def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement)
     A run does so itself at its end, but its process may be lost right before.
     """
     ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
-    for kind in ("checkpoints", "stage1"):
+    for kind in checkpoints.FOLDERS:
         for path in storage.sizes(storage.join(placement.storage, kind)):
             key, _, file = path.partition("/")
             if key in ended and file in STATES:
@@ -317,8 +317,7 @@ def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
         raise TrialFailed(
             f"The stage 1 that it starts from ({trial.stage1.key}) has failed: {cause}"
         )
-    checkpoint: str = row["checkpoint"]
-    return checkpoint
+    return checkpoints.checkpoint_uri(placement.storage, row)
 
 
 def trial_columns(

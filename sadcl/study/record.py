@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import store
+from sadcl.results import checkpoints, store
 from sadcl.results.status import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
@@ -75,12 +75,23 @@ class StudyRecord(Generic[PlanT]):
         return rows + trials.filter(pc.and_not(is_start, in_study)).to_pylist()
 
     def rows_with_admitted(self) -> list[dict[str, Any]]:
-        """Return the rows, each with ``admitted``: the bank rows per label in its last epoch."""
+        """Return the rows as a summary needs them.
+
+        Each has ``admitted``, the bank rows per label in its last epoch, and its ``checkpoint`` is
+        a URI.
+        """
         columns = ["key", "stage", "epoch", "admitted"]
         epochs = store.read(self.root, "epochs", columns, keys=[row["key"] for row in self.rows])
         epochs = epochs.sort_by([("stage", "ascending"), ("epoch", "ascending")])
         last = {epoch["key"]: epoch["admitted"] for epoch in epochs.to_pylist()}
-        return [{**row, "admitted": last.get(row["key"])} for row in self.rows]
+        return [
+            {
+                **row,
+                "admitted": last.get(row["key"]),
+                "checkpoint": checkpoints.checkpoint_uri(self.root, row),
+            }
+            for row in self.rows
+        ]
 
     def check_same(self) -> None:
         """Check that the study on disk is this one; it is if there is none yet.
@@ -320,7 +331,7 @@ def study_names(root: str) -> list[str]:
 def checkpoint_bytes(root: str) -> Counter[str]:
     """Return the bytes of the checkpoints by the key of the run, and of all under ``"."``."""
     total: Counter[str] = Counter()
-    for kind in ("checkpoints", "stage1"):
+    for kind in checkpoints.FOLDERS:
         for path, size in storage.sizes(storage.join(root, kind)).items():
             total.update({str(folder): size for folder in PurePosixPath(path).parents})
     return total

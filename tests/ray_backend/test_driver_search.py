@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from sadcl import results
+from sadcl.results import verify
 
 PHASES = {"stage1": 3, "baseline": 2, "search": 3, "confirm": 2, "final": 1}
 """Rows of the tiny study by phase; a stage 1 for the search, the fresh seed and the final run."""
@@ -71,30 +72,43 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert "Resuming: 11 runs are complete." in again.stdout
     assert rows(tmp_path / "runs") == found
 
-    more = command("python", file, "--trials", 4)
-    grown = {row["key"]: row for row in rows(tmp_path / "runs")}
+    assert list(verify.verify(str(tmp_path / "runs"), checkpoints=True)) == []
+
+    # a storage that was moved resumes, and finds its stage 1 and its checkpoints
+    moved = ("--storage", "moved")
+    os.rename(tmp_path / "runs", tmp_path / "moved")
+    more = command("python", file, "--trials", 4, *moved)
+    grown = {row["key"]: row for row in rows(tmp_path / "moved")}
     assert count(grown.values())["search"] == 4
     assert [grown[row["key"]] for row in found] == found
     assert "Result" in more.stdout
 
-    top = command("sadcl", "results", "top", "--study", "tiny-demo", "-n", "1").stdout.splitlines()
+    top = command(
+        "sadcl", "results", "top", "--study", "tiny-demo", "-n", "1", *moved
+    ).stdout.splitlines()
     assert len(top) == 2
-    evaluated = command("sadcl", "evaluate", "--checkpoint", final["key"]).stdout
+    evaluated = command("sadcl", "evaluate", "--checkpoint", final["key"], *moved).stdout
     line = next(line for line in evaluated.splitlines() if line.startswith("test_mAP\t"))
     assert line == f"test_mAP\t{final['test_mAP']!r}\t{final['test_mAP']!r}"
-    held = command("sadcl", "evaluate", "--checkpoint", best["checkpoint"]).stdout
+    held = command("sadcl", "evaluate", "--checkpoint", f"moved/{best['checkpoint']}").stdout
     assert f"val_mAP\t{best['val_mAP']!r}\t{best['val_mAP']!r}" in held
     Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.jpg")
     named = command(
-        "sadcl", "predict", "photo.jpg", "--checkpoint", final["checkpoint"], "--top", "2"
+        "sadcl",
+        "predict",
+        "photo.jpg",
+        "--checkpoint",
+        f"moved/{final['checkpoint']}",
+        "--top",
+        "2",
     ).stdout
     assert re.fullmatch(r"photo\.jpg: \w+ \d\.\d{3}, \w+ \d\.\d{3}\n", named)
 
     changed = study_file(trials=3, **{"bank.epsilon": 0.03})
-    other = command("python", changed, check=False)
+    other = command("python", changed, *moved, check=False)
     assert other.returncode == 2
     assert "is another one (base: " in other.stderr
-    anew = command("python", changed, "--fresh", check=False)
+    anew = command("python", changed, "--fresh", *moved, check=False)
     assert anew.returncode == 2
     assert "--fresh removes" in anew.stderr
     assert "--yes" in anew.stderr
