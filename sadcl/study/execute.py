@@ -25,6 +25,7 @@ from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
     Emit,
     EpochEnded,
+    PrecisionChanged,
     TrialEnded,
     TrialEvent,
     TrialRestarts,
@@ -114,6 +115,7 @@ def execute(
                     report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
                     step_done=heartbeat.step,
                     leave_reason=leave_reason,
+                    precision_changed=lambda *both: _emit_change(emit_first, trial.key, *both),
                 ),
                 device="cuda" if placement.gpus else "cpu",
                 loader_workers=placement.loader_workers,
@@ -144,6 +146,10 @@ def _check_gpu(placement: Placement) -> None:
 
 def _discard(event: TrialEvent) -> None:
     return
+
+
+def _emit_change(emit: Emit, key: str, before: str, now: str) -> None:
+    emit(PrecisionChanged(key, before, now))
 
 
 def _open_writer(trial: Trial, placement: Placement, images: data.MultiLabelData) -> RunWriter:
