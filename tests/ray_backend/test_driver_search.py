@@ -46,7 +46,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert {row["status"] for row in found} == {"complete"}
     assert len({row["key"] for row in found}) == len(found)
     assert re.search(
-        r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
+        r"search \w{6}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
         r"[\d.]+ rows per label admitted; best of search",
         first.stdout,
     )
@@ -107,17 +107,17 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     changed = study_file(trials=3, **{"bank.epsilon": 0.03})
     other = command("python", changed, *moved, check=False)
     assert other.returncode == 2
-    assert "is another one (base: " in other.stderr
+    assert "is another one (bank.epsilon: 0.02 before, 0.03 now). To keep" in other.stderr
     anew = command("python", changed, "--fresh", *moved, check=False)
     assert anew.returncode == 2
     assert "--fresh removes" in anew.stderr
     assert "--yes" in anew.stderr
 
 
-def start(command, file, tmp_path):
+def start(command, file, tmp_path, *flags):
     with open(tmp_path / "log", "a") as log:
         return subprocess.Popen(
-            [sys.executable, str(file)],
+            [sys.executable, str(file), *flags],
             cwd=tmp_path,
             env=command.environment,
             stdout=log,
@@ -195,6 +195,28 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, stu
     now = {(e["key"], e["stage"], e["epoch"]): e["loss"] for e in epochs}
     assert len(now) == len(epochs)
     assert {at: now[at] for at in losses} == losses  # also of epochs that were trained again
+
+
+@pytest.mark.soak
+def test_a_search_that_is_killed_tries_what_one_that_is_not_tries(command, study_file, tmp_path):
+    """One trial at a time; killed in the middle of one, before and after the random ones end."""
+
+    def settings(root):
+        tried = sorted(
+            (r for r in rows(root) if r["phase"] == "search"), key=lambda r: r["started"]
+        )
+        return [row["params"] for row in tried]
+
+    file, one = study_file(trials=8, **{"stage2.epochs": 12}), ("--max-concurrent", "1")
+    command("python", file, "--storage", "whole", *one)
+    for count in (2, 6):
+        process = start(command, file, tmp_path, "--storage", "killed", *one)
+        wait_for(lambda count=count: len(settings(tmp_path / "killed")) > count, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+    command("python", file, "--storage", "killed", *one)
+    assert len(settings(tmp_path / "whole")) == 8
+    assert settings(tmp_path / "killed") == settings(tmp_path / "whole")
 
 
 def test_two_drivers_of_one_study_do_not_meet(command, study_file, tmp_path):
