@@ -6,6 +6,7 @@ copied. A row of an older version holds an absolute path, of which the part belo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.errors import UnknownName
-from sadcl.results.query import show
+from sadcl.results.query import find_key, show
 from sadcl.results.status import Status
 
 _COLUMNS = (
@@ -71,7 +72,8 @@ def find_checkpoint(root: str, checkpoint: str) -> str:
 
     Args:
         root: of the store.
-        checkpoint: its URI, the URI of its folder, or the key of a trial.
+        checkpoint: its URI, the URI of its folder, or the key of a trial, or a part of it as
+            :func:`sadcl.results.query.find_key` takes it.
 
     Raises:
         UnknownName: for a key that does not exist.
@@ -139,6 +141,8 @@ def baseline_trial_key(root: str, checkpoint: str) -> str | None:
     if not store.is_store(root):
         return None
     key = checkpoint.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
+    with contextlib.suppress(UserError):  # a checkpoint may be of no trial here
+        key = find_key(root, key)
     rows = _trials(root)
     trial = next((row for row in rows if row["key"] == key), None)
     if trial is None or _is_pooled(trial):

@@ -120,7 +120,8 @@ TRIALS: Columns = {
     "precision": (
         _TEXT,
         "fp32, bf16 or fp64: the floating-point precision that the run had; optim_precision may "
-        "leave it to the device" + _AT_END,
+        "leave it to the device; bf16 then fp32, for example, if it was resumed on another kind of "
+        "device" + _AT_END,
     ),
     "input_mean": (
         _TEXT,
