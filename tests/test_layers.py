@@ -247,6 +247,7 @@ WITHOUT_TORCH = {
         "study/gpu_driver",
         "study/process",
         "study/record",
+        "study/study_differences",
         "study/live_table",
         "study/tensorboard",
     ),

@@ -115,6 +115,13 @@ def _startup_trials(plan: Plan) -> int:
     return min(max(plan.n_trials // 4, 4), 10)
 
 
+class _NSGAII(optuna.samplers.NSGAIISampler):
+    """NSGA-II whose parents are in one order, whether they are chosen now or were before."""
+
+    def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+
 def random_numbers(plan: Plan, number: int, attempt: object) -> random.Random:
     """Return the random numbers of an attempt to propose the setting of a trial.
 
@@ -137,7 +144,7 @@ def sampler(plan: Plan, number: int, attempt: int = 0) -> BaseSampler:
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=startup)
+        return _NSGAII(seed=seed, population_size=startup)
     conditional = any(isinstance(d, When) for d in space.values())
     return optuna.samplers.TPESampler(
         seed=seed, multivariate=True, group=conditional, n_startup_trials=startup

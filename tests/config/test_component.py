@@ -144,7 +144,7 @@ def test_what_cannot_be_found_again_is_refused():
     [
         ({"model.head": "Mean"}, "must be an import path, such as 'my_lab.heads:Attention'"),
         ({"model.head": "own_lab.haeds:Mean"}, None),
-        ({"model.head": "own_lob:Mean"}, "There is no module 'own_lob': start in the folder"),
+        ({"model.head": "own_lob:Mean"}, "There is no module 'own_lob'; did you mean 'own_lab'?"),
         (
             {"model.head": "own_lab.heads:Maen"},
             "model.head = 'own_lab.heads:Maen': own_lab.heads has no 'Maen'; it has Mean, focal.",
