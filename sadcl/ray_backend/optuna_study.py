@@ -115,8 +115,11 @@ def _startup_trials(plan: Plan) -> int:
     return min(max(plan.n_trials // 4, 4), 10)
 
 
-class _NSGAII(optuna.samplers.NSGAIISampler):
-    """NSGA-II whose parents are in one order, whether they are chosen now or were before."""
+class NSGAIISampler(optuna.samplers.NSGAIISampler):
+    """NSGA-II whose parents are in one order, whether they are chosen now or were before.
+
+    It has the name of Optuna's, which is in what it writes about a trial.
+    """
 
     def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
         return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
@@ -144,7 +147,7 @@ def sampler(plan: Plan, number: int, attempt: int = 0) -> BaseSampler:
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     if name == "nsga2":
-        return _NSGAII(seed=seed, population_size=startup)
+        return NSGAIISampler(seed=seed, population_size=startup)
     conditional = any(isinstance(d, When) for d in space.values())
     return optuna.samplers.TPESampler(
         seed=seed, multivariate=True, group=conditional, n_startup_trials=startup
@@ -213,7 +216,7 @@ def _number_generations(plan: Plan, trials: list[FrozenTrial]) -> None:
     num_complete = 0
     for trial in trials:
         generation = num_complete // _startup_trials(plan)
-        trial.system_attrs[optuna.samplers.NSGAIISampler._get_generation_key()] = generation
+        trial.system_attrs[NSGAIISampler._get_generation_key()] = generation
         num_complete += trial.state == TrialState.COMPLETE
 
 
