@@ -44,17 +44,16 @@ FILES = {
         "export/check export/write export/__init__"
     ),
     "results": (
-        "errors status schema provenance published table_file files benchmarks cache store "
-        "run_writer gradients "
-        "compact predictions query verify checkpoints export __init__"
+        "errors remedies status schema provenance published table_file files benchmarks cache "
+        "store run_writer gradients compact query predictions checkpoints verify export __init__"
     ),
     "search": (
         "trial space settings pruning_rules study_file ranking search plan ablation comparison "
         "changes plan_text __init__"
     ),
     "study": (
-        "__init__ placement gpu_driver process record trial_event event_text live_table "
-        "tensorboard checkpoint_quota gpu_share failure execute"
+        "__init__ placement gpu_driver process study_differences record trial_event event_text "
+        "live_table tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
         "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
@@ -123,6 +122,7 @@ MAY = {
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "metrics", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
+    "study/study_differences": {"config", "errors", "search"},
     "study/failure": {"distributed", "errors", "training"},
     "study/execute": {
         "config",
@@ -135,6 +135,7 @@ MAY = {
         "training",
     },
     "reports": {"results", "search", "storage", "errors"},
+    "reports/comparison": {"console", "errors", "results", "search"},
     "testing": {
         *("config", "data", "distributed", "errors", "losses", "memory", "metrics", "model"),
     },
@@ -246,6 +247,7 @@ WITHOUT_TORCH = {
         "study/gpu_driver",
         "study/process",
         "study/record",
+        "study/study_differences",
         "study/live_table",
         "study/tensorboard",
     ),

@@ -32,7 +32,7 @@ from rows import Row, compare
 from sadcl import data, recipes
 from sadcl.console import console
 from sadcl.ray_backend import environment
-from sadcl.results import store
+from sadcl.results import checkpoints, store
 from sadcl.search import ASHA, Float, Plan, Search
 from sadcl.study import execute, record
 from sadcl.study.placement import Placement
@@ -109,8 +109,9 @@ def stage1_checkpoint(name: str, trials: int, placement: Placement) -> str:
     search = Search(name=name, question="", base=BASE, demo=BASE, space=SPACE)
     stage1 = Plan(search, "demo", BASE, trials, images.digest, images.digest).stage1(alone)
     assert stage1 is not None
-    checkpoint: str = execute.execute(stage1, placement)["checkpoint"]
-    return checkpoint
+    uri = checkpoints.checkpoint_uri(placement.storage, execute.execute(stage1, placement))
+    assert uri is not None
+    return uri
 
 
 def make_worker(stage1: str, threads: int) -> Callable[[dict[str, Any]], None]:

@@ -69,6 +69,7 @@ def main_train(
     """
     options = _parse(f"Train {name}.", TrainOptions, arguments, skip=("name",), is_training=True)
     seed, texts = options.pop("seed"), options.pop("changes")
+    name = options.pop("name") or name
     with guarded():
         changes = _training_changes(texts)
         config, demo = (
@@ -93,8 +94,8 @@ def main_train(
             )
         options |= {"data_root": root, "scale": scale}
         study = name if scale == "full" else f"{name}-demo"
-        for name, value in changes.items():
-            print_text(f"--set {name} = {value_text(value)}")
+        for field, value in changes.items():
+            print_text(f"--set {field} = {value_text(value)}")
         with away_from_start_folder():
             _print_run(train(chosen.override({"seed": seed}), name=study, **options))
 
@@ -134,8 +135,8 @@ def _parse(
         kind: The options that there are flags for.
         arguments: The flags; None takes those of this process.
         skip: Options without a flag.
-        is_training: Whether there are flags for the seed and for changes of the configuration,
-            which are no options of a single run.
+        is_training: Whether there are flags for the seed, for the name, and for changes of the
+            configuration, which are no options of a single run.
 
     Returns:
         The options by name.
@@ -147,7 +148,8 @@ def _parse(
         if one.name not in skip:
             _add_flag(parser, one)
     if is_training:
-        _add_flag(parser, Options.__dataclass_fields__["changes"])
+        for field in ("changes", "name"):
+            _add_flag(parser, Options.__dataclass_fields__[field])
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)"
         )

@@ -61,10 +61,19 @@ def new(
         raise UserError(f"{file!r} exists, and is not overwritten. Give another name.") from None
     except OSError as error:
         raise UserError(f"{file!r} cannot be written: {error.strerror}.") from None
-    use = (
-        f"sadcl config fields {path.stem}:LabelAttention" if kind == "head" else f"sadcl run {file}"
-    )
+    use = f"sadcl run {file}{_demo_flags(data)}"
+    if kind == "head":
+        use = f"sadcl config fields {path.stem}:LabelAttention"
     typer.echo(f"{file} is written. Try: {use}")
+
+
+def _demo_flags(data: str | None) -> str:
+    """The flags of a first try: on one's own images, where there are any."""
+    return f" --data-root {_root(data)} --scale demo" if data == "folder" else ""
+
+
+def _root(data: str) -> str:
+    return "photos" if data == "folder" else f"/data/{data}"
 
 
 def _check_name(path: Path, kind: str) -> None:
@@ -102,7 +111,9 @@ def _text(path: Path, kind: str, data: str) -> str:
     return template.substitute(
         title=title,
         file=path.name,
-        root=f"/data/{data}",
+        root=_root(data),
+        demo_data="your images" if data == "folder" else "drawn scenes",
+        demo_flags=_demo_flags(data),
         base=base,
         demo=f'recipes.demo("{demo}")',
         name=path.stem.replace("_", "-"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from string import Template
 
 _COMMANDS = '''
-The first command trains a small network on drawn scenes, in minutes on a laptop.
+The first command trains a small network on $demo_data, in minutes on a laptop.
 The second prints the plan at full scale, and the third lists what can be changed:
 
-sadcl run $file
+sadcl run $file$demo_flags
 sadcl run $file --data-root $root --dry-run
 sadcl config fields
 """

@@ -16,7 +16,7 @@ Storage = Annotated[
 Study = Annotated[str | None, typer.Option(metavar="NAME", help="Only this study.")]
 Key = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="Key of the trial, as `sadcl results top` prints it."),
+    typer.Argument(metavar="KEY", help="Key of the trial, or any unique end of it."),
 ]
 Baseline = Annotated[
     str | None,
@@ -28,7 +28,10 @@ Plot = Annotated[
 ]
 Checkpoint = Annotated[
     str,
-    typer.Option(metavar="KEY", help="Key of a trial in --storage, or the path of a best.pt."),
+    typer.Option(
+        metavar="KEY",
+        help="Key of a trial in --storage, or any unique end of it, or the path of a best.pt.",
+    ),
 ]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
 AnyImages = Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")]

@@ -19,7 +19,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from sadcl.config.sources import look_in_start_folder, source_hash, sources_of
+from sadcl.config.sources import (
+    look_in_start_folder,
+    source_hash,
+    source_place,
+    sources_of,
+)
 from sadcl.errors import UserError, first_line_of
 
 
@@ -97,6 +102,23 @@ Arguments = dict[str, Any]
 """Keyword arguments by name."""
 
 
+class OtherSource(UserError):
+    """A module of the user's has another source than a configuration records.
+
+    Args:
+        message: for a run.
+        file: the module's file, or the folder of its package.
+    """
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+    def __reduce__(self) -> tuple[type[OtherSource], tuple[str, str]]:
+        """Pickle both: by default only the message would go to another process."""
+        return type(self), (str(self), self.file)
+
+
 def is_path(value: str | None) -> bool:
     """Tell an import path from a plain word."""
     return value is not None and ":" in value
@@ -146,11 +168,14 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
 def _check_source(path: str, field: str, current: str, recorded: str) -> None:
     """Raise UserError where a module is not the one that a configuration records."""
     if current != recorded:
-        raise UserError(
-            f"{field} = {path!r}: the source of {path.partition(':')[0]} has changed since the run "
-            f"was planned (hash {current} in this process, {recorded} there), so that its numbers "
-            "would be another part's. Put the former source back, or start a study of another "
-            "name, or with --fresh, in a new process."
+        place = source_place(path.partition(":")[0])
+        file = path.partition(":")[0] if place is None else place.name
+        raise OtherSource(
+            f"{field} = {path!r}: {file} was edited after this run was planned, so that its "
+            "numbers would be another part's. Put the former version back; or, in a new process, "
+            "give the study another --name or --storage to keep the former results, or --fresh to "
+            "discard them.",
+            file,
         )
 
 

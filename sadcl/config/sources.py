@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import hashlib
 import importlib
@@ -34,6 +35,15 @@ def _source_in(folder: Path, top: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+def _modules_in(folder: Path) -> list[str]:
+    """Return the modules and packages of a folder by name; none of one that cannot be listed."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [one.stem for one in entries if one.suffix == ".py" or (one / "__init__.py").exists()]
+
+
 def source_place(module_name: str) -> Path | None:
     """Return the folder or file of a module's top-level package; None where it has no file.
 
@@ -47,9 +57,11 @@ def source_place(module_name: str) -> Path | None:
     except (ImportError, ValueError):
         spec = None
     if spec is None and found is None:
+        near = difflib.get_close_matches(top, _modules_in(Path.cwd()), n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}? Otherwise" if near else ":"
         raise UserError(
-            f"There is no module {top!r}: start in the folder that holds {top}.py or {top}/, or "
-            "add that folder to PYTHONPATH."
+            f"There is no module {top!r}{hint} start in the folder that holds {top}.py or {top}/, "
+            "or add that folder to PYTHONPATH."
         )
     if spec is None:
         return found

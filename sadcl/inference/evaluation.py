@@ -5,9 +5,11 @@ Axes: B images of a batch, N images, L labels, H and W height and width of a map
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from sadcl import build, storage
-from sadcl.config import Config
+from sadcl.config import Config, component
 from sadcl.data.base import ImageSet, MultiLabelData, Progress
 from sadcl.data.load import load as load_data
 from sadcl.data.readers import voc
@@ -258,9 +260,22 @@ def _data_of(content: dict[str, Any], uri: str, data_root: str | None) -> MultiL
         raise UserError(
             f"{uri!r} was trained on {content['dataset']}: give its folder with --data-root."
         )
-    data = load_data(spec, data_root, sources=config.sources)
+    with _same_sources(uri):
+        data = load_data(spec, data_root, sources=config.sources)
     checkpoint.check_data(content, uri, data)
     return data
+
+
+@contextlib.contextmanager
+def _same_sources(uri: str) -> Iterator[None]:
+    """Name the checkpoint where a part of the user's is another version than its own."""
+    try:
+        yield
+    except component.OtherSource as error:
+        raise UserError(
+            f"{uri!r} was trained with another version of {error.file}. Put that version back to "
+            "use this checkpoint."
+        ) from None
 
 
 def open_checkpoint(
@@ -272,7 +287,8 @@ def open_checkpoint(
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
     config = Config.stored(content["config"])
     target = pick_device(device)
-    network = build.model(config, len(content["labels"]), pretrained=False)
+    with _same_sources(uri):
+        network = build.model(config, len(content["labels"]), pretrained=False)
     network.load_state_dict(content["model"])
     network.to(target)
     if target.type == "cuda":

@@ -83,7 +83,6 @@ def _network_costs(
 def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[str, PreparedData]:
     """Read the data sets that have a folder, or the embedded ones if none has; by their names."""
     bases, roots = _bases_and_roots(ablation, scale, options.data_root)
-    name = study_name(ablation.name, scale)
 
     def arms(base: Config) -> list[Config]:
         return [arm_config(base, changes) for changes in ablation.arms_at(scale).values()]
@@ -94,10 +93,11 @@ def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[
         for key, base in bases.items()
     }
     parts = [
-        prepare_data(name, base, datasets[key], scale, roots[key], options, arms)
+        prepare_data(ablation.name, base, datasets[key], scale, roots[key], options, arms)
         for key, base in bases.items()
     ]
-    prepared = {part.images.name: part for part in parts}
+    name = study_name(ablation.name, scale, [part.context.base.data.name for part in parts])
+    prepared = {part.images.name: part.of_study(name) for part in parts}
     if len(prepared) < len(parts):
         raise UserError(
             f"Some of the data sets {', '.join(bases)} of {ablation.name!r} are the same; there "

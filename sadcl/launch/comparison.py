@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from sadcl.console import banner, print_text
@@ -14,7 +15,6 @@ from sadcl.launch.search import prepare_search, run_search
 from sadcl.search import Comparison
 from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
-from sadcl.search.trial import study_name
 from sadcl.study import record
 
 
@@ -65,7 +65,8 @@ def run_comparison(
             print_text(f"{method}: {sentence}")
     if failures:
         raise UserError("\n".join(failures))
-    settings = best_settings(comparison, scale, options.storage)
+    studies = {method: plan.study for method, (plan, _) in ready.items()}
+    settings = best_settings(studies, options.storage)
     if missing := [method for method in ready if method not in settings and not options.dry_run]:
         raise UserError(
             f"The searches of {', '.join(missing)} have no complete trial, so that "
@@ -80,15 +81,18 @@ def run_comparison(
     return [name, *(plan.study for plan, _ in ready.values())], sentences
 
 
-def best_settings(comparison: Comparison, scale: str, storage: str) -> dict[str, dict[str, Any]]:
+def best_settings(studies: Mapping[str, str], storage: str) -> dict[str, dict[str, Any]]:
     """Return the setting that each search has chosen by the held-out images, by method.
 
     Methods whose search has no complete trial are left out.
+
+    Args:
+        studies: The name of each search's study, by method.
+        storage: Root of the tables.
     """
     rows = record.all_rows(storage)
     settings = {}
-    for method, search in comparison.searches().items():
-        study = study_name(search.name, scale)
+    for method, study in studies.items():
         winner = winning_trial([row for row in rows if row["study"] == study], 1, ())
         if winner is not None:
             settings[method] = winner["settings"]

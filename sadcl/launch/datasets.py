@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -47,6 +48,11 @@ class PreparedData:
         """Bytes of a run's checkpoint and state; see :mod:`sadcl.launch.estimate`."""
         return estimate.checkpoint_bytes(self.context.base, len(self.images.labels))
 
+    def of_study(self, name: str) -> PreparedData:
+        """The same for a study of this name."""
+        context = dataclasses.replace(self.context, study=name)
+        return dataclasses.replace(self, context=context)
+
     def description(self) -> str:
         """The data set with its number of images and labels."""
         return (
@@ -67,7 +73,7 @@ def prepare_data(
     """Read a data set, and check that its configuration can be trained here.
 
     Args:
-        name: The study's name at its scale.
+        name: The study's name.
         base: The study's configuration at its scale.
         dataset: The data set of the study at full scale, such as ``coco``, which takes the place of
             the embedded scenes of a demo configuration where there is a data root.

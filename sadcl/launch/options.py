@@ -168,6 +168,12 @@ class Options(StartOptions):
         docs="fields of the study's base, at both scales, with other values than it has, by dotted "
         "name",
     )
+    name: str | None = option(
+        None,
+        "another name for the study, which keeps it apart from one that is there (default: the "
+        "experiment's own)",
+        "NAME",
+    )
     retry_failed: bool = option(False, "run failed trials again, with the same settings")
     fresh: bool = option(False, "remove everything the study has and start anew")
     dry_run: bool = option(False, "print the plan and stop; no cluster is needed")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl import storage
-from sadcl.results import store
+from sadcl.results import checkpoints, store
 from sadcl.search.ranking import ranked_trials
 
 
@@ -18,7 +18,8 @@ from sadcl.search.ranking import ranked_trials
 class Run(Mapping[str, Any]):
     """A run that has ended.
 
-    It is also a mapping of its row: ``run["test_mAP"]``, ``run.get("cause")``, ``dict(run)``.
+    It is also a mapping of its row: ``run["test_mAP"]``, ``run.get("cause")``, ``dict(run)``; only
+    ``run["checkpoint"]`` is the URI that :attr:`checkpoint` gives.
 
     Attributes:
         row: Its row of the trials table, by column.
@@ -29,7 +30,7 @@ class Run(Mapping[str, Any]):
     storage: str
 
     def __getitem__(self, column: str) -> Any:
-        return self.row[column]
+        return self.checkpoint if column == "checkpoint" else self.row[column]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.row)
@@ -38,8 +39,8 @@ class Run(Mapping[str, Any]):
         return len(self.row)
 
     def copy(self) -> dict[str, Any]:
-        """The row as a dict of its own."""
-        return dict(self.row)
+        """The mapping as a dict of its own."""
+        return dict(self)
 
     @property
     def key(self) -> str:
@@ -54,7 +55,7 @@ class Run(Mapping[str, Any]):
     @property
     def checkpoint(self) -> str | None:
         """URI of the selected weights; None if the run failed, or if they were removed."""
-        return self.row.get("checkpoint")
+        return checkpoints.checkpoint_uri(self.storage, self.row)
 
     @property
     def best_checkpoint(self) -> str | None:

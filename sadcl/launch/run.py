@@ -16,7 +16,6 @@ from sadcl.launch.search import best_setting_of, prepare_search, run_search
 from sadcl.ray_backend import environment
 from sadcl.reports import search_summary
 from sadcl.search import Ablation, Comparison, Plan, Search
-from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.process import large_pages
 
@@ -43,7 +42,11 @@ def run(study: Study | Sequence[Search], options: Options) -> StudyResult | None
     try:
         with environment.away_in_ray_job():
             if isinstance(study, Study):
+                if options.name is not None:
+                    study = dataclasses.replace(study, name=options.name)
                 return _run_study(study, options)
+            if options.name is not None:
+                raise UserError("--name is not possible: each of the searches has its own.")
             return _run_searches(list(study), options)
     except (UserError, TrialFailed):
         install_hook()  # Ray puts back the excepthook of when it was imported
@@ -108,7 +111,7 @@ def _run_searches(searches: list[Search], options: Options) -> StudyResult | Non
         except UserError as error:  # the other searches do not depend on it
             failures.append(f"{plan.study}: {error}")
             banner(str(error), f"{plan.study} IS INCOMPLETE")
-        finished[study_name(plan.search.name, scale)] = plan.search
+        finished[plan.study] = plan.search
     console.print(search_summary.overview(record.all_rows(options.storage), finished))
     if failures:
         raise UserError("\n".join(failures))
@@ -118,8 +121,8 @@ def _run_searches(searches: list[Search], options: Options) -> StudyResult | Non
 def _with_best_settings(plan: Plan, finished: Mapping[str, Search], options: Options) -> Plan:
     """Let a search first try the best settings of earlier searches."""
     found = (
-        best_setting_of(earlier, plan.search, plan.scale, options.storage)
-        for earlier in finished.values()
+        best_setting_of(study, earlier, plan.search, plan.scale, options.storage)
+        for study, earlier in finished.items()
     )
     settings = {str(setting): setting for setting in found if setting}
     if settings:

@@ -18,7 +18,6 @@ from sadcl.search import Plan, Search
 from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
 from sadcl.search.settings import check_setting, transfer
-from sadcl.search.trial import study_name
 from sadcl.study import record
 from sadcl.study.checkpoint_quota import CheckpointQuota
 
@@ -51,9 +50,9 @@ def prepare_search(
         max_epochs=options.max_epochs or search.max_epochs,
         max_hours=options.max_hours or search.max_hours,
     )
-    name, dataset = study_name(search.name, scale), search.base.data
+    dataset = search.base.data
     prepared = prepare_data(
-        name,
+        search.name,
         search.config(scale),
         dataset,
         scale,
@@ -65,6 +64,7 @@ def prepare_search(
     plan = Plan(
         search, scale, context.base, total, context.digest, context.whole_digest, context.start
     )
+    prepared = prepared.of_study(plan.study)
     show_plan(search.question, plan, [prepared], options, changed_fields)
     return plan, prepared
 
@@ -93,11 +93,18 @@ def run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Ta
 
 
 def best_setting_of(
-    earlier: Search, search: Search, scale: str, storage: str
+    study: str, earlier: Search, search: Search, scale: str, storage: str
 ) -> dict[str, Any] | None:
-    """The best setting of an earlier search within the space of another; None if there is none."""
-    name = study_name(earlier.name, scale)
-    rows = [row for row in record.all_rows(storage) if row["study"] == name]
+    """The best setting of an earlier search within the space of another; None if there is none.
+
+    Args:
+        study: The name of the earlier search's study.
+        earlier: The earlier search.
+        search: The other one.
+        scale: ``demo`` or ``full``.
+        storage: Root of the tables.
+    """
+    rows = [row for row in record.all_rows(storage) if row["study"] == study]
     winner = winning_trial(rows, earlier.confirm_top, earlier.confirm_seeds)
     if winner is None:
         return None

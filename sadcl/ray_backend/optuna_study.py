@@ -1,4 +1,12 @@
-"""Optuna's study of a search, rebuilt from the tables: its journal, sampler and distributions."""
+"""Optuna's study of a search, rebuilt from the tables: its journal, sampler and distributions.
+
+A proposal follows from the search, from the number of the new trial and from the trials that have
+ended, and from nothing else: each has a sampler of its own, whose seed is made from the number, and
+what a sampler keeps between proposals is made again from the trials. So a search that is
+interrupted proposes the same settings as one that is not, as long as the same trials have ended at
+each proposal. With one trial at a time that is certain; with several it depends on which of them
+ends first.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ import contextlib
 import glob
 import json
 import os
+import random
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -106,21 +115,39 @@ def _startup_trials(plan: Plan) -> int:
     return min(max(plan.n_trials // 4, 4), 10)
 
 
-def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> BaseSampler:
+class NSGAIISampler(optuna.samplers.NSGAIISampler):
+    """NSGA-II whose parents are in one order, whether they are chosen now or were before.
+
+    It has the name of Optuna's, which is in what it writes about a trial.
+    """
+
+    def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+
+def random_numbers(plan: Plan, number: int, attempt: object) -> random.Random:
+    """Return the random numbers of an attempt to propose the setting of a trial.
+
+    Args:
+        number: of the trial: how many the search had before.
+        attempt: what tells several uses for one trial apart.
+    """
+    return random.Random(f"{plan.base.seed} {number} {attempt}")
+
+
+def sampler(plan: Plan, number: int, attempt: int = 0) -> BaseSampler:
+    """Make the sampler that proposes the setting of a trial; arguments as above."""
     name, space = plan.search.sampler, plan.search.space_at(plan.scale)
-    # a resumed search must not draw the first random settings again
-    seed = plan.base.seed + 7919 * len(rows)
+    seed = random_numbers(plan, number, attempt).randrange(2**31)
     startup = _startup_trials(plan)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if name == "cmaes":  # the tables lack its own state; with ten trials it starts from those
-        return optuna.samplers.CmaEsSampler(
-            seed=seed, source_trials=complete if len(complete) >= 10 else None
-        )
+    if name == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed)
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=startup)
+        return NSGAIISampler(seed=seed, population_size=startup)
     conditional = any(isinstance(d, When) for d in space.values())
     return optuna.samplers.TPESampler(
         seed=seed, multivariate=True, group=conditional, n_startup_trials=startup
@@ -130,9 +157,10 @@ def _sampler(plan: Plan, rows: Sequence[Any], complete: list[FrozenTrial]) -> Ba
 def rebuild(
     plan: Plan, rows: Sequence[dict[str, Any]], placement: Placement, journal: Path
 ) -> optuna.Study:
-    """Make Optuna's study from the tables, with one trial for each row that has ended.
+    """Make Optuna's study from the tables, with one trial for each row, by their start.
 
-    Settings of interrupted trials come first, then those that the plan tries first.
+    Those of interrupted trials are running; :func:`interrupted_trials` gives them. The settings
+    that the plan tries first come next.
 
     Args:
         rows: The search's rows of the trials table.
@@ -146,32 +174,65 @@ def rebuild(
     distributions = {
         field: _distribution(plain(d)) for field, d in plan.search.space_at(plan.scale).items()
     }
-    ended = [
+    trials = [
         _frozen_trial(row, distributions, objectives, placement)
-        for row in sorted(rows, key=lambda r: r["started"])
-        if row["status"] in STATES
+        for row in sorted(rows, key=lambda row: (row["started"], row["key"]))
     ]
-    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    for number, trial in enumerate(complete):  # a restored generation counts only with its number
-        trial.system_attrs[optuna.samplers.NSGAIISampler._get_generation_key()] = (
-            number // _startup_trials(plan)
-        )
+    directions = [
+        StudyDirection.MAXIMIZE if objective(name)[1] == "max" else StudyDirection.MINIMIZE
+        for name in objectives
+    ]
+    if plan.search.sampler == "nsga2":
+        _number_generations(plan, trials)
+    elif plan.search.sampler == "cmaes":
+        _replay(plan, trials, directions)
     study = optuna.create_study(
         storage=JournalStorage(_Journal(journal)),
         study_name=plan.study,
-        directions=[
-            StudyDirection.MAXIMIZE if objective(n)[1] == "max" else StudyDirection.MINIMIZE
-            for n in objectives
-        ],
-        sampler=_sampler(plan, rows, complete),
+        directions=directions,
+        sampler=sampler(plan, len(rows)),
     )
-    study.add_trials(ended)
-    for row in rows:
-        if row["status"] not in STATES:
-            study.enqueue_trial(_params_of(row), user_attrs={"key": row["key"]})
+    study.add_trials(trials)
     for setting in plan.first_settings(rows):
         study.enqueue_trial({field: to_optuna(value) for field, value in setting.items()})
     return study
+
+
+def propose(study: optuna.Study) -> optuna.Trial:
+    """Ask for a trial; one of given settings counts in the sampler's state like a proposed one."""
+    trial = study.ask()
+    _ = trial.relative_params
+    return trial
+
+
+def interrupted_trials(study: optuna.Study) -> list[optuna.Trial]:
+    """Return the trials of a study that was just rebuilt which are to be resumed."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [optuna.Trial(study, trial._trial_id) for trial in running]
+
+
+def _number_generations(plan: Plan, trials: list[FrozenTrial]) -> None:
+    """Give each trial the generation of NSGA-II that it had, without which it would not count."""
+    num_complete = 0
+    for trial in trials:
+        generation = num_complete // _startup_trials(plan)
+        trial.system_attrs[NSGAIISampler._get_generation_key()] = generation
+        num_complete += trial.state == TrialState.COMPLETE
+
+
+def _replay(plan: Plan, trials: list[FrozenTrial], directions: list[StudyDirection]) -> None:
+    """Give trials the state of CMA-ES: it proposes and is told again what it was told before."""
+    study = optuna.create_study(directions=directions)
+    for number, frozen in enumerate(trials):
+        study.sampler = sampler(plan, number)
+        study.enqueue_trial(frozen.params)
+        trial = study.ask(frozen.distributions)
+        _ = trial.relative_params
+        frozen.system_attrs.update(study.trials[number].system_attrs)
+        frozen.system_attrs.pop("fixed_params", None)
+        if frozen.state.is_finished():
+            values = frozen.values if frozen.state == TrialState.COMPLETE else None
+            study.tell(trial, values, state=frozen.state)
 
 
 def _frozen_trial(
@@ -181,10 +242,13 @@ def _frozen_trial(
     placement: Placement,
 ) -> FrozenTrial:
     params = _params_of(row)
-    curve = store.curve(placement.storage, row["key"]) if len(objectives) == 1 else {}
+    state = STATES.get(row["status"], TrialState.RUNNING)
+    ended = state != TrialState.RUNNING
+    curve = store.curve(placement.storage, row["key"]) if ended and len(objectives) == 1 else {}
     values: Any = [row.get(objective(name)[0]) for name in objectives]
-    state = STATES[row["status"]]
-    if state == TrialState.PRUNED:
+    if not ended:
+        values = None
+    elif state == TrialState.PRUNED:
         values = [list(curve.values())[-1]] if curve else None
     elif state == TrialState.FAIL or not all_numbers(values):
         state, values = TrialState.FAIL, None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,12 @@ from sadcl.ray_backend.event_channel import EventChannel
 from sadcl.ray_backend.optuna_study import (
     STATES,
     all_numbers,
+    interrupted_trials,
+    propose,
     quiet_optuna,
+    random_numbers,
     rebuild,
+    sampler,
     suggest,
     to_optuna,
 )
@@ -58,7 +61,8 @@ def run_trials(
 
     Args:
         rows: The search's rows of the trials table: Optuna is told of those that have ended, and
-            those that were interrupted run first, with the same settings.
+            those that were interrupted run first, with the same settings. What is proposed then is
+            what an uninterrupted search proposes (:mod:`sadcl.ray_backend.optuna_study`).
         journal: The file of Optuna's study, which is replaced.
         max_concurrent: The number of trials at once.
         scratch: A folder for what Tune writes; nothing of it is needed afterwards.
@@ -197,14 +201,16 @@ class _AskAndTell(Searcher):
         self.space = plan.search.space_at(plan.scale)
         self.tried = {row["key"] for row in rows if row["status"] != "running"}
         self.spent = training_spent(row for row in rows if row["status"] != "running")
-        self.interrupted = sum(row["status"] == "running" for row in rows)
-        """Trials that are still to be resumed, whatever the budget."""
+        self.interrupted = interrupted_trials(study)
+        """Trials that are still to be resumed, whatever the budget, the last one first."""
+        self.interrupted.reverse()
+        self.number = len(rows)
+        """Of the next new trial."""
         self.running: dict[str, tuple[optuna.Trial, str]] = {}
         """Optuna's trial and the key of its row, by Tune's name."""
         self.settings: list[dict[str, Any]] = []
         self.impossible: UserError | None = None
         self.full = self.repeated = False
-        self.random = random.Random(plan.base.seed + len(rows))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Return settings that were not tried before."""
@@ -212,19 +218,24 @@ class _AskAndTell(Searcher):
         if self.full or (self._budget_is_spent() and not self.interrupted):
             return Searcher.FINISHED
         try:
-            proposal = self._propose()
+            proposal = self._resume() if self.interrupted else self._propose()
         except UserError as error:
             self.impossible = error
             return Searcher.FINISHED
         if proposal is None:
             return Searcher.FINISHED
         trial, setting, key = proposal
-        self.interrupted = max(self.interrupted - 1, 0)
         self.tried.add(key)
         self.running[trial_id] = (trial, key)
         self.settings.append(setting)
         trial.set_user_attr("key", key)
         return setting
+
+    def _resume(self) -> tuple[optuna.Trial, dict[str, Any], str]:
+        """Return the next trial that was interrupted, with its settings."""
+        trial = self.interrupted.pop()
+        setting = draw(self.space, lambda field, d: suggest(trial, field, d))
+        return trial, setting, self.plan.search_trial(setting).key
 
     def _propose(self) -> tuple[optuna.Trial, dict[str, Any], str] | None:
         """Ask Optuna until it proposes a new setting; None where the space holds no other.
@@ -237,10 +248,12 @@ class _AskAndTell(Searcher):
                 if (new := self._untried_setting()) is None:
                     return None
                 self.study.enqueue_trial({field: to_optuna(v) for field, v in new.items()})
-            trial = self.study.ask()
+            self.study.sampler = sampler(self.plan, self.number, repeats)
+            trial = propose(self.study)
             setting = draw(self.space, lambda field, d: suggest(trial, field, d))  # noqa: B023
             key = self.plan.search_trial(setting).key
             if key not in self.tried:
+                self.number += 1
                 return trial, setting, key
             self.study.tell(trial, state=TrialState.FAIL)
             self.repeated = True
@@ -248,12 +261,13 @@ class _AskAndTell(Searcher):
 
     def _untried_setting(self) -> dict[str, Any] | None:
         """Draw a random setting that was not tried; None where the space holds no other."""
+        numbers = random_numbers(self.plan, self.number, "untried")
         if self.plan.num_settings:
             candidates = list(itertools.islice(all_settings(self.space), MAX_COUNTED))
-            self.random.shuffle(candidates)
+            numbers.shuffle(candidates)
         else:
-            sampler = optuna.samplers.RandomSampler(seed=self.random.randrange(2**31))
-            study = optuna.create_study(sampler=sampler)
+            uniform = optuna.samplers.RandomSampler(seed=numbers.randrange(2**31))
+            study = optuna.create_study(sampler=uniform)
             candidates = []
             for _ in range(1000):
                 trial = study.ask()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sadcl.console import settings_text
 from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import interval
 from sadcl.results import store
@@ -224,7 +225,7 @@ def comparison_answer(
         runs = [
             row for row in complete if (row["phase"], row["arm"], row["params"]) == confirmation
         ]
-        return (_setting_text(chosen["settings"]), runs) if runs else (None, [])
+        return (settings_text(chosen["settings"]), runs) if runs else (None, [])
     arms: dict[str, list[Row]] = defaultdict(list)
     for row in complete:
         if row["phase"] == "arm":
@@ -238,10 +239,3 @@ def comparison_answer(
         return sum(values) / len(values)
 
     return max(arms.items(), key=mean, default=(None, []))
-
-
-def _setting_text(settings: Mapping[str, Any]) -> str:
-    return " ".join(
-        f"{field.split('.')[-1]}={f'{value:.3g}' if isinstance(value, float) else value}"
-        for field, value in settings.items()
-    )

@@ -1,14 +1,20 @@
-"""Find the checkpoint that a user means: by URI, by the key of a trial, or the best of a study."""
+"""Find the checkpoint that a user means: by URI, by the key of a trial, or the best of a study.
+
+A row holds its checkpoint's path below the root of the store, so that the store can be moved or
+copied. A row of an older version holds an absolute path, of which the part below the root counts.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.results import store
 from sadcl.results.errors import UnknownName
-from sadcl.results.query import show
+from sadcl.results.query import find_key, show
 from sadcl.results.status import Status
 
 _COLUMNS = (
@@ -29,12 +35,45 @@ _COLUMNS = (
 )
 
 
+FOLDERS = ("checkpoints", "stage1")
+"""Folders below the root that hold a folder of checkpoints for each run, by its key."""
+
+
+def checkpoint_uri(root: str, row: Mapping[str, Any]) -> str | None:
+    """Return the URI of the checkpoint that a row of the trials table names; None without one.
+
+    Args:
+        root: of the store, where it is now.
+        row: with ``key`` and ``checkpoint``.
+    """
+    recorded = row.get("checkpoint")
+    if not recorded:
+        return None
+    path = _below_root(str(recorded), str(row["key"]))
+    return str(recorded) if path is None else storage.join(root, path)
+
+
+def path_in_store(root: str, uri: str) -> str:
+    """Return what a row records of a checkpoint: its path below the root, or its URI elsewhere."""
+    return uri.removeprefix(storage.join(root, ""))
+
+
+def _below_root(recorded: str, key: str) -> str | None:
+    """Return a recorded checkpoint's path below the root; None if it is another place."""
+    for folder in FOLDERS:
+        _, found, file = f"/{recorded}".rpartition(f"/{folder}/{key}/")
+        if found:
+            return f"{folder}/{key}/{file}"
+    return None
+
+
 def find_checkpoint(root: str, checkpoint: str) -> str:
     """Return a checkpoint's URI.
 
     Args:
         root: of the store.
-        checkpoint: its URI, the URI of its folder, or the key of a trial.
+        checkpoint: its URI, the URI of its folder, or the key of a trial, or a part of it as
+            :func:`sadcl.results.query.find_key` takes it.
 
     Raises:
         UnknownName: for a key that does not exist.
@@ -45,14 +84,15 @@ def find_checkpoint(root: str, checkpoint: str) -> str:
     if checkpoint.endswith(".pt") or (checkpoint and storage.exists(checkpoint)):
         return checkpoint
     trial = show(root, checkpoint)
-    if trial["checkpoint"] is None:
+    uri = checkpoint_uri(root, trial)
+    if uri is None:
         reason = (
             "it was deleted to stay within the disk limit (--max-disk)"
             if trial["status"] in (Status.COMPLETE, Status.PRUNED)
             else f"the status of the trial is {trial['status']}"
         )
         raise UserError(f"The trial {checkpoint!r} has no checkpoint: {reason}.")
-    return str(trial["checkpoint"])
+    return uri
 
 
 def best_trial_key(root: str, study: str | None = None) -> str:
@@ -101,6 +141,8 @@ def baseline_trial_key(root: str, checkpoint: str) -> str | None:
     if not store.is_store(root):
         return None
     key = checkpoint.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
+    with contextlib.suppress(UserError):  # a checkpoint may be of no trial here
+        key = find_key(root, key)
     rows = _trials(root)
     trial = next((row for row in rows if row["key"] == key), None)
     if trial is None or _is_pooled(trial):

@@ -13,7 +13,7 @@ class UnknownName(UserError):
     Args:
         kind: what the name should be: ``table``, ``column``, ``study`` or ``trial``.
         name: the name that was given.
-        existing: the names that exist.
+        existing: the names that exist; of trials those that are nearest.
         place: where they exist, for the message; empty where that is obvious.
         remedy: a sentence that says what to do.
     """
@@ -24,7 +24,12 @@ class UnknownName(UserError):
         self.kind, self.name, self.existing = kind, name, list(existing)
         self.place, self.remedy = place, remedy
         where = f" in {place}" if place else ""
-        statement = f"There is no {kind} {name!r}{where}{did_you_mean(name, self.existing)}"
+        if kind == "trial":  # a study may have thousands, whose keys are much alike
+            nearest = ", ".join(map(repr, self.existing[:3]))
+            hint = f"; the nearest are {nearest}." if nearest else "; there are none."
+        else:
+            hint = did_you_mean(name, self.existing)
+        statement = f"There is no {kind} {name!r}{where}{hint}"
         super().__init__(f"{statement} {remedy}".rstrip())
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[object, ...]]:

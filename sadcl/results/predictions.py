@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from sadcl.errors import UserError
 from sadcl.metrics import multilabel_metrics
 from sadcl.results import schema, store
-from sadcl.results.errors import UnknownName
+from sadcl.results.query import find_key
 
 
 def predictions_table(
@@ -71,16 +71,13 @@ def load_predictions(
         Images (N,), labels (L,), scores (N, L) from 0 to 1, and targets (N, L) with 1, 0 or -1.
 
     Raises:
-        UnknownName: for a key that does not exist.
+        UnknownName: for a key that does not exist; an end or a part of one trial's key is enough.
         UserError: if the run has no predictions of the split.
     """
-    store.check_store(root)
+    key = find_key(root, key)
     rows = store.arrow_rows_of(root, "predictions", key)
     splits = rows["split"].unique().to_pylist()
     if split not in splits:
-        if not splits and store.row_of(root, key) is None:
-            keys = sorted(store.read(root, "trials", ["key"])["key"].to_pylist())
-            raise UnknownName("trial", key, keys, repr(str(root)))
         raise UserError(
             f"The trial {key!r} has no predictions of the split {split!r}; there are "
             f"{', '.join(splits) or 'none'}. A run keeps those of its held-out images, and of the "

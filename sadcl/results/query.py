@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 import os
 import re
@@ -263,19 +264,57 @@ def _check_metric(root: str, metric: str) -> None:
 def show(root: str, key: str) -> dict[str, Any]:
     """Return one trial: its row, with its ``epochs`` and ``labels`` as lists of rows.
 
+    Args:
+        root: of the store.
+        key: of the trial, or a part of it as :func:`find_key` takes it.
+
     Raises:
-        UnknownName: for a key that does not exist.
+        UnknownName, UserError: as :func:`find_key`.
     """
-    store.check_store(root)
+    key = find_key(root, key)
     row = store.row_of(root, key)
-    if row is None:
-        keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
-        raise UnknownName("trial", key, keys, repr(str(root)))
+    assert row is not None
     return {
         **row,
         "epochs": store.epochs_of(root, key),
         "labels": store.rows_of(root, "labels", key),
     }
+
+
+def find_key(root: str, text: str) -> str:
+    """Return the key of the trial that a text means: the key, or an end or a part of one trial's.
+
+    Raises:
+        UnknownName: if no key has it, with the three that are most like it.
+        UserError: if several keys have it.
+    """
+    store.check_store(root)
+    if store.row_of(root, text) is not None:
+        return text
+    keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
+    if text:
+        for matches in ([k for k in keys if k.endswith(text)], [k for k in keys if text in k]):
+            if len(matches) == 1:
+                return str(matches[0])
+            if matches:
+                raise UserError(
+                    f"{text!r} is a part of {len(matches)} keys in {str(root)!r}, such as "
+                    f"{', '.join(map(repr, matches[:3]))}. Give more of the key."
+                )
+    raise UnknownName("trial", text, _nearest(text, keys), repr(str(root)), SEE_TOP)
+
+
+def _nearest(text: str, keys: Sequence[str]) -> list[str]:
+    """Return the three keys that are most like a text: as a whole, or in their ends."""
+
+    def likeness(key: str) -> float:
+        ends = (key, key[-len(text) :]) if text else (key,)
+        return max(difflib.SequenceMatcher(None, text, end).ratio() for end in ends)
+
+    return sorted(keys, key=likeness, reverse=True)[:3]
+
+
+SEE_TOP = "`sadcl results top` prints keys; a unique end is enough."
 
 
 def study_overview(root: str) -> list[dict[str, Any]]:

@@ -90,7 +90,9 @@ TRIALS: Columns = {
     ),
     "checkpoint": (
         _TEXT,
-        "URI of the selected weights" + _AT_END + ", and where they were deleted",
+        "path of the selected weights below the storage's root; of a row of an older version it is "
+        "absolute, and what follows checkpoints/ or stage1/ counts" + _AT_END + ", and where they "
+        "were deleted",
     ),
     "weights_digest": (_TEXT, "hash of the checkpoint's bytes" + _AT_END),
     "stage1_key": (_TEXT, "key of the stage-1 run that it started from; null where it shares none"),
@@ -118,7 +120,8 @@ TRIALS: Columns = {
     "precision": (
         _TEXT,
         "fp32, bf16 or fp64: the floating-point precision that the run had; optim_precision may "
-        "leave it to the device" + _AT_END,
+        "leave it to the device; bf16 then fp32, for example, if it was resumed on another kind of "
+        "device" + _AT_END,
     ),
     "input_mean": (
         _TEXT,

@@ -13,6 +13,7 @@ from pyarrow import fs
 from sadcl import storage
 from sadcl.results import schema
 from sadcl.results.errors import BadFile, FileVanished
+from sadcl.results.remedies import TAKE_COPY
 
 _UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
 
@@ -114,7 +115,7 @@ def damaged(uri: str, reason: object) -> BadFile:
     return BadFile(
         uri,
         f"is damaged or not a table of results: {first.rstrip('.')}",
-        "Move it away and run again.",
+        TAKE_COPY,
     )
 
 
@@ -166,7 +167,7 @@ def _check_version(uri: str, file_schema: pa.Schema) -> None:
         raise BadFile(
             uri,
             "has no version of the schema, so it is not a file of the tables",
-            "Move it away and run again.",
+            TAKE_COPY,
         )
     if int(version) > schema.VERSION:
         raise BadFile(

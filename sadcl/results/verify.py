@@ -6,6 +6,7 @@ together, then at the descriptions of the studies, and last, if asked to, at the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,12 +21,12 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.results import benchmarks, cache, files, schema, store, table_file
+from sadcl.results.checkpoints import checkpoint_uri
 from sadcl.results.errors import BadFile, FileVanished
 from sadcl.results.files import TableFiles
+from sadcl.results.remedies import MOVE_AWAY, RESTORE, doubtful
 from sadcl.results.status import ENDED, Status
 
-RUN_AGAIN = "Remove the run's rows (`sadcl studies delete`, or the file) and run the study again."
-MOVE_AND_RUN_AGAIN = "Move it away and run again."
 STANDALONE_PHASES = ("train", "stage1")
 """Phases of runs that need no study's description.
 
@@ -86,15 +87,15 @@ def verify(
         yield from _check_table(root, table, contents, progress)
     yield from _check_orphans(root, contents)
     for key, (uri, row) in contents.trials.items():
-        yield from _check_trial(key, uri, row, contents)
-        yield from _check_epochs(key, uri, row, contents)
+        yield from _check_trial(root, uri, row, contents)
+        yield from _check_epochs(root, key, row, contents)
     yield from _check_studies(root, contents)
     try:
         benchmarks.read_benchmarks(root)
     except BadFile as error:
-        yield Fault(error.uri, error.problem, "Move it away.")
+        yield Fault(error.uri, error.problem, error.remedy)
     if checkpoints:
-        yield from _check_checkpoints(contents, progress)
+        yield from _check_checkpoints(root, contents, progress)
 
 
 def _check_file_names(root: str) -> Iterator[Fault]:
@@ -113,7 +114,7 @@ def _check_file_names(root: str) -> Iterator[Fault]:
         elif name.startswith("."):
             continue
         elif table not in (*schema.TRIAL_TABLES, "benchmarks") or not name.endswith(".parquet"):
-            yield Fault(uri, "does not belong to the tables", "Move it away.")
+            yield Fault(uri, "does not belong to the tables", MOVE_AWAY)
         elif file.startswith(f"{files.MERGED_FOLDER}/"):
             is_index = file.endswith(files.INDEX_SUFFIX)
             if not is_index and files.index_uri(path) not in paths:
@@ -123,9 +124,9 @@ def _check_file_names(root: str) -> Iterator[Fault]:
                     "`sadcl results compact` deletes it.",
                 )
             elif is_index and path.removesuffix(files.INDEX_SUFFIX) + ".parquet" not in paths:
-                yield Fault(uri, "is the index of a merged file that does not exist", RUN_AGAIN)
+                yield Fault(uri, "is the index of a merged file that does not exist", RESTORE)
         elif "/" in file:
-            yield Fault(uri, "does not belong to the tables", "Move it away.")
+            yield Fault(uri, "does not belong to the tables", MOVE_AWAY)
 
 
 def _check_table(
@@ -166,10 +167,10 @@ def _check_rows(
     """Check the rows of one file, and collect them."""
     missing = [name for name in schema.KEYS[table] if name not in rows.column_names]
     if missing:
-        yield Fault(uri, f"has no column {', '.join(missing)}", MOVE_AND_RUN_AGAIN)
+        yield Fault(uri, f"has no column {', '.join(missing)}", RESTORE)
         return
     if rows["key"].null_count:
-        yield Fault(uri, f"has {rows['key'].null_count} rows without a key", RUN_AGAIN)
+        yield Fault(uri, f"has {rows['key'].null_count} rows without a key", RESTORE)
         rows = rows.filter(pc.is_valid(rows["key"]))
     yield from _check_keys(uri, listed, rows["key"].unique().to_pylist())
     identity = [pc.cast(rows[name], pa.string()) for name in schema.KEYS[table]]
@@ -180,7 +181,7 @@ def _check_rows(
         yield Fault(
             uri,
             f"has {duplicates} duplicate rows (the same {', '.join(schema.KEYS[table])})",
-            RUN_AGAIN,
+            RESTORE,
         )
     if table == "trials":
         contents.trials |= {row["key"]: (uri, row) for row in rows.to_pylist()}
@@ -200,7 +201,7 @@ def _check_keys(uri: str, listed: TableFiles, keys: list[str]) -> Iterator[Fault
         indexed = set(files.read_index(uri)["key"].to_pylist()) - set(listed.merged[uri])
         if different := sorted(indexed ^ set(keys)):
             yield Fault(
-                uri, f"and its index do not have the same keys, e.g. {different[0]!r}", RUN_AGAIN
+                uri, f"and its index do not have the same keys, e.g. {different[0]!r}", RESTORE
             )
         return
     stem, _ = files.split_file_name(uri.rsplit("/", 1)[-1])
@@ -209,7 +210,7 @@ def _check_keys(uri: str, listed: TableFiles, keys: list[str]) -> Iterator[Fault
             yield Fault(
                 uri,
                 f"has rows of another key, {key!r}",
-                "Move it away: no run has written it there.",
+                f"No run has written it there. {MOVE_AWAY}",
             )
 
 
@@ -246,19 +247,23 @@ def _check_orphans(root: str, contents: _Contents) -> Iterator[Fault]:
 
 
 def _check_trial(
-    key: str, uri: str, row: Mapping[str, Any], contents: _Contents
+    root: str, uri: str, row: Mapping[str, Any], contents: _Contents
 ) -> Iterator[Fault]:
     """Check one row of the trials table: status, digest, figures and stage 1."""
-    status = row.get("status")
+    key, status = row["key"], row.get("status")
     if status not in tuple(Status):
-        yield Fault(uri, f"gives {key!r} the unknown status {status!r}", RUN_AGAIN)
+        yield Fault(
+            uri,
+            f"gives {key!r} the unknown status {status!r}",
+            doubtful(root, key, "Whether it has ended is"),
+        )
     config = row.get("config")
     if config is not None and row.get("config_digest") != (digest := _config_digest(config)):
         yield Fault(
             uri,
             f"gives {key!r} the config_digest {row.get('config_digest')!r}, but its config has "
             f"{digest!r}",
-            RUN_AGAIN,
+            doubtful(root, key, "Its setting is"),
         )
     figures = {name: row[name] for name in ("val_mAP", "test_mAP") if row.get(name) is not None}
     for name, value in figures.items():
@@ -268,22 +273,39 @@ def _check_trial(
                 f"gives {key!r} {name} = {value}, which is not a percentage",
                 "No comparison counts it; the run's labels may show the cause.",
             )
-    unmeasured = row.get("phase") == "stage1" and row.get("data_holdout") == 0.0  # trains on all
-    if status == Status.COMPLETE and not figures and not unmeasured:
+    if status == Status.COMPLETE and not figures and _is_measured(row, contents):
         yield Fault(
-            uri, f"says that {key!r} is complete, but without val_mAP and test_mAP", RUN_AGAIN
+            uri,
+            f"says that {key!r} is complete, but without val_mAP and test_mAP",
+            doubtful(root, key, "That it is complete is"),
         )
     stage1 = row.get("stage1_key")
     if stage1 is not None and stage1 not in contents.trials:
         yield Fault(
             uri,
             f"says that {key!r} starts from the stage 1 {stage1!r}, which has no row",
-            RUN_AGAIN,
+            "The figures of this run stay valid. The command of its study trains that stage 1 "
+            "again where runs that are still to come need it.",
         )
 
 
+def _is_measured(row: Mapping[str, Any], contents: _Contents) -> bool:
+    """Return whether a complete run has to have figures.
+
+    A run that trains on all images has none on held-out ones. It has some on the test images only
+    if its phase evaluates them (a stage 1 does not) and their labels are public.
+    """
+    holdout = row.get("data_holdout")
+    if holdout is None and row.get("config"):  # of a version without the column
+        with contextlib.suppress(ValueError, AttributeError):
+            holdout = json.loads(row["config"]).get("data", {}).get("holdout")
+    if holdout is None:
+        return row.get("phase") != "stage1"
+    return holdout > 0 or row["key"] in contents.other_files["labels"]
+
+
 def _check_epochs(
-    key: str, uri: str, row: Mapping[str, Any], contents: _Contents
+    root: str, key: str, row: Mapping[str, Any], contents: _Contents
 ) -> Iterator[Fault]:
     """Check that a trial has all its epochs."""
     stages = contents.epochs.get(key, {})
@@ -292,15 +314,15 @@ def _check_epochs(
             yield Fault(
                 contents.other_files["epochs"][key],
                 f"lacks epoch {gaps[0]} of {max(epochs)} in stage {stage} of {key!r}",
-                RUN_AGAIN,
+                doubtful(root, key, "Its curve is"),
             )
     count = sum(map(len, stages.values()))
     if row.get("status") in ENDED and row.get("epochs_done") not in (None, count):
         yield Fault(
-            uri,
+            contents.trials[key][0],
             f"gives {key!r} epochs_done = {row['epochs_done']}, but the table epochs has {count} "
             "rows of it",
-            RUN_AGAIN,
+            doubtful(root, key, "Its curve is"),
         )
 
 
@@ -322,31 +344,38 @@ def _check_studies(root: str, contents: _Contents) -> Iterator[Fault]:
         yield Fault(
             storage.join(root, "studies", f"{name}.json"),
             f"is missing, but the study {name!r} has {count} rows",
-            "Run the study again, or `sadcl studies delete`.",
+            "Run the command of the study again, which writes it; no row is lost by that.",
         )
 
 
 def _check_checkpoints(
-    contents: _Contents, progress: Callable[[str], cache.Progress] | None
+    root: str, contents: _Contents, progress: Callable[[str], cache.Progress] | None
 ) -> Iterator[Fault]:
     """Compare each local checkpoint with its recorded digest; object stores are skipped."""
-    rows = [row for _, row in contents.trials.values() if row.get("checkpoint")]
-    for i, row in enumerate(rows):
-        system, path = storage.resolve(row["checkpoint"])
+    uris = [(row, checkpoint_uri(root, row)) for _, row in contents.trials.values()]
+    rows = [(row, uri) for row, uri in uris if uri is not None]
+    for i, (row, uri) in enumerate(rows):
+        system, path = storage.resolve(uri)
         if not isinstance(system, fs.LocalFileSystem):
             continue
         try:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         except OSError:
-            yield Fault(row["checkpoint"], f"is missing, but {row['key']!r} names it", RUN_AGAIN)
+            yield Fault(
+                uri,
+                f"is missing, but {row['key']!r} names it",
+                "Copy it from where the storage was copied from; the figures stay valid "
+                "without it.",
+            )
             continue
         if row.get("weights_digest") not in (None, digest):
             yield Fault(
-                row["checkpoint"],
+                uri,
                 f"has the digest {digest}, but {row['key']!r} was recorded with "
                 f"{row['weights_digest']}",
-                "It is another file, or it is damaged: take it from a copy, or run again.",
+                "It is another file, or it is damaged: take it from a copy of the storage. The "
+                "figures are of the former one and stay valid.",
             )
         if progress is not None:
             progress("checkpoints")(i + 1, len(rows))

@@ -149,7 +149,8 @@ class AblationPlan:
     @property
     def study(self) -> str:
         """The name of the study."""
-        return study_name(self.ablation.name, self.scale)
+        datasets = [context.base.data.name for context in self.contexts.values()]
+        return study_name(self.ablation.name, self.scale, datasets)
 
     @property
     def arms(self) -> Arms:

@@ -57,7 +57,7 @@ class Plan:
     @property
     def study(self) -> str:
         """The name of the study."""
-        return study_name(self.search.name, self.scale)
+        return study_name(self.search.name, self.scale, [self.base.data.name])
 
     @property
     def context(self) -> DataContext:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -30,6 +30,14 @@ class Phase(StrEnum):
     """A run of an ablation."""
     TRAIN = "train"
     """A single run that belongs to no study."""
+
+
+def short_id(key: str) -> str:
+    """Return the end of a trial's key by which people know it, everywhere the same.
+
+    :func:`sadcl.results.query.find_key` takes it in the place of the key.
+    """
+    return key[-6:]
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Trial:
     def title(self) -> str:
         """A short name for people."""
         if self.phase == Phase.SEARCH:
-            return f"search {self.key[-4:]}"
+            return f"search {short_id(self.key)}"
         prefix = f"{self.phase} " if self.phase in (Phase.CONFIRM, Phase.FINAL) else ""
         whole = self.phase == Phase.STAGE1 and not self.config.data.holdout
         return f"{prefix}{self.arm} s{self.config.seed}{' all images' if whole else ''}"
@@ -161,9 +169,21 @@ def arm_config(base: Config, changes: Mapping[str, Any]) -> Config:
     )
 
 
-def study_name(name: str, scale: str) -> str:
-    """Return the name of a study at a scale: at demo scale ``-demo`` is added."""
-    return name if scale == "full" else f"{name}-demo"
+def study_name(name: str, scale: str, datasets: Iterable[str] = ()) -> str:
+    """Return the name of a study at a scale.
+
+    At demo scale ``-demo`` is added, and then the data sets, unless they are the drawn scenes. So a
+    demo on images is another study than the one on scenes before it.
+
+    Args:
+        name: that its file gives it.
+        scale: ``demo`` or ``full``.
+        datasets: the concrete data sets that it runs on.
+    """
+    if scale == "full":
+        return name
+    images = sorted({dataset for dataset in datasets if dataset != "scenes"})
+    return "-".join([name, "demo", *images])
 
 
 def check_arguments(kind: type, arguments: Mapping[str, Any], fields: Mapping[str, Any]) -> None:

@@ -6,13 +6,14 @@ from sadcl.study.trial_event import (
     HangEnded,
     HangStarted,
     LateWorker,
+    PrecisionChanged,
     TrialRestarts,
     WaitingForRoom,
     WorkerBeat,
     WorkerFailed,
 )
 
-Notice = WorkerFailed | TrialRestarts | WaitingForRoom | HangStarted | HangEnded
+Notice = WorkerFailed | TrialRestarts | PrecisionChanged | WaitingForRoom | HangStarted | HangEnded
 """Events that are shown at once, whatever else is on the screen."""
 
 
@@ -23,6 +24,11 @@ def notice_text(event: Notice) -> str:
     if isinstance(event, TrialRestarts):
         verb = "resumes" if event.planned else "restarts"
         return f"{event.reason}; {verb} from its last checkpoint"
+    if isinstance(event, PrecisionChanged):
+        return (
+            f"resumes in {event.now} on this device, after {event.before} before; its figures are "
+            "of both. Set optim.precision to keep one"
+        )
     if isinstance(event, WaitingForRoom):
         if event.occupied:
             return "waits for room that others use"

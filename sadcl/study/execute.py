@@ -13,7 +13,7 @@ import torch
 from sadcl import data, distributed, storage
 from sadcl.config import Config
 from sadcl.errors import FailureKind, TrialFailed
-from sadcl.results import predictions, store
+from sadcl.results import checkpoints, predictions, store
 from sadcl.results.provenance import provenance
 from sadcl.results.run_writer import RunWriter
 from sadcl.search.trial import Trial
@@ -25,6 +25,7 @@ from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
     Emit,
     EpochEnded,
+    PrecisionChanged,
     TrialEnded,
     TrialEvent,
     TrialRestarts,
@@ -114,6 +115,7 @@ def execute(
                     report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
                     step_done=heartbeat.step,
                     leave_reason=leave_reason,
+                    precision_changed=lambda *both: _emit_change(emit_first, trial.key, *both),
                 ),
                 device="cuda" if placement.gpus else "cpu",
                 loader_workers=placement.loader_workers,
@@ -144,6 +146,10 @@ def _check_gpu(placement: Placement) -> None:
 
 def _discard(event: TrialEvent) -> None:
     return
+
+
+def _emit_change(emit: Emit, key: str, before: str, now: str) -> None:
+    emit(PrecisionChanged(key, before, now))
 
 
 def _open_writer(trial: Trial, placement: Placement, images: data.MultiLabelData) -> RunWriter:
@@ -206,7 +212,7 @@ def _finish(
         **outcome.metrics,
         "weights": outcome.weights,
         "epoch": outcome.epoch,
-        "checkpoint": outcome.checkpoint,
+        "checkpoint": checkpoints.path_in_store(placement.storage, outcome.checkpoint),
         "seconds": outcome.seconds,
         "images": outcome.images,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
@@ -274,7 +280,7 @@ def remove_stale_states(rows: Iterable[Mapping[str, Any]], placement: Placement)
     A run does so itself at its end, but its process may be lost right before.
     """
     ended = {row["key"] for row in rows if row["status"] in ("complete", "pruned")}
-    for kind in ("checkpoints", "stage1"):
+    for kind in checkpoints.FOLDERS:
         for path in storage.sizes(storage.join(placement.storage, kind)):
             key, _, file = path.partition("/")
             if key in ended and file in STATES:
@@ -317,8 +323,7 @@ def stage1_checkpoint(trial: Trial, placement: Placement) -> str | None:
         raise TrialFailed(
             f"The stage 1 that it starts from ({trial.stage1.key}) has failed: {cause}"
         )
-    checkpoint: str = row["checkpoint"]
-    return checkpoint
+    return checkpoints.checkpoint_uri(placement.storage, row)
 
 
 def trial_columns(

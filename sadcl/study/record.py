@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import store
+from sadcl.results import checkpoints, store
 from sadcl.results.status import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
-from sadcl.search.study_file import described_space, with_current_space
+from sadcl.search.study_file import with_current_space
 from sadcl.search.trial import Phase
+from sadcl.study import study_differences
 
 PlanT = TypeVar("PlanT", bound=Plan | AblationPlan)
-GROWING = ("arms", "datasets", "sources")
-"""Parts of a study's identity to which entries may be added later."""
 
 
 class StudyRecord(Generic[PlanT]):
@@ -75,12 +74,23 @@ class StudyRecord(Generic[PlanT]):
         return rows + trials.filter(pc.and_not(is_start, in_study)).to_pylist()
 
     def rows_with_admitted(self) -> list[dict[str, Any]]:
-        """Return the rows, each with ``admitted``: the bank rows per label in its last epoch."""
+        """Return the rows as a summary needs them.
+
+        Each has ``admitted``, the bank rows per label in its last epoch, and its ``checkpoint`` is
+        a URI.
+        """
         columns = ["key", "stage", "epoch", "admitted"]
         epochs = store.read(self.root, "epochs", columns, keys=[row["key"] for row in self.rows])
         epochs = epochs.sort_by([("stage", "ascending"), ("epoch", "ascending")])
         last = {epoch["key"]: epoch["admitted"] for epoch in epochs.to_pylist()}
-        return [{**row, "admitted": last.get(row["key"])} for row in self.rows]
+        return [
+            {
+                **row,
+                "admitted": last.get(row["key"]),
+                "checkpoint": checkpoints.checkpoint_uri(self.root, row),
+            }
+            for row in self.rows
+        ]
 
     def check_same(self) -> None:
         """Check that the study on disk is this one; it is if there is none yet.
@@ -117,17 +127,11 @@ class StudyRecord(Generic[PlanT]):
             if isinstance(self.plan, Plan):
                 space = self.plan.search.space_at(self.plan.scale)
                 comparable = with_current_space(stored, space, identity["space"])
-            if differences := list(_differences(comparable, identity)):
-                is_base = any(difference.path[-1] == "base" for difference in differences)
+            if found := list(study_differences.differences(comparable, identity)):
                 raise UserError(
-                    f"The study {self.name!r} in {self.root!r} is another one "
-                    f"({'; '.join(map(str, differences))}). "
-                    + "The base is the configuration with all of --set. "
-                    * is_base
-                    + "Give this one another name or another --storage, or remove the former with "
-                    "--fresh."
+                    study_differences.another_study(self.plan, self.root, self.study_rows, found)
                 )
-            for part in GROWING:
+            for part in study_differences.GROWING:
                 if part in identity:
                     identity[part] = {**stored.get(part, {}), **identity[part]}
         return stored, identity
@@ -144,54 +148,6 @@ class StudyRecord(Generic[PlanT]):
         """Remove the study, as :meth:`StoredStudy.remove` does."""
         StoredStudy(self.root, self.name).remove()
         self._rows = None
-
-
-ABSENT = "not there"
-"""The value of an entry that an identity lacks."""
-
-
-class Difference(NamedTuple):
-    """One entry in which the identity of a study differs from the one on disk.
-
-    Attributes:
-        path: the names that lead to it, outermost first.
-        stored: the value on disk, or ``ABSENT``.
-        current: the value of the study, or ``ABSENT``.
-    """
-
-    path: tuple[str, ...]
-    stored: Any
-    current: Any
-
-    def __str__(self) -> str:
-        return f"{' of '.join(self.path)}: {self.stored} before, {self.current} now"
-
-
-def _differences(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield where an identity differs from the content of a study's file.
-
-    Entries that were added to a growing part, or that are left out of it this time, are no
-    difference.
-    """
-    for part, current in identity.items():
-        before = stored.get(part, {} if part == "sources" else ABSENT)
-        if part in GROWING and isinstance(before, dict):
-            shared = before.keys() & current.keys()
-            before, current = ({name: p[name] for name in shared} for p in (before, current))
-        if part == "space" and before != current and isinstance(before, dict):
-            before, current = (described_space({"space": space}) for space in (before, current))
-        if before != current:
-            yield from _entries((part,), before, current)
-
-
-def _entries(path: tuple[str, ...], stored: Any, current: Any) -> Iterator[Difference]:
-    if not (isinstance(stored, dict) and isinstance(current, dict)):
-        yield Difference(path, stored, current)
-        return
-    for name in sorted({*stored, *current}):
-        before, now = stored.get(name, ABSENT), current.get(name, ABSENT)
-        if before != now:
-            yield from _entries((*path, name), before, now)
 
 
 def _as_json(value: Any) -> Any:
@@ -320,7 +276,7 @@ def study_names(root: str) -> list[str]:
 def checkpoint_bytes(root: str) -> Counter[str]:
     """Return the bytes of the checkpoints by the key of the run, and of all under ``"."``."""
     total: Counter[str] = Counter()
-    for kind in ("checkpoints", "stage1"):
+    for kind in checkpoints.FOLDERS:
         for path, size in storage.sizes(storage.join(root, kind)).items():
             total.update({str(folder): size for folder in PurePosixPath(path).parents})
     return total

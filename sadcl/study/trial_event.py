@@ -60,6 +60,16 @@ class TrialRestarts:
 
 
 @dataclass(frozen=True)
+class PrecisionChanged:
+    """The trial resumes on a device that computes in another precision than it had before."""
+
+    key: str
+    before: str
+    """``fp32``, ``bf16`` or ``fp64``."""
+    now: str
+
+
+@dataclass(frozen=True)
 class WaitingForRoom:
     """The trial waits until its workers fit into the cluster."""
 
@@ -152,6 +162,7 @@ TrialEvent = (
     | EpochEnded
     | TrialEnded
     | TrialRestarts
+    | PrecisionChanged
     | WaitingForRoom
     | WorkerBeat
     | WorkerFailed

@@ -27,7 +27,13 @@ from sadcl.training.engine import (
     train_step,
 )
 from sadcl.training.report import Callbacks, Epoch, Outcome
-from sadcl.training.resume import Progress, restore, resume_state, worker_state
+from sadcl.training.resume import (
+    Progress,
+    joined_precisions,
+    restore,
+    resume_state,
+    worker_state,
+)
 from sadcl.training.setup import (
     co_occurrence,
     peak_memory_mb,
@@ -96,7 +102,10 @@ def fit(
         return first
     second = _train_stage(run, 2, folder, start=first.checkpoint, test=test)
     return replace(
-        second, seconds=first.seconds + second.seconds, images=first.images + second.images
+        second,
+        seconds=first.seconds + second.seconds,
+        images=first.images + second.images,
+        precision=joined_precisions([*first.precision.split(" then "), second.precision]),
     )
 
 
@@ -168,7 +177,8 @@ def _outcome(
         images=progress.images,
         memory_mb=peak_memory_mb(training.device),
         normalisation=build.normalisation(run.config),
-        precision=selected.get("precision", build.precision(run.config, training.device)),
+        precision=joined_precisions(progress.precisions)
+        or selected.get("precision", build.precision(run.config, training.device)),
         logits={**selected.get("logits", {}), **logits},
         stopped=progress.stopped,
     )
@@ -210,6 +220,7 @@ class _Stage:
             co_occurrence_LL=co_occurrence(data.train.targets),
         )
         self.progress = self._restored() if resume else Progress()
+        self._note_precision()
         bank = self.training.bank
         fills_bank = (
             bank is not None and bank.policy != "none" and config.bank.start == "prototypes"
@@ -229,6 +240,16 @@ class _Stage:
         settle_buckets(self.training, len(self.run.data.labels))
         storage.wait_for_file(self.state_uri)
         return restore(self.training, checkpoint.load_checkpoint(self.state_uri))
+
+    def _note_precision(self) -> None:
+        """Remember the precision of this device, and report it where the stage had another one."""
+        current = build.precision(self.run.config, self.training.device)
+        precisions, report = self.progress.precisions, self.run.callbacks.precision_changed
+        if self.progress.done or precisions[-1:] == [current]:
+            return
+        if precisions and report is not None and distributed.rank() == 0:
+            report(precisions[-1], current)
+        precisions.append(current)
 
     def run_epoch(self) -> None:
         """Train an epoch or what remains of it, evaluate, report and save."""

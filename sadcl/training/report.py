@@ -46,7 +46,8 @@ class Outcome:
     normalisation: Normalisation
     """Mean and standard deviation of the images."""
     precision: str
-    """``fp32``, ``bf16`` or ``fp64``: what ``optim.precision`` was on the device."""
+    """``fp32``, ``bf16`` or ``fp64``: what ``optim.precision`` was on the device. A run that was
+    resumed on another kind of device may have several, such as ``bf16 then fp32``."""
     logits: dict[str, Tensor]
     """(N, L) in float16 for each split that was evaluated with the selected weights."""
     stopped: str = ""
@@ -59,6 +60,9 @@ StepDone = Callable[[int, int, int, int, float], None]
 """Called after each step on every worker with stage, epoch, step, steps of the epoch, and the
 seconds in which bank and prototypes gathered the rows of all workers."""
 
+PrecisionChanged = Callable[[str, str], None]
+"""Called on the first worker where a stage resumes in another precision, with both."""
+
 
 @dataclass(frozen=True)
 class Callbacks:
@@ -68,3 +72,4 @@ class Callbacks:
     step_done: StepDone | None = None
     leave_reason: LeaveReason | None = None
     """Called on the first worker every few seconds; a text saves the state and ends the run."""
+    precision_changed: PrecisionChanged | None = None

@@ -6,6 +6,8 @@ equal up to rounding, as it is for any two numbers of workers.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,10 +42,17 @@ class Progress:
     """Seconds of the epochs that are over."""
     images: int = 0
     """Training images of the epochs that are over."""
+    precisions: list[str] = field(default_factory=list)
+    """The precisions of the stage so far, in order: another kind of device may have another one."""
     done: bool = False
     """Whether the last epoch is over."""
     stopped: str = ""
     """Why the report stopped the stage early; empty where it did not."""
+
+
+def joined_precisions(precisions: Iterable[str]) -> str:
+    """Return precisions in order, each change once: ``fp32``, or ``bf16 then fp32``."""
+    return " then ".join(precision for precision, _ in itertools.groupby(precisions))
 
 
 def worker_state(training: Training) -> list[dict[str, Tensor]]:

@@ -54,8 +54,8 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
     [
         (("evaluate", "--checkpoint", "nowhere.pt"), "no checkpoint at 'nowhere.pt'"),
         (
-            ("evaluate", "--checkpoint", "cli-s0", "--storage", "{root}"),
-            "There is no trial 'cli-s0'",
+            ("evaluate", "--checkpoint", "clx-s0", "--storage", "{root}"),
+            "There is no trial 'clx-s0'",
         ),
         (
             ("evaluate", "--checkpoint", "{key}", "--storage", "{root}", "--split", "train"),
@@ -84,8 +84,8 @@ def test_predict_names_labels_with_scores_of_several_photographs(command, runs, 
         (("export", "nowhere.pt", "--safetensors"), "no checkpoint at 'nowhere.pt'"),
         (("export", "{last}", "--safetensors"), "its best.pt is the one to load"),
         (
-            ("export", "cli-s0", "--onnx", "--storage", "{root}"),
-            "There is no trial 'cli-s0'",
+            ("export", "clx-s0", "--onnx", "--storage", "{root}"),
+            "There is no trial 'clx-s0'",
         ),
         (
             ("export", "{best}", "--safetensors", "--output", "{last}"),

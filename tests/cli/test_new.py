@@ -48,8 +48,11 @@ def test_each_data_set_has_its_base(command, tmp_path, monkeypatch, kind, data):
     import runpy
 
     file = tmp_path / f"{kind}_{data}.py"
-    command("sadcl", "new", file, "--kind", kind, "--data", data)
+    written = command("sadcl", "new", file, "--kind", kind, "--data", data).stdout
     variables = runpy.run_path(str(file))
+    flags = " --data-root photos --scale demo" if data == "folder" else ""
+    assert written.endswith(f"Try: sadcl run {file}{flags}\n")
+    assert f"\nsadcl run {file.name}{flags}\n" in variables["__doc__"]
     base = variables["base"]
     assert base.data.name == ("coco" if data == "coco14" else data)
     assert variables["demo"].data.name == "scenes"

@@ -84,7 +84,7 @@ def test_an_edit_of_any_file_of_the_package_makes_another_digest(package):
     assert after.digest() != before.digest()
     assert after.stage1_digest() != before.stage1_digest()
     assert Config.stored(before.json_text()) == before, "what is stored keeps its hash"
-    with pytest.raises(UserError, match=r"the source of own_lab.heads has changed since the run"):
+    with pytest.raises(UserError, match=r"own_lab was edited after this run was planned"):
         build.model(before, 4)
     build.model(after, 4)
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_found_again_is_refused():
     [
         ({"model.head": "Mean"}, "must be an import path, such as 'my_lab.heads:Attention'"),
         ({"model.head": "own_lab.haeds:Mean"}, None),
-        ({"model.head": "own_lob:Mean"}, "There is no module 'own_lob': start in the folder"),
+        ({"model.head": "own_lob:Mean"}, "There is no module 'own_lob'; did you mean 'own_lab'?"),
         (
             {"model.head": "own_lab.heads:Maen"},
             "model.head = 'own_lab.heads:Maen': own_lab.heads has no 'Maen'; it has Mean, focal.",
@@ -248,7 +248,7 @@ def test_training_refuses_a_source_that_has_changed(package, tmp_path):
     planned = own(**{"stage1.epochs": 1, "data.scene_train": 40, "data.scene_test": 10})
     (package / "heads.py").write_text(SOURCE.replace("(2, 3)", "(3, 2)"))
     data = load(planned.data, tmp_path / "scenes")
-    with pytest.raises(UserError, match=r"the source of own_lab.heads has changed since the run"):
+    with pytest.raises(UserError, match=r"own_lab was edited after this run was planned"):
         fit(planned, data, str(tmp_path / "run"), device="cpu")
 
 

@@ -114,7 +114,7 @@ def test_other_mistakes(root, tmp_path):
         load(Data(name=BIRDS), tmp_path / "nowhere")
     with pytest.raises(UserError, match="arguments belongs to a data set of your own"):
         Data(name="folder", arguments={"table": "x"})
-    with pytest.raises(UserError, match="the source of bird_parts has changed since the run"):
+    with pytest.raises(UserError, match="bird_parts.py was edited after this run was planned"):
         load(Data(name=BIRDS), root, sources={"bird_parts": "0123456789ab"})
 
 

@@ -64,5 +64,5 @@ def test_the_settings_are_those_of_the_best_trials_by_the_held_out_images(tmp_pa
     add("wrong-SADCL-demo", "b", 70.0, 0.002)
     add("wrong-SADCL-demo", "c", 80.0, 0.003, status="failed")
     add("wrong-SADCL", "d", 90.0, 0.004)
-    settings = best_settings(comparison(), "demo", str(tmp_path))
+    settings = best_settings({"SADCL": "wrong-SADCL-demo"}, str(tmp_path))
     assert settings == {"SADCL": {"stage1.lr": 0.002}}

@@ -78,3 +78,11 @@ def test_a_trial_whose_own_stage_1_fails_says_so_in_its_row(tmp_path):
     assert {row["status"] for row in rows.values()} == {"failed"}
     cause = f"({trial.stage1.key}) has failed: {rows['stage1']['cause']}"
     assert rows["search"]["cause"] == f"The stage 1 that it starts from {cause}"
+
+
+def test_another_name_keeps_a_study_apart(capsys):
+    main(SEARCH, ["--name", "other", "--dry-run"])
+    assert "study other-demo: scenes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([SEARCH], ["--name", "other", "--dry-run"])
+    assert "--name is not possible: each of the searches has its own" in capsys.readouterr().err

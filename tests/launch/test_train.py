@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
@@ -21,7 +23,7 @@ def test_training_in_this_process(good, tmp_path):
     assert len(results.read("runs", "epochs")) == 5
     assert isinstance(row, Run)
     assert row.key == kept["key"]
-    assert row.checkpoint == row.best_checkpoint == kept["checkpoint"]
+    assert row.checkpoint == row.best_checkpoint == str(Path("runs", kept["checkpoint"]).absolute())
     assert row.metrics["test_mAP"] == kept["test_mAP"]
     epochs = row.table()
     assert isinstance(epochs, pa.Table)

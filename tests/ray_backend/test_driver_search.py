@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from sadcl import results
+from sadcl.results import verify
 
 PHASES = {"stage1": 3, "baseline": 2, "search": 3, "confirm": 2, "final": 1}
 """Rows of the tiny study by phase; a stage 1 for the search, the fresh seed and the final run."""
@@ -45,7 +46,7 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert {row["status"] for row in found} == {"complete"}
     assert len({row["key"] for row in found}) == len(found)
     assert re.search(
-        r"search \w{4}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
+        r"search \w{6}: stage 2 epoch 3/3, held-out mAP [\d.]+, "
         r"[\d.]+ rows per label admitted; best of search",
         first.stdout,
     )
@@ -71,39 +72,52 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
     assert "Resuming: 11 runs are complete." in again.stdout
     assert rows(tmp_path / "runs") == found
 
-    more = command("python", file, "--trials", 4)
-    grown = {row["key"]: row for row in rows(tmp_path / "runs")}
+    assert list(verify.verify(str(tmp_path / "runs"), checkpoints=True)) == []
+
+    # a storage that was moved resumes, and finds its stage 1 and its checkpoints
+    moved = ("--storage", "moved")
+    os.rename(tmp_path / "runs", tmp_path / "moved")
+    more = command("python", file, "--trials", 4, *moved)
+    grown = {row["key"]: row for row in rows(tmp_path / "moved")}
     assert count(grown.values())["search"] == 4
     assert [grown[row["key"]] for row in found] == found
     assert "Result" in more.stdout
 
-    top = command("sadcl", "results", "top", "--study", "tiny-demo", "-n", "1").stdout.splitlines()
+    top = command(
+        "sadcl", "results", "top", "--study", "tiny-demo", "-n", "1", *moved
+    ).stdout.splitlines()
     assert len(top) == 2
-    evaluated = command("sadcl", "evaluate", "--checkpoint", final["key"]).stdout
+    evaluated = command("sadcl", "evaluate", "--checkpoint", final["key"], *moved).stdout
     line = next(line for line in evaluated.splitlines() if line.startswith("test_mAP\t"))
     assert line == f"test_mAP\t{final['test_mAP']!r}\t{final['test_mAP']!r}"
-    held = command("sadcl", "evaluate", "--checkpoint", best["checkpoint"]).stdout
+    held = command("sadcl", "evaluate", "--checkpoint", f"moved/{best['checkpoint']}").stdout
     assert f"val_mAP\t{best['val_mAP']!r}\t{best['val_mAP']!r}" in held
     Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.jpg")
     named = command(
-        "sadcl", "predict", "photo.jpg", "--checkpoint", final["checkpoint"], "--top", "2"
+        "sadcl",
+        "predict",
+        "photo.jpg",
+        "--checkpoint",
+        f"moved/{final['checkpoint']}",
+        "--top",
+        "2",
     ).stdout
     assert re.fullmatch(r"photo\.jpg: \w+ \d\.\d{3}, \w+ \d\.\d{3}\n", named)
 
     changed = study_file(trials=3, **{"bank.epsilon": 0.03})
-    other = command("python", changed, check=False)
+    other = command("python", changed, *moved, check=False)
     assert other.returncode == 2
-    assert "is another one (base: " in other.stderr
-    anew = command("python", changed, "--fresh", check=False)
+    assert "is another one (bank.epsilon: 0.02 before, 0.03 now). To keep" in other.stderr
+    anew = command("python", changed, "--fresh", *moved, check=False)
     assert anew.returncode == 2
     assert "--fresh removes" in anew.stderr
     assert "--yes" in anew.stderr
 
 
-def start(command, file, tmp_path):
+def start(command, file, tmp_path, *flags):
     with open(tmp_path / "log", "a") as log:
         return subprocess.Popen(
-            [sys.executable, str(file)],
+            [sys.executable, str(file), *flags],
             cwd=tmp_path,
             env=command.environment,
             stdout=log,
@@ -181,6 +195,28 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(command, stu
     now = {(e["key"], e["stage"], e["epoch"]): e["loss"] for e in epochs}
     assert len(now) == len(epochs)
     assert {at: now[at] for at in losses} == losses  # also of epochs that were trained again
+
+
+@pytest.mark.soak
+def test_a_search_that_is_killed_tries_what_one_that_is_not_tries(command, study_file, tmp_path):
+    """One trial at a time; killed in the middle of one, before and after the random ones end."""
+
+    def settings(root):
+        tried = sorted(
+            (r for r in rows(root) if r["phase"] == "search"), key=lambda r: r["started"]
+        )
+        return [row["params"] for row in tried]
+
+    file, one = study_file(trials=8, **{"stage2.epochs": 12}), ("--max-concurrent", "1")
+    command("python", file, "--storage", "whole", *one)
+    for count in (2, 6):
+        process = start(command, file, tmp_path, "--storage", "killed", *one)
+        wait_for(lambda count=count: len(settings(tmp_path / "killed")) > count, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+    command("python", file, "--storage", "killed", *one)
+    assert len(settings(tmp_path / "whole")) == 8
+    assert settings(tmp_path / "killed") == settings(tmp_path / "whole")
 
 
 @pytest.mark.soak

@@ -138,7 +138,7 @@ def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file
             numbers = sorted(epoch for s, epoch in own if s == stage)
             assert numbers == list(range(1, len(numbers) + 1))
         assert len(own) == row["epochs_done"]
-        checkpoint.load_checkpoint(row["checkpoint"])
+        checkpoint.load_checkpoint(f"{root}/{row['checkpoint']}")
     assert optuna_has(root) == {
         row["key"]: (
             json.loads(row["params"]),

@@ -95,7 +95,7 @@ def ended_trials(study):
     return {
         t.user_attrs["key"]: (t.params, t.state.name, t.values, t.intermediate_values)
         for t in study.get_trials(deepcopy=False)
-        if t.state.is_finished()
+        if t.state.is_finished() and "key" in t.user_attrs  # not of a setting proposed twice
     }
 
 
@@ -133,6 +133,59 @@ def test_every_sampler_asks_tells_and_resumes(tmp_path, space, options):
         row["key"]: [row[name] for name in bench.plan.search.objectives] for row in bench.rows()
     }
     assert {key: ended[2] for key, ended in ended_trials(bench.study).items()} == values
+
+
+@pytest.mark.parametrize(
+    ("space", "options"),
+    [
+        (BANK, {"sampler": "tpe"}),
+        (BANK, {"sampler": "random", "start_with": ({"loss.tau": 0.11},)}),
+        (NUMBERS, {"sampler": "cmaes"}),
+        (NUMBERS, {"sampler": "gp"}),
+        (BANK, {"sampler": "nsga2", "objectives": ("val_mAP", "seconds")}),
+    ],
+)
+def test_a_search_that_is_interrupted_proposes_what_one_that_is_not_does(tmp_path, space, options):
+    """Killed between two trials, and in the middle of one, which resumes with its settings."""
+
+    def settings(name, interrupted_after=(), interrupted_in=()):
+        bench = Bench(tmp_path / name, space, total=16, **options)
+        tried = []
+        for i in range(14):
+            begun = bench.begin()
+            if i in interrupted_in:
+                bench.start()
+                assert bench.begin()[1] == begun[1]
+                begun = str(bench.number), begun[1]
+            tried.append(begun[1])
+            status = "pruned" if i in (7, 11) else "failed" if i == 9 else "complete"
+            tau = begun[1]["loss.tau"]
+            bench.end(begun, (50 - tau, 60 - (tau - 0.2) ** 2) if i % 3 else (55 + tau,), status)
+            if i in interrupted_after:
+                bench.start()
+        return tried
+
+    whole = settings("whole")
+    assert len({json.dumps(setting, sort_keys=True) for setting in whole}) == 14
+    assert settings("killed", (0, 4, 9, 10), (1, 6, 12)) == whole
+
+
+def test_of_several_at_once_a_proposal_follows_from_those_that_have_ended(tmp_path):
+    def third(name, killed):
+        bench = Bench(tmp_path / name, total=16)
+        for _ in range(6):
+            begun = bench.begin()
+            bench.end(begun, (60 - begun[1]["loss.tau"],))
+        first, writer = bench.begin(), bench.writer
+        bench.end(bench.begin(), (61.0,))  # while the first one runs
+        if killed:
+            bench.start()
+            assert bench.begin()[1] == first[1]
+        else:
+            bench.writer = writer
+        return bench.begin()[1]
+
+    assert third("killed", killed=True) == third("whole", killed=False)
 
 
 def test_optuna_is_told_what_became_of_each_trial(tmp_path):

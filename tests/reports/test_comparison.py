@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sadcl import results, storage
 from sadcl.cli.app import app
+from sadcl.console import settings_text
 from sadcl.errors import UserError
 from sadcl.reports.comparison import compare_studies, comparison_answer, gpu_hours
 from sadcl.results import RunWriter, store
@@ -72,6 +73,8 @@ def test_studies_side_by_side(root):
         2.5,
         2.5,
     )
+    twins = {"bank.epsilon": 0.5, "prototypes.epsilon": 0.25, "loss.tau": 0.1}
+    assert settings_text(twins) == "bank.epsilon=0.5 prototypes.epsilon=0.25 tau=0.1"
     assert (arms.setting, arms.test_mAP, arms.test_half_width, arms.published) == (
         "both",
         51.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -225,7 +226,7 @@ def test_questions(tmp_path):
         ),
         (
             lambda r: query.show(r, "s-tuned-s0-b"),
-            "no trial 's-tuned-s0-b' in '.*'; did you mean 's-tuned-s0-a'",
+            "no trial 's-tuned-s0-b' in '.*'; the nearest are 's-tuned-s0-a'. `sadcl results top`",
         ),
         (lambda r: results.read(r + "/nowhere", "trials"), "holds no results"),
         (lambda r: results.read("s4://x/y", "trials"), "cannot be opened"),
@@ -296,3 +297,24 @@ def test_a_query_whose_files_are_merged_away_meanwhile_looks_again(tmp_path, mon
     monkeypatch.setattr(query, "_create_view", merged_away)
     assert results.sql(tmp_path, "select count(*) as n from trials").to_pylist() == [{"n": 4}]
     assert not any(os.path.exists(path) for path in moments[0])
+
+
+def test_a_trial_is_known_by_any_unique_end_or_part_of_its_key(tmp_path):
+    for key in ("s-tuned-s0-aab1", "s-tuned-s0-aac1", "s-tuned-s1-aad2", "s-stage2-s1-b1"):
+        complete_trial(tmp_path, key)
+    root = str(tmp_path)
+    for text, key in (
+        ("s-tuned-s0-aab1", "s-tuned-s0-aab1"),
+        ("c1", "s-tuned-s0-aac1"),
+        ("tuned-s1", "s-tuned-s1-aad2"),
+    ):
+        assert query.find_key(root, text) == query.show(root, text)["key"] == key
+    with pytest.raises(UserError, match=r"'b1' is a part of 2 keys .* 's-tuned-s0-aab1'\. Give"):
+        query.find_key(root, "b1")
+    with pytest.raises(UserError) as error:
+        query.find_key(root, "tuned-s0-aab2")
+    nearest = re.findall(r"'(s-[\w-]+)'", str(error.value))
+    assert nearest[0] == "s-tuned-s0-aab1"
+    assert len(nearest) == 3
+    with pytest.raises(UserError, match="the nearest are"):
+        query.find_key(root, "")

@@ -138,7 +138,13 @@ def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
         weights_digest="2d711642b726",
     )
     spoil(tmp_path)
-    assert re.search(message, sadcl("verify", "--checkpoints", code=1))
+    text = sadcl("verify", "--checkpoints", code=1)
+    assert re.search(message, text)
+    assert "studies delete" not in text
+    if "store.delete" in text:  # what it destroys is named
+        assert (
+            "removes its row, figures, epochs, labels and predictions" in text or "orphan" in what
+        )
 
 
 @pytest.mark.parametrize(
@@ -146,18 +152,25 @@ def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
     [
         ("stage1", 0.0, False),
         ("stage1", 0.1, True),
-        ("stage1", None, True),
-        ("train", 0.0, True),
+        ("stage1", None, False),  # of a version that did not say
+        ("stage1", "config", False),
+        ("train", 0.0, False),  # the labels of the test images may be secret
+        ("train", 0.1, True),
+        ("train", "labels", True),
     ],
 )
-def test_only_a_stage_1_without_held_out_images_needs_no_figures(
-    tmp_path, phase, holdout, is_fault
-):
+def test_a_run_that_nothing_could_measure_needs_no_figures(tmp_path, phase, holdout, is_fault):
     """The stage 1 of a final run trains on all images, so nothing is left to measure it on."""
-    row = {"study": "s", "phase": phase, "arm": "tuned", "params": "{}", "data_holdout": holdout}
+    row = {"study": "s", "phase": phase, "arm": "tuned", "params": "{}"}
+    if holdout == "config":
+        config = recipes.demo().override({"data.holdout": 0.0})
+        row |= {"config": config.json_text(), "config_digest": config.digest()}
+    else:
+        row |= {"data_holdout": 0.0 if holdout == "labels" else holdout}
     writer = RunWriter(str(tmp_path), "k", row)
     writer.epoch({"stage": 1, "epoch": 1, "loss": 0.5})
-    writer.finish("complete")
+    labels = [{"split": "test", "label": "cat", "AP": 50.0}] * (holdout == "labels")
+    writer.finish("complete", labels=labels)
     problems = [fault.problem for fault in verify.verify(str(tmp_path))]
     expected = "says that 'k' is complete, but without val_mAP and test_mAP"
     assert problems == ([expected] if is_fault else [])

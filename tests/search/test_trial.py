@@ -39,7 +39,7 @@ def test_titles(phase, arm, title):
 
 def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
     trial = Trial("s", "search", "tuned", BASE)
-    assert trial.title == f"search {trial.key[-4:]}"
+    assert trial.title == f"search {trial.key[-6:]}"
     whole = BASE.override({"data.holdout": 0.0})
     assert Trial("s", "stage1", "stage1", whole).title == "stage1 s0 all images"
     assert Trial("s", "final", "tuned", whole).title == "final tuned s0"
@@ -47,3 +47,6 @@ def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
 
 def test_the_name_of_a_study_at_a_scale():
     assert (study_name("a", "full"), study_name("a", "demo")) == ("a", "a-demo")
+    assert study_name("a", "full", ["coco17"]) == "a"
+    assert study_name("a", "demo", ["scenes"]) == "a-demo"
+    assert study_name("a", "demo", ["voc2007", "coco17"]) == "a-demo-coco17-voc2007"

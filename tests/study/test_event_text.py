@@ -3,7 +3,13 @@
 import pytest
 
 from sadcl.study.event_text import notice_text
-from sadcl.study.trial_event import HangEnded, TrialRestarts, WaitingForRoom, WorkerFailed
+from sadcl.study.trial_event import (
+    HangEnded,
+    PrecisionChanged,
+    TrialRestarts,
+    WaitingForRoom,
+    WorkerFailed,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +23,11 @@ from sadcl.study.trial_event import HangEnded, TrialRestarts, WaitingForRoom, Wo
         (
             TrialRestarts("k", "node a is to be taken away", planned=True),
             "node a is to be taken away; resumes from its last checkpoint",
+        ),
+        (
+            PrecisionChanged("k", "bf16", "fp32"),
+            "resumes in fp32 on this device, after bf16 before; its figures are of both. "
+            "Set optim.precision to keep one",
         ),
         (WaitingForRoom("k", 3), "waits for the room that 3 worker(s) need"),
         (WaitingForRoom("k", 3, occupied=True), "waits for room that others use"),

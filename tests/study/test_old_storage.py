@@ -168,11 +168,11 @@ def test_another_space_is_another_study(root, claimed):
     space = {**SEARCH.demo_space, "loss.tau": Float(0.05, 0.6, log=True)}
     other = dataclasses.replace(PLAN, search=dataclasses.replace(SEARCH, demo_space=space))
     message = (
-        r"\(space of loss.tau: 0.05 to 0.5, log scale before, 0.05 to 0.6, log scale now\)\. Give"
+        r"\(space of loss.tau: 0.05 to 0.5, log scale before, 0.05 to 0.6, log scale now\)\. To"
     )
     with pytest.raises(UserError, match=message):
         StudyRecord(root, other).check_same()
-    with pytest.raises(UserError, match=r"data: 50fa63f061a5 before, x now"):
+    with pytest.raises(UserError, match=r"\(data: the file names, the labels or the split"):
         StudyRecord(root, dataclasses.replace(PLAN, digest="x")).claim()
 
 

@@ -253,3 +253,18 @@ def test_who_leaves_has_waited_for_its_state(tiny, tmp_path, monkeypatch):
     assert len(done) == 1
     state = checkpoint.load_checkpoint(str(tmp_path / "stage1" / "state.pt"))
     assert (state["step"], state["progress"]["step"]) == (1, 1)
+
+
+def test_a_run_that_resumes_in_another_precision_says_and_records_it(tmp_path, cache, monkeypatch):
+    """As one does that began on a GPU and resumes on CPUs, where optim.precision is auto."""
+    config = recipes.demo().override({**TINY, "stage1.epochs": 2, "stage2.epochs": 0})
+    data, run, changes = load(config.data, str(cache)), str(tmp_path / "run"), []
+    with pytest.raises(Rescheduled):
+        fit(config, data, run, device="cpu", callbacks=Callbacks(leave_reason=lambda: "leave"))
+    monkeypatch.setattr(loop.build, "precision", lambda config, device: "bf16")
+    callbacks = Callbacks(precision_changed=lambda *both: changes.append(both))
+    outcome = fit(config, data, run, device="cpu", callbacks=callbacks)
+    assert changes == [("fp32", "bf16")]
+    assert outcome.precision == "fp32 then bf16"
+    assert fit(config, data, run, device="cpu", callbacks=callbacks).precision == outcome.precision
+    assert len(changes) == 1

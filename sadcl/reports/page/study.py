@@ -16,6 +16,7 @@ from sadcl.reports.ablation import AblationReport, ablation_report
 from sadcl.reports.statistics import compare_arms
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial, is_finite, ranked_trials
+from sadcl.search.trial import short_id
 
 Row = Mapping[str, Any]
 CONTROL, TUNED, BEST_TRIAL = (
@@ -252,7 +253,7 @@ def searched_settings(row: Row) -> dict[str, Any]:
 def run_title(row: Row) -> str:
     """Name a run in a few words: a trial of a search by the end of its key, others by their arm."""
     if row["phase"] == "search":
-        return f"trial {row['key'][-6:]}"
+        return f"trial {short_id(row['key'])}"
     arm = row["arm"] if row["phase"] in ("arm", row["arm"]) else f"{row['phase']} {row['arm']}"
     return f"{arm}, seed {row['seed']}"
 
