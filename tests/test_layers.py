@@ -12,7 +12,8 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": ("errors distributed storage console memory metrics build __init__"),
+    "": ("errors distributed storage memory metrics build __init__"),
+    "console": "words terminal ending table __init__",
     "recipes": "methods __init__",
     "config": "sources component type_text frozen older sections stages __init__ fields",
     "losses": (
@@ -74,7 +75,7 @@ FILES = {
         "setup search cost ablation comparison run train"
     ),
     "cli": (
-        "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
+        "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint tables reports studies "
         "configuration new_files new experiment run app"
     ),
 }
@@ -211,6 +212,8 @@ MAY = {
     },
     "cli/configuration": {"config", "console", "errors", "recipes"},
     "cli/new": {"errors"},
+    "cli/table_options": {"console", "errors"},
+    "cli/trial_tables": {"console", "errors", "reports"},
     "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
