@@ -54,7 +54,8 @@ FILES = {
         "changes plan_text __init__"
     ),
     "study": (
-        "__init__ placement gpu_driver process record trial_event event_text live_table "
+        "__init__ placement gpu_driver process record trial_event event_text time_left "
+        "live_view live_table "
         "tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
@@ -75,8 +76,8 @@ FILES = {
         "setup search cost ablation comparison run train"
     ),
     "cli": (
-        "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint tables reports studies "
-        "configuration new_files new experiment run app"
+        "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
+        "tables reports studies configuration new_files new experiment run app"
     ),
 }
 """The files of each package; a file imports only those before it."""
@@ -250,6 +251,8 @@ WITHOUT_TORCH = {
         "study/process",
         "study/record",
         "study/live_table",
+        "study/live_view",
+        "study/time_left",
         "study/tensorboard",
     ),
     *(

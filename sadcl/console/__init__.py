@@ -1,6 +1,6 @@
 """What people see: sentences, tables, progress bars, and how a command ends."""
 
-from sadcl.console.ending import guarded
+from sadcl.console.ending import guarded, resumable
 from sadcl.console.table import (
     cell_text,
     is_fitted,
@@ -9,8 +9,15 @@ from sadcl.console.table import (
     show_table,
     table_form,
 )
-from sadcl.console.terminal import banner, confirm, console, print_text, progress_bar
-from sadcl.console.words import bytes_text, clock_text, count_text, settings_text, short_names
+from sadcl.console.terminal import banner, confirm, console, print_command, print_text, progress_bar
+from sadcl.console.words import (
+    bytes_text,
+    clock_text,
+    count_text,
+    left_text,
+    settings_text,
+    short_names,
+)
 
 __all__ = [
     "banner",
@@ -22,9 +29,12 @@ __all__ = [
     "count_text",
     "guarded",
     "is_fitted",
+    "left_text",
+    "print_command",
     "print_note",
     "print_text",
     "progress_bar",
+    "resumable",
     "settings_text",
     "short_names",
     "show_fields",

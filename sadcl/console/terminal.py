@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.panel import Panel
@@ -29,7 +30,10 @@ def banner(text: str, title: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print a line; on a terminal it is wrapped between words, with a hanging indent."""
+    """Print a line; on a terminal it is wrapped between words, with a hanging indent.
+
+    A path that is longer than the terminal is wide stays whole, so that it can be copied.
+    """
     if console.is_terminal:
         indent = " " * (len(text) - len(text.lstrip()))
         text = textwrap.fill(
@@ -40,7 +44,19 @@ def print_text(text: str) -> None:
             break_long_words=False,
             break_on_hyphens=False,
         )
-    console.print(text, highlight=False, markup=False)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_command(label: str, command: Sequence[str]) -> None:
+    """Print a command with its quotes, which a terminal wraps by itself so that it can be copied.
+
+    Args:
+        label: What it does.
+        command: Its words.
+    """
+    console.print(
+        f"  {label}\n    {shlex.join(command)}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def confirm(question: str, yes: bool) -> None:

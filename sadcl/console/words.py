@@ -35,6 +35,15 @@ def clock_text(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def left_text(seconds: float) -> str:
+    """Write an estimate of the time left as ``about 12 min``, no finer than it is known."""
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} hours"
+
+
 def bytes_text(count: float) -> str:
     """Write a number of bytes with a decimal unit, such as 29.7 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sadcl import storage
 from sadcl.config import Config
-from sadcl.console import bytes_text, confirm, console, count_text, print_text
+from sadcl.console import bytes_text, confirm, console, count_text, print_text, resumable
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes
@@ -122,7 +122,8 @@ def claim_study(plan: PlanT, options: Options) -> Iterator[StudyRecord[PlanT]]:
                 if row["status"] == "failed":
                     store.reopen(study.root, row["key"])
             study.refresh()
-        yield study
+        with resumable(lambda: f"Stopping the study {study.name}."):
+            yield study
 
 
 def _resume_text(rows: Iterable[Mapping[str, Any]], retry_failed: bool) -> str:

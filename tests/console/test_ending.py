@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sadcl.console import guarded
+from sadcl.console import guarded, resumable
 from sadcl.errors import TrialFailed, UserError
 
 
@@ -14,7 +14,6 @@ from sadcl.errors import TrialFailed, UserError
     [
         (UserError("Wrong field."), 2, "error: Wrong field."),
         (TrialFailed("It diverged."), 1, "failed: It diverged."),
-        (KeyboardInterrupt(), 130, "Stopped. Nothing is lost; run the same command to resume."),
     ],
 )
 def test_a_command_ends_with_one_paragraph_and_a_code(capsys, error, code, words):
@@ -50,7 +49,7 @@ def test_an_interruption_is_one_whatever_a_library_makes_of_it(capsys, number):
     before = {of: signal.getsignal(of) for of in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(SystemExit) as end, guarded():
+        with pytest.raises(SystemExit) as end, guarded(), resumable(lambda: "Stopping x."):
             _interrupted(number)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
@@ -58,4 +57,14 @@ def test_an_interruption_is_one_whatever_a_library_makes_of_it(capsys, number):
         for of, handler in before.items():
             signal.signal(of, handler)
     assert end.value.code == 130
-    assert "Nothing is lost" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert text == ("\nStopping x.\n\nStopped. Nothing is lost; run the same command to resume.\n")
+
+
+def test_an_interruption_before_anything_has_begun_is_silent(capsys):
+    with resumable(lambda: "over"):
+        pass
+    with pytest.raises(SystemExit) as end, guarded():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == ""
