@@ -73,11 +73,12 @@ FILES = {
     ),
     "launch": (
         "__init__ options outcome resources step_time estimate loss_check datasets study_estimate "
-        "setup search cost ablation comparison run train"
+        "setup search cost ablation comparison next_steps run train"
     ),
     "cli": (
         "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
-        "tables reports studies configuration new_files new experiment run app"
+        "tables reports studies configuration new_files new experiment run train app "
+        "start"
     ),
 }
 """The files of each package; a file imports only those before it."""
@@ -173,6 +174,7 @@ MAY = {
         *("config", "console", "errors", "ray_backend", "reports", "search", "study"),
     },
     "launch/cost": {"build", "config"},
+    "launch/next_steps": {"config", "console", "errors", "search", "study"},
     "launch/comparison": {"console", "errors", "search", "study"},
     "launch/run": {
         "console",
@@ -214,9 +216,11 @@ MAY = {
     "cli/configuration": {"config", "console", "errors", "recipes"},
     "cli/new": {"errors"},
     "cli/table_options": {"console", "errors"},
-    "cli/trial_tables": {"console", "errors", "reports"},
+    "cli/trial_tables": {"console", "errors", "reports", "search"},
     "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
+    "cli/train": {"errors", "recipes"},
+    "cli/start": set(),
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
     "cli/studies": {"console", "errors", "results", "study"},

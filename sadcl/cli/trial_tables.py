@@ -68,9 +68,10 @@ def ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
 
 def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """A ranking with one column for each field that the trials set."""
+    from sadcl.search.trial import short_id
+
     settings = [_params(row) for row in rows]
     names = short_names(sorted({field for one in settings for field in one}))
-    digits = _digits([row["key"] for row in rows])
     lines = []
     for number, (row, values) in enumerate(zip(rows, settings, strict=True), 1):
         figures = {
@@ -79,7 +80,7 @@ def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
         lines.append(
             {
                 "rank": number,
-                "id": row["key"][-digits:],
+                "id": short_id(row["key"]),
                 "study": row["study"],
                 "phase": row["phase"],
                 "arm": row["arm"],
@@ -95,12 +96,6 @@ def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
 def _params(row: Row) -> dict[str, Any]:
     params: dict[str, Any] = json.loads(row["params"] or "{}")
     return params
-
-
-def _digits(keys: Sequence[str]) -> int:
-    """The length of the ends by which keys differ."""
-    longest = max(map(len, keys), default=4)
-    return next((n for n in range(4, longest) if len({k[-n:] for k in keys}) == len(keys)), longest)
 
 
 def _setting(value: Any) -> str:

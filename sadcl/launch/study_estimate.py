@@ -147,8 +147,12 @@ def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: i
         )
 
 
+LEAST_HOURS_TO_ASK = 0.5
+"""What takes less time on CPUs is not asked about."""
+
+
 def confirm_without_gpu(hours: float, timed: str, yes: bool) -> None:
-    """Ask before hours of training at full scale on CPUs.
+    """Ask before half an hour or more of training at full scale on CPUs.
 
     Args:
         hours: Those that it takes.
@@ -158,6 +162,8 @@ def confirm_without_gpu(hours: float, timed: str, yes: bool) -> None:
     Raises:
         UserError: If the answer is no, or if there is no terminal to answer at.
     """
+    if hours < LEAST_HOURS_TO_ASK:
+        return
     confirm(
         f"There is no GPU. This would take about {hours_text(hours)} on this machine's CPUs "
         f"(estimated from {timed}).",

@@ -32,6 +32,14 @@ class Phase(StrEnum):
     """A single run that belongs to no study."""
 
 
+def short_id(key: str) -> str:
+    """Return the end of a trial's key by which people know it, everywhere the same.
+
+    :func:`sadcl.results.query.find_key` takes it in the place of the key.
+    """
+    return key[-6:]
+
+
 @dataclass(frozen=True)
 class Trial:
     """One run: what is trained, and what for.
@@ -74,7 +82,7 @@ class Trial:
     def title(self) -> str:
         """A short name for people."""
         if self.phase == Phase.SEARCH:
-            return f"search {self.key[-4:]}"
+            return f"search {short_id(self.key)}"
         prefix = f"{self.phase} " if self.phase in (Phase.CONFIRM, Phase.FINAL) else ""
         if self.phase == Phase.STAGE1:
             whole = "" if self.config.data.holdout else ", all images"

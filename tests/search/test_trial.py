@@ -39,7 +39,7 @@ def test_titles(phase, arm, title):
 
 def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
     trial = Trial("s", "search", "tuned", BASE)
-    assert trial.title == f"search {trial.key[-4:]}"
+    assert trial.title == f"search {trial.key[-6:]}"
     whole = BASE.override({"data.holdout": 0.0})
     assert Trial("s", "stage1", "stage1", whole).title == "stage 1 s0, all images"
     assert Trial("s", "final", "tuned", whole).title == "final tuned s0"
