@@ -15,7 +15,7 @@ FILES = {
     "": ("errors distributed storage memory metrics build __init__"),
     "console": "words terminal ending table __init__",
     "recipes": "methods __init__",
-    "config": "sources component type_text frozen older sections stages __init__ fields",
+    "config": "sources frozen component type_text older sections stages __init__ fields",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
         "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"
@@ -125,6 +125,7 @@ MAY = {
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "metrics", "results"},
+    "search/plan_text": {"console"},
     "study": {"results", "search", "storage", "console", "errors"},
     "study/failure": {"distributed", "errors", "training"},
     "study/execute": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import shlex
 import sys
 import textwrap
@@ -32,9 +33,10 @@ def banner(text: str, title: str) -> None:
 def print_text(text: str) -> None:
     """Print a line; on a terminal it is wrapped between words, with a hanging indent.
 
-    A path that is longer than the terminal is wide stays whole, so that it can be copied.
+    A path stays whole, so that it can be copied: one that is longer than the terminal is wide, and
+    one with blanks at the end of the line.
     """
-    if console.is_terminal:
+    if console.is_terminal and not re.search(r": (/|~|\w+://)", text):
         indent = " " * (len(text) - len(text.lstrip()))
         text = textwrap.fill(
             text.strip(),

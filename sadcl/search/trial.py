@@ -88,7 +88,8 @@ class Trial:
             whole = "" if self.config.data.holdout else ", all images"
             serves = f" of {self.serves}" if self.serves else ""
             return f"stage 1{serves} s{self.config.seed}{whole}"
-        return f"{prefix}{self.arm} s{self.config.seed}"
+        is_control = self.arm == "stage2" and self.phase in (Phase.BASELINE, Phase.CONFIRM)
+        return f"{prefix}{'control' if is_control else self.arm} s{self.config.seed}"
 
     @property
     def epochs(self) -> int:

@@ -26,6 +26,20 @@ def test_a_long_line_is_wrapped_on_a_terminal_and_whole_elsewhere(monkeypatch):
         assert out.getvalue() == text
 
 
+def test_paths_and_commands_are_never_wrapped(monkeypatch):
+    out = io.StringIO()
+    narrow = Console(file=out, force_terminal=True, color_system=None, width=20)
+    monkeypatch.setattr(terminal, "console", narrow)
+    terminal.print_text("Its checkpoint: /a folder/of a long name/best.pt")
+    terminal.print_text("reads /a-folder-of-a-very-long-name/best.pt")
+    terminal.print_command("look:", ["sadcl", "show", "key", "--storage", "my runs"])
+    assert out.getvalue() == (
+        "Its checkpoint: /a folder/of a long name/best.pt\n"
+        "reads\n  /a-folder-of-a-very-long-name/best.pt\n"
+        "  look:\n    sadcl show key --storage 'my runs'\n"
+    )
+
+
 def test_a_question_that_nobody_can_answer_is_an_error(monkeypatch):
     terminal.confirm("This removes 2 runs.", yes=True)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))

@@ -26,7 +26,7 @@ def test_a_phase_is_its_text_and_an_unknown_one_is_refused():
     ("phase", "arm", "title"),
     [
         ("arm", "both", "both s3"),
-        ("baseline", "stage2", "stage2 s3"),
+        ("baseline", "stage2", "control s3"),
         ("stage1", "stage1", "stage 1 s3"),
         ("train", "train", "train s3"),
         ("confirm", "tuned", "confirm tuned s3"),
