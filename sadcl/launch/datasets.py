@@ -47,6 +47,12 @@ class PreparedData:
         """Bytes of a run's checkpoint and state; see :mod:`sadcl.launch.estimate`."""
         return estimate.checkpoint_bytes(self.context.base, len(self.images.labels))
 
+    @functools.cached_property
+    def one_image(self) -> estimate.TimedTraining:
+        """How long one worker trains on one image; the step is timed once."""
+        base, num_labels = self.context.base, len(self.images.labels)
+        return estimate.training_hours(base, num_labels, 1, self.placement)
+
     def description(self) -> str:
         """The data set with its number of images and labels."""
         return (

@@ -10,7 +10,7 @@ from sadcl.console import bytes_text, confirm, count_text, print_text
 from sadcl.errors import UserError
 from sadcl.launch import resources
 from sadcl.launch.datasets import PreparedData
-from sadcl.launch.estimate import disk_limit, hours_text, training_hours
+from sadcl.launch.estimate import disk_limit, hours_text
 from sadcl.launch.options import Options
 from sadcl.study import record
 
@@ -90,15 +90,15 @@ def estimate_study(
 ) -> StudyEstimate:
     """Time a step of the most expensive data set, and multiply."""
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
-    placement, base = part.placement, part.context.base
+    placement = part.placement
     images = remaining.epochs * len(part.images.train)
-    timed = training_hours(base, len(part.images.labels), images, placement)
+    timed = part.one_image
     fit = resources.trials_at_once(placement, options.address)
     at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
     gpus = placement.gpus * placement.workers * at_once
     return StudyEstimate(
         remaining,
-        hours=timed.hours / placement.workers / at_once,
+        hours=images * timed.hours / placement.workers / at_once,
         at_once=at_once,
         gpus=gpus,
         timed=timed.step.text(),
