@@ -1,6 +1,6 @@
 """Train SADCL on MS-COCO with the published settings, on one worker or on many.
 
-python experiments/train_coco.py --workers 2                         # embedded scenes, demo scale
+python experiments/train_coco.py --workers 2                         # drawn scenes, demo scale
 python experiments/train_coco.py --data-root /data/coco --workers 8  # full scale
 python experiments/train_coco.py --data-root /data/coco --workers 2:8  # nodes that come and go
 """

@@ -20,7 +20,7 @@ def _flags() -> argparse.Namespace:
     add("--study", metavar="NAME", help="draw its best trial (default: the study started last)")
     add("--checkpoint", metavar="KEY", help="key of a trial, or path of a best.pt")
     add("--baseline", metavar="KEY", help="pooled network to compare (default: the study's own)")
-    add("--data-root", metavar="DIR", help="where the data set is (default: embedded scenes)")
+    add("--data-root", metavar="DIR", help="where the data set is (default: drawn scenes)")
     add("--output", default="figures", metavar="DIR", help="folder for fig4, fig5 and fig6")
     add("--format", choices=("png", "svg", "pdf"), default="png", help="of the figures")
     add("--photos", type=int, default=4, metavar="N", help="number of test images in Fig. 5")

@@ -112,7 +112,7 @@ def _head(config: Config) -> tuple[Callable[[Task], nn.Module], tuple[int, ...] 
         try:
             created: nn.Module = head(task, **arguments)
         except ValueError as error:
-            raise UserError(f"{field}: {error}.") from None
+            raise UserError(f"{field}: {path} refuses its arguments: {error}.") from None
         except TypeError as error:
             raise UserError(
                 f"model.head = {path!r} cannot be built: {error}. Its constructor must take the "

@@ -106,7 +106,7 @@ def manifests(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """Where embedded scenes are kept for the whole session."""
+    """Where drawn scenes are kept for the whole session."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -12,9 +12,10 @@ import sadcl
 
 ROOT = Path(sadcl.__file__).parent
 FILES = {
-    "": ("errors distributed storage console memory metrics build __init__"),
+    "": ("errors distributed storage memory metrics build __init__"),
+    "console": "words terminal ending table __init__",
     "recipes": "methods __init__",
-    "config": "sources component type_text frozen older sections stages __init__ fields",
+    "config": "sources frozen component type_text older sections stages __init__ fields",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
         "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"
@@ -53,7 +54,7 @@ FILES = {
     ),
     "study": (
         "__init__ placement gpu_driver process study_differences record trial_event event_text "
-        "live_table tensorboard checkpoint_quota gpu_share failure execute"
+        "time_left live_view live_table tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
         "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
@@ -70,11 +71,12 @@ FILES = {
     ),
     "launch": (
         "__init__ options outcome resources step_time estimate loss_check datasets study_estimate "
-        "setup search cost ablation comparison run train"
+        "setup search cost ablation comparison next_steps run train"
     ),
     "cli": (
-        "__init__ shared_options data checkpoints import_checkpoint tables reports studies "
-        "configuration new_files new experiment run app"
+        "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
+        "tables reports studies configuration new_files new experiment run train app "
+        "start"
     ),
 }
 """The files of each package; a file imports only those before it."""
@@ -121,6 +123,7 @@ MAY = {
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
     "search": {"config", "errors", "metrics", "results"},
+    "search/plan_text": {"console"},
     "study": {"results", "search", "storage", "console", "errors"},
     "study/study_differences": {"config", "errors", "search"},
     "study/failure": {"distributed", "errors", "training"},
@@ -172,6 +175,7 @@ MAY = {
         *("config", "console", "errors", "ray_backend", "reports", "search", "study"),
     },
     "launch/cost": {"build", "config"},
+    "launch/next_steps": {"config", "console", "errors", "search", "study"},
     "launch/comparison": {"console", "errors", "search", "study"},
     "launch/run": {
         "console",
@@ -212,8 +216,12 @@ MAY = {
     },
     "cli/configuration": {"config", "console", "errors", "recipes"},
     "cli/new": {"errors"},
+    "cli/table_options": {"console", "errors"},
+    "cli/trial_tables": {"console", "errors", "reports", "search"},
     "cli/import_checkpoint": {"console", "storage", "training"},
     "cli/run": {"errors", "search"},
+    "cli/train": {"errors", "recipes"},
+    "cli/start": set(),
     "cli/tables": {"config", "console", "errors", "recipes", "reports", "results", "storage"},
     "cli/reports": {"config", "console", "errors", "recipes", "reports", "storage"},
     "cli/studies": {"console", "errors", "results", "study"},
@@ -249,6 +257,8 @@ WITHOUT_TORCH = {
         "study/record",
         "study/study_differences",
         "study/live_table",
+        "study/live_view",
+        "study/time_left",
         "study/tensorboard",
     ),
     *(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from sadcl import __version__
 from sadcl.cli import (
     checkpoints,
     configuration,
@@ -17,15 +18,20 @@ from sadcl.cli import (
     run,
     studies,
     tables,
+    train,
 )
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Search hyper-parameters and compare arms of SADCL, and query what was found.",
+    epilog="Exit codes: 0, everything is done. 1, a run failed, or a check found faults. 2, "
+    "something is to be corrected first: a flag, a file, a disk. 130, the command was interrupted.",
 )
 app.command(context_settings=run.FLAGS)(run.run)
+app.command(context_settings=run.FLAGS)(train.train)
 _COMMANDS: list[tuple[typer.Typer, Callable[..., None]]] = [
     (tables.results, reports.ablation),
     (tables.results, reports.importance),
@@ -46,6 +52,24 @@ app.add_typer(data.app, name="data")
 app.add_typer(configuration.configuration, name="config")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"sadcl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sadcl(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Search hyper-parameters and compare arms of SADCL, and query what was found."""
+
+
 def main() -> None:
     """Run the command line of this process."""
     import gc
@@ -58,7 +82,25 @@ def main() -> None:
     with guarded():
         if sys.argv[1:2] in (["results"], ["studies"]):
             _import_arrow_without_pandas()
-        app()
+        command = typer.main.get_command(app)
+        _hide_types_of_switches(command)
+        command()
+
+
+def _hide_types_of_switches(command: Any) -> None:
+    """Let the help of a command, and of those below it, name no type where a flag has no value."""
+    parameters = command.get_params
+
+    def get_params(context: Any) -> Any:
+        found = parameters(context)
+        for one in found:
+            if getattr(one, "is_flag", False) and one.metavar is None:
+                one.metavar = ""
+        return found
+
+    command.get_params = get_params
+    for below in getattr(command, "commands", {}).values():
+        _hide_types_of_switches(below)
 
 
 class _NoPandas:

@@ -13,8 +13,10 @@ from sadcl.cli.shared_options import (
     Checkpoint,
     DataRoot,
     Device,
+    HiddenKey,
     Images,
     ImageSize,
+    OptionalCheckpoint,
     Storage,
 )
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    key: HiddenKey = None,
+    checkpoint: OptionalCheckpoint = None,
     data_root: DataRoot = None,
     split: Annotated[
         str | None,
@@ -42,7 +45,7 @@ def evaluate(
     from sadcl.results import checkpoints
     from sadcl.study.process import large_pages
 
-    uri = checkpoints.find_checkpoint(storage, checkpoint)
+    uri = checkpoints.find_checkpoint(storage, _only_checkpoint(key, checkpoint))
     with large_pages(), progress_bar("reading the data") as show:
         evaluation = inference.evaluate(
             uri,
@@ -67,6 +70,16 @@ def evaluate(
     if evaluation.labels_only:
         title += "; imported: of the data, only the names of the labels could be checked"
     show_table(rows, ["metric", "now", "recorded"], title=title)
+
+
+def _only_checkpoint(key: str | None, checkpoint: str | None) -> str:
+    """The checkpoint, which may be given as --checkpoint KEY or as KEY alone."""
+    from sadcl.errors import UserError
+
+    given = [text for text in (key, checkpoint) if text is not None]
+    if len(given) != 1:
+        raise UserError("Give one checkpoint: --checkpoint KEY.")
+    return given[0]
 
 
 def predict(
@@ -220,12 +233,8 @@ def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
 
 
 def export(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="KEY", help="Key of a trial in --storage, or the path of a best.pt."
-        ),
-    ],
+    key: HiddenKey = None,
+    checkpoint: OptionalCheckpoint = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX file.")] = False,
     safetensors: Annotated[
         bool, typer.Option("--safetensors", help="Write the weights alone, with what they are.")
@@ -260,6 +269,7 @@ def export(
     from sadcl.inference.export import export_checkpoint
     from sadcl.results import checkpoints
 
+    checkpoint = _only_checkpoint(key, checkpoint)
     flags = {"onnx": onnx, "safetensors": safetensors, "torch-export": torch_export}
     kinds = [kind for kind, given in flags.items() if given]
     if len(kinds) != 1:

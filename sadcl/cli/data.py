@@ -103,12 +103,16 @@ def prepare(
 
     The same command resumes a copy that was interrupted.
     """
-    from sadcl.console import guarded, progress_bar
+    from sadcl.console import guarded, progress_bar, resumable
     from sadcl.data.prepare import prepare as write
 
     config = _config(name, changes or [])
     # After Ctrl-C typer alone would print nothing useful.
-    with guarded(), progress_bar("reading the data") as show:
+    with (
+        guarded(),
+        resumable(lambda: f"Stopping the copy to {to}."),
+        progress_bar("reading the data") as show,
+    ):
         copy = write(config, data_root, to.expanduser().absolute(), size, show("resizing"))
     typer.echo(
         f"{to} has {copy.images:,} images of {size} x {size} pixels, {copy.bytes / 1e9:,.2f} GB "

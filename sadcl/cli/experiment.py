@@ -63,7 +63,7 @@ def main_train(
 
     Args:
         config: At full scale.
-        demo: At demo scale; without a data root it is trained on the embedded scenes.
+        demo: At demo scale; without a data root it is trained on the drawn scenes.
         name: The study that the run's row belongs to; at demo scale ``-demo`` is added.
         arguments: The flags; None takes those of this process.
     """
@@ -77,16 +77,14 @@ def main_train(
         )
         dataset = config.data.name
         from sadcl.launch.datasets import roots_of, scale_of
+        from sadcl.launch.next_steps import print_run_steps
         from sadcl.launch.train import train
         from sadcl.study.process import away_from_start_folder
 
         root = roots_of([dataset], _parse_roots(options["data_root"])).get(dataset)
         scale = scale_of(options["scale"], root)
         if root is None:
-            banner(
-                "There is no --data-root, so a small network is trained on embedded scenes.",
-                "DEMO SCALE",
-            )
+            banner("No --data-root: a small network is trained on drawn scenes.", "DEMO SCALE")
         chosen = config if scale == "full" else demo
         if root is not None:
             chosen = chosen.override(
@@ -97,7 +95,9 @@ def main_train(
         for field, value in changes.items():
             print_text(f"--set {field} = {value_text(value)}")
         with away_from_start_folder():
-            _print_run(train(chosen.override({"seed": seed}), name=study, **options))
+            run = train(chosen.override({"seed": seed}), name=study, **options)
+            _print_run(run)
+            print_run_steps(run, options["storage"], root)
 
 
 def _training_changes(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -143,7 +143,8 @@ def _parse(
     """
     global calls
     calls += 1
-    parser = _Parser(description=description.replace("%", "%%"))
+    parser = _Parser(description=description.replace("%", "%%"), add_help=False)
+    parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     for one in dataclasses.fields(kind):
         if one.name not in skip:
             _add_flag(parser, one)
@@ -151,7 +152,7 @@ def _parse(
         for field in ("changes", "name"):
             _add_flag(parser, Options.__dataclass_fields__[field])
         parser.add_argument(
-            "--seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)"
+            "--seed", type=int, default=0, metavar="N", help="Seed of the run (default: 0)."
         )
     return vars(parser.parse_args(arguments))
 
@@ -159,7 +160,8 @@ def _parse(
 def _add_flag(parser: argparse.ArgumentParser, one: dataclasses.Field[Any]) -> None:
     about: Mapping[str, Any] = one.metadata
     flags = about["flags"] or (f"--{one.name.replace('_', '-')}",)
-    shared = {"dest": one.name, "help": about["help"]}
+    text = about["help"]
+    shared: dict[str, Any] = {"dest": one.name, "help": f"{text[0].upper()}{text[1:]}."}
     if one.default is False:
         parser.add_argument(*flags, action="store_true", **shared)
     elif one.name in ("data_root", "changes"):  # once for each data set, or field

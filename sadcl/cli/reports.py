@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from sadcl.cli.shared_options import Baseline, Plot, Storage
+from sadcl.cli.table_options import prints_tables
 
 
+@prints_tables
 def ablation(
     study: Annotated[str, typer.Option(metavar="NAME", help="The ablation.")],
     storage: Storage = "runs",
@@ -26,7 +28,7 @@ def ablation(
     plot: Plot = None,
 ) -> None:
     """Compare each arm of an ablation with the baseline, paired by seed."""
-    from sadcl.console import show_table
+    from sadcl.console import print_note, show_table
     from sadcl.errors import UserError
     from sadcl.reports import ablation as ablation_reports
     from sadcl.reports import ablation_documents, ablation_text, forest_plot, plot_style
@@ -41,18 +43,20 @@ def ablation(
     elif latex:
         typer.echo(ablation_documents.latex(report), nl=False)
     else:
-        typer.echo(report.title)
+        print_note(report.title)
         for dataset in report.datasets:
-            show_table(ablation_text.ablation_table(report, dataset), title=dataset)
+            rows = ablation_text.ablation_table(report, dataset)
+            show_table(rows, title=dataset, spare=report.components)
         sentences = ablation_text.ablation_sentences(report)
         for sentence in (*ablation_text.ablation_notes(report), *sentences):
-            typer.echo(sentence)
+            print_note(sentence)
         show_table(ablation_text.runs_without_figure(report), title="runs without a figure")
     if plot is not None:
         forest_plot.draw_forest(report, plot)
         typer.echo(f"The differences are drawn in {plot}.", err=True)
 
 
+@prints_tables
 def importance(
     study: Annotated[str, typer.Option(metavar="NAME", help="The search.")],
     storage: Storage = "runs",
@@ -60,7 +64,7 @@ def importance(
     seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
 ) -> None:
     """Estimate which fields of a search matter for the held-out mAP, beyond chance."""
-    from sadcl.console import progress_bar, show_table
+    from sadcl.console import print_note, progress_bar, show_table
     from sadcl.reports import importance as importances
     from sadcl.reports import importance_text
 
@@ -71,9 +75,10 @@ def importance(
     if rows := importance_text.importance_table(result):
         show_table(rows, title=f"{study}: {evaluator}")
     for sentence in importance_text.importance_sentences(result):
-        typer.echo(sentence)
+        print_note(sentence)
 
 
+@prints_tables
 def labels(
     study: Annotated[
         str,
@@ -92,7 +97,7 @@ def labels(
     plot: Plot = None,
 ) -> None:
     """Find out which labels an arm helps, paired by seed: by label frequency and by object size."""
-    from sadcl.console import show_table
+    from sadcl.console import print_note, show_table
     from sadcl.errors import UserError
     from sadcl.reports import label_gains, label_gains_text, label_plot, plot_style
 
@@ -109,7 +114,7 @@ def labels(
         show_table(label_gains_text.thirds_table(part), title=thirds)
         sentences += label_gains_text.gains_sentences(part)
     for sentence in dict.fromkeys(sentences):
-        typer.echo(sentence)
+        print_note(sentence)
     if plot is not None:
         label_plot.draw_labels(gains[0], plot)
         typer.echo(f"The differences are drawn in {plot}.", err=True)

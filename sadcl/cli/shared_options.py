@@ -33,15 +33,28 @@ Checkpoint = Annotated[
         help="Key of a trial in --storage, or any unique end of it, or the path of a best.pt.",
     ),
 ]
+OptionalCheckpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="KEY",
+        help="Key of a trial in --storage, or the path of a best.pt; it is required.",
+    ),
+]
+HiddenKey = Annotated[str | None, typer.Argument(metavar="KEY", hidden=True)]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
 AnyImages = Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")]
 DataRoot = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Where the data set is; not needed for the embedded scenes."),
+    typer.Option(metavar="DIR", help="Where the data set is; not needed for the drawn scenes."),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1 (default: a GPU if there is one)."),
+    typer.Option(
+        metavar="DEVICE",
+        help="The device: cpu, cuda, cuda:1, mps, or auto, which takes a GPU where there is one "
+        "(default: auto).",
+    ),
 ]
 ImageSize = Annotated[
     int | None,

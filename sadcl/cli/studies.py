@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from sadcl.study.record import StoredStudy
 
 from sadcl.cli.shared_options import Storage
+from sadcl.cli.table_options import prints_tables
 
 studies = typer.Typer(no_args_is_help=True, help="List and remove studies.")
 
 
 @studies.command("list")
+@prints_tables
 def list_studies(storage: Storage = "runs") -> None:
     """List the studies as `sadcl results studies` does, with the bytes of their checkpoints."""
     from collections import Counter
 
+    from sadcl.cli import trial_tables
     from sadcl.console import show_table
     from sadcl.results import query, read
     from sadcl.study import record
@@ -29,7 +32,8 @@ def list_studies(storage: Storage = "runs") -> None:
     rows = [
         {**row, "checkpoint_bytes": by_study[row["study"]]} for row in query.study_overview(storage)
     ]
-    show_table(rows, list(rows[0]) if rows else ["study"])
+    columns = list(rows[0]) if rows else ["study"]
+    show_table(rows, columns, narrow=[trial_tables.short_study(row) for row in rows])
 
 
 @studies.command()

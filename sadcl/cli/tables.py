@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sadcl.cli.shared_options import Key, Storage, Study
+from sadcl.cli.table_options import prints_tables
 
 results = typer.Typer(no_args_is_help=True, help="Query the tables of results.")
 
 
 @results.command()
+@prints_tables
 def top(
     storage: Storage = "runs",
     study: Study = None,
@@ -20,47 +21,62 @@ def top(
         str, typer.Option(metavar="COLUMN", help="A column of the trials table that holds numbers.")
     ] = "val_mAP",
     n: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of trials.")] = 10,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHASE",
+            help="Rank the trials of this phase, such as arm or confirm, or of all phases "
+            "(default: search where there are any, else arm or train).",
+        ),
+    ] = None,
 ) -> None:
     """Print the best trials, best first."""
-    from sadcl.console import progress_bar, show_table
+    from sadcl.cli import trial_tables
+    from sadcl.console import is_fitted, print_note, progress_bar, show_table
     from sadcl.results import query
 
     with progress_bar("reading") as show:
         progress = show("reading files for the first time")
-        rows = query.top(storage, study, metric, n, progress=progress)
-    metrics = dict.fromkeys([metric, "val_mAP", "test_mAP"])
-    columns = ["key", "study", "phase", "arm", "seed", "status", *metrics, "settings"]
-    show_table([{**row, "settings": _settings(row)} for row in rows], columns)
-
-
-def _settings(row: Mapping[str, Any]) -> str:
-    import json
-
-    from sadcl.console import settings_text
-
-    return settings_text(json.loads(row["params"] or "{}"))
+        counts = query.phase_counts(storage, study, progress=progress)
+        phases = trial_tables.ranked_phases(counts, phase)
+        rows = query.top(storage, study, metric, n, phases=phases, progress=progress)
+    show_table(
+        trial_tables.ranking(rows, metric),
+        trial_tables.ranking_columns(metric),
+        narrow=trial_tables.short_ranking(rows, metric),
+    )
+    if is_fitted() and phase is None and (others := trial_tables.other_phases(counts, phases)):
+        print_note(others)
 
 
 @results.command("studies")
+@prints_tables
 def print_studies(storage: Storage = "runs") -> None:
     """Print the studies: how many trials they have, how these ended, and the best held-out mAP."""
+    from sadcl.cli import trial_tables
     from sadcl.console import show_table
     from sadcl.results import query
 
     rows = query.study_overview(storage)
-    show_table(rows, list(rows[0]) if rows else ["study"])
+    columns = list(rows[0]) if rows else ["study"]
+    show_table(rows, columns, narrow=[trial_tables.short_study(row) for row in rows])
 
 
 @results.command()
+@prints_tables
 def show(key: Key, storage: Storage = "runs") -> None:
     """Print everything about one trial: its row, its epochs, its labels."""
-    from sadcl.console import show_table
+    from sadcl.cli import trial_tables
+    from sadcl.console import is_fitted, show_fields, show_table
     from sadcl.results import query
 
     trial = query.show(storage, key)
     epochs, labels = trial.pop("epochs"), trial.pop("labels")
-    cells = [{"column": k, "value": v} for k, v in trial.items() if v is not None]
-    show_table(cells, ["column", "value"])
+    if is_fitted():
+        show_fields(trial_tables.short_trial(trial))
+    else:
+        cells = [{"column": k, "value": v} for k, v in trial.items() if v is not None]
+        show_table(cells, ["column", "value"])
     for title, rows in (("epochs", epochs), ("labels", labels)):
         columns = [
             name
@@ -68,10 +84,11 @@ def show(key: Key, storage: Storage = "runs") -> None:
             if name not in ("key", "study") and any(row[name] is not None for row in rows)
         ]
         if rows:
-            show_table(rows, columns, title=title)
+            show_table(rows, columns, title=title, narrow=trial_tables.SHORT[title](rows))
 
 
 @results.command()
+@prints_tables
 def sql(
     query: Annotated[
         str,
@@ -116,6 +133,7 @@ def schema() -> None:
 
 
 @results.command()
+@prints_tables
 def compare(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[STUDY]...", help="Default: all studies.")
@@ -123,11 +141,16 @@ def compare(
     storage: Storage = "runs",
 ) -> None:
     """Compare studies: the confirmed mean over seeds on the test images, and the best ever seen."""
-    from sadcl.console import show_table
+    from sadcl.cli import trial_tables
+    from sadcl.console import is_fitted, print_note, show_table
     from sadcl.reports import comparison
 
-    rows = comparison.comparison_table(comparison.compare_studies(storage, names or ()))
-    show_table(rows, list(rows[0]) if rows else ["study"])
+    compared = comparison.compare_studies(storage, names or ())
+    rows = comparison.comparison_table(compared)
+    narrow = [trial_tables.short_comparison(result) for result in compared]
+    show_table(rows, list(rows[0]) if rows else ["study"], narrow=narrow)
+    for note in trial_tables.comparison_notes(compared) if is_fitted() else ():
+        print_note(note)
 
 
 @results.command()

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from sadcl.config.frozen import reason_text
 from sadcl.config.sources import (
     look_in_start_folder,
     source_hash,
@@ -242,9 +243,9 @@ def bind(
         except ValidationError as error:
             item = error.errors()[0]
             inner = ".".join([name, *map(str, item["loc"])])
-            reason = item["msg"][0].lower() + item["msg"][1:]
             raise UserError(
-                f"{field}.{inner} = {item['input']!r} is not possible for {path}: {reason}."
+                f"{field}.{inner} = {item['input']!r} is not possible for {path}: "
+                f"{reason_text(item)}."
             ) from None
     return checked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,10 +40,27 @@ def _explain(item: Any) -> str:
         if not item["loc"]:
             return text
         return f"{name} {text[14:]}" if text.startswith(whole) else f"{name}.{text}"
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = reason_text(item)
     if item["type"] == "extra_forbidden":
         return f"there is no configuration field {name!r}"
     if isinstance(item["input"], dict):  # a rule over several fields names them and their values
         return f"{name} is not possible: {message}"
     return f"{name} = {item['input']!r} is not possible: {message}"
+
+
+_WORDS = (
+    ("Value error, ", ""),
+    ("Input should be ", "it must be "),
+    ("a valid integer", "a whole number"),
+    ("a valid ", "a "),
+)
+"""What pydantic says, and what this package says instead."""
+
+
+def reason_text(item: Any) -> str:
+    """Return what one of pydantic's errors says, in this package's words."""
+    text = str(item["msg"])
+    for theirs, ours in _WORDS:
+        text = text.replace(theirs, ours)
+    text = re.sub(r", (unable to parse|got a number with) .*", "", text)
+    return text[0].lower() + text[1:]

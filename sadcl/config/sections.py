@@ -72,7 +72,7 @@ class Data(Frozen):
     scene_test: Count = 500
     """Number of test images that are drawn for ``scenes``."""
     scene_seed: int = 0
-    """Seed of the embedded scenes; another seed draws other images."""
+    """Seed of the drawn scenes; another seed draws other images."""
 
     @model_validator(mode="after")
     def _parts(self) -> Data:

@@ -72,7 +72,7 @@ READERS: dict[str, Reader] = {
     "vg500": vg500,
     "folder": folder,
 }
-"""The reader of each concrete data set; embedded scenes are read as ``coco17``."""
+"""The reader of each concrete data set; drawn scenes are read as ``coco17``."""
 _NOT_IN_KEY = {
     *("name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"),
     *("arguments", "sampler", "sampler_arguments"),
@@ -129,7 +129,7 @@ def load(
 
     Args:
         config: the data set and its policies.
-        root: the folder of a real data set, or its s3:// or gs:// URI. For the embedded scenes it
+        root: the folder of a real data set, or its s3:// or gs:// URI. For the drawn scenes it
             is the folder to draw them in, and None is the user's cache.
         progress: called with the number of drawn scenes, or of fetched annotation files, and the
             number of all; not called if there is nothing to do.
@@ -169,7 +169,7 @@ class Listing(NamedTuple):
     """The folder that annotations are read from."""
     reader: Reader
     reader_config: Data
-    """What the reader is called with; embedded scenes are read as COCO 2017."""
+    """What the reader is called with; drawn scenes are read as COCO 2017."""
     splits: Sequence[ImageSet]
     """Train and test."""
 
@@ -190,7 +190,7 @@ def read_listing(
     if config.name == "scenes":
         if config.prepared is not None:
             raise UserError(
-                f"data.prepared = {config.prepared} is not possible with the embedded scenes."
+                f"data.prepared = {config.prepared} is not possible with the drawn scenes."
             )
         place = scenes.ensure(
             storage.local(root) if root is not None else manifest.cache_folder(),
@@ -270,7 +270,7 @@ def _errors_for_users(name: str, place: Path, root: str | Path | None) -> Iterat
         if name != "scenes":
             raise
         raise UserError(
-            f"The embedded scenes are damaged: {error} Delete {str(place)!r}; the next run draws "
+            f"The drawn scenes are damaged: {error} Delete {str(place)!r}; the next run draws "
             "them again."
         ) from None
 

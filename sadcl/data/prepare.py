@@ -59,7 +59,7 @@ def prepare(
     """
     if config.name == "scenes":
         raise UserError(
-            "The embedded scenes are drawn as small as they are read: there is nothing to prepare."
+            "The scenes are drawn as small as they are read: there is nothing to prepare."
         )
     if component.is_path(config.name):
         raise UserError(

@@ -40,7 +40,7 @@ def draw_paper(
         folder: of the figures, local or s3:// or gs://.
         baseline: a ``best.pt`` of the pooled baseline on the same data; its held-out images may
             differ.
-        data_root: the data both were trained on; None draws the embedded scenes again.
+        data_root: the data both were trained on; None draws the scenes again.
         device: such as cpu or cuda; None takes a GPU if there is one.
         ending: png, svg or pdf.
         photos: number of test images in Fig. 5, at least 1, drawn at random among those with two to

@@ -63,7 +63,7 @@ def load(
 
     Args:
         checkpoint_uri: the file.
-        device: such as cpu, cuda or cuda:1; None takes a GPU if there is one.
+        device: such as cpu, cuda, cuda:1 or mps; None takes a GPU if there is one.
         image_size: side of the input in pixels; None is that of training.
 
     Raises:
@@ -86,7 +86,7 @@ def evaluate(
 
     Args:
         checkpoint_uri: a ``best.pt``.
-        data_root: the data it was trained on; None draws the embedded scenes again.
+        data_root: the data it was trained on; None draws the scenes again.
         split: ``val`` (the held-out part of the training images) or ``test``; None takes the one
             that was recorded, test before val, and test for an imported checkpoint.
         device: as for :func:`load`.
@@ -286,10 +286,12 @@ def open_checkpoint(
     if "labels" not in content:
         raise UserError(f"{uri!r} is a run's training state; its best.pt is the one to load.")
     config = Config.stored(content["config"])
-    target = pick_device(device)
+    target = pick_device(device, training=False)
     with _same_sources(uri):
         network = build.model(config, len(content["labels"]), pretrained=False)
     network.load_state_dict(content["model"])
+    if target.type == "mps":
+        network.float()  # it has no float64, in which buffers for training are kept
     network.to(target)
     if target.type == "cuda":
         network.to(memory_format=torch.channels_last)

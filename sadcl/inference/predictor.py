@@ -87,7 +87,7 @@ class Predictor:
         for path in paths:
             photo = read_image(str(path), self.config.data.image_size)
             logits_BL = self.network(self._input(photo)).logits_BL
-            scores = logits_BL[0].double().sigmoid().tolist()
+            scores = logits_BL[0].cpu().double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
         return result
 
@@ -123,7 +123,7 @@ class Predictor:
         photo = read_photo(str(image))
         input_13SS = self._input(resize(photo, self.config.data.image_size))
         output, maps_1Lhw = with_maps(self.network, input_13SS)
-        scores_L = output.logits_BL[0].double().sigmoid().cpu().numpy()
+        scores_L = output.logits_BL[0].cpu().double().sigmoid().numpy()
         maps_Lhw = maps_1Lhw[0].float().cpu().clamp(min=0)
         return LabelMaps(photo.permute(1, 2, 0).numpy(), scores_L, maps_Lhw)
 

@@ -62,7 +62,7 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
     report = ablation_reports.ablation_report(options.storage, plan.study)
     for dataset in report.datasets:
         lines = ablation_text.ablation_table(report, dataset)
-        show_table(lines, title=f"{plan.study} on {dataset}")
+        show_table(lines, title=f"{plan.study} on {dataset}", spare=report.components)
     sentences = [*ablation_text.ablation_notes(report), *ablation_text.ablation_sentences(report)]
     return plan.study, sentences
 

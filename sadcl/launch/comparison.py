@@ -12,6 +12,7 @@ from sadcl.launch.ablation import run_ablation
 from sadcl.launch.datasets import reading_once, roots_of
 from sadcl.launch.options import SEARCH_ONLY, Options
 from sadcl.launch.search import prepare_search, run_search
+from sadcl.launch.setup import together_text
 from sadcl.search import Comparison
 from sadcl.search.changes import change_lines, with_changes
 from sadcl.search.ranking import winning_trial
@@ -51,6 +52,9 @@ def run_comparison(
         method: prepare_search(search, scale, root, options)
         for method, search in comparison.searches().items()
     }
+    together = together_text(ready.values(), options)
+    if together and not options.dry_run:
+        print_text(together)
     failures = []
     for method, (plan, prepared) in ready.items():
         if options.dry_run:
@@ -76,6 +80,8 @@ def run_comparison(
     options = dataclasses.replace(options, **without_budget)
     outcome = run_ablation(comparison.ablation(scale, settings), scale, options)
     if outcome is None:
+        if together:
+            print_text(together)
         return None
     name, sentences = outcome
     return [name, *(plan.study for plan, _ in ready.values())], sentences

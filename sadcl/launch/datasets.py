@@ -53,6 +53,12 @@ class PreparedData:
         context = dataclasses.replace(self.context, study=name)
         return dataclasses.replace(self, context=context)
 
+    @functools.cached_property
+    def one_image(self) -> estimate.TimedTraining:
+        """How long one worker trains on one image; the step is timed once."""
+        base, num_labels = self.context.base, len(self.images.labels)
+        return estimate.training_hours(base, num_labels, 1, self.placement)
+
     def description(self) -> str:
         """The data set with its number of images and labels."""
         return (

@@ -81,11 +81,11 @@ class StartOptions:
 
     data_root: str | Mapping[str, str] | None = option(
         None,
-        "where the data set is (default: embedded scenes, at demo scale); with several data sets "
+        "where the data set is (default: drawn scenes, at demo scale); with several data sets "
         "NAME=DIR, once for each",
         "DIR",
         docs="where the data set is; with several data sets a mapping from data.name to its "
-        "folder, and those without one are left out. None trains on embedded scenes, at demo scale",
+        "folder, and those without one are left out. None trains on drawn scenes, at demo scale",
     )
     storage: str = option(
         "runs",

@@ -36,7 +36,7 @@ def make_placement(
     Args:
         options: Those of the start.
         scale: ``demo`` or ``full``.
-        data_root: Where the run's data set is; None for the embedded scenes.
+        data_root: Where the run's data set is; None for the drawn scenes.
         workers: Training processes.
         up_to: Most training processes where the number is a range; 0 for a fixed number.
 

@@ -10,6 +10,7 @@ from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch.ablation import run_ablation
 from sadcl.launch.comparison import run_comparison
 from sadcl.launch.datasets import PreparedData, roots_of, scale_of
+from sadcl.launch.next_steps import print_study_steps
 from sadcl.launch.options import Options, takes_options
 from sadcl.launch.outcome import StudyResult
 from sadcl.launch.search import best_setting_of, prepare_search, run_search
@@ -57,13 +58,13 @@ def _run_study(study: Study, options: Options) -> StudyResult | None:
     scale = _begin(study.name, options)
     if isinstance(study, Comparison):
         compared = run_comparison(study, scale, options)
-        return None if compared is None else _finish("ablation", *compared, options)
+        return None if compared is None else _finish(*compared, options)
     if isinstance(study, Ablation):
         outcome = run_ablation(study, scale, options)
         if outcome is None:
             return None
         name, sentences = outcome
-        return _finish("ablation", [name], sentences, options)
+        return _finish([name], sentences, options)
     dataset: str = study.base.data.name
     root = roots_of([dataset], options.data_root).get(dataset)
     plan, prepared = prepare_search(study, scale, root, options)
@@ -71,18 +72,14 @@ def _run_study(study: Study, options: Options) -> StudyResult | None:
         return None
     table, sentences = run_search(plan, prepared, options)
     console.print(table)
-    return _finish("top", [plan.study], sentences, options)
+    return _finish([plan.study], sentences, options)
 
 
 def _begin(name: str, options: Options) -> str:
     """Find out the scale, say so loudly where it is a demo without data, and check the storage."""
     scale = scale_of(options.scale, options.data_root)
     if options.data_root is None:
-        banner(
-            f"There is no --data-root, so {name} trains a small network on embedded scenes. Demo "
-            "figures only show that everything works. Pass --data-root DIR to train on real data.",
-            "DEMO SCALE",
-        )
+        banner(f"No --data-root: {name} trains a small network on drawn scenes.", "DEMO SCALE")
     if not options.dry_run:
         environment.check_storage(options.storage)
     return scale
@@ -115,6 +112,9 @@ def _run_searches(searches: list[Search], options: Options) -> StudyResult | Non
     console.print(search_summary.overview(record.all_rows(options.storage), finished))
     if failures:
         raise UserError("\n".join(failures))
+    for study in finished:
+        print_text(f"{study}:")
+        print_study_steps(study, options.storage, options.data_root)
     return StudyResult.read(finished, options.storage)
 
 
@@ -130,13 +130,9 @@ def _with_best_settings(plan: Plan, finished: Mapping[str, Search], options: Opt
     return dataclasses.replace(plan, warm_start=tuple(settings.values()))
 
 
-def _finish(
-    command: str, names: Sequence[str], sentences: Sequence[str], options: Options
-) -> StudyResult:
-    """Print what a study has reached and how to look further; the first name is its own."""
+def _finish(names: Sequence[str], sentences: Sequence[str], options: Options) -> StudyResult:
+    """Print what a study has reached and how to continue; the first name is its own."""
     for sentence in sentences:
         print_text(sentence)
-    print_text(
-        f"Look further: sadcl results {command} --study {names[0]} --storage {options.storage}"
-    )
+    print_study_steps(names[0], options.storage, options.data_root)
     return StudyResult.read(names, options.storage)

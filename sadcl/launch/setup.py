@@ -9,10 +9,10 @@ from typing import Any
 
 from sadcl import storage
 from sadcl.config import Config
-from sadcl.console import bytes_text, confirm, console, count_text, print_text
+from sadcl.console import bytes_text, confirm, console, count_text, print_text, resumable
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
-from sadcl.launch.estimate import checkpoint_bytes
+from sadcl.launch.estimate import checkpoint_bytes, hours_text
 from sadcl.launch.options import Options
 from sadcl.launch.study_estimate import (
     RemainingRuns,
@@ -66,6 +66,30 @@ def show_plan(
     check_disk(estimate, options, placement.storage, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
         confirm_without_gpu(estimate.hours, estimate.timed, options.yes)
+
+
+def together_text(plans: Iterable[tuple[Plan, PreparedData]], options: Options) -> str:
+    """What several searches still take, in one line; empty where nothing is left.
+
+    Args:
+        plans: Each search's plan with its data.
+        options: Those of the start.
+    """
+    estimates = []
+    for plan, prepared in plans:
+        remaining, _ = _remaining_runs(StudyRecord(options.storage, plan), options)
+        if remaining.runs:
+            estimates.append(estimate_study(remaining, [prepared], options))
+    if not estimates:
+        return ""
+    runs = sum(estimate.remaining.runs for estimate in estimates)
+    epochs = sum(estimate.remaining.epochs for estimate in estimates)
+    hours = sum(estimate.hours for estimate in estimates)
+    return (
+        f"All {count_text(len(estimates), 'search', 'searches')} together: "
+        f"{count_text(runs, 'run')}, {count_text(epochs, 'epoch')}, about {hours_text(hours)}, one "
+        "search after the other."
+    )
 
 
 def _resources_text(placement: Placement) -> str:
@@ -122,7 +146,8 @@ def claim_study(plan: PlanT, options: Options) -> Iterator[StudyRecord[PlanT]]:
                 if row["status"] == "failed":
                     store.reopen(study.root, row["key"])
             study.refresh()
-        yield study
+        with resumable(lambda: f"Stopping the study {study.name}."):
+            yield study
 
 
 def _resume_text(rows: Iterable[Mapping[str, Any]], retry_failed: bool) -> str:

@@ -10,7 +10,7 @@ from sadcl.console import bytes_text, confirm, count_text, print_text
 from sadcl.errors import UserError
 from sadcl.launch import resources
 from sadcl.launch.datasets import PreparedData
-from sadcl.launch.estimate import disk_limit, hours_text, training_hours
+from sadcl.launch.estimate import disk_limit, hours_text
 from sadcl.launch.options import Options
 from sadcl.study import record
 
@@ -90,15 +90,15 @@ def estimate_study(
 ) -> StudyEstimate:
     """Time a step of the most expensive data set, and multiply."""
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
-    placement, base = part.placement, part.context.base
+    placement = part.placement
     images = remaining.epochs * len(part.images.train)
-    timed = training_hours(base, len(part.images.labels), images, placement)
+    timed = part.one_image
     fit = resources.trials_at_once(placement, options.address)
     at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
     gpus = placement.gpus * placement.workers * at_once
     return StudyEstimate(
         remaining,
-        hours=timed.hours / placement.workers / at_once,
+        hours=images * timed.hours / placement.workers / at_once,
         at_once=at_once,
         gpus=gpus,
         timed=timed.step.text(),
@@ -147,8 +147,12 @@ def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: i
         )
 
 
+LEAST_HOURS_TO_ASK = 0.5
+"""What takes less time on CPUs is not asked about."""
+
+
 def confirm_without_gpu(hours: float, timed: str, yes: bool) -> None:
-    """Ask before hours of training at full scale on CPUs.
+    """Ask before half an hour or more of training at full scale on CPUs.
 
     Args:
         hours: Those that it takes.
@@ -158,6 +162,8 @@ def confirm_without_gpu(hours: float, timed: str, yes: bool) -> None:
     Raises:
         UserError: If the answer is no, or if there is no terminal to answer at.
     """
+    if hours < LEAST_HOURS_TO_ASK:
+        return
     confirm(
         f"There is no GPU. This would take about {hours_text(hours)} on this machine's CPUs "
         f"(estimated from {timed}).",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sadcl import data, storage
 from sadcl.config import Config
-from sadcl.console import count_text, print_text
+from sadcl.console import count_text, print_text, resumable
 from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch import estimate, resources
 from sadcl.launch.datasets import (
@@ -87,7 +87,10 @@ def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
     print_text(
         f"{trial.key}: {images.name} ({image_counts(images)}{missing_note(images)}), {workers}"
     )
-    with record.locked(options.storage, trial.key):
+    with (
+        record.locked(options.storage, trial.key),
+        resumable(lambda: f"Stopping the training of {trial.key}."),
+    ):
         if (least, most) == (1, 0) and environment.cluster_address(options.address) is None:
             return _train_here(trial, placement)
         address = environment.prepare(options.address)

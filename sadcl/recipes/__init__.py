@@ -219,7 +219,7 @@ _CLASS_LOSS_OF_PAPER = {
 }
 
 DEMOS = ("coco", "voc2007", "voc2012", "nuswide", "vg500")
-"""Data sets that have a demo on embedded scenes; each gets scenes of its own."""
+"""Data sets that have a demo on drawn scenes; each gets scenes of its own."""
 
 
 def demo(stands_for: str = "coco") -> Config:

@@ -220,6 +220,7 @@ def top(
     metric: str = "val_mAP",
     n: int = 10,
     *,
+    phases: Sequence[str] | None = None,
     progress: cache.Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Return the n best trials by a metric, best first; trials without it are left out.
@@ -229,12 +230,15 @@ def top(
         study: None is all studies.
         metric: a column of numbers of the trials table.
         n: how many.
+        phases: only trials of these phases; None is all.
         progress: called while many files are read for the first time.
 
     Raises:
         UnknownName: for a study or metric that does not exist.
     """
     condition = f" and study = {_literal(study)}" if study is not None else ""
+    if phases is not None:
+        condition += f" and phase in ({', '.join(map(_literal, phases))})"
     column = _identifier(metric)
     query = (
         f"select * from trials where isfinite({column}){condition} "
@@ -252,6 +256,15 @@ def top(
         if study not in names:
             raise UnknownName("study", study, sorted(names), repr(str(root)))
     return rows
+
+
+def phase_counts(
+    root: str, study: str | None = None, *, progress: cache.Progress | None = None
+) -> dict[str, int]:
+    """Return the number of trials of each phase, of a study or of all, most frequent first."""
+    condition = "" if study is None else f" where study = {_literal(study)}"
+    query = f"select phase, count(*) as n from trials{condition} group by phase order by n desc"
+    return {row["phase"]: row["n"] for row in sql(root, query, progress=progress).to_pylist()}
 
 
 def _check_metric(root: str, metric: str) -> None:

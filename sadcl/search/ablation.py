@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sadcl.config import Config
@@ -201,13 +201,18 @@ class AblationPlan:
     def trials(self, dataset: str) -> list[Trial]:
         """Return the runs on a data set, seed by seed: so pairs are complete early."""
         context = self.contexts[dataset]
-        return [
+        trials = [
             context.trial(
                 Phase.ARM, arm, arm_config(context.base, changes).override({"seed": seed})
             )
             for seed in self.ablation.seeds
             for arm, changes in self.arms.items()
         ]
+        arms: dict[str, list[str]] = {}
+        for trial in trials:
+            if trial.stage1 is not None:
+                arms.setdefault(trial.stage1.key, []).append(trial.arm)
+        return [_with_served_arms(trial, arms) for trial in trials]
 
     def planned_trials(self, rows: Rows = ()) -> list[Trial]:
         """Return all runs, each stage 1 before those that start from it, whatever the rows."""
@@ -224,3 +229,12 @@ class AblationPlan:
         ended = ended_keys(rows)
         epochs = [trial.epochs for trial in self.planned_trials() if trial.key not in ended]
         return Work(len(epochs), sum(epochs))
+
+
+def _with_served_arms(trial: Trial, arms: Mapping[str, Sequence[str]]) -> Trial:
+    """Name, in a trial's stage 1, the arms that start from it; ``arms`` has them by its key."""
+    if trial.stage1 is None:
+        return trial
+    first, *others = dict.fromkeys(arms[trial.stage1.key])
+    serves = f"{first} + {len(others)} more" if others else first
+    return replace(trial, stage1=replace(trial.stage1, serves=serves))

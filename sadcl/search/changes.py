@@ -137,8 +137,8 @@ def _check_searched(search: Search, scale: str, changes: Mapping[str, Any]) -> N
             if _overlap(field, name):
                 raise UserError(
                     f"--set {name}={value} is not possible: {search.name} searches {field} "
-                    f"({distribution}), so that its base decides nothing there. Change the space "
-                    "in the experiment's file."
+                    f"({distribution}), so a value in its base would have no effect. Change the "
+                    "space in the experiment's file."
                 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from sadcl.console import short_names
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.space import space_text
@@ -25,12 +27,15 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     start = shared if plan.base.stage1.epochs else "stage 2 from model.start"
     start = start if plan.base.stage2.epochs else "one stage"
     trials = f"{plan.n_trials} trials"
+    if plan.scale == "demo" and plan.n_trials == search.n_demo_trials != search.n_trials:
+        trials += f" (n_demo_trials; n_trials = {search.n_trials} is for full scale)"
     if plan.num_settings and plan.num_settings < plan.n_trials:
         trials = f"{plan.num_settings} trials, which is all that the space holds"
     top = "the best" if search.confirm_top == 1 else f"the best {search.confirm_top}"
     stages = (plan.base.stage1, plan.base.stage2)
     most = "at most " if any(stage.patience for stage in stages) else ""
-    runs = [start, " and ".join(search.baselines), trials]
+    baselines = ("control" if name == "stage2" else name for name in search.baselines)
+    runs = [start, " and ".join(baselines), trials]
     runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []
     lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
     yield f"  {', '.join(filter(None, runs))}; {most}{lengths} epochs each"
@@ -48,13 +53,33 @@ def _search_lines(plan: Plan) -> Iterator[str]:
 
 def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
     ablation = plan.ablation
-    for arm, changes in plan.arms.items():
+    arms = plan.arms
+    shared = _shared_changes(list(arms.values())) if len(arms) > 1 else {}
+    names = short_names({field for changes in arms.values() for field in changes})
+    if shared:
+        yield f"  all arms: {_changes_text(shared, names)}"
+    for arm, changes in arms.items():
         role = " (the others are compared with it)" if arm == ablation.baseline else ""
-        text = ", ".join(f"{k} = {v}" for k, v in changes.items()) or "the unchanged base"
-        yield f"  {arm}{role}: {text}"
+        own = {field: value for field, value in changes.items() if field not in shared}
+        base = "nothing else" if shared else "the unchanged base"
+        yield f"  {arm}{role}: {_changes_text(own, names) or base}"
     trials = plan.planned_trials()
-    shared = len({trial.stage1.key for trial in trials if trial.stage1 is not None})
+    stages = len({trial.stage1.key for trial in trials if trial.stage1 is not None})
     yield (
         f"  {len(ablation.arms)} arms over seeds {', '.join(map(str, ablation.seeds))} on "
-        f"{', '.join(plan.contexts)}: {len(trials)} runs, {shared} of them a stage 1"
+        f"{', '.join(plan.contexts)}: {len(trials)} runs, {stages} of them a stage 1"
     )
+
+
+def _shared_changes(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all arms change to the same value."""
+    first, *others = arms
+    return {
+        field: value
+        for field, value in first.items()
+        if all(field in other and other[field] == value for other in others)
+    }
+
+
+def _changes_text(changes: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    return ", ".join(f"{names[field]} = {value}" for field, value in changes.items())

@@ -53,6 +53,7 @@ class Trial:
         stage1: the run whose weights stage 2 starts from. With None the run trains its own stage 1
             if its configuration has one.
         name: a fixed key, for runs that studies share. Without one the key is made from the fields.
+        serves: of a stage 1, the arms that start from it, for its title.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Trial:
     params: Mapping[str, Any] = field(default_factory=dict)
     stage1: Trial | None = None
     name: str = ""
+    serves: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "phase", Phase(self.phase))
@@ -82,8 +84,12 @@ class Trial:
         if self.phase == Phase.SEARCH:
             return f"search {short_id(self.key)}"
         prefix = f"{self.phase} " if self.phase in (Phase.CONFIRM, Phase.FINAL) else ""
-        whole = self.phase == Phase.STAGE1 and not self.config.data.holdout
-        return f"{prefix}{self.arm} s{self.config.seed}{' all images' if whole else ''}"
+        if self.phase == Phase.STAGE1:
+            whole = "" if self.config.data.holdout else ", all images"
+            serves = f" of {self.serves}" if self.serves else ""
+            return f"stage 1{serves} s{self.config.seed}{whole}"
+        is_control = self.arm == "stage2" and self.phase in (Phase.BASELINE, Phase.CONFIRM)
+        return f"{prefix}{'control' if is_control else self.arm} s{self.config.seed}"
 
     @property
     def epochs(self) -> int:

@@ -10,40 +10,25 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from sadcl.console import clock_text, console, settings_text, short_names
+from sadcl.console import clock_text, console, left_text, resumable, settings_text
 from sadcl.results import gradients
 from sadcl.study.event_text import notice_text
+from sadcl.study.live_view import Footer, TrialLine, live_view
+from sadcl.study.time_left import TimeLeft
 from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialEvent, TrialStarted, WorkerBeat
 
 PLAIN_SECONDS = 60
 """Without a terminal, a line reports the progress within a long epoch this often."""
-_STYLES = {"failed": "red", "complete": "green", "pruned": "yellow"}
 
 
 @dataclass
-class _Row:
+class _Row(TrialLine):
     """What is known of one trial."""
 
-    title: str
     phase: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    status: str = ""
-    stage: int = 0
-    epoch: int = 0
-    epochs: int = 0
-    """0 until the first epoch has ended."""
-    progress: float = 0.0
-    """Share of the epoch that is under way."""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Of the last epoch."""
-    val_mAP: float | None = None
-    """Of the epoch that was selected, once the trial has ended."""
     reported: float = field(default_factory=time.monotonic)
     """When a line last reported its progress."""
 
@@ -67,13 +52,17 @@ class LiveTable:
     ) -> None:
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.epochs_done, self.began = 0, time.monotonic()
-        self._training_since: float | None = None
+        self._best_row: _Row | None = None
+        self._is_training = False
+        self._time_left = TimeLeft()
+        self._stopping = contextlib.ExitStack()
         self.rows: dict[str, _Row] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> LiveTable:
+        self._stopping.enter_context(resumable(self._stopping_text))
         if self._live is not None:
             self._live.start()
         self._thread.start()
@@ -85,6 +74,7 @@ class LiveTable:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stopping.__exit__(kind, error, trace)
         self._stop.set()
         self._thread.join(timeout=5)
         if kind is None:
@@ -95,14 +85,21 @@ class LiveTable:
 
     def seconds_left(self) -> float | None:
         """Estimate the time that the rest of the plan takes; None while too little was trained."""
-        running = sum(row.progress for row in self.rows.values() if row.status == "running")
-        work = self.epochs_done + running
-        if self._training_since is None or not work:
+        if not self._is_training:
             return None
-        elapsed = time.monotonic() - self._training_since
-        if work < 2 and elapsed < PLAIN_SECONDS:
-            return None
-        return max(self.epochs - work, 0) * elapsed / work
+        work = self.epochs_done + sum(row.progress for row in self._running())
+        return self._time_left.update(time.monotonic(), work, self.epochs - work)
+
+    def _running(self) -> list[_Row]:
+        return [row for row in self.rows.values() if row.status == "running"]
+
+    def _stopping_text(self) -> str:
+        running = [row.title for row in self._running()]
+        names = f": {', '.join(running)}" if running else ""
+        return (
+            f"Stopping {self.title}{names}. This can take some seconds. Each run resumes after its "
+            "last whole epoch."
+        )
 
     def _loop(self) -> None:
         while not self._stop.wait(0.5):
@@ -121,7 +118,7 @@ class LiveTable:
         for event in self.fetch():
             self._add(event)
         if self._live is not None:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._view(), refresh=True)
 
     def _add(self, event: TrialEvent) -> None:
         row = self.rows.setdefault(event.key, _Row(event.key))
@@ -139,17 +136,19 @@ class LiveTable:
     def _add_start(self, row: _Row, event: TrialStarted) -> None:
         row.title, row.phase, row.params = event.title, event.phase, event.params
         row.status, row.metrics = "running", {}
-        self._training_since = self._training_since or time.monotonic()
+        self._is_training = True
+        self.seconds_left()  # its clock starts
         settings = f" with {settings_text(row.params)}" if row.params else ""
         self._print(f"{row.title}: started{settings}")
 
     def _add_epoch(self, row: _Row, event: EpochEnded) -> None:
-        row.stage, row.epoch, row.epochs = event.stage, event.epoch, event.epochs
+        self._enter_stage(row, event.stage)
+        row.epoch, row.epochs = event.epoch, event.epochs
         row.metrics, row.progress = event.metrics, 0.0
         self.epochs_done += 1
         value = event.metrics.get("val_mAP")
-        if value is not None and row.phase == "search":
-            self.best = value if self.best is None else max(self.best, value)
+        if value is not None and row.phase == "search" and (self.best is None or value > self.best):
+            self.best, self._best_row = value, row
         self._print(
             f"{row.title}: stage {row.stage} epoch {row.epoch}/{row.epochs}{_held_out_text(value)}"
             f"{_admitted_text(event.metrics)}; {self._state_text()}"
@@ -158,7 +157,8 @@ class LiveTable:
     def _add_beat(self, row: _Row, event: WorkerBeat) -> None:
         if event.progress is None:
             return
-        row.stage, row.epoch, row.progress = event.stage, event.epoch, event.progress
+        self._enter_stage(row, event.stage)
+        row.epoch, row.progress = event.epoch, max(event.progress, 1e-6)
         if time.monotonic() - row.reported > PLAIN_SECONDS:
             row.reported = time.monotonic()
             self._print(
@@ -166,12 +166,22 @@ class LiveTable:
                 f"{self._state_text()}"
             )
 
+    def _enter_stage(self, row: _Row, stage: int) -> None:
+        if row.stage != stage:
+            self._drop_rest(row)
+            row.stage, row.epochs = stage, 0
+
+    def _drop_rest(self, row: _Row) -> None:
+        """Take the epochs that a stage did not need from the plan."""
+        self.epochs -= max(row.epochs - row.epoch + bool(row.progress), 0)
+
     def _add_end(self, row: _Row, event: TrialEnded) -> None:
-        row.status, row.val_mAP = event.status, event.val_mAP
+        row.status, row.val_mAP, row.test_mAP = event.status, event.val_mAP, event.test_mAP
+        self._drop_rest(row)
+        row.progress = 0.0
         if event.status == "failed":
-            self._print(f"{row.title}: FAILED: {event.cause}")
+            self._print(f"{row.title}: FAILED: {event.cause}", above_table=True)
         elif event.status == "pruned":
-            self.epochs -= row.epochs - row.epoch
             self._print(f"{row.title}: {event.cause}")
         else:
             test = f", test mAP {event.test_mAP:.2f}" if event.test_mAP else ""
@@ -181,7 +191,7 @@ class LiveTable:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
         seconds = self.seconds_left()
         return best + (
-            "time left not known yet" if seconds is None else f"about {clock_text(seconds)} left"
+            "time left not known yet" if seconds is None else f"{left_text(seconds)} left"
         )
 
     def _print(self, text: str, above_table: bool = False) -> None:
@@ -191,51 +201,22 @@ class LiveTable:
                 f"[{clock_text(time.monotonic() - self.began)}] {text}",
                 highlight=False,
                 markup=False,
+                soft_wrap=True,
             )
 
-    def _table(self) -> Group:
-        rows = list(self.rows.values())[-max(console.height - 9, 4) :]
-        fields = short_names(sorted({field for row in self.rows.values() for field in row.params}))
-        table = Table(
-            title=self.title,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
+    def _view(self) -> Group:
+        best = self._best_row
+        footer = Footer(
+            best=self.best,
+            best_title="" if best is None else best.title,
+            best_params={} if best is None else best.params,
+            epochs_done=self.epochs_done,
+            epochs=max(self.epochs, self.epochs_done),
+            seconds_left=self.seconds_left(),
         )
-        table.add_column("trial", min_width=11)
-        for name in (*fields.values(), "epoch", "held-out mAP", "rows per label"):
-            # several words, so that a long name takes more lines instead of more width
-            words = name.replace("_", " ").replace(".", " ")
-            table.add_column(
-                words, justify="right", overflow="fold", min_width=5, no_wrap=name == "epoch"
-            )
-        table.add_column("state", no_wrap=True)
-        for row in rows:
-            table.add_row(*_cells(row, fields))
-        foot = f"{self.epochs_done}/{max(self.epochs, self.epochs_done)} epochs"
-        return Group(table, Text(f"{foot}; {self._state_text()}", style="bold"))
-
-
-def _cells(row: _Row, fields: Mapping[str, str]) -> list[str | Text]:
-    """Return the cells of a trial: its title, its settings, and how far it is."""
-    state = row.status
-    if state == "running" and row.progress:
-        state = f"{row.progress:.0%}"
-    selected = row.status in ("complete", "pruned")
-    value = row.val_mAP if selected else row.metrics.get("val_mAP")
-    return [
-        row.title,
-        *(_setting_text(row.params[field]) if field in row.params else "" for field in fields),
-        f"{row.stage}: {row.epoch}/{row.epochs or '?'}" if row.epoch else "",
-        "" if value is None else f"{value:.2f}",
-        _count_text(row.metrics["admitted"]) if "admitted" in row.metrics else "",
-        Text(state, style=_STYLES.get(state, "")),
-    ]
-
-
-def _setting_text(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+        return live_view(
+            self.title, list(self.rows.values()), footer, console.width, console.height
+        )
 
 
 def _count_text(admitted: float) -> str:

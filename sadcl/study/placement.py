@@ -15,7 +15,7 @@ class Placement:
 
     Attributes:
         storage: the root of tables and checkpoints.
-        data_root: the folder of the data; None for the embedded scenes.
+        data_root: the folder of the data; None for the drawn scenes.
         scale: ``demo`` or ``full``.
         workers: the number of training processes.
         cpus: the CPUs of each worker.

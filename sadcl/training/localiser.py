@@ -40,7 +40,7 @@ class Localiser:
             [(row, label) for row, _, label, _ in pairs], dtype=torch.int64
         ).reshape(-1, 2)
         # The maps of a whole batch are copied at once, because each copy from a GPU waits.
-        maps_RHW = maps_BLHW[index_R2[:, 0], index_R2[:, 1]].double().cpu().numpy()
+        maps_RHW = maps_BLHW[index_R2[:, 0], index_R2[:, 1]].cpu().double().numpy()
         for (_, image, label, boxes_K4), map_HW in zip(pairs, maps_RHW, strict=True):
             self.rows.append((image, label, *localisation(map_HW, boxes_K4)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from typing import cast
 
 import numpy as np
@@ -21,26 +22,41 @@ from sadcl.training.engine import Training
 from sadcl.training.optim import create_average, create_optimizer, create_schedule
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None, *, training: bool = True) -> torch.device:
     """Return the named device, or a GPU where there is one and the CPU otherwise.
 
     Args:
-        name: ``cpu``, ``cuda`` or ``cuda:1``; None picks.
+        name: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (the GPU of a Mac); None or ``auto`` picks.
+        training: whether the device is to train, which sums in float64; ``mps`` cannot.
 
     Raises:
-        UserError: for a name that is not a device, or a GPU that does not exist.
+        UserError: for a name that is not a device, or a GPU that does not exist or cannot be used.
     """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    has_mps = torch.backends.mps.is_available()
+    if name is None or name == "auto":
+        other = "mps" if has_mps and not training else "cpu"
+        name = "cuda" if torch.cuda.is_available() else other
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device = {name!r} is not a device; use cpu, cuda or cuda:1.") from None
+        raise UserError(
+            f"device = {name!r} is not a device; use cpu, cuda, cuda:1 or mps."
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device = {name!r} is not available: {torch.cuda.device_count()} GPUs are visible to "
             "this process. Leave the device out to train on the CPU, or check the driver and "
             "CUDA_VISIBLE_DEVICES."
+        )
+    if device.type == "mps" and training:
+        raise UserError(
+            "device = 'mps' is not possible for training, which sums in float64: Apple's GPUs have "
+            "no float64. Leave the device out to train on the CPU; predicting works on mps."
+        )
+    if device.type == "mps" and not has_mps:
+        raise UserError(
+            "device = 'mps' is not available: this machine or this build of PyTorch has no Apple "
+            "GPU. Leave the device out to compute on the CPU."
         )
     return device
 
@@ -63,10 +79,14 @@ def with_normalisation(config: Config) -> Config:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB: of the GPU, or of this process where the device is the CPU."""
+    """Peak memory in MiB: of the GPU, or of this process where the device is the CPU.
+
+    The system counts in KiB on Linux and in bytes on a Mac.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def co_occurrence(targets_NL: NDArray[np.int8]) -> torch.Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+
 import pytest
 from typer.testing import CliRunner
 
@@ -29,5 +33,31 @@ def sadcl(tmp_path):
         if done.exception is not None:
             raise done.exception
         return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def terminal_output(command):
+    """Runs a command on a terminal of 80 columns; returns what it shows, without colours."""
+
+    def run(*words):
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            stdin=theirs,
+            stdout=theirs,
+            env={**command.environment, "COLUMNS": "80", "TERM": "xterm"},
+        )
+        os.close(theirs)
+        parts = []
+        while True:
+            try:
+                parts.append(os.read(ours, 65536))
+            except OSError:  # the process has ended
+                break
+        os.close(ours)
+        assert process.wait(60) == 0
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(parts).decode()).replace("\r", "")
 
     return run

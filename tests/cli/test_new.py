@@ -68,7 +68,7 @@ def test_a_study_runs_to_its_end(command, kind, runs):
     trials = ["--trials", "2"] if kind == "search" else []
     text = command("sadcl", "run", "my_study.py", *trials, *words, timeout=550).stdout
     assert f"to run: {runs} runs" in text
-    assert "Look further: sadcl results" in text
+    assert "sadcl results report" in text
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -13,19 +14,23 @@ def test_the_best_trials(command, runs):
     lines = command(
         "sadcl", "results", "top", "--storage", root, "--metric", "test_mAP"
     ).stdout.splitlines()
-    assert lines[0].split("\t")[:4] == ["key", "study", "phase", "arm"]
+    assert lines[0].split("\t")[:4] == ["rank", "key", "study", "phase"]
     cells = dict(zip(lines[0].split("\t"), lines[1].split("\t"), strict=True))
     assert cells["key"] == row["key"]
-    assert float(cells["test_mAP"]) == row["test_mAP"]
+    assert cells["test_mAP"] == f"{row['test_mAP']:.2f}"
+    words = ("sadcl", "results", "top", "--json", "--storage", root)
+    (best,) = json.loads(command(*words).stdout)
+    assert (best["key"], best["test_mAP"]) == (row["key"], row["test_mAP"])
+    done = command(*words, "--raw", check=False)
+    assert "got --raw and --json: choose one" in done.stderr
 
 
 def test_sql_as_a_table_and_as_csv(command, runs):
     root, row = runs
     query = "select study, test_mAP from trials"
-    assert (
-        command("sadcl", "results", "sql", query, "--storage", root).stdout
-        == f"study\ttest_mAP\ncli\t{row['test_mAP']!r}\n"
-    )
+    words = ("sadcl", "results", "sql", query, "--storage", root)
+    assert command(*words).stdout == f"study\ttest_mAP\ncli\t{row['test_mAP']:.2f}\n"
+    assert command(*words, "--raw").stdout == f"study\ttest_mAP\ncli\t{row['test_mAP']!r}\n"
     text = command("sadcl", "results", "sql", query, "--storage", root, "--csv").stdout
     assert list(csv.DictReader(io.StringIO(text))) == [
         {"study": "cli", "test_mAP": repr(row["test_mAP"])}
@@ -39,7 +44,7 @@ def test_show_studies_and_schema(command, runs):
         "# epochs",
         "# labels",
         "config_digest",
-        f"val_mAP\t{row['val_mAP']!r}",
+        f"val_mAP\t{row['val_mAP']:.2f}",
         "mushroom",
     ):
         assert word in shown
@@ -78,3 +83,17 @@ def test_mistakes_are_one_paragraph(command, runs, words, message):
     assert done.returncode == 2
     assert message.format(root=root) in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("words", [("top",), ("studies",), ("compare",), ("show", "{key}")])
+def test_tables_fit_a_terminal_of_80_columns(terminal_output, runs, words):
+    root, row = runs
+    text = terminal_output(
+        "sadcl", "results", *(w.format(key=row["key"]) for w in words), "--storage", root
+    )
+    assert f"{row['val_mAP']:.2f}" in text
+    lines = [line for line in text.splitlines() if row["checkpoint"] not in line]
+    assert max(map(len, lines)) <= 80
+    if words[0] == "show":
+        assert row["checkpoint"] in text
+        assert row["key"] in text

@@ -220,7 +220,9 @@ def test_the_submission_of_the_readme_on_a_new_cluster(local, tmp_path):
     assert job.end(1100) == 0, job.text[-3000:]
     assert "Traceback" not in job.log()
     assert "tuned, confirmed" in job.log()
-    assert "Look further: sadcl results top --study coco14-tune-demo" in job.log()
+    assert (
+        "sadcl results report coco14-tune-demo --out coco14-tune-demo.html --storage" in job.log()
+    )
     assert {row["status"] for row in rows(tmp_path / "runs")} <= {"complete", "pruned"}
     assert len({path.parents[4] for path in packages(local)}) == 3, (
         "a node has no folder of its own"

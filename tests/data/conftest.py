@@ -1,4 +1,4 @@
-"""Small data sets on disk: embedded scenes, copies of every layout, and real photographs."""
+"""Small data sets on disk: drawn scenes, copies of every layout, and real photographs."""
 
 from pathlib import Path
 

@@ -142,7 +142,7 @@ def test_copies_are_never_taken_for_photographs(root, tmp_path):
     assert Config(data=Data(prepared=512)).flat()["data.prepared"] == 512  # in the trial's row
     with pytest.raises(UserError, match="data.prepared >= .* 448 < 512"):
         Config(data=Data(prepared=448), stage2=Stage(augmentation=Augmentation(resize=512)))
-    with pytest.raises(UserError, match="embedded scenes"):
+    with pytest.raises(UserError, match="scenes"):
         data.load(Data(name="scenes", prepared=64))
 
 

@@ -156,7 +156,7 @@ def paths(root):
         ),
         (
             ("{image}", "--image-size", "31"),
-            "data.image_size = 31 is not possible: input should be greater than or equal to 32",
+            "data.image_size = 31 is not possible: it must be greater than or equal to 32",
         ),
     ],
 )

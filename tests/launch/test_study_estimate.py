@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from sadcl import Ablation, Search, main, recipes, results
+from sadcl.errors import UserError
+from sadcl.launch.study_estimate import confirm_without_gpu
 from sadcl.search import Float
 from tests.launch.mistakes import DEMO, SEARCH, refused
 
 
+def test_half_an_hour_on_cpus_is_asked_about():
+    confirm_without_gpu(0.49, "a step", yes=False)
+    with pytest.raises(UserError, match="There is no GPU. This would take about 30 minutes"):
+        confirm_without_gpu(0.5, "a step", yes=False)
+
+
 def test_full_scale_without_a_gpu_says_the_hours_and_asks(capsys, copy, monkeypatch):
+    monkeypatch.setattr("sadcl.launch.study_estimate.LEAST_HOURS_TO_ASK", 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     search = Search(name="slow", question="?", base=DEMO.override({"data.name": "coco"}), demo=DEMO,
                     space={"loss.tau": Float(0.05, 0.5)})  # fmt: skip

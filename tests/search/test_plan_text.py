@@ -12,7 +12,7 @@ def test_the_lines_of_a_search():
     assert list(plan_lines(Plan(value, "full", value.base, 40, "d1", "d2"))) == [
         "  bank.epsilon: 0.3 to 0.7",
         "  loss.tau: 0.05 to 0.5, log scale",
-        "  one shared stage 1, baseline and stage2, 40 trials, the best 2 again over seeds 7, 8, "
+        "  one shared stage 1, baseline and control, 40 trials, the best 2 again over seeds 7, 8, "
         "one final run; at most 80 + 80 epochs each",
         "  sampler tpe, stopped early by ASHA from epoch 2, reduction 3, "
         "at most 3 hours of training",
@@ -39,6 +39,24 @@ def test_the_lines_of_an_ablation():
     plan = AblationPlan(value, "full", {"coco": DataContext("a", recipes.coco14(), "d")})
     assert list(plan_lines(plan)) == [
         "  x (the others are compared with it): the unchanged base",
-        "  y: loss.tau = 0.3, bank.size = 8",
+        "  y: tau = 0.3, size = 8",
         "  2 arms over seeds 0, 1 on coco: 6 runs, 2 of them a stage 1",
     ]
+
+
+def test_what_all_arms_share_is_said_once():
+    arms = {"x": {"loss.tau": 0.3}, "y": {"loss.tau": 0.3, "bank.epsilon": 0.4}}
+    value = Ablation("a", recipes.coco14(), arms, "x", seeds=(0, 1))
+    plan = AblationPlan(value, "full", {"coco": DataContext("a", recipes.coco14(), "d")})
+    assert list(plan_lines(plan))[:3] == [
+        "  all arms: tau = 0.3",
+        "  x (the others are compared with it): nothing else",
+        "  y: epsilon = 0.4",
+    ]
+
+
+def test_the_plan_at_demo_scale_says_which_number_of_trials_holds():
+    value = search(n_trials=40, n_demo_trials=4)
+    plan = Plan(value, "demo", value.demo, 4, "d1", "d2")
+    text = "".join(plan_lines(plan))
+    assert "4 trials (n_demo_trials; n_trials = 40 is for full scale)" in text

@@ -26,8 +26,8 @@ def test_a_phase_is_its_text_and_an_unknown_one_is_refused():
     ("phase", "arm", "title"),
     [
         ("arm", "both", "both s3"),
-        ("baseline", "stage2", "stage2 s3"),
-        ("stage1", "stage1", "stage1 s3"),
+        ("baseline", "stage2", "control s3"),
+        ("stage1", "stage1", "stage 1 s3"),
         ("train", "train", "train s3"),
         ("confirm", "tuned", "confirm tuned s3"),
         ("final", "tuned", "final tuned s3"),
@@ -41,7 +41,7 @@ def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
     trial = Trial("s", "search", "tuned", BASE)
     assert trial.title == f"search {trial.key[-6:]}"
     whole = BASE.override({"data.holdout": 0.0})
-    assert Trial("s", "stage1", "stage1", whole).title == "stage1 s0 all images"
+    assert Trial("s", "stage1", "stage1", whole).title == "stage 1 s0, all images"
     assert Trial("s", "final", "tuned", whole).title == "final tuned s0"
 
 

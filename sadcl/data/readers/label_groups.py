@@ -1,4 +1,4 @@
-"""Superclasses of labels: those of COCO, of PASCAL VOC, and of the embedded scenes."""
+"""Superclasses of labels: those of COCO, of PASCAL VOC, and of the drawn scenes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TABLES = (
 def groups_of(labels: Sequence[str]) -> dict[str, str] | None:
     """Return the superclass of each label, or None if the labels are of none of the three.
 
-    COCO and VOC publish superclasses; those of the embedded scenes are the groups that occur
+    COCO and VOC publish superclasses; those of the drawn scenes are the groups that occur
     together. All labels must be of the same data set.
     """
     for table in _TABLES:

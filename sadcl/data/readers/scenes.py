@@ -196,7 +196,7 @@ def ensure(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"The embedded scenes cannot be written below {str(root)!r} "
+            f"The drawn scenes cannot be written below {str(root)!r} "
             f"({error.strerror or error}). Make room or give another folder: the data root, or the "
             "environment variable XDG_CACHE_HOME."
         ) from None

@@ -1,0 +1,114 @@
+"""The terminal: notices, sentences, questions and progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import shlex
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sadcl.errors import UserError
+
+console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
+_PLAIN_SECONDS = 60
+"""Seconds between two lines about an epoch or a task in progress, where there is no terminal."""
+
+
+def banner(text: str, title: str) -> None:
+    """Print a notice that nobody may overlook."""
+    if console.is_terminal:
+        console.print(Panel(text, title=title, border_style="bold yellow"))
+    else:
+        console.print(f"=== {title}: {text} ===", highlight=False)
+
+
+def print_text(text: str) -> None:
+    """Print a line; on a terminal it is wrapped between words, with a hanging indent.
+
+    A path stays whole, so that it can be copied: one that is longer than the terminal is wide, and
+    one with blanks at the end of the line.
+    """
+    if console.is_terminal and not re.search(r": (/|~|\w+://)", text):
+        indent = " " * (len(text) - len(text.lstrip()))
+        text = textwrap.fill(
+            text.strip(),
+            console.width,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_command(label: str, command: Sequence[str]) -> None:
+    """Print a command with its quotes, which a terminal wraps by itself so that it can be copied.
+
+    Args:
+        label: What it does.
+        command: Its words.
+    """
+    console.print(
+        f"  {label}\n    {shlex.join(command)}", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask whether to continue.
+
+    Args:
+        question: One or more sentences that say what would happen.
+        yes: Continue without a question.
+
+    Raises:
+        UserError: If the answer is no, or if there is no terminal to answer at.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} Pass --yes to continue without being asked.")
+    print_text(question)
+    if console.input("Continue? \\[y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("Nothing was changed.")
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Show on standard error how far a task is: a bar on a terminal, elsewhere a line a minute.
+
+    Args:
+        description: The task to show first.
+
+    Yields:
+        A function that takes the description of the task now in progress and returns a callback for
+        it, which takes how many parts are done and how many there are (0 where that is unknown).
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    plain = not sys.stderr.isatty()
+    printed = time.monotonic()
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=plain
+    ) as progress:
+        task = progress.add_task(description, total=None)
+
+        def update(description: str, done: int, total: int) -> None:
+            nonlocal printed
+            progress.update(task, description=description, completed=done, total=total or None)
+            if plain and time.monotonic() - printed > _PLAIN_SECONDS:
+                printed = time.monotonic()
+                print(f"{description}: {done:,} of {total:,}", file=sys.stderr)
+
+        yield lambda description: functools.partial(update, description)

@@ -1,0 +1,64 @@
+"""Numbers, durations and settings as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def short_names(fields: Iterable[str]) -> dict[str, str]:
+    """Map each field's dotted name to its last part where that is unique, else to itself."""
+    fields = list(fields)
+    last = [name.split(".")[-1] for name in fields]
+    return {
+        full: short if last.count(short) == 1 else full
+        for full, short in zip(fields, last, strict=True)
+    }
+
+
+def settings_text(params: Mapping[str, Any]) -> str:
+    """Write a trial's settings in a few characters, such as ``tau=0.12 policy=slot``."""
+    names = short_names(params)
+    return " ".join(f"{names[field]}={_value(value)}" for field, value in params.items())
+
+
+def _value(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def clock_text(seconds: float | None) -> str:
+    """Write a duration as 1:05:09 or 5:09; ``?`` where it is unknown (None)."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def left_text(seconds: float) -> str:
+    """Write an estimate of the time left as ``about 12 min``, no finer than it is known."""
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def bytes_text(count: float) -> str:
+    """Write a number of bytes with a decimal unit, such as 29.7 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: 1 run, 2,000 runs.
+
+    Args:
+        count: The number.
+        noun: In the singular.
+        plural: Where it is not the singular with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
