@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.space import space_text
+from sadcl.search.until import MIN_PAIRS
+
+MIN_IMAGES = 50
+"""Fewer held-out or test images are warned of."""
 
 
 def plan_lines(plan: Plan | AblationPlan) -> Iterator[str]:
@@ -49,9 +53,50 @@ def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
         role = " (the others are compared with it)" if arm == ablation.baseline else ""
         text = ", ".join(f"{k} = {v}" for k, v in changes.items()) or "the unchanged base"
         yield f"  {arm}{role}: {text}"
+    if ablation.until is not None:
+        yield from _until_lines(plan)
+        return
     trials = plan.planned_trials()
     shared = len({trial.stage1.key for trial in trials if trial.stage1 is not None})
     yield (
-        f"  {len(ablation.arms)} arms over seeds {', '.join(map(str, ablation.seeds))} on "
+        f"  {len(ablation.arms)} arms over seeds {', '.join(map(str, ablation.seed_numbers))} on "
         f"{', '.join(plan.contexts)}: {len(trials)} runs, {shared} of them a stage 1"
     )
+    if len(ablation.seed_numbers) < MIN_PAIRS:
+        yield (
+            f"  WARNING: {count_text(len(ablation.seed_numbers))} cannot answer anything: fewer "
+            f"than {MIN_PAIRS} pairs decide nothing. seeds=Until(...) adds as many as are needed."
+        )
+
+
+def _until_lines(plan: AblationPlan) -> Iterator[str]:
+    until = plan.ablation.until
+    assert until is not None
+    yield (
+        f"  {len(plan.arms)} arms over seeds 1, 2, 3, ... on {', '.join(plan.contexts)}: {until}"
+    )
+    yield (
+        f"  at least {plan.least_runs(()):,} runs and at most {plan.remaining_work(()).runs:,} in "
+        "all, each stage 1 among them; intervals are corrected for looking after every seed"
+    )
+
+
+def image_warnings(num_images: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Warn of data sets with so few images that a figure changes by points with a single image.
+
+    Args:
+        num_images: the number of images by data set, and by split.
+    """
+    for dataset, counts in num_images.items():
+        for split, name in (("val", "held-out"), ("test", "test")):
+            if 0 < counts.get(split, 0) < MIN_IMAGES:
+                yield (
+                    f"WARNING: {dataset} has only {counts[split]} {name} images. With fewer than "
+                    f"{MIN_IMAGES}, single images move the figures by points, in all seeds alike, "
+                    "which no interval over seeds shows."
+                )
+
+
+def count_text(num_seeds: int) -> str:
+    """Write a number of seeds."""
+    return f"{num_seeds} seed{'s' * (num_seeds != 1)}"

@@ -56,6 +56,7 @@ class LiveTable:
         fetch: Gives the events since the last call.
         epochs: The epochs of the whole plan that are still to be trained, for the time left.
         best: The held-out mAP in percent that the search has reached before.
+        is_limit: Whether ``epochs`` are the most that there may be; the plan may end sooner.
     """
 
     def __init__(
@@ -64,7 +65,10 @@ class LiveTable:
         fetch: Callable[[], Sequence[TrialEvent]],
         epochs: int,
         best: float | None = None,
+        *,
+        is_limit: bool = False,
     ) -> None:
+        self.at_most = "at most" if is_limit else ""
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.epochs_done, self.began = 0, time.monotonic()
         self._training_since: float | None = None
@@ -181,7 +185,9 @@ class LiveTable:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
         seconds = self.seconds_left()
         return best + (
-            "time left not known yet" if seconds is None else f"about {clock_text(seconds)} left"
+            "time left not known yet"
+            if seconds is None
+            else f"{self.at_most or 'about'} {clock_text(seconds)} left"
         )
 
     def _print(self, text: str, above_table: bool = False) -> None:
@@ -213,7 +219,9 @@ class LiveTable:
         table.add_column("state", no_wrap=True)
         for row in rows:
             table.add_row(*_cells(row, fields))
-        foot = f"{self.epochs_done}/{max(self.epochs, self.epochs_done)} epochs"
+        epochs = max(self.epochs, self.epochs_done)
+        of = f" of {self.at_most} " if self.at_most else "/"
+        foot = f"{self.epochs_done}{of}{epochs} epochs"
         return Group(table, Text(f"{foot}; {self._state_text()}", style="bold"))
 
 

@@ -99,6 +99,7 @@ class StudyRecord(Generic[PlanT]):
         storage.sweep(storage.join(self.root, "studies"), f"{self.name}.json")
         stored, identity = self._identities()
         content = {**identity, **_as_json(self.plan.description())}
+        content |= _former_bounds(stored, content)
         if content != stored:
             storage.write(
                 storage.join(self.root, "studies", f"{self.name}.json"),
@@ -192,6 +193,19 @@ def _entries(path: tuple[str, ...], stored: Any, current: Any) -> Iterator[Diffe
         before, now = stored.get(name, ABSENT), current.get(name, ABSENT)
         if before != now:
             yield from _entries((*path, name), before, now)
+
+
+def _former_bounds(stored: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds by which seeds were added before, if the first or the last look moved.
+
+    Each set of bounds has an error rate of its own, which a report has to say.
+    """
+    former = list(stored.get("former_until", ()))
+    before, now = (part.get("until") for part in (stored, content))
+    looks = [bounds and (bounds["at_least"], bounds["at_most"]) for bounds in (before, now)]
+    if before and looks[0] != looks[1]:
+        former.append(before)
+    return {"former_until": former} if former else {}
 
 
 def _as_json(value: Any) -> Any:
