@@ -58,8 +58,9 @@ FILES = {
     ),
     "reports": (
         "__init__ statistics effect_text plot_style arm_costs ablation ablation_text "
-        "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot best_epoch comparison "
-        "importance_evaluator importance importance_text search_summary page/__init__ "
+        "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot "
+        "best_epoch comparison importance_evaluator importance importance_text "
+        "search_summary page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),

@@ -135,8 +135,8 @@ def _until_notes(report: AblationReport) -> Iterator[str]:
         rate = 5 * len(bounds)
         yield (
             f"WARNING: the bounds were changed after looking ({', then '.join(bounds)} seeds). "
-            f"Each has an error rate of 5 %, so that together up to {rate} % of such studies find a "
-            "difference where there is none."
+            f"Each has an error rate of 5 %, so that together up to {rate} % of such "
+            "studies find a difference where there is none."
         )
 
 

@@ -45,6 +45,11 @@ def _search_lines(plan: Plan) -> Iterator[str]:
         if limit is not None
     ]
     yield f"  {', '.join([f'sampler {search.sampler}', pruner, *limits])}"
+    if 0 < len(search.confirm_seeds) < MIN_PAIRS and "stage2" in search.baselines:
+        yield (
+            f"  WARNING: {count_text(len(search.confirm_seeds))} of the confirmation cannot show "
+            f"whether the best setting gains anything: fewer than {MIN_PAIRS} pairs decide nothing"
+        )
 
 
 def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
