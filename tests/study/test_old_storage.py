@@ -199,8 +199,8 @@ def test_it_is_reported(root, claimed):
     assert "0.05 to 0.5, log scale" in text
     assert "ASHA from epoch 2, reduction 3" in text
     _, sentences = search_summary.summary(StudyRecord(root, PLAN).rows_with_admitted(), SEARCH)
-    assert sentences[0].startswith("Answer: test mAP 71.03 +- 6.86 over 2 fresh seeds, confirmed")
-    assert "held-out mAP over 2 paired seeds: no significant difference." in sentences[1]
+    assert sentences[0].startswith("Answer: test mAP 71.03 ± 6.86 over 2 fresh seeds, confirmed")
+    assert "held-out mAP over 2 pairs of seeds: 2 pairs decide nothing" in sentences[1]
 
 
 @pytest.mark.parametrize("claimed", [False, True])
