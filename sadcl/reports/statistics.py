@@ -333,7 +333,9 @@ def with_holm(effects: Sequence[Effect]) -> list[Effect]:
     effects; where seeds are added until the differences are settled, it is all that are compared,
     because it must not depend on how far they are.
     """
-    p_corrected = holm_of_tested(effect.p for effect in effects)
+    p_corrected = holm_of_tested(
+        1.0 if effect.until is not None and _is_untested(effect) else effect.p for effect in effects
+    )
     num_tested = sum(not math.isnan(effect.p) for effect in effects)
     num_compared = sum(effect.verdict != Verdict.BASELINE for effect in effects)
     return [
@@ -344,6 +346,10 @@ def with_holm(effects: Sequence[Effect]) -> list[Effect]:
         )
         for effect, p in zip(effects, p_corrected, strict=True)
     ]
+
+
+def _is_untested(effect: Effect) -> bool:
+    return math.isnan(effect.p) and effect.verdict != Verdict.BASELINE
 
 
 def _with_family(effect: Effect, family: int) -> Effect:

@@ -76,7 +76,7 @@ class Until:
 
     def __str__(self) -> str:
         return (
-            f"from {self.at_least} to {self.at_most} seeds, until the 95 % interval of a "
+            f"{self.at_least} to {self.at_most} seeds, until the 95 % interval of a "
             f"difference is ± {self.half_width:g} or its sign is settled"
         )
 

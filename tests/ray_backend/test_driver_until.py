@@ -66,21 +66,22 @@ def test_runs_that_end_ask_for_others_until_all_are_settled(monkeypatch):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_study_on_a_cluster_adds_a_seed_and_resumes(command, tmp_path):
     file, root = tmp_path / "parts.py", str(tmp_path / "runs")
     file.write_text(STUDY.format(changes=TINY))
-    plan = command("python", file, "--dry-run").stdout.replace("\n", " ")
+    plan = command("python", file, "--dry-run", timeout=1200).stdout.replace("\n", " ")
     assert "at least 9 runs and at most 12 in all" in plan
     assert "to run: 9 to 12 runs, at most" in plan
     assert "how many seeds a difference of 0.3 points needs is not known yet" in plan
-    first = command("python", file)
+    first = command("python", file, timeout=1200)
     rows = results.read(root, "trials").sort_by("key").to_pylist()
     arms = {(row["arm"], row["seed"]) for row in rows if row["phase"] == "arm"}
     assert {seed for _, seed in arms} in ({1, 2, 3}, {1, 2, 3, 4})
     assert len(arms) in (6, 8)
     assert "Stopped after " in first.stdout
     assert "at most " in first.stdout
-    again = command("python", file)
+    again = command("python", file, timeout=1200)
     assert f"Resuming: {len(rows)} runs are complete." in again.stdout
     assert "a difference of 0.3 points needs " in again.stdout
     assert results.read(root, "trials").sort_by("key").to_pylist() == rows

@@ -43,7 +43,7 @@ def test_the_table_says_how_many_seeds_and_why_it_stopped(root):
     assert "2 pairs: too few" in lines["new"]["difference (95 %, Bonferroni)"]
     text = " ".join([*ablation_notes(report), *ablation_sentences(report)])
     for part in (
-        "Seeds were added from 3 to 6 seeds, until the 95 % interval of a difference is ± 0.5",
+        "Seeds were added as needed: 3 to 6 seeds, until the 95 % interval of a difference is ",
         "corrected for looking after every seed",
         "a significant loss. Stopped after 4 seeds: the sign is settled.",
         "no significant difference. Stopped after 4 seeds: the interval is narrow enough.",

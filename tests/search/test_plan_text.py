@@ -45,7 +45,7 @@ def test_the_lines_of_an_ablation():
     value = dataclasses.replace(value, seeds=Until(0.5, 3, 6))
     lines = list(plan_lines(dataclasses.replace(plan, ablation=value)))
     assert lines[2] == (
-        "  2 arms over seeds 1, 2, 3, ... on coco: from 3 to 6 seeds, until the 95 % interval of a "
+        "  2 arms over seeds 1, 2, 3, ... on coco: 3 to 6 seeds, until the 95 % interval of a "
         "difference is ± 0.5 or its sign is settled"
     )
     assert "at least 9 runs and at most 18 in all" in lines[3]

@@ -135,7 +135,7 @@ FIGURE = {"baseline": -9.0, "sarl": 0.0, "both": 2.5, "stage2": 0.0}
 def figure_of(trial):
     """Settled at once, soon, or never."""
     noise = random.Random(f"{trial.arm}{trial.config.seed}").gauss(0, 1.0)
-    return 60 + FIGURE[trial.arm] + noise
+    return 60 + FIGURE.get(trial.arm, 0.0) + noise
 
 
 def ended_row(trial):
