@@ -20,8 +20,6 @@ from rich.text import Text
 from sadcl.errors import DISK_FULL, DISK_UNAVAILABLE, TrialFailed, UserError, print_error
 
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
-WIDE = 110
-"""Columns from which on a table shows what it can do without."""
 _PLAIN_SECONDS = 60
 """Seconds between two lines about an epoch or a task in progress, where there is no terminal."""
 

@@ -27,6 +27,8 @@ SPLIT_NOTES = {
     "val": "which also chose each run's epoch, so that all arms alike are optimistic",
 }
 DEMO_NOTE = "Demo scale: these figures only show that everything works."
+WIDE = 110
+"""Columns of a terminal from which on there is room for the components of the arms."""
 STOP_TEXTS = {
     Stop.SIGN: "the sign is settled",
     Stop.NARROW: "the interval is narrow enough",
