@@ -26,7 +26,7 @@ def ablation(
     plot: Plot = None,
 ) -> None:
     """Compare each arm of an ablation with the baseline, paired by seed."""
-    from sadcl.console import console, show_table
+    from sadcl.console import show_table
     from sadcl.errors import UserError
     from sadcl.reports import ablation as ablation_reports
     from sadcl.reports import ablation_documents, ablation_text, forest_plot, plot_style
@@ -43,9 +43,7 @@ def ablation(
     else:
         typer.echo(report.title)
         for dataset in report.datasets:
-            with_marks = console.width >= ablation_text.WIDE
-            lines = ablation_text.ablation_table(report, dataset, with_marks=with_marks)
-            show_table(lines, title=dataset)
+            show_table(ablation_text.ablation_table(report, dataset), title=dataset)
         sentences = ablation_text.ablation_sentences(report)
         for sentence in (*ablation_text.ablation_notes(report), *sentences):
             typer.echo(sentence)

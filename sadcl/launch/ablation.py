@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from sadcl.config import Config
-from sadcl.console import banner, console, show_table
+from sadcl.console import banner, show_table
 from sadcl.errors import UserError
 from sadcl.launch.cost import network_cost
 from sadcl.launch.datasets import PreparedData, prepare_data, roots_of
@@ -61,8 +61,7 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
         driver.run_ablation(study, placements, address, witnesses, options.max_concurrent)
     report = ablation_reports.ablation_report(options.storage, plan.study)
     for dataset in report.datasets:
-        with_marks = console.width >= ablation_text.WIDE
-        lines = ablation_text.ablation_table(report, dataset, with_marks=with_marks)
+        lines = ablation_text.ablation_table(report, dataset)
         show_table(lines, title=f"{plan.study} on {dataset}")
     sentences = [*ablation_text.ablation_notes(report), *ablation_text.ablation_sentences(report)]
     return plan.study, sentences

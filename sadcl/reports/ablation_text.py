@@ -27,8 +27,6 @@ SPLIT_NOTES = {
     "val": "which also chose each run's epoch, so that all arms alike are optimistic",
 }
 DEMO_NOTE = "Demo scale: these figures only show that everything works."
-WIDE = 110
-"""Columns of a terminal from which on there is room for the components of the arms."""
 STOP_TEXTS = {
     Stop.SIGN: "the sign is settled",
     Stop.NARROW: "the interval is narrow enough",
@@ -36,26 +34,16 @@ STOP_TEXTS = {
 }
 
 
-def ablation_table(
-    report: AblationReport, dataset: str, *, with_marks: bool = True
-) -> list[dict[str, str]]:
-    """Format the arms on one data set, one row each: components, figure, effect, published.
-
-    Args:
-        report: of the ablation.
-        dataset: the data set.
-        with_marks: whether there is a column for each component, which a narrow terminal lacks the
-            room for.
-    """
+def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]:
+    """Format the arms on one data set, one row each: components, figure, effect, published."""
     published = {
         arm: figures[dataset] for arm, figures in report.published.items() if dataset in figures
     }
     have_equal_seeds = len({len(effect.seeds) for effect in report.effects}) == 1
-    components = report.components if with_marks else ()
     rows = []
     for effect in report.on(dataset):
         marks = report.marks.get(effect.arm, ())
-        row = {"arm": effect.arm, **{name: "✓" * (name in marks) for name in components}}
+        row = {"arm": effect.arm, **{name: "✓" * (name in marks) for name in report.components}}
         if report.until is not None or not have_equal_seeds:
             row["seeds"] = str(len(effect.seeds))
         if report.arm_seeds:
