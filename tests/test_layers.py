@@ -49,17 +49,18 @@ FILES = {
         "store run_writer gradients compact query predictions checkpoints verify export __init__"
     ),
     "search": (
-        "trial space settings pruning_rules study_file ranking search plan ablation comparison "
-        "changes plan_text __init__"
+        "trial space settings pruning_rules study_file ranking search plan sequential until "
+        "ablation comparison changes plan_text __init__"
     ),
     "study": (
         "__init__ placement gpu_driver process study_differences record trial_event event_text "
         "time_left live_view live_table tensorboard checkpoint_quota gpu_share failure execute"
     ),
     "reports": (
-        "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
-        "forest_plot label_trends label_gains label_gains_text label_plot best_epoch comparison "
-        "importance_evaluator importance importance_text search_summary page/__init__ "
+        "__init__ statistics effect_text plot_style arm_costs ablation ablation_text "
+        "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot "
+        "best_epoch comparison importance_evaluator importance importance_text "
+        "search_summary page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),
@@ -71,7 +72,7 @@ FILES = {
     ),
     "launch": (
         "__init__ options outcome resources step_time estimate loss_check datasets study_estimate "
-        "setup search cost ablation comparison next_steps run train"
+        "needed_seeds setup search cost ablation comparison next_steps run train"
     ),
     "cli": (
         "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
@@ -154,6 +155,7 @@ MAY = {
     "launch/loss_check": {"build", "config", "data", "errors", "losses", "memory", "model"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/study_estimate": {"console", "errors", "study"},
+    "launch/needed_seeds": {"reports", "search", "study"},
     "launch/datasets": {
         *(
             "build",

@@ -45,7 +45,7 @@ search = Search(
     # Held-out images choose the best setting. It and the control without contrasts are
     # trained again over these seeds, and only then are the test images looked at.
     confirm_top=1,
-    confirm_seeds=(1001, 1002),
+    confirm_seeds=(1001, 1002, 1003),
 )
 
 if __name__ == "__main__":

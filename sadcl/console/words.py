@@ -35,13 +35,19 @@ def clock_text(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def left_text(seconds: float) -> str:
-    """Write an estimate of the time left as ``about 12 min``, no finer than it is known."""
+def left_text(seconds: float, is_limit: bool = False) -> str:
+    """Write an estimate of the time left as ``about 12 min``, no finer than it is known.
+
+    Args:
+        seconds: The estimate.
+        is_limit: Whether it may be less: ``at most 12 min``.
+    """
     if seconds < 60:
         return "less than a minute"
+    about = "at most" if is_limit else "about"
     if seconds < 5400:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} hours"
+        return f"{about} {seconds / 60:.0f} min"
+    return f"{about} {seconds / 3600:.1f} hours"
 
 
 def bytes_text(count: float) -> str:

@@ -38,7 +38,7 @@ def run_ablation(ablation: Ablation, scale: str, options: Options) -> tuple[str,
         first, *others = (flag(name) for name in SEARCH_ONLY)
         raise UserError(
             f"{first}, {' and '.join(others)} are for searches: an ablation runs all of its arms "
-            "and seeds."
+            "and the seeds that it is given or needs."
         )
     changes = options.changes or {}
     changed = with_changes(ablation, changes)

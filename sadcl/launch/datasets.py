@@ -99,7 +99,8 @@ def prepare_data(
     check_parts([base, *variants(base)], images)
     build.check_batches(base, images)
     base, start = check_start(base, images.labels)
-    context = DataContext(name, base, images.digest, whole_digest, start)
+    num_images = {split: len(getattr(images, split)) for split in ("train", "val", "test")}
+    context = DataContext(name, base, images.digest, whole_digest, start, num_images)
     return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
 
 

@@ -62,7 +62,14 @@ def prepare_search(
     )
     context = prepared.context
     plan = Plan(
-        search, scale, context.base, total, context.digest, context.whole_digest, context.start
+        search,
+        scale,
+        context.base,
+        total,
+        context.digest,
+        context.whole_digest,
+        context.start,
+        num_images=context.num_images,
     )
     prepared = prepared.of_study(plan.study)
     show_plan(search.question, plan, [prepared], options, changed_fields)
@@ -89,7 +96,7 @@ def run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Ta
             study, placement, address, prepared.witnesses, options.max_concurrent, quota
         )
     study.refresh()
-    return search_summary.summary(study.rows_with_admitted(), plan.search)
+    return search_summary.summary(study.rows_with_admitted(), plan.search, plan.image_counts)
 
 
 def best_setting_of(

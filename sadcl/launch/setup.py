@@ -13,6 +13,7 @@ from sadcl.console import bytes_text, confirm, console, count_text, print_text, 
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes, hours_text
+from sadcl.launch.needed_seeds import needed_seeds_lines
 from sadcl.launch.options import Options
 from sadcl.launch.study_estimate import (
     RemainingRuns,
@@ -22,7 +23,7 @@ from sadcl.launch.study_estimate import (
 )
 from sadcl.results import store
 from sadcl.search import AblationPlan, Plan
-from sadcl.search.plan_text import plan_lines
+from sadcl.search.plan_text import image_warnings, plan_lines
 from sadcl.study import execute
 from sadcl.study.placement import Placement
 from sadcl.study.record import PlanT, StudyRecord
@@ -53,11 +54,17 @@ def show_plan(
         print_text(f"study {plan.study}: {part.description()}")
     for line in (*changes, *plan_lines(plan)):
         print_text(line)
+    num_images = {part.images.name: part.context.num_images for part in prepared}
+    for line in image_warnings(num_images):
+        print_text(f"  {line}")
     placement = prepared[0].placement
     print_text(f"  each run: {_resources_text(placement)}; results in {placement.storage}")
     study = StudyRecord(options.storage, plan)
     if not options.fresh:
         study.check_same()
+    if isinstance(plan, AblationPlan):
+        for line in needed_seeds_lines(plan, options.storage, [] if options.fresh else study.rows):
+            print_text(line)
     remaining, freed = _remaining_runs(study, options)
     if not remaining.runs:
         return
@@ -116,8 +123,11 @@ def _remaining_runs(study: StudyRecord[Any], options: Options) -> tuple[Remainin
         trials = sum(row["phase"] == "search" for row in study_rows)
         if trials > plan.n_trials:
             print_text(f"  the study already has {trials} trials, which all stay")
-    trials = plan.remaining_trials(rows) if isinstance(plan, Plan) else 0
-    return RemainingRuns(*plan.remaining_work(rows), trials), freed
+    work = plan.remaining_work(rows)
+    if isinstance(plan, Plan):
+        return RemainingRuns(*work, plan.remaining_trials(rows)), freed
+    least = plan.least_runs(rows) if plan.ablation.until is not None else None
+    return RemainingRuns(*work, 0, least), freed
 
 
 @contextlib.contextmanager

@@ -23,11 +23,14 @@ class RemainingRuns(NamedTuple):
         epochs: Their epochs, summed.
         trials: The trials of a search among the runs, which give up their checkpoints where the
             disk is small.
+        least: The runs that are to come in any case, where seeds are added until the differences
+            are settled; None where all runs are.
     """
 
     runs: int
     epochs: int
     trials: int
+    least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,12 @@ class StudyEstimate:
         devices = f"{self.gpus:g} GPU(s)" if self.gpus else "CPUs"
         proxy = ", because none of its GPUs is on this machine" if self.is_proxy else ""
         most, early = ("at most ", ", if no stage ends early") if self.has_patience else ("", "")
+        runs, about = count_text(self.remaining.runs, "run"), "about"
+        if self.remaining.least is not None:
+            runs, most, about = f"{self.remaining.least:,} to {runs}", "at most ", "at most"
         return (
-            f"  to run: {count_text(self.remaining.runs, 'run')}, {most}"
-            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
+            f"  to run: {runs}, {most}"
+            f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; {about} "
             f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from "
             f"{self.timed}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
         )

@@ -15,7 +15,7 @@ from sadcl.errors import UserError
 from sadcl.ray_backend import cluster, environment, event_channel, node_check, tasks, trainer, tuner
 from sadcl.results import store
 from sadcl.search.ablation import AblationPlan
-from sadcl.search.plan import Plan
+from sadcl.search.plan import Plan, ended_keys
 from sadcl.search.ranking import best_trials
 from sadcl.search.trial import Trial
 from sadcl.study import execute
@@ -176,21 +176,50 @@ def run_ablation(
             node_check.check_nodes(placement, witnesses[name])
         fitted = {name: fit_to_cluster(placement, nodes) for name, placement in placements.items()}
         channel = event_channel.open_channel()
-        with _progress_shown(study, any_placement, channel):
+        with _progress_shown(study, any_placement, channel) as live:
             pools = {
                 name: tasks.TaskPool(placement, scratch, channel)
                 for name, (placement, _) in fitted.items()
             }
-            running: list[Any] = []
-            for name, (placement, fitting) in fitted.items():
-                limit = max_concurrent or (fitting if placement.workers > 1 else None)
-                pools[name].start_all(plan.trials(name), limit, running)
-            for name, pool in pools.items():
-                for trial in plan.trials(name):
-                    for run in (trial.stage1, trial):
-                        if run is not None:
-                            pool.result(run)
+            limits = {
+                name: max_concurrent or (fitting if placement.workers > 1 else None)
+                for name, (placement, fitting) in fitted.items()
+            }
+            _run_arms(study, pools, limits, live)
             _finish_rows(any_placement, study)
+
+
+def _run_arms(
+    study: StudyRecord[AblationPlan],
+    pools: Mapping[str, tasks.TaskPool],
+    limits: Mapping[str, int | None],
+    live: LiveTable,
+) -> None:
+    """Start all runs and wait for them.
+
+    Where seeds are added until the differences are settled, each run that ends may ask for others.
+    """
+    plan, rows = study.plan, study.rows
+    before = ended_keys(rows)
+    running: list[Any] = []
+    waiting: dict[str, tuple[tasks.TaskPool, Trial]] = {}
+    ended: set[str] = set()
+    while True:
+        for name, pool in pools.items():
+            new = [t for t in plan.trials(name, rows) if t.key not in waiting.keys() | ended]
+            pool.start_all(new, limits[name], running)
+            waiting |= {trial.key: (pool, trial) for trial in new}
+        if not waiting:
+            return
+        for key in tasks.first_ended(waiting):
+            pool, trial = waiting.pop(key)
+            for run in (trial.stage1, trial):
+                if run is not None:
+                    pool.result(run)
+            ended.add(key)
+        if plan.ablation.until is not None:
+            rows = study.refresh()
+            live.epochs = plan.trained_epochs(rows, before) + plan.remaining_work(rows).epochs
 
 
 @environment.restored_afterwards()
@@ -227,13 +256,20 @@ def _progress_shown(
     placement: Placement,
     channel: event_channel.EventChannel,
     best: float | None = None,
-) -> Iterator[None]:
+) -> Iterator[LiveTable]:
     """Show on the terminal and in TensorBoard what runs."""
     curves = TensorBoardCurves(placement.storage, study.name, study.rows)
     epochs = study.plan.remaining_work(study.rows).epochs
+    is_limit = isinstance(study.plan, AblationPlan) and study.plan.ablation.until is not None
     try:
-        with LiveTable(study.name, lambda: curves.add(event_channel.drain(channel)), epochs, best):
-            yield
+        with LiveTable(
+            study.name,
+            lambda: curves.add(event_channel.drain(channel)),
+            epochs,
+            best,
+            is_limit=is_limit,
+        ) as live:
+            yield live
     finally:
         event_channel.close(channel)
         curves.close()

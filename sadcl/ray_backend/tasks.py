@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import ray
@@ -183,3 +183,9 @@ class TaskPool:
             if max_concurrent is not None and len(running) >= max_concurrent:
                 running[:] = ray.wait(running, num_returns=1)[1]
             running.append(self.start(run))
+
+
+def first_ended(waiting: Mapping[str, tuple[TaskPool, Trial]]) -> list[str]:
+    """Wait until some of the trials that were started have ended, and give their keys."""
+    keys = {pool.start(trial): key for key, (pool, trial) in waiting.items()}
+    return [keys[reference] for reference in ray.wait(list(keys), num_returns=1)[0]]

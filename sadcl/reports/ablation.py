@@ -13,6 +13,8 @@ from sadcl.reports.arm_costs import ArmCost, arm_costs
 from sadcl.reports.statistics import Effect, compare_arms
 from sadcl.results import store
 from sadcl.results.gradients import mean_gradient_shares
+from sadcl.results.status import Status
+from sadcl.search.until import ArmSeeds, Until, arm_seeds, deciding_metric, until_from_json
 
 
 class Software(NamedTuple):
@@ -45,6 +47,11 @@ class AblationReport:
             compared with the classification loss (:mod:`sadcl.results.gradients`).
         references: the arm that an arm is compared with in the place of the baseline.
         costs: by data set and arm, what it costs; empty where the study does not ask for it.
+        until: how seeds are added until the differences are settled; None where they are fixed.
+        former_bounds: the bounds by which they were added before, where these were changed.
+        arm_seeds: by data set and arm, whether it needs further seeds; empty where seeds are fixed,
+            and where the arms are compared with another baseline than the study's.
+        num_images: the number of images by data set and split, as far as it is known.
     """
 
     name: str
@@ -61,6 +68,10 @@ class AblationReport:
     gradient_shares: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[tuple[str, str], ArmCost] = field(default_factory=dict)
+    until: Until | None = None
+    former_bounds: tuple[Until, ...] = ()
+    arm_seeds: Mapping[tuple[str, str], ArmSeeds] = field(default_factory=dict)
+    num_images: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -114,6 +125,8 @@ def ablation_report(
     description = _ablation_description(root, study)
     arms = tuple(description["order"])
     references = (description.get("references") or {}) if baseline is None else {}
+    until = until_from_json(description.get("until"))
+    is_own = baseline in (None, description["baseline"])
     baseline = description["baseline"] if baseline is None else baseline
     if baseline not in arms:
         raise UserError(
@@ -131,6 +144,7 @@ def ablation_report(
     rows = [row for row in trials.to_pylist() if row["study"] == study and row["phase"] == "arm"]
     is_comparable = description["scale"] == "full" and metric == "test_mAP"
     seeds, datasets = description.get("seeds") or (), description.get("datasets") or ()
+    effects = compare_arms(rows, baseline, metric, arms, seeds, datasets, references, until)
     return AblationReport(
         name=study,
         question=description["question"],
@@ -140,13 +154,39 @@ def ablation_report(
         arms=arms,
         marks=description.get("marks") or {},
         published=(description.get("published") or {}) if is_comparable else {},
-        effects=tuple(compare_arms(rows, baseline, metric, arms, seeds, datasets, references)),
+        effects=tuple(effects),
         removed_arms=tuple(sorted({row["arm"] for row in rows} - set(arms))),
         software=software_of(row for row in rows if row["arm"] in arms),
         gradient_shares=_gradient_shares(root, [row for row in rows if row["arm"] in arms]),
         references=references,
         costs=arm_costs(description.get("costs") or {}, rows),
+        until=until,
+        former_bounds=tuple(Until(**bounds) for bounds in description.get("former_until", ())),
+        arm_seeds=_arm_seeds(until, effects, rows) if until and is_own else {},
+        num_images=description.get("images") or {},
     )
+
+
+def _arm_seeds(
+    until: Until, effects: Sequence[Effect], rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], ArmSeeds]:
+    """Find out how far each arm is, as the study itself does."""
+    ended = [row for row in rows if row["status"] != Status.RUNNING]
+    states = {}
+    for dataset in dict.fromkeys(effect.dataset for effect in effects):
+        by_run = {(row["arm"], row["seed"]): row for row in ended if row["dataset"] == dataset}
+        metric = deciding_metric(list(by_run.values()))
+        compared = [e for e in effects if e.dataset == dataset and e.reference]
+        for effect in compared:
+            states[dataset, effect.arm] = arm_seeds(
+                until,
+                lambda arm, seed, runs=by_run: runs.get((arm, seed)),  # type: ignore[misc]
+                effect.arm,
+                effect.reference,
+                len(compared),
+                metric,
+            )
+    return states
 
 
 def _gradient_shares(

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from sadcl.reports.ablation import AblationReport, Software
 from sadcl.reports.arm_costs import COST_NOTE, ArmCost, cost_cells
-from sadcl.reports.statistics import ALPHA, Effect, Verdict
+from sadcl.reports.effect_text import (
+    SPLITS,
+    difference_text,
+    interval_text,
+    p_comparison,
+    p_text,
+    plus_minus,
+    seeds_text,
+    verdict_text,
+)
+from sadcl.reports.statistics import MIN_PAIRS, Effect, Verdict
 from sadcl.results.gradients import IDLE
+from sadcl.search.plan_text import image_warnings
+from sadcl.search.until import Stop
 
-SPLITS = {"test": "test images", "val": "held-out training images"}
 SPLIT_NOTES = {
     "test": "on which each run was evaluated once and which chose nothing",
     "val": "which also chose each run's epoch, so that all arms alike are optimistic",
 }
 DEMO_NOTE = "Demo scale: these figures only show that everything works."
-VERDICT_TEXTS = {
-    Verdict.GAIN: "a significant gain",
-    Verdict.LOSS: "a significant loss",
-    Verdict.NOT_SIGNIFICANT: "no significant difference",
+STOP_TEXTS = {
+    Stop.SIGN: "the sign is settled",
+    Stop.NARROW: "the interval is narrow enough",
+    Stop.LIMIT: "the limit is reached, and the difference is not settled",
 }
 
 
@@ -34,13 +44,17 @@ def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]
     for effect in report.on(dataset):
         marks = report.marks.get(effect.arm, ())
         row = {"arm": effect.arm, **{name: "✓" * (name in marks) for name in report.components}}
-        if not have_equal_seeds:
+        if report.until is not None or not have_equal_seeds:
             row["seeds"] = str(len(effect.seeds))
-        row[report.quantity] = _mean(effect)
+        if report.arm_seeds:
+            row["stopped"] = _stop_cell(report, effect)
+        row[f"{report.quantity} ± 95 %"] = (
+            plus_minus(effect.mean, effect.half_width) if effect.seeds else ""
+        )
         if report.references:
             row["compared with"] = effect.reference
         row |= {
-            "difference": difference_text(effect),
+            "difference (95 %, Bonferroni)": difference_text(effect),
             "p (Holm)": p_text(effect),
         }
         if published:
@@ -78,18 +92,43 @@ def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterat
     seeds = seeds_text([len(effect.seeds) for effect in report.effects])
     yield (
         f"{report.quantity} in percent on the {SPLITS[report.split]}, {SPLIT_NOTES[report.split]}; "
-        f"mean ± standard deviation over {seeds} per arm."
+        f"mean over {seeds} per arm, ± half of its 95 % interval (Student's t), which is for that "
+        "mean alone."
     )
     yield (
         f"Differences from {report.compared_with} are in percentage points over the seeds that "
-        "both arms have; each 95 % interval (Student's t) is for that difference alone. "
-        "Significance is decided by p, from the two-sided paired t test, corrected by Holm over "
-        "all arms tested on the data set."
+        "both arms have. With a probability of 95 % all of their intervals on a data set hold "
+        "(Student's t, corrected by Bonferroni for the number of arms). Significance is decided by "
+        "p, from the two-sided paired t test, corrected by Holm over the same arms, which is a "
+        "little less strict than the interval."
     )
+    yield from _until_notes(report)
     if report.costs:
         yield COST_NOTE
     if any(report.published.values()):
         yield "The published figures are single runs whose epoch was chosen on the test images."
+
+
+def _until_notes(report: AblationReport) -> Iterator[str]:
+    """Explain how seeds were added until the differences were settled."""
+    if report.until is None:
+        return
+    yield (
+        f"Seeds were added as needed: {report.until}. The differences in test mAP (held-out mAP "
+        "where nothing is tested) decided that. Intervals and p are corrected for looking after "
+        "every seed (repeated confidence intervals, alpha spending by Kim and DeMets)."
+    )
+    if report.former_bounds:
+        bounds = [
+            f"{until.at_least} to {until.at_most}"
+            for until in (*report.former_bounds, report.until)
+        ]
+        rate = 5 * len(bounds)
+        yield (
+            f"WARNING: the bounds were changed after looking ({', then '.join(bounds)} seeds). "
+            f"Each has an error rate of 5 %, so that together up to {rate} % of such "
+            "studies find a difference where there is none."
+        )
 
 
 def ablation_sentences(report: AblationReport) -> Iterator[str]:
@@ -103,9 +142,11 @@ def ablation_sentences(report: AblationReport) -> Iterator[str]:
         if not total:
             yield f"On {dataset}, no arm has a run yet."
             continue
-        for effect in effects:
-            if effect.verdict != Verdict.BASELINE:
-                yield _sentence(report, effect)
+        compared = [effect for effect in effects if effect.verdict != Verdict.BASELINE]
+        yield from undecided(dataset, compared)
+        for effect in compared:
+            yield _sentence(report, effect)
+        yield from image_warnings({dataset: report.num_images.get(dataset, {})})
         yield from _gradient_sentences(report, dataset)
         if reasons:
             counts = ", ".join(f"{reasons.count(name)} {name}" for name in dict.fromkeys(reasons))
@@ -118,6 +159,25 @@ def ablation_sentences(report: AblationReport) -> Iterator[str]:
             "Rows of arms that are no longer in the study were left out: "
             f"{', '.join(report.removed_arms)}."
         )
+
+
+def undecided(dataset: str, compared: list[Effect]) -> Iterator[str]:
+    """State that no arm has enough pairs for an answer; nothing where one has."""
+    if compared and all(
+        effect.verdict in (Verdict.TOO_FEW, Verdict.NO_PAIR) for effect in compared
+    ):
+        pairs = seeds_text([len(effect.pairs) for effect in compared])
+        until = compared[0].until
+        least = MIN_PAIRS if until is None else until.at_least
+        yield (
+            f"On {dataset}, this study cannot answer anything yet: the arms have {pairs} in common "
+            f"with what they are compared with, and fewer than {least} decide nothing."
+        )
+
+
+def _stop_cell(report: AblationReport, effect: Effect) -> str:
+    state = report.arm_seeds.get((effect.dataset, effect.arm))
+    return "" if state is None else str(state.stop or "not yet")
 
 
 def _gradient_sentences(report: AblationReport, dataset: str) -> Iterator[str]:
@@ -171,64 +231,22 @@ def _sentence(report: AblationReport, effect: Effect) -> str:
             f"{effect.reference}."
         )
     if effect.verdict == Verdict.NO_PAIR:
-        return f"{start} no seed has a figure for both arms, so they cannot be compared."
-    if effect.verdict == Verdict.ONE_SEED:
-        return f"{start} {size} in a single seed, which cannot be tested.{unpaired}"
-    if effect.verdict == Verdict.NO_SPREAD:
-        return (
-            f"{start} {size}, identical to the last digit in all {len(effect.pairs)} seeds, which "
-            f"independent runs do not produce: not tested.{unpaired}"
-        )
+        return f"{start} {verdict_text(effect)}."
+    end = f"{unpaired}{_stop_text(report, effect)}"
+    if effect.verdict in (Verdict.TOO_FEW, Verdict.NO_SPREAD):
+        return f"{start} {size}, {verdict_text(effect)}.{end}"
     return (
         f"{start} {size} ({interval_text(effect)}), corrected p {p_comparison(effect)}: "
-        f"{VERDICT_TEXTS[effect.verdict]}.{unpaired}"
+        f"{verdict_text(effect)}.{end}"
     )
 
 
-def seeds_text(counts: Sequence[int]) -> str:
-    """Format numbers of seeds, for example ``5 seeds`` or ``2 to 5 seeds``."""
-    low, high = min(counts, default=0), max(counts, default=0)
-    return ("1 seed" if high == 1 else f"{high} seeds") if low == high else f"{low} to {high} seeds"
-
-
-def difference_text(effect: Effect) -> str:
-    """Format a difference in percentage points with its interval, or why there is none."""
-    if not effect.pairs:
-        return effect.verdict.value
-    is_untestable = effect.verdict in (Verdict.ONE_SEED, Verdict.NO_SPREAD)
-    inside = effect.verdict.value if is_untestable else interval_text(effect)
-    if effect.unpaired and len(effect.pairs) > 1:
-        inside += f", {len(effect.pairs)} pairs"
-    return f"{effect.difference:+z.2f} ({inside})"
-
-
-def interval_text(effect: Effect) -> str:
-    """Format the bounds of the 95 % interval of a difference."""
-    low, high = effect.difference_interval
-    return f"{low:+z.2f} to {high:+z.2f}"
-
-
-def p_text(effect: Effect) -> str:
-    """Format the corrected p-value; empty where nothing was tested.
-
-    A value below the significance level is never rounded up to it.
-    """
-    if math.isnan(effect.p_corrected):
+def _stop_text(report: AblationReport, effect: Effect) -> str:
+    """State after how many seeds an arm stopped and why, where seeds were added."""
+    state = report.arm_seeds.get((effect.dataset, effect.arm))
+    if state is None:
         return ""
-    if effect.p_corrected < 0.001:
-        return "<0.001"
-    if effect.p_corrected < ALPHA <= round(effect.p_corrected, 3):
-        return f"<{ALPHA:g}"
-    return f"{effect.p_corrected:.3f}"
-
-
-def p_comparison(effect: Effect) -> str:
-    """Format the corrected p-value after its sign, for example ``= 0.123`` or ``< 0.001``."""
-    text = p_text(effect)
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
-
-
-def _mean(effect: Effect) -> str:
-    if not effect.seeds:
-        return ""
-    return f"{effect.mean:.2f}" if math.isnan(effect.sd) else f"{effect.mean:.2f} ± {effect.sd:.2f}"
+    pairs = seeds_text([len(effect.pairs)])
+    if state.stop is None:
+        return f" It has {pairs} and needs more."
+    return f" Stopped after {pairs}: {STOP_TEXTS[state.stop]}."

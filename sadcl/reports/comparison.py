@@ -13,6 +13,7 @@ from sadcl.errors import UserError, did_you_mean
 from sadcl.reports.statistics import interval
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial, is_finite
+from sadcl.search.until import until_from_json
 
 COLUMNS = (
     "key",
@@ -47,7 +48,8 @@ class ComparedStudy:
         num_seeds: seeds of ``setting`` that have a test mAP.
         test_mAP: mean over these seeds, in percent. The held-out images chose the setting; the test
             images chose nothing.
-        test_half_width: of the 95 % interval of ``test_mAP``; None for one seed.
+        test_half_width: of the 95 % interval of ``test_mAP``, for this mean alone; None for one
+            seed.
         best_epoch: the highest held-out mAP of any epoch of any run, which is optimistic.
         last_epoch: the held-out mAP of that run's last epoch.
         published: the paper's test mAP; at full scale only.
@@ -111,7 +113,7 @@ def comparison_table(results: Iterable[ComparedStudy]) -> list[Row]:
             "setting": result.setting,
             "seeds": result.num_seeds,
             "test mAP": result.test_mAP,
-            "± 95 %": result.test_half_width,
+            "± 95 %": result.test_half_width or None,
             "best epoch (optimistic)": result.best_epoch,
             "last epoch of that run": result.last_epoch,
             "paper": result.published,
@@ -152,7 +154,8 @@ def _result(
 ) -> ComparedStudy:
     setting, runs = comparison_answer(rows, description)
     test_mAPs = [row["test_mAP"] for row in runs if is_finite(row["test_mAP"])]
-    mean, half_width = interval(test_mAPs) if test_mAPs else (None, None)
+    until = until_from_json(description.get("until"))
+    mean, half_width = interval(test_mAPs, until=until) if test_mAPs else (None, None)
     best = max(
         ((value, row["key"]) for row in rows for *_, value in curves.get(row["key"], ())),
         default=None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sadcl.errors import UserError
 from sadcl.reports.ablation import AblationReport
-from sadcl.reports.ablation_text import SPLITS, p_comparison, seeds_text
+from sadcl.reports.effect_text import SPLITS, p_comparison, seeds_text
 from sadcl.reports.plot_style import (
     DARK,
     FAINT,
@@ -19,7 +19,7 @@ from sadcl.reports.plot_style import (
     effect_axes,
     save_figure,
 )
-from sadcl.reports.statistics import ALPHA, SIGNIFICANT, Effect, Verdict
+from sadcl.reports.statistics import ALPHA, SIGNIFICANT, Effect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
     for y, effect in enumerate(effects):
         text = _annotation(effect).replace("-", "\N{MINUS SIGN}")
         axes.text(1.03, y, text, va="center", **margin)
-        if len(effect.pairs) > 1:
+        if not math.isnan(effect.difference_half_width):
             axes.errorbar(
                 effect.difference,
                 y,
@@ -118,6 +118,7 @@ def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
                 capthick=0.9,
                 zorder=2,
             )
+        if len(effect.pairs) > 1:
             axes.plot(effect.differences, [y + 0.25] * len(effect.differences), **SEED_MARK)
         if effect.pairs:
             mark = SIGNIFICANT_MARK if effect.is_significant else OPEN_MARK
@@ -141,13 +142,22 @@ def _legend(report: AblationReport) -> list[Line2D]:
     """Make the legend's entries, for the marks that the plot has."""
     from matplotlib.lines import Line2D
 
-    has_intervals = any(len(effect.pairs) > 1 for effect in report.effects)
-    verdicts = {effect.verdict for effect in report.effects}
-    has_open = bool(verdicts - SIGNIFICANT - {Verdict.BASELINE, Verdict.NO_PAIR})
-    mean = "mean with 95 % interval, " if has_intervals else ""
+    effects = [effect for effect in report.effects if effect.pairs]
+    has_intervals = any(not math.isnan(effect.difference_half_width) for effect in effects)
+    has_several = any(len(effect.pairs) > 1 for effect in effects)
+    verdicts = {effect.verdict for effect in effects}
+    mean = "mean with 95 % interval (Bonferroni), " if has_intervals else ""
     entries = [
-        (SIGNIFICANT_MARK, f"{mean}significant (p < {ALPHA:g})", bool(verdicts & SIGNIFICANT)),
-        (OPEN_MARK, f"{mean}not significant" if mean else "one seed: not tested", has_open),
-        (SEED_MARK, "difference of one seed", has_intervals),
+        (
+            SIGNIFICANT_MARK,
+            f"{mean}significant (p < {ALPHA:g}, Holm)",
+            bool(verdicts & SIGNIFICANT),
+        ),
+        (
+            OPEN_MARK,
+            f"{mean}not significant" if mean else "not tested",
+            bool(verdicts - SIGNIFICANT),
+        ),
+        (SEED_MARK, "difference of one seed", has_several),
     ]
     return [Line2D([], [], label=label, **mark) for mark, label, has in entries if has]

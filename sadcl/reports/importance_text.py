@@ -18,7 +18,7 @@ def importance_table(result: StudyImportances) -> list[dict[str, str]]:
         {
             "field": one.field,
             "share": f"{one.share:.2f}",
-            "95 % interval": f"{one.low:.2f} to {one.high:.2f}",
+            "95 %, that field alone": f"{one.low:.2f} to {one.high:.2f}",
             "trials": str(one.trials),
             "p (Holm)": f"{one.p_corrected:.3f}",
             "verdict": one.verdict.value,
@@ -77,7 +77,7 @@ def _findings(result: StudyImportances) -> Iterator[str]:
     yield (
         f"Shares add up to 1: if none of the {len(result.fields)} fields had an effect, each would "
         f"have about {1 / len(result.fields):.2f}. Intervals are 95 % of "
-        f"{result.resamples} bootstrap resamples of the trials."
+        f"{result.resamples} bootstrap resamples of the trials, each for that field alone."
     )
     if result.evaluator == "ped-anova":
         yield (

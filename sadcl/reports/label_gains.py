@@ -17,10 +17,12 @@ from sadcl.reports.statistics import (
     benjamini_hochberg_of_tested,
     compare_arms,
     holm_of_tested,
+    with_holm,
     with_verdict,
 )
 from sadcl.results import store
 from sadcl.search.ranking import chosen_trial
+from sadcl.search.until import Until, until_from_json
 
 Row = Mapping[str, Any]
 GROUP_NAMES = {"frequency": ("rare", "middle", "frequent"), "size": ("small", "medium", "large")}
@@ -40,7 +42,7 @@ class LabelGain:
             are no groups.
         baseline_AP: the baseline's AP in percent, mean over the seeds that both arms have.
         effect: of the arm, in percentage points of AP; ``p_corrected`` is by Benjamini and Hochberg
-            over all labels.
+            over all labels, the interval is for this label alone.
     """
 
     label: str
@@ -59,7 +61,8 @@ class LabelGroup:
     Attributes:
         variable: ``frequency`` or ``size``.
         low, high: the lowest and the highest value of the variable among the group's labels.
-        effect: of the arm; ``p_corrected`` is by Holm over all groups.
+        effect: of the arm; ``p_corrected`` is by Holm and the interval by Bonferroni over all
+            groups.
     """
 
     variable: str
@@ -131,7 +134,8 @@ def label_gains(
     gains = []
     for name in datasets if dataset is None else [dataset]:
         of_dataset = [row for row in runs if row["dataset"] == name]
-        gains.append(gains_of(of_dataset, label_rows, arm, baseline, split))
+        until = until_from_json(description.get("until"))
+        gains.append(gains_of(of_dataset, label_rows, arm, baseline, split, until))
     gains = [one for one in gains if one.seeds]
     if not gains:
         images = "the test images" if split == "test" else "the held-out images"
@@ -187,14 +191,19 @@ def gains_of(
     arm: str,
     baseline: str,
     split: str = "test",
+    until: Until | None = None,
 ) -> ArmGains:
     """Compute the gains from rows of the tables.
 
     Args:
         trials: rows of one study and data set; at most one complete run of each arm and seed.
         label_rows: rows of the labels table, of the split.
+        arm, baseline: the arms that are compared.
+        split: ``test`` or ``val``.
+        until: how seeds were added until the differences were settled; None if they were fixed.
     """
-    table = _LabelTable([row for row in trials if row["arm"] in (arm, baseline)], label_rows)
+    runs = [row for row in trials if row["arm"] in (arm, baseline)]
+    table = _LabelTable(runs, label_rows, until)
     labels, values = table.labels, {"frequency": table.support, "size": table.size}
     thirds = {name: _thirds(name, values[name], labels) for name in values}
     effects = {label: table.effect([label], arm, baseline) for label in labels}
@@ -210,11 +219,8 @@ def gains_of(
         for variable, by_name in thirds.items()
         for name, members in by_name.items()
     ]
-    trends = [
-        trend(variable, values[variable], effects)
-        for variable, by_name in thirds.items()
-        if by_name
-    ]
+    variables = [variable for variable, by_name in thirds.items() if by_name]
+    trends = [trend(one, values[one], effects, len(variables), until) for one in variables]
     trend_p = holm_of_tested(one.p for one in trends)
     return ArmGains(
         study=table.first["study"],
@@ -239,8 +245,10 @@ class _LabelTable:
         first: the first run; empty texts where there is none.
     """
 
-    def __init__(self, trials: Sequence[Row], label_rows: Iterable[Row]) -> None:
-        self.trials = trials
+    def __init__(
+        self, trials: Sequence[Row], label_rows: Iterable[Row], until: Until | None
+    ) -> None:
+        self.trials, self.until = trials, until
         self.first: Row = trials[0] if trials else {"study": "", "scale": "", "dataset": ""}
         self.rows: dict[str, dict[str, Row]] = {row["key"]: {} for row in trials}
         for row in label_rows:
@@ -261,7 +269,8 @@ class _LabelTable:
             for row in self.trials
         ]
         arms = [baseline, arm]
-        return compare_arms(runs, baseline, "AP", arms, datasets=[self.first["dataset"]])[1]
+        datasets = [self.first["dataset"]]
+        return compare_arms(runs, baseline, "AP", arms, datasets=datasets, until=self.until)[1]
 
     def mean_AP(self, label: str, arm: str, seeds: Sequence[int]) -> float:
         """Return a label's AP in percent, mean over the complete runs of an arm with these seeds.
@@ -311,10 +320,9 @@ def _label_gains(
 
 
 def _with_holm(groups: Sequence[LabelGroup]) -> tuple[LabelGroup, ...]:
-    p_corrected = holm_of_tested(group.effect.p for group in groups)
+    corrected = with_holm([group.effect for group in groups])
     return tuple(
-        group if math.isnan(p) else replace(group, effect=with_verdict(group.effect, p))
-        for group, p in zip(groups, p_corrected, strict=True)
+        replace(group, effect=effect) for group, effect in zip(groups, corrected, strict=True)
     )
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sadcl.reports.ablation_text import (
-    DEMO_NOTE,
+from sadcl.reports.ablation_text import DEMO_NOTE
+from sadcl.reports.effect_text import (
     SPLITS,
-    VERDICT_TEXTS,
     difference_text,
     p_comparison,
     p_text,
     seeds_text,
+    verdict_text,
 )
 from sadcl.reports.label_gains import ArmGains, LabelGroup
 from sadcl.reports.label_trends import Trend
-from sadcl.reports.statistics import Verdict
+from sadcl.reports.statistics import MIN_PAIRS, Verdict
 
 MAX_NAMES = 6
 """The largest number of labels that a sentence names."""
@@ -31,7 +31,7 @@ def gains_table(gains: ArmGains) -> list[dict[str, str]]:
             "images": f"{gain.support:.0f}",
             **({"size": _percent(gain.size)} if has_sizes else {}),
             "baseline AP": f"{gain.baseline_AP:.2f}" if math.isfinite(gain.baseline_AP) else "",
-            "difference": difference_text(gain.effect),
+            "difference (95 %, that label alone)": difference_text(gain.effect),
             "p (Benjamini-Hochberg)": p_text(gain.effect),
         }
         for gain in gains.labels
@@ -45,7 +45,7 @@ def thirds_table(gains: ArmGains) -> list[dict[str, str]]:
             "labels": group.name,
             "count": str(len(group.labels)),
             "range": range_text(group),
-            "difference in mean AP": difference_text(group.effect),
+            "difference in mean AP (95 %, Bonferroni)": difference_text(group.effect),
             "p (Holm)": p_text(group.effect),
         }
         for group in gains.groups
@@ -66,11 +66,13 @@ def gains_notes(gains: ArmGains) -> Iterator[str]:
     seeds = seeds_text([len(gains.seeds)])
     yield (
         f"AP in percent on the {SPLITS[gains.split]}; differences from {gains.baseline} are in "
-        f"percentage points, with 95 % intervals (Student's t), over the {seeds} that both arms "
-        "have. Each label is tested by a two-sided paired t test, corrected by Benjamini and "
+        f"percentage points over the {seeds} that both arms have. The 95 % interval (Student's t) "
+        "of a label is for that label alone, so that with many labels some leave 0 out by chance. "
+        "Each label is tested by a two-sided paired t test, corrected by Benjamini and "
         f"Hochberg over {len(gains.labels)} labels: of the significant labels, at most one in "
         "twenty is expected to be a false positive. Each third of the labels is tested by its mean "
-        "AP in each seed, corrected by Holm."
+        "AP in each seed; its p is corrected by Holm and its interval by Bonferroni, and so are "
+        "those of the slopes. The interval of a correlation r is for that correlation alone."
     )
     if any(group.variable == "size" for group in gains.groups):
         yield "Size is the share of an image that the label's boxes cover, mean over its images."
@@ -87,8 +89,10 @@ def gains_findings(gains: ArmGains) -> Iterator[str]:
     if not gains.seeds:
         yield "no seed has an AP for both arms."
         return
-    if len(gains.seeds) < 2:
-        yield "there is only one seed, so no label can be tested."
+    if len(gains.seeds) < MIN_PAIRS:
+        seeds = seeds_text([len(gains.seeds)])
+        decide = "decides" if len(gains.seeds) == 1 else "decide"
+        yield f"{seeds} {decide} nothing, at least {MIN_PAIRS} are needed to test a label."
         return
     yield from _label_findings(gains)
     for variable in dict.fromkeys(group.variable for group in gains.groups):
@@ -120,7 +124,7 @@ def _label_findings(gains: ArmGains) -> Iterator[str]:
 
 def _group_text(group: LabelGroup) -> str:
     effect = group.effect
-    verdict = VERDICT_TEXTS.get(effect.verdict, effect.verdict.value)
+    verdict = verdict_text(effect)
     p = "" if math.isnan(effect.p_corrected) else f"corrected p {p_comparison(effect)}: "
     return f"{group.name} {effect.difference:+z.2f} ({p}{verdict})"
 

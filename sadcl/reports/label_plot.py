@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sadcl.errors import UserError
-from sadcl.reports.ablation_text import SPLITS, seeds_text
+from sadcl.reports.effect_text import SPLITS, seeds_text
 from sadcl.reports.label_gains import ArmGains, LabelGain, LabelGroup
 from sadcl.reports.plot_style import (
     DARK,
@@ -111,6 +111,7 @@ def _draw_labels(axes: Axes, labels: Sequence[LabelGain], is_selection: bool) ->
         effect = gain.effect
         if len(effect.pairs) > 1:
             axes.plot(effect.differences, [y + 0.3] * len(effect.differences), **SEED_MARK)
+        if not math.isnan(effect.difference_half_width):
             axes.errorbar(
                 effect.difference,
                 y,
@@ -193,32 +194,34 @@ def _set_decimal_ticks(axes: Axes) -> None:
 def _add_legend(figure: Figure, labels: Sequence[LabelGain], has_panels: bool) -> None:
     from matplotlib.lines import Line2D
 
-    has_intervals = any(len(gain.effect.pairs) > 1 for gain in labels)
+    has_intervals = any(not math.isnan(gain.effect.difference_half_width) for gain in labels)
     verdicts = {gain.effect.verdict for gain in labels}
-    point = "difference of one seed" if has_intervals else ""
+    has_several = any(len(gain.effect.pairs) > 1 for gain in labels)
+    point = "difference of one seed" if has_several else ""
+    mean = "mean with the 95 % interval of that label alone, " if has_intervals else ""
     point += " (on the right: of one label)" if has_panels else ""
     entries = [
         (
             SIGNIFICANT_MARK,
-            f"significant (p < {ALPHA:g}, Benjamini-Hochberg)",
+            f"{mean}significant (p < {ALPHA:g}, Benjamini-Hochberg)",
             bool(verdicts & SIGNIFICANT),
         ),
         (
             OPEN_MARK,
-            "not significant" if has_intervals else "one seed: not tested",
+            f"{mean}not significant" if has_intervals else "not tested",
             bool(verdicts - SIGNIFICANT),
         ),
         (SEED_MARK, point.strip(), bool(point)),
         (
             GROUP_LINE,
-            "mean of a third of the labels with 95 % interval",
+            "mean of a third of the labels with 95 % interval (Bonferroni)",
             has_intervals and has_panels,
         ),
     ]
     figure.legend(
         handles=[Line2D([], [], label=label, **mark) for mark, label, has in entries if has],
         loc="outside lower center",
-        ncols=2 if has_panels else 1,
+        ncols=1,
         frameon=False,
         fontsize=7,
     )

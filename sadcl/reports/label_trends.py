@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from sadcl.reports.statistics import ALPHA, Effect, interval
+from sadcl.reports.statistics import ALPHA, MIN_PAIRS, Effect, interval
+from sadcl.search.until import Until
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Trend:
     Attributes:
         variable: ``frequency`` or ``size``.
         slope: percentage points of AP for each doubling of the variable, mean over seeds.
-        half_width: of the slope's 95 % interval (Student's t over seeds).
+        half_width: of the slope's 95 % interval (Student's t over seeds), corrected by Bonferroni
+            where there are two trends; nan with too few seeds for a test.
         p: of the two-sided t test that the slope is 0; corrected by Holm where there are two
             trends.
         r: Pearson's correlation of the labels' mean gains with the logarithm of the variable.
@@ -44,7 +46,13 @@ class Trend:
         return self.p < ALPHA and (self.r_low > 0 or self.r_high < 0)
 
 
-def trend(variable: str, values: Mapping[str, float], effects: Mapping[str, Effect]) -> Trend:
+def trend(
+    variable: str,
+    values: Mapping[str, float],
+    effects: Mapping[str, Effect],
+    family: int = 1,
+    until: Until | None = None,
+) -> Trend:
     """Fit a line to the gains over the base-2 logarithm of a variable, in each seed.
 
     Args:
@@ -52,6 +60,8 @@ def trend(variable: str, values: Mapping[str, float], effects: Mapping[str, Effe
         values: the variable of each label; labels whose value is not a positive number are left
             out.
         effects: of each label; labels without a paired seed are left out.
+        family: the number of trends that are tested.
+        until: how seeds were added until the differences were settled; None if they were fixed.
 
     Returns:
         The trend over the seeds that all labels have; nan where there is nothing to fit.
@@ -70,10 +80,13 @@ def trend(variable: str, values: Mapping[str, float], effects: Mapping[str, Effe
     gain_LS = np.array([_differences(effects[label], seeds) for label in labels])
     centred_L = x_L - x_L.mean()
     slope_S = centred_L @ gain_LS / (centred_L**2).sum()
-    slope, half_width = interval([float(s) for s in slope_S])
+    slope, half_width = interval([float(s) for s in slope_S], until=until, family=family)
     p = math.nan
-    if len(seeds) > 1 and np.ptp(slope_S) > 0:
+    if len(seeds) < (MIN_PAIRS if until is None else until.at_least):
+        half_width = math.nan
+    elif np.ptp(slope_S) > 0:
         p = float(stats.ttest_1samp(slope_S, 0.0).pvalue)
+        p = p if until is None else until.corrected_p(p, len(seeds))
     mean_L = gain_LS.mean(axis=1)
     if np.ptp(mean_L) == 0:
         return replace(no_trend, slope=slope, half_width=half_width, p=p)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
-from sadcl.reports.statistics import interval
+from sadcl.reports.effect_text import interval_text, pairs_text, plus_minus, verdict_text
+from sadcl.reports.statistics import Effect, Verdict, interval, paired_effect, with_holm
 from sadcl.results.status import Status
-from sadcl.search.ranking import best_trials, objective, pareto_front, winning_trial
+from sadcl.search.plan_text import image_warnings
+from sadcl.search.ranking import best_trials, is_finite, objective, pareto_front, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.trial import Phase
 
@@ -21,15 +22,6 @@ Row = Mapping[str, Any]
 """A row of the trials table, with ``admitted`` where it is known
 (:meth:`StudyRecord.rows_with_admitted`).
 """
-
-
-class Verdict(StrEnum):
-    """What an interval says about a difference."""
-
-    GAIN = "a gain"
-    LOSS = "a loss"
-    NOT_SIGNIFICANT = "no significant difference"
-    NOT_TESTED = "not tested"
 
 
 class Spread(NamedTuple):
@@ -40,8 +32,7 @@ class Spread(NamedTuple):
     num_runs: int
 
     def __str__(self) -> str:
-        text = f"{self.mean:.2f}"
-        return text if math.isnan(self.half) else f"{text} +- {self.half:.2f}"
+        return plus_minus(self.mean, self.half)
 
 
 class ResultLine(NamedTuple):
@@ -73,20 +64,25 @@ class Gain(NamedTuple):
 
     Attributes:
         split: ``val`` or ``test``.
-        difference: the mean difference, and half of its interval.
+        effect: the difference with its interval and its verdict.
     """
 
     split: str
-    difference: Spread
+    effect: Effect
+
+    @property
+    def difference(self) -> Spread:
+        """The mean difference, and half of its interval."""
+        effect = self.effect
+        return Spread(effect.difference, effect.difference_half_width, len(effect.pairs))
 
     @property
     def verdict(self) -> Verdict:
-        mean, half, _ = self.difference
-        if math.isnan(half):  # a single seed
-            return Verdict.NOT_TESTED
-        if not abs(mean) > half:
-            return Verdict.NOT_SIGNIFICANT
-        return Verdict.GAIN if mean > 0 else Verdict.LOSS
+        return self.effect.verdict
+
+    @property
+    def is_tested(self) -> bool:
+        return not math.isnan(self.effect.p)
 
 
 @dataclass(frozen=True)
@@ -105,6 +101,7 @@ class SearchResult:
         nothing_admitted: whether the bank of the best setting stayed empty over all fresh seeds.
         num_pruned: the number of trials that were stopped early.
         failed: the rows of the runs that failed.
+        warnings: of data sets with few images.
     """
 
     lines: tuple[ResultLine, ...]
@@ -116,16 +113,21 @@ class SearchResult:
     nothing_admitted: bool = False
     num_pruned: int = 0
     failed: tuple[Row, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def summary(rows: Sequence[Row], search: Search) -> tuple[Table, list[str]]:
+def summary(
+    rows: Sequence[Row], search: Search, num_images: Mapping[str, Mapping[str, int]] | None = None
+) -> tuple[Table, list[str]]:
     """Return the result of a search as a table and as sentences.
 
     Args:
         rows: the study's rows of the trials table.
         search: the search.
+        num_images: the number of images by data set and split, as far as it is known.
     """
-    result = search_result(rows, search)
+    warnings = tuple(image_warnings(num_images or {}))
+    result = replace(search_result(rows, search), warnings=warnings)
     return result_table(result), list(result_sentences(result))
 
 
@@ -198,9 +200,12 @@ def _nonempty(lines: Iterable[ResultLine]) -> tuple[ResultLine, ...]:
 def _gain(split: str, tuned: Sequence[Row], control: Sequence[Row]) -> Gain | None:
     """Return the difference over paired seeds; None without a pair."""
     column = f"{split}_mAP"
-    pairs = [(t[column], c[column]) for t in tuned for c in control if t["seed"] == c["seed"]]
-    difference = spread_of(t - c for t, c in pairs if t is not None and c is not None)
-    return None if difference is None else Gain(split, difference)
+    figures, reference = (
+        {row["seed"]: row[column] for row in rows if is_finite(row[column])}
+        for rows in (tuned, control)
+    )
+    (effect,) = with_holm([paired_effect("", "tuned", figures, reference)])
+    return Gain(split, effect) if effect.pairs else None
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
@@ -212,7 +217,7 @@ def spread_of(values: Iterable[float | None]) -> Spread | None:
 def result_table(result: SearchResult) -> Table:
     """Return the lines of a result as a table for the terminal."""
     table = Table(
-        title="Result (mAP in percent, +- half of the 95 % interval over seeds)",
+        title="Result (mAP in percent, ± half of the 95 % interval over seeds)",
         title_justify="left",
     )
     for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
@@ -239,6 +244,7 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
         yield f"Answer: test mAP {result.confirmed} over {seeds}, confirmed{paper}."
     for gain in result.gains:
         yield _gain_sentence(gain)
+    yield from result.warnings
     if result.final is not None and result.final["test_mAP"] is not None:
         yield (
             f"Test mAP of the final run: {result.final['test_mAP']:.2f} "
@@ -261,13 +267,11 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
 
 
 def _gain_sentence(gain: Gain) -> str:
-    mean, half, count = gain.difference
-    band = "" if math.isnan(half) else f" +- {half:.2f} (95 %)"
     split = "held-out" if gain.split == "val" else "test"
-    seeds = f"{count} paired seeds" if count > 1 else "one seed"
+    interval = f" (95 % interval {interval_text(gain.effect)})" if gain.is_tested else ""
     return (
-        f"Contrasts compared with stage 2 without them: {mean:+.2f}{band} {split} mAP over "
-        f"{seeds}: {gain.verdict}."
+        f"Contrasts compared with stage 2 without them: {gain.effect.difference:+z.2f} {split} mAP "
+        f"over {pairs_text(gain.effect)} of seeds{interval}: {verdict_text(gain.effect)}."
     )
 
 
@@ -284,7 +288,7 @@ def overview(rows: Iterable[Row], studies: Mapping[str, Search]) -> Table:
         studies: the searches by the names of their studies.
     """
     table = Table(
-        title="Searches (test mAP in percent, +- half of the 95 % interval over seeds)",
+        title="Searches (test mAP in percent, ± half of the 95 % interval over seeds)",
         title_justify="left",
     )
     for column in ("study", "data set", "trials", "confirmed", "final run", "paper"):

@@ -12,6 +12,7 @@ from sadcl.search.pruning_rules import ASHA, Median
 from sadcl.search.search import Search
 from sadcl.search.space import Choice, Float, Int, When, contrast_space
 from sadcl.search.trial import Phase, Trial
+from sadcl.search.until import Until
 
 __all__ = [
     "ASHA",
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Search",
     "Trial",
+    "Until",
     "When",
     "contrast_space",
     "contrasts",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from sadcl.config import Config
@@ -18,6 +19,7 @@ from sadcl.search.trial import (
     check_name,
     study_name,
 )
+from sadcl.search.until import ArmSeeds, Until, arm_seeds, deciding_metric
 
 STUDY_FIELDS = {"seed": "seeds", "data.name": "base", "model.start": "base"}
 """The fields that no arm may change, each with the argument of ``Ablation`` that it belongs to."""
@@ -40,7 +42,8 @@ class Ablation:
         arms: what each arm changes in the base, by the arm's name and by field. There are at least
             two, in the order of the table.
         baseline: the arm that the others are compared with.
-        seeds: the seeds of the runs. Two runs over one seed are a pair of the comparison.
+        seeds: the seeds of the runs. Two runs over one seed are a pair of the comparison. With
+            :class:`~sadcl.search.until.Until`, seeds 1, 2, 3, ... until each difference is settled.
         demo: the demo-scale configuration, or one for each demo data set, by any name.
         question: the question that it answers, in a sentence.
         marks: the components that each arm has, for the ticks of the table.
@@ -58,7 +61,7 @@ class Ablation:
     base: Config | Mapping[str, Config]
     arms: Arms
     baseline: str
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] | Until = (0, 1, 2)
     demo: Config | Mapping[str, Config] | None = None
     question: str = ""
     marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class Ablation:
                 f"An ablation compares arms with its baseline {self.baseline!r}, "
                 f"but has {arms or 'none'}."
             )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+        if not self.seed_numbers or len(set(self.seed_numbers)) < len(self.seed_numbers):
             raise UserError(
                 f"seeds must hold at least one seed, and each once, but got {self.seeds}."
             )
@@ -115,8 +118,27 @@ class Ablation:
                     f"{dataset}: {dict(changes)}."
                 )
             arm_by_digest[digest] = arm
-        for seed in self.seeds:
+        for seed in self.seed_numbers:
             base.override({"seed": seed})
+
+    @property
+    def until(self) -> Until | None:
+        """When an arm has enough seeds; None where the seeds are fixed."""
+        return self.seeds if isinstance(self.seeds, Until) else None
+
+    @property
+    def seed_numbers(self) -> Sequence[int]:
+        """All seeds that may run, in their order."""
+        return self.seeds.seeds if isinstance(self.seeds, Until) else tuple(self.seeds)
+
+    @property
+    def compared(self) -> dict[str, str]:
+        """The arm that each arm but the baseline is compared with."""
+        return {
+            arm: self.references.get(arm, self.baseline)
+            for arm in self.arms
+            if arm != self.baseline
+        }
 
     def arms_at(self, scale: str) -> Arms:
         """Return what each arm changes at a scale."""
@@ -159,6 +181,11 @@ class AblationPlan:
         return {arm: arms[arm] for arm in self.ablation.arms}
 
     @property
+    def image_counts(self) -> dict[str, dict[str, int]]:
+        """The number of images by data set and split, as far as it is known."""
+        return {n: dict(one.num_images) for n, one in self.contexts.items() if one.num_images}
+
+    @property
     def sources(self) -> dict[str, str]:
         """Hash of each module of the user's that its runs import."""
         sources: dict[str, str] = {}
@@ -191,22 +218,38 @@ class AblationPlan:
             "question": ablation.question,
             "baseline": ablation.baseline,
             "order": list(ablation.arms),
-            "seeds": list(ablation.seeds),
+            "seeds": [] if ablation.until else list(ablation.seed_numbers),
+            **({"until": ablation.until.to_json()} if ablation.until else {}),
+            **({"images": self.image_counts} if self.image_counts else {}),
             "marks": {arm: list(marks) for arm, marks in ablation.marks.items()},
             "published": {arm: dict(figures) for arm, figures in ablation.published.items()},
             **({"references": dict(ablation.references)} if ablation.references else {}),
             **({"costs": self.costs} if self.costs else {}),
         }
 
-    def trials(self, dataset: str) -> list[Trial]:
-        """Return the runs on a data set, seed by seed: so pairs are complete early."""
-        context = self.contexts[dataset]
+    def trials(self, dataset: str, rows: Rows = ()) -> list[Trial]:
+        """Return the runs on a data set, seed by seed: so pairs are complete early.
+
+        Args:
+            dataset: the data set.
+            rows: what there is already. It decides where seeds are added until the differences are
+                settled: then these are the runs that have ended and those that are needed now.
+        """
+        return self._trials_over(dataset, rows, "pending")
+
+    def _trials_over(self, dataset: str, rows: Rows, which: str) -> list[Trial]:
+        """Return the runs, with those that each arm needs now (``pending``) or may need."""
+        until, ended = self.ablation.until, ended_keys(rows)
+        wanted: dict[str, set[int]] = {arm: set() for arm in self.arms}
+        if until is None:
+            wanted = {arm: set(self.ablation.seed_numbers) for arm in self.arms}
+        for arm, state in self.arm_seeds(dataset, rows).items() if until else ():
+            wanted[arm] |= set(getattr(state, which))
+            wanted[self.ablation.compared[arm]] |= set(getattr(state, which))
         trials = [
-            context.trial(
-                Phase.ARM, arm, arm_config(context.base, changes).override({"seed": seed})
-            )
-            for seed in self.ablation.seeds
-            for arm, changes in self.arms.items()
+            trial
+            for (arm, seed), trial in self._all_trials[dataset].items()
+            if seed in wanted[arm] or trial.key in ended
         ]
         arms: dict[str, list[str]] = {}
         for trial in trials:
@@ -214,21 +257,74 @@ class AblationPlan:
                 arms.setdefault(trial.stage1.key, []).append(trial.arm)
         return [_with_served_arms(trial, arms) for trial in trials]
 
+    def arm_seeds(self, dataset: str, rows: Rows) -> dict[str, ArmSeeds]:
+        """Find out which seeds each arm still needs where they are added until it is settled."""
+        ablation, trials = self.ablation, self._all_trials[dataset]
+        assert ablation.until is not None
+        by_key = {row["key"]: row for row in rows}
+        ended = {key: by_key[key] for key in ended_keys(rows)}
+
+        def row_of(arm: str, seed: int) -> Mapping[str, Any] | None:
+            return ended.get(trials[arm, seed].key)
+
+        keys = [trial.key for trial in trials.values()]
+        metric = deciding_metric([ended[key] for key in keys if key in ended])
+        family = len(ablation.compared)
+        return {
+            arm: arm_seeds(ablation.until, row_of, arm, reference, family, metric)
+            for arm, reference in ablation.compared.items()
+        }
+
+    @cached_property
+    def _all_trials(self) -> dict[str, dict[tuple[str, int], Trial]]:
+        """Every run that there may be, by data set, arm and seed."""
+        return {
+            name: {
+                (arm, seed): context.trial(
+                    Phase.ARM, arm, arm_config(context.base, changes).override({"seed": seed})
+                )
+                for seed in self.ablation.seed_numbers
+                for arm, changes in self.arms.items()
+            }
+            for name, context in self.contexts.items()
+        }
+
     def planned_trials(self, rows: Rows = ()) -> list[Trial]:
-        """Return all runs, each stage 1 before those that start from it, whatever the rows."""
-        trials = [trial for dataset in self.contexts for trial in self.trials(dataset)]
-        stages = [trial.stage1 for trial in trials if trial.stage1 is not None]
-        return list({trial.key: trial for trial in (*stages, *trials)}.values())
+        """Return all runs, each stage 1 before those that start from it.
+
+        Where seeds are added until the differences are settled, these are the runs by now.
+        """
+        return _with_stage1(t for name in self.contexts for t in self.trials(name, rows))
 
     def is_complete(self, rows: Rows) -> bool:
         """Return whether nothing is left to run."""
-        return ended_keys(rows) >= {trial.key for trial in self.planned_trials()}
+        return ended_keys(rows) >= {trial.key for trial in self.planned_trials(rows)}
 
     def remaining_work(self, rows: Rows) -> Work:
-        """Return the runs and epochs that are still to come."""
+        """Return the runs and epochs that are still to come, at most."""
         ended = ended_keys(rows)
-        epochs = [trial.epochs for trial in self.planned_trials() if trial.key not in ended]
+        trials = _with_stage1(
+            t for name in self.contexts for t in self._trials_over(name, rows, "open")
+        )
+        epochs = [trial.epochs for trial in trials if trial.key not in ended]
         return Work(len(epochs), sum(epochs))
+
+    def trained_epochs(self, rows: Rows, before: set[str]) -> int:
+        """Return the epochs of the runs that have ended, besides those that had ended before."""
+        new = ended_keys(rows) - before
+        return sum(trial.epochs for trial in self.planned_trials(rows) if trial.key in new)
+
+    def least_runs(self, rows: Rows) -> int:
+        """Return the number of runs that are still to come in any case."""
+        ended = ended_keys(rows)
+        return sum(trial.key not in ended for trial in self.planned_trials(rows))
+
+
+def _with_stage1(trials: Iterable[Trial]) -> list[Trial]:
+    """Return runs, and before them each stage 1 that they start from, every run once."""
+    runs = list(trials)
+    stages = [trial.stage1 for trial in runs if trial.stage1 is not None]
+    return list({trial.key: trial for trial in (*stages, *runs)}.values())
 
 
 def _with_served_arms(trial: Trial, arms: Mapping[str, Sequence[str]]) -> Trial:

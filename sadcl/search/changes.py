@@ -147,7 +147,7 @@ def _check_arms(study: Ablation | Comparison, scale: str, changes: Mapping[str, 
     for name, value in changes.items():
         reason = None
         if name == "seed" and isinstance(study, Ablation):
-            seeds = ", ".join(map(str, study.seeds))
+            seeds = str(study.until or ", ".join(map(str, study.seed_numbers)))
             reason = f"its seeds are {seeds}. Change them in the experiment's file"
         elif name == "data.name" and not isinstance(study.base, Config):
             reason = "each of its data sets has its own base"

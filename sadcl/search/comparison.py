@@ -13,6 +13,7 @@ from sadcl.search.ablation import Ablation, Arms
 from sadcl.search.search import Search
 from sadcl.search.space import Space
 from sadcl.search.trial import check_arguments, check_name
+from sadcl.search.until import Until
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Comparison:
         n_trials: the number of settings to try for each method at full scale.
         n_demo_trials: the same at demo scale.
         sampler: as for :class:`~sadcl.search.search.Search`.
-        seeds: the seeds of the ablation, without that of the searches.
+        seeds: the seeds of the ablation, without that of the searches; or
+            :class:`~sadcl.search.until.Until`.
         question: the question that it answers, in a sentence.
         published: the figure of each method's paper, by data set.
 
@@ -57,7 +59,7 @@ class Comparison:
     n_trials: int = 8
     n_demo_trials: int = 4
     sampler: str = "tpe"
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] | Until = (1, 2, 3)
     question: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -82,8 +84,8 @@ class Comparison:
                 f"named after them, but got {', '.join(self.methods)}."
             )
         for scale in ("full", "demo"):
-            self.ablation(scale, {})
-            if (seed := self.config(scale).seed) in self.seeds:
+            ablation = self.ablation(scale, {})
+            if (seed := self.config(scale).seed) in ablation.seed_numbers:
                 raise UserError(
                     f"seeds {self.seeds} must not hold the seed {seed}, with which the settings "
                     "are searched."

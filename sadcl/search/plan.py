@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ class Plan:
         start: the digest of the checkpoint ``model.start``; empty without one.
         warm_start: the best settings of other studies, which are tried after those that the search
             starts with.
+        num_images: the number of images by split, ``train``, ``val`` and ``test``.
     """
 
     search: Search
@@ -53,6 +54,7 @@ class Plan:
     whole_digest: str
     start: str = ""
     warm_start: tuple[Mapping[str, Any], ...] = ()
+    num_images: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def study(self) -> str:
@@ -61,7 +63,13 @@ class Plan:
 
     @property
     def context(self) -> DataContext:
-        return DataContext(self.study, self.base, self.digest, self.whole_digest, self.start)
+        digests = (self.digest, self.whole_digest, self.start)
+        return DataContext(self.study, self.base, *digests, self.num_images)
+
+    @property
+    def image_counts(self) -> dict[str, dict[str, int]]:
+        """The number of images by data set and split; empty where it is not known."""
+        return {self.base.data.name: dict(self.num_images)} if self.num_images else {}
 
     @property
     def sources(self) -> dict[str, str]:
@@ -94,6 +102,7 @@ class Plan:
             "confirm_top": search.confirm_top,
             "confirm_seeds": list(search.confirm_seeds),
             "published": search.published,
+            **({"images": self.image_counts} if self.num_images else {}),
         }
 
     def stage1(self, config: Config) -> Trial | None:

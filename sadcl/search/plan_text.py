@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sadcl.console import short_names
+from sadcl.console import count_text, short_names
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
 from sadcl.search.space import space_text
+from sadcl.search.until import MIN_PAIRS
+
+MIN_IMAGES = 50
+"""Fewer held-out or test images are warned of."""
 
 
 def plan_lines(plan: Plan | AblationPlan) -> Iterator[str]:
@@ -49,6 +53,12 @@ def _search_lines(plan: Plan) -> Iterator[str]:
         if limit is not None
     ]
     yield f"  {', '.join([f'sampler {search.sampler}', pruner, *limits])}"
+    if 0 < len(search.confirm_seeds) < MIN_PAIRS and "stage2" in search.baselines:
+        seeds_text = count_text(len(search.confirm_seeds), "seed")
+        yield (
+            f"  WARNING: {seeds_text} of the confirmation cannot show whether the best setting "
+            f"gains anything: fewer than {MIN_PAIRS} pairs decide nothing"
+        )
 
 
 def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
@@ -63,12 +73,21 @@ def _ablation_lines(plan: AblationPlan) -> Iterator[str]:
         own = {field: value for field, value in changes.items() if field not in shared}
         base = "nothing else" if shared else "the unchanged base"
         yield f"  {arm}{role}: {_changes_text(own, names) or base}"
+    if ablation.until is not None:
+        yield from _until_lines(plan)
+        return
     trials = plan.planned_trials()
     stages = len({trial.stage1.key for trial in trials if trial.stage1 is not None})
     yield (
-        f"  {len(ablation.arms)} arms over seeds {', '.join(map(str, ablation.seeds))} on "
+        f"  {len(ablation.arms)} arms over seeds {', '.join(map(str, ablation.seed_numbers))} on "
         f"{', '.join(plan.contexts)}: {len(trials)} runs, {stages} of them a stage 1"
     )
+    if len(ablation.seed_numbers) < MIN_PAIRS:
+        seeds_text = count_text(len(ablation.seed_numbers), "seed")
+        yield (
+            f"  WARNING: {seeds_text} cannot answer anything: fewer than {MIN_PAIRS} pairs decide "
+            "nothing. seeds=Until(...) adds as many as are needed."
+        )
 
 
 def _shared_changes(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -83,3 +102,31 @@ def _shared_changes(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _changes_text(changes: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return ", ".join(f"{names[field]} = {value}" for field, value in changes.items())
+
+
+def _until_lines(plan: AblationPlan) -> Iterator[str]:
+    until = plan.ablation.until
+    assert until is not None
+    yield (
+        f"  {len(plan.arms)} arms over seeds 1, 2, 3, ... on {', '.join(plan.contexts)}: {until}"
+    )
+    yield (
+        f"  at least {plan.least_runs(()):,} runs and at most {plan.remaining_work(()).runs:,} in "
+        "all, each stage 1 among them; intervals are corrected for looking after every seed"
+    )
+
+
+def image_warnings(num_images: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Warn of data sets with so few images that a figure changes by points with a single image.
+
+    Args:
+        num_images: the number of images by data set, and by split.
+    """
+    for dataset, counts in num_images.items():
+        for split, name in (("val", "held-out"), ("test", "test")):
+            if 0 < counts.get(split, 0) < MIN_IMAGES:
+                yield (
+                    f"WARNING: {dataset} has only {counts[split]} {name} images. With fewer than "
+                    f"{MIN_IMAGES}, single images move the figures by points, in all seeds alike, "
+                    "which no interval over seeds shows."
+                )

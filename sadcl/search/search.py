@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -128,16 +128,28 @@ class Search:
     start_with: tuple[Mapping[str, Any], ...] = ()
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BASELINES)
     confirm_top: int = 1
-    confirm_seeds: tuple[int, ...] = (1001, 1002)
+    confirm_seeds: tuple[int, ...] = (1001, 1002, 1003)
     published: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self._check_seeds()
         self._check_sampler()
         self._check_objectives()
         for scale in ("full", "demo"):
             self._check_scale(scale)
         self._check_budget()
+
+    def _check_seeds(self) -> None:
+        if not isinstance(self.confirm_seeds, Sequence):
+            raise UserError(
+                f"confirm_seeds must be a tuple of seeds, but got {self.confirm_seeds!r}. Until is "
+                "for the seeds of an Ablation or a Comparison."
+            )
+        if len(set(self.confirm_seeds)) < len(self.confirm_seeds):
+            raise UserError(
+                f"confirm_seeds must hold each seed once, but got {self.confirm_seeds}."
+            )
 
     def _check_scale(self, scale: str) -> None:
         """Check everything that depends on the base and the space of one scale."""
@@ -169,10 +181,6 @@ class Search:
                 "n_trials >= 1 and 1 <= confirm_top <= n_trials must hold at both scales, but got "
                 f"n_trials={self.n_trials}, n_demo_trials={self.n_demo_trials}, "
                 f"confirm_top={self.confirm_top}."
-            )
-        if len(set(self.confirm_seeds)) < len(self.confirm_seeds):
-            raise UserError(
-                f"confirm_seeds must hold each seed once, but got {self.confirm_seeds}."
             )
         if self.max_epochs is not None and self.max_epochs < 1:
             raise UserError(f"max_epochs >= 1 must hold, but got {self.max_epochs}.")

@@ -108,6 +108,7 @@ class DataContext:
         digest: the digest of the data, with the held-out images left out of training.
         whole_digest: the digest of the data with nothing held out, on which a final run trains.
         start: the digest of the checkpoint ``model.start``; empty without one.
+        num_images: the number of images by split, ``train``, ``val`` and ``test``.
     """
 
     study: str
@@ -115,6 +116,7 @@ class DataContext:
     digest: str
     whole_digest: str = ""
     start: str = ""
+    num_images: Mapping[str, int] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Return the digests of the base and the data, as a study's file stores them."""

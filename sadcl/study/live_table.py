@@ -41,6 +41,7 @@ class LiveTable:
         fetch: Gives the events since the last call.
         epochs: The epochs of the whole plan that are still to be trained, for the time left.
         best: The held-out mAP in percent that the search has reached before.
+        is_limit: Whether ``epochs`` are the most that there may be; the plan may end sooner.
     """
 
     def __init__(
@@ -49,7 +50,10 @@ class LiveTable:
         fetch: Callable[[], Sequence[TrialEvent]],
         epochs: int,
         best: float | None = None,
+        *,
+        is_limit: bool = False,
     ) -> None:
+        self.is_limit = is_limit
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.epochs_done, self.began = 0, time.monotonic()
         self._best_row: _Row | None = None
@@ -191,7 +195,9 @@ class LiveTable:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
         seconds = self.seconds_left()
         return best + (
-            "time left not known yet" if seconds is None else f"{left_text(seconds)} left"
+            "time left not known yet"
+            if seconds is None
+            else f"{left_text(seconds, self.is_limit)} left"
         )
 
     def _print(self, text: str, above_table: bool = False) -> None:
@@ -213,6 +219,7 @@ class LiveTable:
             epochs_done=self.epochs_done,
             epochs=max(self.epochs, self.epochs_done),
             seconds_left=self.seconds_left(),
+            is_limit=self.is_limit,
         )
         return live_view(
             self.title, list(self.rows.values()), footer, console.width, console.height

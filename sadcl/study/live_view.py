@@ -58,6 +58,8 @@ class Footer:
     epochs_done: int
     epochs: int
     seconds_left: float | None
+    is_limit: bool = False
+    """Whether epochs and time are the most that there may be."""
 
 
 def live_view(
@@ -153,6 +155,10 @@ def _footer(footer: Footer, width: int) -> Iterator[Text]:
         yield Text(f"best so far: held-out {footer.best:.2f}{title}  {settings}".rstrip(), "green")
     share = footer.epochs_done / footer.epochs if footer.epochs else 1.0
     seconds = footer.seconds_left
-    left = "time left not known yet" if seconds is None else f"{left_text(seconds)} left"
-    bar = _bar(share, min(24, width // 3))
-    yield Text(f"{bar} {footer.epochs_done:,}/{footer.epochs:,} epochs; {left}", style="bold")
+    left = (
+        "time left not known yet"
+        if seconds is None
+        else f"{left_text(seconds, footer.is_limit)} left"
+    )
+    bar, of = _bar(share, min(24, width // 3)), " of at most " if footer.is_limit else "/"
+    yield Text(f"{bar} {footer.epochs_done:,}{of}{footer.epochs:,} epochs; {left}", style="bold")

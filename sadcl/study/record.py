@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -109,6 +109,7 @@ class StudyRecord(Generic[PlanT]):
         storage.sweep(storage.join(self.root, "studies"), f"{self.name}.json")
         stored, identity = self._identities()
         content = {**identity, **_as_json(self.plan.description())}
+        content |= _former_bounds(stored, content)
         if content != stored:
             storage.write(
                 storage.join(self.root, "studies", f"{self.name}.json"),
@@ -148,6 +149,19 @@ class StudyRecord(Generic[PlanT]):
         """Remove the study, as :meth:`StoredStudy.remove` does."""
         StoredStudy(self.root, self.name).remove()
         self._rows = None
+
+
+def _former_bounds(stored: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds by which seeds were added before, if the first or the last look moved.
+
+    Each set of bounds has an error rate of its own, which a report has to say.
+    """
+    former = list(stored.get("former_until", ()))
+    before, now = (part.get("until") for part in (stored, content))
+    looks = [bounds and (bounds["at_least"], bounds["at_most"]) for bounds in (before, now)]
+    if before and looks[0] != looks[1]:
+        former.append(before)
+    return {"former_until": former} if former else {}
 
 
 def _as_json(value: Any) -> Any:

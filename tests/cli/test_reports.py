@@ -25,18 +25,24 @@ def results_lines(sadcl):
 
 def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_path):
     store_ablation(
-        tmp_path, {"stage2": [50.0, 51.0], "both": [50.5, 51.7]}, marks={"both": ["PSCL"]}
+        tmp_path,
+        {"stage2": [50.0, 51.0, 52.0], "both": [50.5, 51.7, 52.6]},
+        marks={"both": ["PSCL"]},
     )
-    add_run(tmp_path, "both", 2, status="running")
+    add_run(tmp_path, "both", 3, status="running")
     out = sadcl("results", "ablation", "--study", "ab").splitlines()
-    assert out[:3] == ["ab: Why?", "# coco14", "arm\tPSCL\tmAP\tdifference\tp (Holm)"]
-    assert out[4] == "both\t✓\t51.10 ± 0.85\t+0.60 (-0.67 to +1.87)\t0.105"
-    comparison = "On coco14, both compared with stage2: +0.60 mAP (-0.67 to +1.87), "
-    assert comparison + "corrected p = 0.105: no significant difference." in out
+    assert out[:3] == [
+        "ab: Why?",
+        "# coco14",
+        "arm\tPSCL\tmAP ± 95 %\tdifference (95 %, Bonferroni)\tp (Holm)",
+    ]
+    assert out[4] == "both\t✓\t51.60 ± 2.61\t+0.60 (+0.35 to +0.85)\t0.009"
+    comparison = "On coco14, both compared with stage2: +0.60 mAP (+0.35 to +0.85), "
+    assert comparison + "corrected p = 0.009: a significant gain." in out
     assert out[-4:-2] == ["# runs without a figure", "dataset\tarm\tseed\treason\tkey\tcause"]
     assert out[-2:] == [
-        "coco14\tstage2\t2\tmissing\t\t",
-        "coco14\tboth\t2\tunfinished\tab-both-coco14-s2\t",
+        "coco14\tstage2\t3\tmissing\t\t",
+        "coco14\tboth\t3\tunfinished\tab-both-coco14-s3\t",
     ]
     other = sadcl(
         "results", "ablation", "--study", "ab", "--baseline", "both", "--metric", "val_mAP"
@@ -47,7 +53,7 @@ def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_pa
 def test_a_document_is_all_that_is_printed(sadcl, tmp_path):
     store_ablation(tmp_path, {"stage2": [50.0, 51.0], "both": [50.5, 51.7]})
     assert sadcl("results", "ablation", "--study", "ab", "--markdown").startswith(
-        "### ab: Why?\n\n| arm | mAP |"
+        "### ab: Why?\n\n| arm | mAP ± 95 % |"
     )
     plot = tmp_path / "x.svg"
     assert sadcl("results", "ablation", "--study", "ab", "--latex", "--plot", plot).endswith(
@@ -67,7 +73,8 @@ def test_ablation_needs_no_pyplot_and_a_mistake_is_one_paragraph(command, tmp_pa
     code += f"sys.exit(bool({heavy} & sys.modules.keys()))"
     words = ("results", "ablation", "--storage", tmp_path, "--study")
     done = command("python", "-c", code, *words, "ab", "--plot", "x.png")
-    assert "one seed" in done.stdout
+    assert "1 pair: too few" in done.stdout
+    assert "cannot answer anything yet" in done.stdout
     assert "drawn in x.png." in done.stderr
     done = command("sadcl", *words, "an", check=False)
     assert done.returncode == 2
@@ -88,7 +95,7 @@ def test_labels_prints_labels_thirds_and_sentences_and_draws(results_lines, tmp_
     lines = results_lines("labels", "--study", "ab", "--arm", "both", "--plot", plot)
     assert lines[:2] == [
         "# coco14",
-        "label\timages\tbaseline AP\tdifference\tp (Benjamini-Hochberg)",
+        "label\timages\tbaseline AP\tdifference (95 %, that label alone)\tp (Benjamini-Hochberg)",
     ]
     assert [line.split("\t")[0] for line in lines[2:10]] == NAMES
     assert lines[10] == "# coco14, thirds of the labels"

@@ -13,6 +13,8 @@ from sadcl.reports.ablation_text import (
 )
 from tests.reports.ablations import FIGURES, PAPER, ablation, add
 
+DIFFERENCE = "difference (95 %, Bonferroni)"
+
 
 def words(report):
     return " ".join([*ablation_notes(report), *ablation_sentences(report)])
@@ -27,33 +29,36 @@ def test_the_table_has_an_arm_a_line_in_the_order_of_the_study(root):
         "SSCL",
         "PSCL",
         "seeds",
-        "mAP",
-        "difference",
+        "mAP ± 95 %",
+        DIFFERENCE,
         "p (Holm)",
         "published",
     ]
     ticks = [[line[name] for name in ("SARL", "SSCL", "PSCL")] for line in lines]
     assert ticks == [["✓", "", ""], ["✓", "✓", ""], ["✓", "✓", "✓"], ["", "", ""]]
     base, sscl, both, worse = (
-        [line[name] for name in ("mAP", "difference", "p (Holm)", "published")] for line in lines
+        [line[name] for name in ("mAP ± 95 %", DIFFERENCE, "p (Holm)", "published")]
+        for line in lines
     )
-    assert base == ["80.17 ± 0.76", "baseline", "", "85.0"]
-    assert sscl[:2] == ["80.23 ± 0.61", "+0.07 (-0.31 to +0.45)"]
-    assert both == ["81.17 ± 0.77", "+1.00 (+0.98 to +1.02)", "<0.001", "85.6"]
-    assert worse[1] == "-10.00 (-10.25 to -9.75)"
+    assert base == ["80.17 ± 1.90", "baseline", "", "85.0"]
+    assert sscl[:2] == ["80.23 ± 1.52", "+0.07 (-0.61 to +0.74)"]
+    assert both == ["81.17 ± 1.91", "+1.00 (+0.96 to +1.04)", "<0.001", "85.6"]
+    assert worse[1] == "-10.00 (-10.44 to -9.56)"
 
 
 def test_the_sentences_state_what_is_significant_and_no_more(root):
     text = words(ablation_report(root, "ab"))
     for part in (
         "mAP in percent on the test images, on which each run was evaluated once",
-        "standard deviation over 0 to 3 seeds per arm",
-        "On coco14, both compared with stage2: +1.00 mAP (+0.98 to +1.02), "
+        "mean over 0 to 3 seeds per arm, ± half of its 95 % interval",
+        "corrected by Bonferroni for the number of arms",
+        "On coco14, both compared with stage2: +1.00 mAP (+0.96 to +1.04), "
         "corrected p < 0.001: a significant gain.",
-        "On coco14, worse compared with stage2: -10.00 mAP (-10.25 to -9.75), "
+        "On coco14, worse compared with stage2: -10.00 mAP (-10.44 to -9.56), "
         "corrected p < 0.001: a significant loss.",
-        "On nuswide, both compared with stage2: +1.00 mAP in a single seed, "
-        "which cannot be tested.",
+        "On nuswide, this study cannot answer anything yet",
+        "On nuswide, both compared with stage2: +1.00 mAP, 1 pair decides nothing, at least 3 are "
+        "needed.",
         "On nuswide, +SSCL compared with stage2: no seed has a figure for both arms, "
         "so they cannot be compared.",
         "On nuswide, 2 of 4 runs have no figure and were left out: 1 failed, 1 missing.",
@@ -63,7 +68,7 @@ def test_the_sentences_state_what_is_significant_and_no_more(root):
     ):
         assert part in text
     assert re.search(
-        r"\+SSCL compared with stage2: \+0\.07 mAP \(-0\.31 to \+0\.45\), corrected p = 0\.5\d\d: "
+        r"\+SSCL compared with stage2: \+0\.07 mAP \(-0\.61 to \+0\.74\), corrected p = 0\.5\d\d: "
         r"no significant difference\.",
         text,
     )
@@ -105,10 +110,10 @@ def test_p_is_never_rounded_onto_the_bound_that_it_is_below(tmp_path):
 
 
 def test_seeds_without_a_partner_are_in_the_mean_only(tmp_path):
-    root = ablation(tmp_path, {"stage2": [50.0, 51.0], "a": [50.5, 51.7, 53.0]})
+    root = ablation(tmp_path, {"stage2": [50.0, 51.0, 52.0], "a": [50.5, 51.7, 52.8, 53.0]})
     report = ablation_report(root, "ab")
-    assert ablation_table(report, "coco14")[1]["difference"].endswith(", 2 pairs)")
-    assert "1 of its 3 seeds has no counterpart in stage2." in words(report)
+    assert ablation_table(report, "coco14")[1][DIFFERENCE].endswith(", 3 pairs)")
+    assert "1 of its 4 seeds has no counterpart in stage2." in words(report)
 
 
 def test_how_strongly_contrasts_pull_is_said_and_an_idle_one_is_warned_of(tmp_path):

@@ -39,7 +39,7 @@ def test_the_plot_has_a_panel_a_data_set_and_a_line_an_arm(root):
     assert filled == [False, True, True]
     texts = " ".join(text.get_text() for text in figure.axes[1].texts)
     assert "no pair" in texts
-    assert "+1.00, one seed" in texts
+    assert "+1.00, too few pairs" in texts
 
 
 @pytest.mark.parametrize("shift", [5.0, -5.0])

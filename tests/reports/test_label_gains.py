@@ -67,6 +67,8 @@ def test_thirds_are_tested_by_the_mean_of_their_labels_in_each_seed(arrays):
         at = [NAMES.index(label) for label in group.labels]
         test = stats.ttest_rel(arm_SL[:, at].mean(axis=1), base_SL[:, at].mean(axis=1))
         assert group.effect.p == pytest.approx(test.pvalue)
+        low, high = test.confidence_interval(1 - 0.05 / 6)  # six thirds, by Bonferroni
+        assert group.effect.difference_interval == pytest.approx((low, high))
         expected[name] = test.pvalue
     smallest = min(expected, key=expected.get)
     assert by_name[smallest].effect.p_corrected == pytest.approx(min(6 * expected[smallest], 1))
@@ -93,10 +95,11 @@ def test_few_labels_have_no_thirds_and_one_seed_cannot_be_tested(arrays):
     base_SL, arm_SL = arrays
     assert compared(base_SL[:, :5], arm_SL[:, :5]).groups == ()
     gains = compared(base_SL[:1], arm_SL[:1])
-    assert {gain.effect.verdict for gain in gains.labels} == {"one seed"}
+    assert {gain.effect.verdict for gain in gains.labels} == {"too few pairs"}
     assert math.isnan(gains.trends[0].p)
     assert list(label_gains_text.gains_sentences(gains)) == [
-        "On coco14, both compared with stage2: there is only one seed, so no label can be tested."
+        "On coco14, both compared with stage2: 1 seed decides nothing, at least 3 are needed to "
+        "test a label."
     ]
     (none,) = label_gains_text.gains_sentences(compared(base_SL[:0], arm_SL))
     assert none.endswith("no seed has an AP for both arms.")

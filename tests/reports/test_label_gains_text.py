@@ -33,7 +33,7 @@ def test_words_state_what_is_significant_and_no_more(arrays):
         "images",
         "size",
         "baseline AP",
-        "difference",
+        "difference (95 %, that label alone)",
         "p (Benjamini-Hochberg)",
     ]
     assert (line["label"], line["images"], line["size"]) == ("l6", "10", "7 %")

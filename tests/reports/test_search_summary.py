@@ -10,8 +10,8 @@ from rich.console import Console
 
 from sadcl import Search, recipes
 from sadcl.reports import search_summary
-from sadcl.reports.search_summary import Spread, Verdict
-from sadcl.reports.statistics import interval
+from sadcl.reports.search_summary import Spread
+from sadcl.reports.statistics import Verdict, interval
 from sadcl.search import Float
 
 SEARCH = Search(
@@ -60,36 +60,57 @@ def test_summary_says_what_it_shows_and_no_more():
         row("b", "search", "tuned", 63.0, params=B, status="failed", cause="NaN"),
         row("c7", "confirm", "stage2", 61.0, seed=7),
         row("c8", "confirm", "stage2", 60.0, seed=8),
+        row("c9", "confirm", "stage2", 60.5, seed=9),
         row("a7", "confirm", "tuned", 62.1, seed=7, params=A),
         row("a8", "confirm", "tuned", 61.2, seed=8, params=A),
+        row("a9", "confirm", "tuned", 61.65, seed=9, params=A),
         row(
             "b8", "confirm", "tuned", 99.0, seed=8, params=B
         ),  # of a setting that was the best once
         row("f", "final", "tuned", None, params=A, test=65.5),
     ]
     table, text = summary_text(rows)
-    gain, half = interval([62.1 - 61.0, 61.2 - 60.0])
-    assert f"{gain:+.2f} +- {half:.2f} (95 %) held-out mAP over 2 paired seeds: a gain." in text
+    gain, half = interval([62.1 - 61.0, 61.2 - 60.0, 61.65 - 60.5])
+    bounds = f"{gain - half:+.2f} to {gain + half:+.2f}"
+    assert f"{gain:+.2f} held-out mAP over 3 pairs of seeds (95 % interval {bounds}): a sig" in text
     assert "Test mAP of the final run: 65.50 (one run, seed 0); the paper reports 85.6." in text
     assert "Best setting: loss.tau = 0.1." in text
     assert "1 runs failed; the first: b: NaN" in text
     assert "99.00" not in table
-    assert "61.65 +-" in table
+    assert "61.65 ± " in table
+    assert "± half of the 95 % interval over seeds" in table
     assert "optimistic" in table
 
 
 def test_no_gain_is_shown_where_the_interval_holds_zero():
-    confirm = [row(f"c{s}", "confirm", "stage2", 60.0, seed=s) for s in (7, 8)]
-    tuned = [
-        row(f"a{s}", "confirm", "tuned", v, seed=s, params=A) for s, v in ((7, 65.0), (8, 59.0))
-    ]
+    confirm = [row(f"c{s}", "confirm", "stage2", 60.0, seed=s) for s in (7, 8, 9)]
+    figures = ((7, 65.0), (8, 59.0), (9, 61.0))
+    tuned = [row(f"a{s}", "confirm", "tuned", v, seed=s, params=A) for s, v in figures]
     _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), *confirm, *tuned])
     assert ": no significant difference." in text
-    losing = [row(f"a{s}", "confirm", "tuned", 58.0 + s / 100, seed=s, params=A) for s in (7, 8)]
+    losing = [row(f"a{s}", "confirm", "tuned", 58.0 + s / 100, seed=s, params=A) for s in (7, 8, 9)]
     _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), *confirm, *losing])
-    assert ": a loss." in text
+    assert ": a significant loss." in text
     _, text = summary_text([row("a", "search", "tuned", 64.0, params=A), confirm[0], tuned[0]])
-    assert "+5.00 held-out mAP over one seed: not tested." in text
+    assert "+5.00 held-out mAP over 1 pair of seeds: 1 pair decides nothing" in text
+
+
+def test_two_seeds_decide_nothing_even_without_a_spread():
+    rows = [row("a", "search", "tuned", 64.0, params=A)]
+    rows += [row(f"c{s}", "confirm", "stage2", 60.0, seed=s) for s in (7, 8)]
+    rows += [row(f"a{s}", "confirm", "tuned", 58.0, seed=s, params=A) for s in (7, 8)]
+    table, text = summary_text(rows)
+    assert "-2.00 held-out mAP over 2 pairs of seeds: 2 pairs decide nothing" in text
+    assert "significant" not in text
+    assert "± 0.00" not in table
+
+
+def test_few_images_are_warned_of_beside_the_answer():
+    rows = [row("a", "search", "tuned", 64.0, params=A)]
+    images = {"coco14": {"train": 400, "val": 49, "test": 50}}
+    text = " ".join(search_summary.summary(rows, SEARCH, images)[1])
+    assert "WARNING: coco14 has only 49 held-out images." in text
+    assert "test images" not in text
 
 
 def test_summary_of_a_study_without_a_result():
@@ -126,7 +147,7 @@ def test_the_values_behind_the_sentences():
         ("val", 5.0, 2),
         ("test", 5.0, 2),
     ]
-    assert [g.verdict for g in result.gains] == [Verdict.GAIN, Verdict.NOT_SIGNIFICANT]
+    assert [g.verdict for g in result.gains] == [Verdict.TOO_FEW] * 2
     assert (result.final, result.published, result.nothing_admitted) == (None, 85.6, True)
     assert (result.num_pruned, result.failed) == (1, (failed,))
     assert [line.name for line in result.lines] == [

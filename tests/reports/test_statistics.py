@@ -113,7 +113,8 @@ def test_the_test_is_scipys_paired_one_and_holm_is_over_the_arms_of_a_data_set()
     for arm, values in figures.items():
         expected = stats.ttest_rel(values, seeds)
         effect = by_arm["coco14", arm]
-        low, high = expected.confidence_interval()
+        low, high = expected.confidence_interval(1 - 0.05 / 4)  # of four arms, by Bonferroni
+        assert effect.family == 4
         assert effect.p == pytest.approx(expected.pvalue)
         assert effect.difference - effect.difference_half_width == pytest.approx(low)
         assert effect.difference + effect.difference_half_width == pytest.approx(high)
@@ -130,13 +131,15 @@ def test_the_test_is_scipys_paired_one_and_holm_is_over_the_arms_of_a_data_set()
     ]
 
 
-def test_the_corrected_p_decides_though_the_interval_leaves_zero_out():
+def test_the_interval_is_corrected_for_the_arms_as_p_is():
     one = [0.3, 0.5, 0.4, 0.7, 0.1]
     rows = runs("stage2", *[50.0] * 5) + [
         row for arm in "abcdefgh" for row in runs(arm, *(50 + d for d in one))
     ]
     alone, among = of("a", rows[:10]), of("a", rows)
     assert alone.difference - alone.difference_half_width > 0
+    assert among.difference - among.difference_half_width < 0
+    assert among.difference == alone.difference
     assert (alone.verdict, among.verdict) == ("gain", "not significant")
     assert among.p_corrected == pytest.approx(8 * alone.p)
 
@@ -154,8 +157,10 @@ def test_what_a_seed_gives_to_all_arms_alike_does_not_count(shifts):
 @pytest.mark.parametrize(
     ("base", "arm", "verdict", "p"),
     [
-        ([50.0], [51.0], "one seed", math.nan),
-        ([50.0, 51.0], [50.0, 51.0], "not significant", 1.0),  # the same runs
+        ([50.0], [51.0], "too few pairs", math.nan),
+        ([50.0, 51.0], [51.0, 53.0], "too few pairs", math.nan),
+        ([50.0, 51.0], [51.0, 52.0], "too few pairs", math.nan),  # without any spread too
+        ([50.0, 51.0, 50.5], [50.0, 51.0, 50.5], "not significant", 1.0),  # the same runs
         (
             [62.1, 61.1, 60.3],
             [61.0, 60.0, 59.2],
@@ -163,13 +168,14 @@ def test_what_a_seed_gives_to_all_arms_alike_does_not_count(shifts):
             math.nan,
         ),  # equal but for the rounding of floats
         ([math.nan, None], [51.0, 52.0], "no pair", math.nan),
-        ([50.0, 50.0], [50.0 + 1e-12, 50.0 - 1e-13], "not significant", 1.0),
+        ([50.0] * 3, [50.0 + 1e-12, 50.0 - 1e-13, 50.0], "not significant", 1.0),
     ],
 )
 def test_where_no_test_is_possible_no_p_is_invented(base, arm, verdict, p):
     effect = of("a", runs("stage2", *base) + runs("a", *arm))
     assert effect.verdict == verdict
     assert effect.p_corrected == pytest.approx(p, nan_ok=True)
+    assert math.isnan(effect.difference_half_width) == math.isnan(p)
 
 
 def test_an_arm_that_cannot_be_tested_is_no_part_of_the_family():
@@ -197,7 +203,7 @@ def test_what_was_left_out_is_reported():
         (4, "missing"),
         (9, "missing"),
     ]
-    assert by_arm["coco14", "b"].verdict == "one seed"
+    assert by_arm["coco14", "b"].verdict == "too few pairs"
     c = by_arm["coco14", "c"]
     assert (c.seeds, c.pairs, c.unpaired) == ((0, 1, 2, 3, 4), (0, 1, 2, 3), (4,))
     assert c.mean == pytest.approx(52.34)  # of all five

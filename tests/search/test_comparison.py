@@ -8,11 +8,12 @@ import pytest
 
 from sadcl import Comparison, recipes
 from sadcl.errors import UserError
-from sadcl.search import Float, Plan
+from sadcl.search import Float, Plan, Until
 from sadcl.search.plan_text import plan_lines
 
 POOLED = {"model.head": "sadcl.model.heads:Pooled", "stage2.epochs": 0}
 METHODS = {"SADCL": {}, "pooled, BCE": POOLED}
+SEED_1 = recipes.demo().override({"seed": 1})
 RATE = {"stage1.lr": Float(1e-5, 1e-3, log=True)}
 
 
@@ -45,6 +46,7 @@ def trial(key, value, **more):
         ({"demo_methods": {**METHODS, "x": {}}}, r"demo_methods must .* only one of them has 'x'"),
         ({"baseline": "SARL"}, r"its baseline 'SARL', but has SADCL, pooled, BCE"),
         ({"seeds": (0, 1)}, r"must not hold the seed 0, with which the settings are searched"),
+        ({"seeds": Until(0.5), "demo": SEED_1}, r"must not hold the seed 1, with which"),
         ({"seeds": (1, 1)}, r"each once, but got \(1, 1\)"),
         ({"name": "a/b"}, r"must be a file name"),
         ({"sedes": (1,)}, r"A Comparison has no 'sedes'. Did you mean 'seeds'"),
@@ -86,7 +88,7 @@ def test_a_search_ends_with_its_trials_and_one_of_one_stage_has_no_other_run():
     assert one.is_complete(rows)
     assert one.final_of(rows) is None
     assert one.remaining_work(rows) == (0, 0)
-    assert "  one stage, 2 trials; 10 epochs each" in list(plan_lines(one))
+    assert list(plan_lines(one))[1].startswith("  one stage, 2 trials (n_demo_trials;")
 
 
 def test_trials_of_two_stages_whose_rate_is_searched_train_both():
@@ -103,6 +105,7 @@ def test_the_arms_are_the_methods_with_their_settings_at_that_scale():
     ablation = value.ablation("demo", {"pooled, BCE": {"stage1.lr": 1e-4}})
     assert ablation.arms["pooled, BCE"] == {**own["pooled, BCE"], "stage1.lr": 1e-4}
     assert ablation.arms["SADCL"] == {}
+    assert comparison(seeds=Until(0.5)).ablation("demo", {}).until == Until(0.5)
     assert ablation.bases("full").keys() == {"coco"}
     assert ablation.bases("demo").keys() == {"scenes"}
     assert (ablation.name, ablation.seeds, ablation.costs) == ("c", (1, 2, 3), True)

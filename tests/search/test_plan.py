@@ -36,7 +36,7 @@ def test_a_key_is_what_the_trial_is():
     keys = [
         t.key for t in (*p.baselines(), *p.controls(), *p.confirmations({"loss.tau": 0.1}), one)
     ]
-    assert len(set(keys)) == len(keys) == 2 + 2 + 2 + 1
+    assert len(set(keys)) == len(keys) == 2 + 3 + 3 + 1
 
 
 def test_settings_of_stage_2_share_one_stage_1_and_the_rest_have_their_own():
@@ -48,7 +48,7 @@ def test_settings_of_stage_2_share_one_stage_1_and_the_rest_have_their_own():
     assert p.search_trial({"stage1.lr": 0.1}).stage1.key != shared
     assert p.search_trial({"model.dropout": 0.1}).stage1.key != shared
     seeds = {t.stage1.key for t in p.confirmations({})}
-    assert len(seeds) == 2
+    assert len(seeds) == 3
     assert shared not in seeds
     assert [t.stage1.key for t in p.controls()] == [
         t.stage1.key for t in p.confirmations({"loss.tau": 0.3})
@@ -106,9 +106,9 @@ def row(key, value, phase="search", params="{}", **more):
 def test_epochs_left_is_what_the_plan_trains():
     p = plan()
     s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
-    # stage 1: search, two seeds, final; baseline; control three times; trials; confirmations; final
-    everything = 4 * s1 + (s1 + s2) + 3 * s2 + 8 * s2 + 2 * s2 + s2
-    assert p.remaining_work([]) == (4 + 1 + 3 + 8 + 2 + 1, everything)
+    # stage 1: search, three seeds, final; baseline; control four times; trials; confirmations; final
+    everything = 5 * s1 + (s1 + s2) + 4 * s2 + 8 * s2 + 3 * s2 + s2
+    assert p.remaining_work([]) == (5 + 1 + 4 + 8 + 3 + 1, everything)
     start = p.stage1(p.base).key
     done = [
         row(start, 60.0, "stage1", epoch=9, weights="ema"),
@@ -126,7 +126,7 @@ def test_epochs_left_is_what_the_plan_trains():
         for i in range(8)
     ]
     assert p.remaining_work([*done, *tried[:3]])[1] == everything - s1 - s2 - 3 * s2
-    # The search is over: its best is confirmed twice, and the final run stops where the held-out
+    # The search is over: its best is confirmed three times, and the final run stops where the held-out
     # images said.
     rest = everything - s1 - s2 - 8 * s2 - (s1 - 9) - (s2 - 2)
     assert p.remaining_work([*done, *tried])[1] == rest

@@ -1,8 +1,10 @@
 """The plan of a study in sentences."""
 
+import dataclasses
+
 from sadcl import Ablation, recipes
-from sadcl.search import ASHA, AblationPlan, Choice, Plan
-from sadcl.search.plan_text import plan_lines
+from sadcl.search import ASHA, AblationPlan, Choice, Plan, Until
+from sadcl.search.plan_text import image_warnings, plan_lines
 from sadcl.search.trial import DataContext
 from tests.search.test_search import search
 
@@ -16,6 +18,8 @@ def test_the_lines_of_a_search():
         "one final run; at most 80 + 80 epochs each",
         "  sampler tpe, stopped early by ASHA from epoch 2, reduction 3, "
         "at most 3 hours of training",
+        "  WARNING: 2 seeds of the confirmation cannot show whether the best setting gains "
+        "anything: fewer than 3 pairs decide nothing",
     ]
     whole = value.base.override({"stage1.patience": None, "stage2.patience": None})
     assert "run; 80 + 80 epochs each" in "".join(
@@ -30,7 +34,7 @@ def test_the_lines_of_a_search():
 def test_a_space_that_changes_stage_1_has_one_for_each_setting():
     value = search(space={"model.dropout": Choice(0.1, 0.2)})
     lines = list(plan_lines(Plan(value, "full", value.base, 40, "d1", "d2")))
-    assert "a stage 1 for each trial that changes it, baseline and stage2, 2 trials" in lines[1]
+    assert "a stage 1 for each trial that changes it, baseline and control, 2 trials" in lines[1]
 
 
 def test_the_lines_of_an_ablation():
@@ -41,7 +45,23 @@ def test_the_lines_of_an_ablation():
         "  x (the others are compared with it): the unchanged base",
         "  y: tau = 0.3, size = 8",
         "  2 arms over seeds 0, 1 on coco: 6 runs, 2 of them a stage 1",
+        "  WARNING: 2 seeds cannot answer anything: fewer than 3 pairs decide nothing. "
+        "seeds=Until(...) adds as many as are needed.",
     ]
+    value = dataclasses.replace(value, seeds=Until(0.5, 3, 6))
+    lines = list(plan_lines(dataclasses.replace(plan, ablation=value)))
+    assert lines[2] == (
+        "  2 arms over seeds 1, 2, 3, ... on coco: 3 to 6 seeds, until the 95 % interval of a "
+        "difference is ± 0.5 or its sign is settled"
+    )
+    assert "at least 9 runs and at most 18 in all" in lines[3]
+
+
+def test_few_images_are_warned_of():
+    counts = {"a": {"train": 9, "val": 49, "test": 50}, "b": {"val": 0, "test": 3}, "c": {}}
+    held_out, test = image_warnings(counts)
+    assert held_out.startswith("WARNING: a has only 49 held-out images.")
+    assert test.startswith("WARNING: b has only 3 test images.")
 
 
 def test_what_all_arms_share_is_said_once():

@@ -8,7 +8,7 @@ import pytest
 
 from sadcl import Search, recipes
 from sadcl.errors import UserError
-from sadcl.search import ASHA, Choice, Float, Int, When
+from sadcl.search import ASHA, Choice, Float, Int, Until, When
 
 SPACE = {"loss.tau": Float(0.05, 0.5, log=True), "bank.epsilon": Float(0.3, 0.7)}
 BANK = {
@@ -55,6 +55,7 @@ def search(**changes):
         ),
         (lambda: search(name="a/b"), r"must be a file name"),
         (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
+        (lambda: search(confirm_seeds=Until(0.5)), r"Until is for the seeds of an Ablation"),
         (lambda: search(confirm_seeds=(1, 1)), r"confirm_seeds must hold each seed once, but got"),
         (lambda: search(confirm_top=9), r"confirm_top=9"),
         (

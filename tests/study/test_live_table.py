@@ -45,6 +45,17 @@ def watch(monkeypatch, terminal, events=EVENTS, epochs=10, width=120):
     return table, out.getvalue()
 
 
+def test_the_most_that_there_may_be_is_not_called_about(monkeypatch):
+    monkeypatch.setattr(
+        live_table, "console", Console(file=io.StringIO(), force_terminal=False, width=120)
+    )
+    table = LiveTable("study x", list, 10, is_limit=True)
+    for event in EVENTS[:2]:
+        table._add(event)
+    monkeypatch.setattr(table, "seconds_left", lambda: 60.0)
+    assert table._state_text().endswith("at most 1 min left")
+
+
 def test_plain_lines_give_trial_settings_epoch_figure_best_and_time_left(monkeypatch):
     table, text = watch(monkeypatch, terminal=False)
     lines = [line.split("] ", 1)[1] for line in text.splitlines()]

@@ -84,6 +84,7 @@ SEARCH = Search(
     demo_space=contrast_space(recipes.demo("coco"), epsilon=(0.3, 0.7)),
     n_demo_trials=2,
     pruner=ASHA(2, 3),
+    confirm_seeds=(1001, 1002),
     published=85.6,
 )
 PLAN = Plan(SEARCH, "demo", SEARCH.demo, 2, DATA, WHOLE_DATA)
@@ -199,8 +200,8 @@ def test_it_is_reported(root, claimed):
     assert "0.05 to 0.5, log scale" in text
     assert "ASHA from epoch 2, reduction 3" in text
     _, sentences = search_summary.summary(StudyRecord(root, PLAN).rows_with_admitted(), SEARCH)
-    assert sentences[0].startswith("Answer: test mAP 71.03 +- 6.86 over 2 fresh seeds, confirmed")
-    assert "held-out mAP over 2 paired seeds: no significant difference." in sentences[1]
+    assert sentences[0].startswith("Answer: test mAP 71.03 ± 6.86 over 2 fresh seeds, confirmed")
+    assert "held-out mAP over 2 pairs of seeds: 2 pairs decide nothing" in sentences[1]
 
 
 @pytest.mark.parametrize("claimed", [False, True])

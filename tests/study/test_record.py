@@ -50,11 +50,27 @@ def write(root, key, study_name="s", phase="search", status="complete", stage1_k
     writer.finish(status, metrics={"val_mAP": 50.0})
 
 
+def test_bounds_of_seeds_that_are_changed_are_kept_for_the_report(tmp_path):
+    def start(until):
+        claim(tmp_path, of({"name": "s"}, {"until": until} if until else {}))
+        return json.loads((tmp_path / "studies" / "s.json").read_text()).get("former_until")
+
+    first = {"half_width": 0.5, "at_least": 5, "at_most": 20}
+    assert start(None) is None  # fixed seeds before
+    assert start(first) is None
+    assert start({**first, "half_width": 0.3}) is None  # which no boundary depends on
+    longer = {**first, "at_most": 30}
+    assert start(longer) == [{**first, "half_width": 0.3}]
+    assert start(longer) == [{**first, "half_width": 0.3}]
+
+
 def test_the_same_study_goes_on_and_another_of_its_name_is_refused_with_what_differs(tmp_path):
     claim(tmp_path)
     claim(tmp_path, dataclasses.replace(PLAN, n_trials=9))  # which is no part of the identity
     assert json.loads((tmp_path / "studies" / "s.json").read_text())["trials"] == 9
-    with pytest.raises(UserError, match=r"another one \(data: d1 before, d2 now\).*--fresh"):
+    with pytest.raises(
+        UserError, match=r"another one \(data: the file names, .* than before\).*--fresh"
+    ):
         claim(tmp_path, dataclasses.replace(PLAN, digest="d2"))
     wider = {**SEARCH.space, "bank.epsilon": Float(0, 0.9), "loss.tau": Float(0.05, 0.5)}
     other = dataclasses.replace(PLAN, search=dataclasses.replace(SEARCH, space=wider))
@@ -65,7 +81,7 @@ def test_the_same_study_goes_on_and_another_of_its_name_is_refused_with_what_dif
     ):
         claim(tmp_path, other)
     start = dataclasses.replace(PLAN, start="a")
-    with pytest.raises(UserError, match=r"\(start: not there before, a now\)"):
+    with pytest.raises(UserError, match=r"\(model.start: the file is another"):
         StudyRecord(str(tmp_path), start).check_same()
 
 

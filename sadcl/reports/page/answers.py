@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 
 from sadcl.reports.ablation import AblationReport
-from sadcl.reports.ablation_text import DEMO_NOTE, SPLITS, interval_text, seeds_text
+from sadcl.reports.ablation_text import DEMO_NOTE, undecided
+from sadcl.reports.effect_text import (
+    SPLITS,
+    interval_text,
+    pairs_text,
+    plus_minus,
+    seeds_text,
+    verdict_text,
+)
 from sadcl.reports.page.study import CONTROL, TUNED, StudyData, complete_runs
 from sadcl.reports.statistics import Effect, Verdict
+from sadcl.search.plan_text import image_warnings
 from sadcl.search.ranking import ranked_trials
 
 
@@ -24,6 +33,7 @@ def banners(study: StudyData) -> list[str]:
         )
     if not study.is_full_scale:
         texts.append(f"{DEMO_NOTE} They must not be compared with the paper's.")
+    texts += image_warnings(study.description.get("images") or {})
     return [text for text in texts if text]
 
 
@@ -69,14 +79,15 @@ def answer(study: StudyData, report: AblationReport | None) -> str:
     tuned = next((effect for effect in effects if effect.arm == TUNED), None)
     if report is None or tuned is None or not tuned.seeds:
         return _unconfirmed_answer(study)
-    interval = "" if math.isnan(tuned.half_width) else f" (95 % interval ± {tuned.half_width:.2f})"
+    mean = plus_minus(tuned.mean, tuned.half_width)
+    interval = " (± half of the 95 % interval)" if "±" in mean else ""
     start = (
-        f"The best setting reaches {tuned.mean:.2f} % mAP{interval} on the {SPLITS[report.split]} "
+        f"The best setting reaches {mean} % mAP{interval} on the {SPLITS[report.split]} "
         f"over {_count(len(tuned.seeds), 'fresh seed')}"
     )
     if not tuned.pairs:
         return f"{start}; the control has no run of these seeds, so they cannot be compared."
-    return f"{start}; compared with {CONTROL}: {_difference(tuned)}, {_verdict(tuned)}."
+    return f"{start}; compared with {CONTROL}: {_difference(tuned)}: {verdict_text(tuned)}."
 
 
 def _unconfirmed_answer(study: StudyData) -> str:
@@ -97,6 +108,8 @@ def _unconfirmed_answer(study: StudyData) -> str:
 
 def _ablation_answer(report: AblationReport, dataset: str) -> str:
     compared = [effect for effect in report.on(dataset) if effect.verdict != Verdict.BASELINE]
+    if nothing := list(undecided(dataset, compared)):
+        return nothing[0]
     significant = {
         verdict: [effect for effect in compared if effect.verdict == verdict]
         for verdict in (Verdict.GAIN, Verdict.LOSS)
@@ -123,23 +136,15 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
         findings.append(f"{_count(untested, 'arm')} could not be tested")
     seeds = seeds_text([len(effect.pairs) for effect in compared])
     return (
-        f"On {dataset}, compared with {report.compared_with} over {seeds} (95 % interval): "
-        f"{'; '.join(findings) or 'no other arm'}."
+        f"On {dataset}, compared with {report.compared_with} over {seeds} (95 % intervals for all "
+        f"arms together): {'; '.join(findings) or 'no other arm'}."
     )
 
 
 def _difference(effect: Effect) -> str:
-    interval = f", 95 % interval {interval_text(effect)}" if len(effect.pairs) > 1 else ""
-    pairs = _count(len(effect.pairs), "paired seed")
-    return f"{effect.difference:+z.2f} points{interval} over {pairs}"
-
-
-def _verdict(effect: Effect) -> str:
-    if effect.is_significant:
-        return f"a significant {effect.verdict}"
-    if effect.verdict == Verdict.NOT_SIGNIFICANT:
-        return "no significant difference"
-    return "which cannot be tested"
+    is_tested = not math.isnan(effect.p)
+    interval = f", 95 % interval {interval_text(effect)}" if is_tested else ""
+    return f"{effect.difference:+z.2f} points{interval} over {pairs_text(effect)}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sadcl.reports.ablation_text import SPLITS
+from sadcl.reports.effect_text import SPLITS
 from sadcl.reports.label_gains import gains_of
 from sadcl.reports.label_gains_text import gains_findings
 from sadcl.reports.page.study import Row, StudyData, complete_runs, mean
 from sadcl.search.ranking import is_finite
+from sadcl.search.until import until_from_json
 
 MAX_LABELS = 120
 """The largest number of labels of a table; of more labels, those that differ the most."""
@@ -147,7 +148,8 @@ def _findings(
             for label in study.labels.get(row["key"], ())
             if label["split"] == split
         ]
-        texts = gains_findings(gains_of(rows, labels, arm, first, split))
+        until = until_from_json(study.description.get("until"))
+        texts = gains_findings(gains_of(rows, labels, arm, first, split, until))
         sentences = tuple(text[0].upper() + text[1:] for text in texts)
         findings.append((f"{arm} compared with {first}", sentences))
     return tuple(findings)

@@ -69,6 +69,8 @@ class StudyData:
         """The planned number of main runs; None where it is not known."""
         if self.kind == "ablation":
             parts = ("order", "seeds", "datasets")
+            if self.description.get("until"):
+                return None  # it depends on what the runs show
             return math.prod(len(self.description.get(part) or ()) for part in parts) or None
         return self.description.get("trials")
 
@@ -165,6 +167,7 @@ class StudyData:
             marks={},
             published={},
             effects=tuple(effects),
+            num_images=self.description.get("images") or {},
         )
 
     def curve(self, row: Row, stage: int) -> list[tuple[int, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,13 @@ from sadcl.reports.ablation import AblationReport
 from sadcl.reports.ablation_text import ablation_table
 from sadcl.reports.best_epoch import best_epoch
 from sadcl.reports.comparison import gpu_hours
+from sadcl.reports.effect_text import plus_minus
 from sadcl.reports.page.study import Row, StudyData, complete_runs, flat_config, run_title
 from sadcl.reports.statistics import interval
 from sadcl.results import published as paper
 from sadcl.search.ranking import is_finite, ranked_trials
 from sadcl.search.study_file import described_space, described_stopping
+from sadcl.search.until import until_from_json
 
 Cells = list[dict[str, str]]
 MAX_ROWS = 100
@@ -30,6 +31,7 @@ def study_facts(study: StudyData) -> dict[str, str]:
     description, rows = study.description, list(study.rows)
     base = base_config(study)
     seeds, confirm_seeds = description.get("seeds"), description.get("confirm_seeds")
+    until = until_from_json(description.get("until"))
     noun = "trials" if study.kind == "search" else "runs"
     facts = {
         "data": ", ".join(description.get("datasets") or study.datasets),
@@ -42,7 +44,7 @@ def study_facts(study: StudyData) -> dict[str, str]:
         "budget": study.planned and f"{study.planned:,} {noun}",
         "sampler": description.get("sampler"),
         "early stopping": described_stopping(description),
-        "seeds": seeds and ", ".join(map(str, seeds)),
+        "seeds": until or (seeds and ", ".join(map(str, seeds))),
         "confirmed over": confirm_seeds and f"seeds {', '.join(map(str, confirm_seeds))}",
         "selection": base
         and f"{100 * base['data.holdout']:g} % of the training images are held out and choose "
@@ -130,8 +132,8 @@ def _result_line(name: str, text: str, rows: Sequence[Row]) -> dict[str, str]:
     return {
         "run": name,
         "seeds": str(len(rows)),
-        "held-out mAP": _mean_text(rows, "val_mAP"),
-        "test mAP": _mean_text(rows, "test_mAP"),
+        "held-out mAP ± 95 %": _mean_text(rows, "val_mAP"),
+        "test mAP ± 95 %": _mean_text(rows, "test_mAP"),
         "description": text,
     }
 
@@ -183,9 +185,9 @@ def best_epoch_table(study: StudyData) -> Cells:
             "arm": one.arm,
             "data": one.dataset,
             "seeds": str(len(one.seeds)),
-            "best epoch (optimistic)": plus_minus(one.best, one.best_half_width),
-            "last epoch": plus_minus(one.last, one.last_half_width),
-            "difference": plus_minus(one.optimism, one.optimism_half_width),
+            "best epoch (optimistic) ± 95 %": plus_minus(one.best, one.best_half_width),
+            "last epoch ± 95 %": plus_minus(one.last, one.last_half_width),
+            "difference ± 95 %": plus_minus(one.optimism, one.optimism_half_width),
         }
         for one in best_epoch(rows, epochs)
     ]
@@ -246,11 +248,6 @@ def _problem(row: Row) -> str:
 def _mean_text(rows: Sequence[Row], column: str) -> str:
     values = [row[column] for row in rows if is_finite(row[column])]
     return plus_minus(*interval(values)) if values else ""
-
-
-def plus_minus(mean: float, half_width: float) -> str:
-    """Format a mean with the half-width of its interval, where there is one."""
-    return f"{mean:.2f}" if math.isnan(half_width) else f"{mean:.2f} ± {half_width:.2f}"
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:

@@ -106,11 +106,10 @@ BASE = [50.0, 51.0, 52.5]
         ({"a": [60.0, 61.1, 62.4]}, "a significant gain for a (+10.00 points, +9.75 to +10.25)."),
         (
             {"a": [40.0, 41.1, 42.4], "b": BASE, "c": [51.0]},
-            "a significant loss for a (-10.00 points, -10.25 to -9.75); "
+            "a significant loss for a (-10.00 points, -10.36 to -9.64); "
             "no significant difference for b; 1 arm could not be tested.",
         ),
         ({"a": BASE, "b": BASE}, "no significant difference for any of 2 arms."),
-        ({"a": [51.0]}, "1 arm could not be tested."),
     ],
 )
 def test_an_ablation_states_what_is_significant_and_no_more(tmp_path, arms, expected):
@@ -119,3 +118,20 @@ def test_an_ablation_states_what_is_significant_and_no_more(tmp_path, arms, expe
     text = answer(study, study.comparison())
     assert text.startswith("On coco14, compared with stage2 over ")
     assert text.endswith(expected)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_fewer_than_three_pairs_answer_nothing_even_without_a_spread(tmp_path, num_seeds):
+    root = ablation(tmp_path, {"stage2": BASE[:num_seeds], "a": [b - 2 for b in BASE[:num_seeds]]})
+    study = study_data(root, "ab")
+    text = answer(study, study.comparison())
+    assert text.startswith("On coco14, this study cannot answer anything yet: ")
+    assert "loss" not in text
+
+
+def test_few_images_are_warned_of_before_the_answer(tmp_path):
+    images = {"coco14": {"train": 99, "val": 12, "test": 500}}
+    root = ablation(tmp_path, {"stage2": BASE, "a": BASE}, images=images)
+    study = study_data(root, "ab")
+    (warning,) = [text for text in banners(study) if text.startswith("WARNING")]
+    assert "coco14 has only 12 held-out images" in warning

@@ -45,7 +45,10 @@ def test_labels_are_compared_over_shared_seeds(root):
     assert math.isnan(stage2.difference)
     assert (both.AP, both.difference, both.num_pairs) == (47.0, 7.0, 1)
     assert table.findings == (
-        ("both compared with stage2", ("There is only one seed, so no label can be tested.",)),
+        (
+            "both compared with stage2",
+            ("1 seed decides nothing, at least 3 are needed to test a label.",),
+        ),
     )
 
 
