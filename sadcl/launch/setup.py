@@ -13,6 +13,7 @@ from sadcl.console import bytes_text, confirm, console, count_text, print_text
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes
+from sadcl.launch.features import check_feature_disk, warn_of_plain_view
 from sadcl.launch.options import Options
 from sadcl.launch.study_estimate import (
     RemainingRuns,
@@ -61,8 +62,13 @@ def show_plan(
     remaining, freed = _remaining_runs(study, options)
     if not remaining.runs:
         return
-    estimate = estimate_study(remaining, prepared, options)
+    configs = [trial.config for trial in plan.planned_trials(study.rows)]
+    if isinstance(plan, Plan):
+        configs += [plan.base, *plan.search.variants(plan.scale, plan.base)]
+    warn_of_plain_view(configs)
+    estimate = estimate_study(remaining, prepared, options, configs)
     print_text(estimate.text())
+    check_feature_disk(estimate.maps, placement)
     check_disk(estimate, options, placement.storage, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
         confirm_without_gpu(estimate.hours, estimate.timed, options.yes)

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sadcl.config import Config
 from sadcl.console import bytes_text, confirm, count_text, print_text
 from sadcl.errors import UserError
 from sadcl.launch import resources
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import disk_limit, hours_text, training_hours
+from sadcl.launch.features import (
+    NO_MAPS,
+    FeatureMaps,
+    feature_maps,
+    feature_text,
+    feature_times,
+    shared_bytes,
+)
 from sadcl.launch.options import Options
 from sadcl.study import record
 
@@ -45,6 +54,8 @@ class StudyEstimate:
         checkpoint: Bytes that each run leaves.
         state: Bytes of the state of each run while it runs.
         has_patience: Whether stages may end before their last epoch.
+        maps: Feature maps of frozen backbones that the runs read.
+        maps_text: What these cost and save, as another line.
     """
 
     remaining: RemainingRuns
@@ -56,6 +67,8 @@ class StudyEstimate:
     checkpoint: int
     state: int
     has_patience: bool = False
+    maps: FeatureMaps = NO_MAPS
+    maps_text: str = ""
 
     @property
     def spare_trials(self) -> int:
@@ -82,13 +95,24 @@ class StudyEstimate:
             f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; about "
             f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from "
             f"{self.timed}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
+            f"{self.maps_text}"
         )
 
 
 def estimate_study(
-    remaining: RemainingRuns, prepared: Sequence[PreparedData], options: Options
+    remaining: RemainingRuns,
+    prepared: Sequence[PreparedData],
+    options: Options,
+    configs: Sequence[Config] = (),
 ) -> StudyEstimate:
-    """Time a step of the most expensive data set, and multiply."""
+    """Time a step of the most expensive data set, and multiply.
+
+    Args:
+        remaining: What is to run.
+        prepared: The data sets.
+        options: Those of the start.
+        configs: Of the runs, which say what feature maps are needed.
+    """
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
     placement, base = part.placement, part.context.base
     images = remaining.epochs * len(part.images.train)
@@ -96,9 +120,23 @@ def estimate_study(
     fit = resources.trials_at_once(placement, options.address)
     at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
     gpus = placement.gpus * placement.workers * at_once
+    hours, share = timed.hours / placement.workers / at_once, 1 / placement.workers / at_once
+    needed = [
+        feature_maps(
+            [c for c in configs if c.data.name == item.context.base.data.name], item.images
+        )
+        for item in prepared
+    ]
+    maps = FeatureMaps(*map(sum, zip(*needed, strict=True)))
+    times, text = None, ""
+    if base.stores_features:
+        trained = (images, timed)
+        times = feature_times(base, len(part.images.labels), trained, maps, placement)
+    if maps.whole:
+        text = f"\n{feature_text(maps, times, hours, share)}"
     return StudyEstimate(
         remaining,
-        hours=timed.hours / placement.workers / at_once,
+        hours=hours + (times.compute if times is not None else 0.0),
         at_once=at_once,
         gpus=gpus,
         timed=timed.step.text(),
@@ -110,6 +148,8 @@ def estimate_study(
             for item in prepared
             for stage in (item.context.base.stage1, item.context.base.stage2)
         ),
+        maps=maps,
+        maps_text=text,
     )
 
 
@@ -129,6 +169,7 @@ def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: i
     if limit is None:
         return
     room = limit - record.checkpoint_bytes(options.storage)["."] + freed
+    room -= shared_bytes(estimate.maps, options.storage, options.max_disk)
     if room < estimate.least_bytes:
         spare = estimate.spare_trials
         given_up = f" (which the {spare} worst trials give up)" if spare else ""

@@ -120,6 +120,12 @@ TRIALS: Columns = {
         "fp32, bf16 or fp64: the floating-point precision that the run had; optim_precision may "
         "leave it to the device" + _AT_END,
     ),
+    "features": (
+        _TEXT,
+        "what the run read in place of images, in words: stored feature maps of a backbone that "
+        "is frozen whole, and which augmentation had no effect then; null where the backbone "
+        "computed every step",
+    ),
     "input_mean": (
         _TEXT,
         "JSON list: mean of red, green and blue, 0 to 1, that was subtracted from the images: the "

@@ -25,6 +25,7 @@ from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
     Emit,
     EpochEnded,
+    FeaturesComputed,
     TrialEnded,
     TrialEvent,
     TrialRestarts,
@@ -114,6 +115,9 @@ def execute(
                     report=lambda epoch: _report_epoch(writer, emit_first, trial.key, epoch),
                     step_done=heartbeat.step,
                     leave_reason=leave_reason,
+                    features=lambda done, rows, left: emit_first(
+                        FeaturesComputed(trial.key, done, rows, left)
+                    ),
                 ),
                 device="cuda" if placement.gpus else "cpu",
                 loader_workers=placement.loader_workers,
@@ -342,6 +346,7 @@ def trial_columns(
         "params": json.dumps(dict(trial.params), sort_keys=True),
         "config": config.json_text(),
         "config_digest": config.digest(),
+        "features": config.features_text,
         "data_digest": images.digest if images is not None else None,
         "start_digest": _digest(config.model.start),
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,

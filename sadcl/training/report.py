@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sadcl.data.transforms import Normalisation
+from sadcl.training.features import FeaturesReport
 from sadcl.training.sync_points import LeaveReason
 
 
@@ -68,3 +69,5 @@ class Callbacks:
     step_done: StepDone | None = None
     leave_reason: LeaveReason | None = None
     """Called on the first worker every few seconds; a text saves the state and ends the run."""
+    features: FeaturesReport | None = None
+    """Called on the first worker while the feature maps of a frozen backbone are computed."""
