@@ -59,7 +59,7 @@ FILES = {
     "reports": (
         "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
         "forest_plot label_trends label_gains label_gains_text label_plot best_epoch comparison "
-        "importance_evaluator importance importance_text search_summary page/__init__ "
+        "importance_evaluator importance importance_text rank_agreement search_summary page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),

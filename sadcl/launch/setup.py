@@ -66,12 +66,21 @@ def show_plan(
     if isinstance(plan, Plan):
         configs += [plan.base, *plan.search.variants(plan.scale, plan.base)]
     warn_of_plain_view(configs)
-    estimate = estimate_study(remaining, prepared, options, configs)
+    estimate = estimate_study(remaining, prepared, options, configs, _confirmed(plan, study.rows))
     print_text(estimate.text())
     check_feature_disk(estimate.maps, placement)
     check_disk(estimate, options, placement.storage, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
         confirm_without_gpu(estimate.hours, estimate.timed, options.yes)
+
+
+def _confirmed(
+    plan: Plan | AblationPlan, rows: Sequence[Mapping[str, Any]]
+) -> tuple[int, Config] | None:
+    """Epochs of a confirmation that trains another configuration, and that configuration."""
+    if not isinstance(plan, Plan) or not plan.search.confirm_with:
+        return None
+    return plan.confirmation_epochs(rows), plan.base.override(plan.search.confirm_with)
 
 
 def _resources_text(placement: Placement) -> str:

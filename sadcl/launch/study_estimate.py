@@ -104,6 +104,7 @@ def estimate_study(
     prepared: Sequence[PreparedData],
     options: Options,
     configs: Sequence[Config] = (),
+    confirmed: tuple[int, Config] | None = None,
 ) -> StudyEstimate:
     """Time a step of the most expensive data set, and multiply.
 
@@ -112,6 +113,8 @@ def estimate_study(
         prepared: The data sets.
         options: Those of the start.
         configs: Of the runs, which say what feature maps are needed.
+        confirmed: Epochs of a confirmation that trains another configuration, and that
+            configuration; None where it trains the same.
     """
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
     placement, base = part.placement, part.context.base
@@ -132,11 +135,17 @@ def estimate_study(
     if base.stores_features:
         trained = (images, timed)
         times = feature_times(base, len(part.images.labels), trained, maps, placement)
+    dearer = 0.0
+    if confirmed is not None:
+        epochs, config = confirmed
+        seen = epochs * len(part.images.train)
+        of_config = training_hours(config, len(part.images.labels), seen, placement).hours
+        dearer = of_config - timed.hours * epochs / max(remaining.epochs, 1)
     if maps.whole:
         text = f"\n{feature_text(maps, times, hours, share)}"
     return StudyEstimate(
         remaining,
-        hours=hours + (times.compute if times is not None else 0.0),
+        hours=hours + (times.compute if times is not None else 0.0) + share * dearer,
         at_once=at_once,
         gpus=gpus,
         timed=timed.step.text(),

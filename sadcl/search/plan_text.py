@@ -27,6 +27,8 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     top = "the best" if search.confirm_top == 1 else f"the best {search.confirm_top}"
     stages = (plan.base.stage1, plan.base.stage2)
     most = "at most " if any(stage.patience for stage in stages) else ""
+    if search.confirm_with:
+        top += f", with {', '.join(f'{k} = {v}' for k, v in search.confirm_with.items())},"
     runs = [start, " and ".join(search.baselines), trials]
     runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []
     lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
