@@ -31,7 +31,8 @@ FILES = {
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
         "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
-        "readers/__init__ dataset load __init__ image_check feature_file feature_views loader prepare "
+        "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
+        "prepare "
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
@@ -59,7 +60,8 @@ FILES = {
     "reports": (
         "__init__ statistics plot_style arm_costs ablation ablation_text ablation_documents "
         "forest_plot label_trends label_gains label_gains_text label_plot best_epoch comparison "
-        "importance_evaluator importance importance_text rank_agreement search_summary page/__init__ "
+        "importance_evaluator importance importance_text rank_agreement search_summary "
+        "page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),

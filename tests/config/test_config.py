@@ -354,8 +354,7 @@ def test_a_backbone_that_is_frozen_whole_and_its_views():
         ({"optim.precision": "fp64"}, "stored in float32 at most"),
         ({"model.frozen": "al"}, "give a list of the backbone's parts, or 'all'"),
         (
-            {"data.feature_views": 2}
-            | {f"stage{i}.augmentation.flip": False for i in (1, 2)},
+            {"data.feature_views": 2} | {f"stage{i}.augmentation.flip": False for i in (1, 2)},
             "they are all the same",
         ),
     ):
