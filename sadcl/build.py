@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sadcl import storage
 from sadcl.config import EQ4, SARL, Augmentation, Config, component
 from sadcl.data.base import ImageSet, MultiLabelData
+from sadcl.data.feature_views import SplitFeatures
 from sadcl.data.image_augmentation import OwnAugmentation
 from sadcl.data.loader import Loader
 from sadcl.data.sampler import Sampler, permute
@@ -358,6 +359,7 @@ def loader(
     *,
     augmentation: Augmentation | None = None,
     training: bool = False,
+    features: SplitFeatures | None = None,
 ) -> Loader:
     """Build the batches of an image set.
 
@@ -368,6 +370,7 @@ def loader(
         augmentation: what is done to a training image; None only resizes.
         training: True gives this worker's share of each shuffled global batch; False gives it
             whole batches of :data:`EVALUATION_BATCH` images, in order.
+        features: stored feature maps of the images, in their place.
     """
     worker = worker or Worker()
     return Loader(
@@ -387,4 +390,5 @@ def loader(
         shuffle=training,
         whole=not training,
         device=worker.device,
+        features=features,
     )

@@ -28,17 +28,18 @@ FILES = {
     ),
     "data": (
         "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
-        "gpu_prefetch prepared "
+        "gpu_prefetch prepared freed_memory "
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
         "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
-        "readers/__init__ dataset load __init__ image_check loader prepare "
+        "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
+        "prepare "
         "audit/published_counts audit/image_file audit/findings audit/__init__"
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "
         "published_checkpoint optim timer localiser compiled_share engine evaluation resume "
-        "selection ddp report setup loop __init__"
+        "features selection ddp report setup loop __init__"
     ),
     "inference": (
         "predictor evaluation __init__ export/network export/description export/formats "
@@ -60,7 +61,7 @@ FILES = {
         "__init__ statistics effect_text plot_style arm_costs ablation ablation_text "
         "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot "
         "best_epoch comparison importance_evaluator importance importance_text "
-        "search_summary page/__init__ "
+        "rank_agreement search_summary page/__init__ "
         "page/study page/svg page/charts page/tables page/label_tables page/answers "
         "page/provenance page/figures page/html"
     ),
@@ -71,8 +72,8 @@ FILES = {
         "cluster node_report event_channel node_check group_failure trainer tasks tuner driver"
     ),
     "launch": (
-        "__init__ options outcome resources step_time estimate loss_check datasets study_estimate "
-        "needed_seeds setup search cost ablation comparison next_steps run train"
+        "__init__ options outcome resources step_time estimate features loss_check datasets "
+        "study_estimate needed_seeds setup search cost ablation comparison next_steps run train"
     ),
     "cli": (
         "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
@@ -151,11 +152,14 @@ MAY = {
     "launch/options": {"errors"},
     "launch/resources": {"errors", "storage", "study"},
     "launch/outcome": {"results", "search", "storage"},
-    "launch/step_time": {"build", "config", "console", "errors"},
+    "launch/step_time": {"build", "config", "console", "errors", "model"},
+    "launch/features": {
+        *("build", "config", "console", "data", "errors", "storage", "study", "training"),
+    },
     "launch/loss_check": {"build", "config", "data", "errors", "losses", "memory", "model"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
-    "launch/study_estimate": {"console", "errors", "study"},
     "launch/needed_seeds": {"reports", "search", "study"},
+    "launch/study_estimate": {"config", "console", "errors", "study"},
     "launch/datasets": {
         *(
             "build",

@@ -41,6 +41,7 @@ NAMES = (
     "scaling",
     "saving",
     "step",
+    "features",
     "memory",
     "results",
     "trial_overhead",

@@ -74,6 +74,10 @@ PARTS = {
 _NOT_IN_DIGEST: dict[str, Any] = {"model": {"checkpointing"}, "optim": {"compile"}}
 """Fields that change how the numbers are computed but not which: a run may be resumed with other
 values of them."""
+_NOT_AT_DEFAULT: dict[str, dict[str, Any]] = {
+    "data": {"feature_views": 1, "feature_dtype": "fp16"},
+}
+"""Fields that the digest leaves out at these values, because older digests are without them."""
 
 
 class Config(Frozen):
@@ -110,6 +114,83 @@ class Config(Frozen):
                 "learned; or set model.start to a checkpoint that stage 2 starts from"
             )
         return self
+
+    @model_validator(mode="after")
+    def _frozen_backbone(self) -> Config:
+        if self.model.frozen != "all":
+            return self
+        at_once: dict[str, tuple[bool, str]] = {
+            "model.freeze_batchnorm = false": (
+                not self.model.freeze_batchnorm,
+                "its BatchNorm layers cannot go on learning",
+            ),
+            "model.checkpointing = true": (
+                self.model.checkpointing,
+                "it has no backward pass for which activations are computed again",
+            ),
+            f"optim.backbone_lr = {self.optim.backbone_lr}": (
+                self.optim.backbone_lr != 1.0,
+                "it does not learn at any rate",
+            ),
+            "optim.compile = true": (
+                self.stores_features and self.optim.compile,
+                "its stored feature maps do not pass through the compiled network; or set "
+                "data.feature_views = 0, which stores none",
+            ),
+            "optim.precision = 'fp64'": (
+                self.stores_features and self.optim.precision == "fp64",
+                "its feature maps are stored in float32 at most; or set data.feature_views = 0, "
+                "which stores none",
+            ),
+        }
+        for field, (is_wrong, reason) in at_once.items():
+            if is_wrong:
+                raise ValueError(
+                    f"model.frozen = 'all' and {field} cannot be combined: the whole backbone is "
+                    f"frozen, so {reason}. Leave out one of the two"
+                )
+        if self.data.feature_views > 1 and not any(map(self.views_of, self._augmentations)):
+            raise ValueError(
+                f"data.feature_views = {self.data.feature_views} needs an augmentation that the "
+                "views are drawn from (stage1.augmentation, stage2.augmentation): without one they "
+                "are all the same. Set data.feature_views = 1"
+            )
+        return self
+
+    @property
+    def _augmentations(self) -> tuple[Augmentation, Augmentation]:
+        return self.stage1.augmentation, self.stage2.augmentation
+
+    @property
+    def stores_features(self) -> bool:
+        """Whether the backbone's feature maps are computed once and stored."""
+        return self.model.frozen == "all" and self.data.feature_views > 0
+
+    @property
+    def features_text(self) -> str | None:
+        """What is stored of a frozen backbone, in words; None where nothing is."""
+        if not self.stores_features:
+            return None
+        views, dtype = self.data.feature_views, self.data.feature_dtype
+        if views > 1:
+            return f"{views} augmented views of each training image in {dtype}"
+        plain = Augmentation()
+        replaced = [
+            f"stage{i}.augmentation"
+            for i, (stage, spec) in enumerate(
+                zip((self.stage1, self.stage2), self._augmentations, strict=True), start=1
+            )
+            if stage.epochs and spec != plain
+        ]
+        without = f", without {' and '.join(replaced)}" if replaced else ""
+        return f"the plain view of each image in {dtype}{without}"
+
+    def views_of(self, augmentation: Augmentation) -> int:
+        """Return how many augmented views of each training image a stage takes from the store; 0
+        where it takes the plain image.
+        """
+        views = self.data.feature_views if self.stores_features else 0
+        return views if views > 1 and augmentation != Augmentation() else 0
 
     @model_validator(mode="after")
     def _with_sources(self) -> Config:
@@ -189,21 +270,30 @@ class Config(Frozen):
 
     def json_text(self) -> str:
         """Return the fields of the digest as JSON with sorted keys."""
-        return json.dumps(self.model_dump(mode="json", exclude=_NOT_IN_DIGEST), sort_keys=True)
+        return json.dumps(self._digested(), sort_keys=True)
 
     def digest(self) -> str:
         """Return twelve hexadecimal digits that are the same for equal configurations."""
-        return _digest(self.model_dump(mode="json", exclude=_NOT_IN_DIGEST))
+        return _digest(self._digested())
 
     def stage1_digest(self) -> str:
         """Return a digest of what stage 1 depends on; settings with the same one can share it."""
-        tree = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
+        tree = self._digested()
         loss = {name: tree["loss"][name] for name in ("class_weight", "class_reduction")}
         keep = {k: tree[k] for k in ("seed", "data", "model", "stage1", "optim", "sources")}
         if self.metrics:  # stage 1 has figures of them too
             keep["metrics"] = tree["metrics"]
         del keep["model"]["projection"]  # the projection head only trains in stage 2
         return _digest({**keep, "loss": loss})
+
+    def _digested(self) -> dict[str, Any]:
+        """Return the plain values of the fields that are part of the digest."""
+        tree: dict[str, Any] = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
+        for section, defaults in _NOT_AT_DEFAULT.items():
+            for name, value in defaults.items():
+                if tree[section][name] == value:
+                    del tree[section][name]
+        return tree
 
 
 def _parent(tree: dict[str, Any], name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sadcl.config.component import Arguments, ImportPath, is_path, word_or_path
 from sadcl.config.frozen import Count, Fraction, Frozen, NotNegative, Positive, Temperature
@@ -73,6 +73,13 @@ class Data(Frozen):
     """Number of test images that are drawn for ``scenes``."""
     scene_seed: int = 0
     """Seed of the drawn scenes; another seed draws other images."""
+    feature_views: Annotated[int, Field(ge=0, le=1000)] = 1
+    """With ``model.frozen = "all"``: the views of each training image whose feature maps are
+    stored. 1 is the plain image, as evaluation sees it, whatever the augmentation. More are drawn
+    from each stage's augmentation, by image and view alone, and each epoch takes one of them. 0
+    stores nothing: the backbone computes every step, with the augmentation drawn anew."""
+    feature_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Number format in which feature maps are stored."""
 
     @model_validator(mode="after")
     def _parts(self) -> Data:
@@ -157,8 +164,9 @@ class Model(Frozen):
     start: str | None = None
     """A ``best.pt`` of any data set to start from; labels are matched by name. With
     ``stage1.epochs = 0`` stage 2 starts from it."""
-    frozen: tuple[str, ...] = ("conv1", "bn1", "layer1")
-    """Top-level modules of the backbone that do not train."""
+    frozen: tuple[str, ...] | Literal["all"] = ("conv1", "bn1", "layer1")
+    """Top-level modules of the backbone that do not train. With ``all`` the whole backbone stays as
+    it was loaded; its feature maps are then computed once and stored (``data.feature_views``)."""
     freeze_batchnorm: bool = True
     """Keep statistics and parameters of the backbone's BatchNorm as they were loaded."""
     hidden: Count | None = None
@@ -181,6 +189,13 @@ class Model(Frozen):
     """p, the width of the embedding space of both contrasts."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time. Not in the digest."""
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _all_or_parts(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "all":
+            raise ValueError("give a list of the backbone's parts, or 'all'")
+        return value
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ READERS: dict[str, Reader] = {
 """The reader of each concrete data set; drawn scenes are read as ``coco17``."""
 _NOT_IN_KEY = {
     *("name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"),
-    *("arguments", "sampler", "sampler_arguments"),
+    *("arguments", "sampler", "sampler_arguments", "feature_views", "feature_dtype"),
 }
 """Fields that change no split of given sources. The name is part of every key on its own."""
 _APPLIED_LATER = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}

@@ -12,9 +12,7 @@ A targets of real images that are 1.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -32,10 +30,12 @@ from sadcl.config import Augmentation
 from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
+from sadcl.data.feature_views import SplitFeatures
+from sadcl.data.freed_memory import keep_freed_memory
 from sadcl.data.gpu_prefetch import GpuPrefetch
 from sadcl.data.image_augmentation import ImageKey, OwnAugmentation
 from sadcl.data.one_copy import send_together
-from sadcl.data.sampler import Sampler, draw_order, permute
+from sadcl.data.sampler import Sampler, count_repeats, draw_order, permute
 from sadcl.data.transforms import IMAGENET, Normalisation, read_image, to_input
 from sadcl.errors import UserError
 
@@ -45,8 +45,9 @@ _AUGMENT = 2  # a stream of random numbers
 
 _Item = tuple[ImageKey, ...]
 """This worker's images."""
-_Read = tuple[Tensor, Tensor] | UserError
-"""Images, and a plan of the augmentation for each (:func:`sadcl.data.augment.draw`)."""
+_Read = tuple[Tensor, ...] | UserError
+"""Images, and a plan of the augmentation for each (:func:`sadcl.data.augment.draw`); or stored
+feature maps."""
 
 
 class Batch(NamedTuple):
@@ -75,6 +76,14 @@ class Batch(NamedTuple):
     shares: distributed.Shares | None = None
     """Sizes of all workers' shares; None where they have not been computed, and for whole batches,
     of which no worker has a share."""
+    maps: tuple[Tensor, ...] = ()
+    """float32 (B, C, H', W') each: the backbone's stored feature maps, in place of images; then
+    ``images_BCHW`` has no pixels."""
+
+    @property
+    def inputs(self) -> Tensor | tuple[Tensor, ...]:
+        """What the network is called with: the images, or their feature maps."""
+        return self.maps or self.images_BCHW
 
 
 class Loader:
@@ -106,6 +115,8 @@ class Loader:
         batched: augment a whole batch on its device instead of each image where it is decoded; None
             does so on a GPU. Both are the same function of (seed, epoch, index), equal to the bit
             on a CPU and to one of 256 levels on a GPU.
+        features: stored feature maps of the images, which are read in this process in their place;
+            None reads the images.
     """
 
     total_batches = 0
@@ -131,6 +142,7 @@ class Loader:
         whole: bool = False,
         device: torch.device | None = None,
         batched: bool | None = None,
+        features: SplitFeatures | None = None,
     ) -> None:
         assert 0 <= rank < world_size
         self.images, self.seed = images, seed
@@ -151,6 +163,7 @@ class Loader:
             keep=workers == 0,
             augments=not self.batched,
         )
+        self.features = features
         self._items: list[_Item] = []
         self._processes: DataLoader[_Read] | None = None
         if not workers or self.device.type == "cpu":
@@ -173,7 +186,7 @@ class Loader:
 
         Args:
             epoch: decides order and augmentation.
-            start_step: the first step, counted from 0; 0 if batches are whole.
+            start_step: the first step, counted from 0.
 
         Raises:
             UserError: with the file, for an image that is missing or damaged, or for a sampler or
@@ -182,7 +195,7 @@ class Loader:
         order = self._order(epoch)
         repeats = count_repeats(order)
         steps = (
-            range(self.rank, self.steps, self.world_size)
+            range(start_step + self.rank, self.steps, self.world_size)
             if self.whole
             else range(start_step, self.steps)
         )
@@ -198,7 +211,6 @@ class Loader:
         ):
             if isinstance(read, UserError):
                 raise read
-            images, plans = read
             where = torch.from_numpy(index)
             targets = self._targets[where]
             place_A = _positives(targets) if weight else where.new_zeros(0)
@@ -207,19 +219,29 @@ class Loader:
                 place_G = _positives(self._targets[torch.from_numpy(self._global(order, step))])
             sizes = None if self.whole else self._sizes(len(self._global(order, step)), place_G)
             with prefetch():
-                images = prefetch.send(images)
-                if self.batched and self.augmentation is not None:
-                    images = apply(images, plans, self.augmentation, self.size)
-                if self.batched and self.own_augmentation is not None:
-                    images = self.own_augmentation.each(images, keys)
-                images = to_input(images, self.normalisation)
+                images, maps = self._on_device(read, keys, prefetch)
                 weights = torch.full((len(index),), weight)
                 host = (targets, weights, where, place_A, place_G)
                 parts = send_together(host, self.device)
-            prefetch.hand_over(images, *parts)
+            prefetch.hand_over(images, *maps, *parts)
             Loader.total_batches += 1
             targets, weights, where, place_A, place_G = parts
-            yield Batch(images, targets, weights, where, position, place_A, place_G, sizes)
+            yield Batch(images, targets, weights, where, position, place_A, place_G, sizes, maps)
+
+    def _on_device(
+        self, read: tuple[Tensor, ...], keys: _Item, prefetch: GpuPrefetch
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Send what was read to the device: normalised images, or feature maps and no pixels."""
+        if self.features is not None:
+            maps = tuple(prefetch.send(part).float() for part in read)
+            return torch.empty(len(keys), 3, 0, 0, device=self.device), maps
+        images, plans = read
+        images = prefetch.send(images)
+        if self.batched and self.augmentation is not None:
+            images = apply(images, plans, self.augmentation, self.size)
+        if self.batched and self.own_augmentation is not None:
+            images = self.own_augmentation.each(images, keys)
+        return to_input(images, self.normalisation), ()
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:
@@ -248,6 +270,8 @@ class Loader:
         return distributed.Shares(images, edges.diff().tolist())
 
     def _read(self, items: list[_Item]) -> Iterator[_Read]:
+        if self.features is not None:
+            return map(self.features.read, items)
         if not self.workers:
             return map(self._reader.__getitem__, items)
         if self._processes is None:
@@ -266,15 +290,6 @@ class Loader:
             )
         self._items[:] = items
         return iter(self._processes)
-
-
-def count_repeats(order_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each place of an order how often its image was there before, (N,)."""
-    sorted_N = np.argsort(order_N, kind="stable")
-    _, first_I, count_I = np.unique(order_N[sorted_N], return_index=True, return_counts=True)
-    repeats_N = np.empty(len(order_N), dtype=np.int64)
-    repeats_N[sorted_N] = np.arange(len(order_N)) - np.repeat(first_I, count_I)
-    return repeats_N
 
 
 def _positives(targets: Tensor) -> Tensor:
@@ -376,22 +391,3 @@ _CACHE: WeakKeyDictionary[ImageSet, dict[int, tuple[Tensor, NDArray[np.bool_]]]]
     WeakKeyDictionary()
 )
 """Decoded images of each set by side, and which of them were read; they go with their set."""
-
-
-def keep_freed_memory(worker: int = 0) -> None:
-    """Let this process keep memory that it has freed, up to 256 MB, for the next image.
-
-    By default glibc returns the memory of each image to the system and takes it again page by page,
-    which costs half of the time of decoding. The setting lasts until the process ends: glibc can
-    neither report nor restore the thresholds that it adapts by itself. Numbers do not depend on it.
-    Elsewhere than on Linux, or with another C library, nothing happens.
-
-    Args:
-        worker: number of a loader process, which ``DataLoader`` passes; unused.
-    """
-    if sys.platform == "linux":
-        for option, size in ((_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**28)):
-            getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(option, size)
-
-
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h

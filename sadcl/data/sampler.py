@@ -111,3 +111,12 @@ def check_sampler(
                 "so that workers would train on different batches. Draw from the generator that "
                 "it gets alone, and keep nothing between calls."
             )
+
+
+def count_repeats(order_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each place of an order how often its image was there before, (N,)."""
+    sorted_N = np.argsort(order_N, kind="stable")
+    _, first_I, count_I = np.unique(order_N[sorted_N], return_index=True, return_counts=True)
+    repeats_N = np.empty(len(order_N), dtype=np.int64)
+    repeats_N[sorted_N] = np.arange(len(order_N)) - np.repeat(first_I, count_I)
+    return repeats_N

@@ -13,6 +13,7 @@ from sadcl.console import bytes_text, confirm, console, count_text, print_text, 
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes, hours_text
+from sadcl.launch.features import check_feature_disk, warn_of_plain_view
 from sadcl.launch.needed_seeds import needed_seeds_lines
 from sadcl.launch.options import Options
 from sadcl.launch.study_estimate import (
@@ -68,8 +69,13 @@ def show_plan(
     remaining, freed = _remaining_runs(study, options)
     if not remaining.runs:
         return
-    estimate = estimate_study(remaining, prepared, options)
+    configs = [trial.config for trial in plan.planned_trials(study.rows)]
+    if isinstance(plan, Plan):
+        configs += [plan.base, *plan.search.variants(plan.scale, plan.base)]
+    warn_of_plain_view(configs)
+    estimate = estimate_study(remaining, prepared, options, configs, _confirmed(plan, study.rows))
     print_text(estimate.text())
+    check_feature_disk(estimate.maps, placement)
     check_disk(estimate, options, placement.storage, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
         confirm_without_gpu(estimate.hours, estimate.timed, options.yes)
@@ -97,6 +103,15 @@ def together_text(plans: Iterable[tuple[Plan, PreparedData]], options: Options) 
         f"{count_text(runs, 'run')}, {count_text(epochs, 'epoch')}, about {hours_text(hours)}, one "
         "search after the other."
     )
+
+
+def _confirmed(
+    plan: Plan | AblationPlan, rows: Sequence[Mapping[str, Any]]
+) -> tuple[int, Config] | None:
+    """Epochs of a confirmation that trains another configuration, and that configuration."""
+    if not isinstance(plan, Plan) or not plan.search.confirm_with:
+        return None
+    return plan.confirmation_epochs(rows), plan.base.override(plan.search.confirm_with)
 
 
 def _resources_text(placement: Placement) -> str:

@@ -22,6 +22,7 @@ from sadcl import build
 from sadcl.config import Config
 from sadcl.console import count_text
 from sadcl.errors import UserError
+from sadcl.model.backbone import BLOCK
 
 WARM_UP = {"cuda": 3, "cpu": 1}
 """Steps that are not counted: they load kernels, choose algorithms and fill caches."""
@@ -79,6 +80,8 @@ class Question(NamedTuple):
 def step_time(config: Config, num_labels: int, *, threads: int, on_gpu: bool) -> StepTime:
     """Time a step forward and backward, of few images where a step of them is slow.
 
+    Where feature maps are stored, the step starts from them.
+
     Args:
         config: What is trained.
         num_labels: Of the data set.
@@ -90,6 +93,8 @@ def step_time(config: Config, num_labels: int, *, threads: int, on_gpu: bool) ->
     """
     few = not on_gpu and config.data.image_size > 128
     images = min(config.optim.batch_size, 2 if few else 16)
+    if config.model.frozen == "all":  # which computes whole blocks
+        images = BLOCK
     plain = config.model_dump(mode="json")
     question = Question(plain, num_labels, images, threads, on_gpu)
     return _ask_process(question) if on_gpu else answer(question)
@@ -129,10 +134,15 @@ def _prepare(config: Config, question: Question, device: torch.device) -> Callab
             question.images, question.num_labels, dtype=torch.int8, device=device
         )
 
+    inputs: torch.Tensor | tuple[torch.Tensor, ...] = images_BCHW
+    if config.stores_features:
+        with build.autocast(config, device):
+            inputs = network.backbone.maps(images_BCHW)
+
     def step() -> None:
         network.zero_grad()
         with build.autocast(config, device):
-            logits_BL = network(images_BCHW, None, targets_BL).logits_BL
+            logits_BL = network(inputs, None, targets_BL).logits_BL
         logits_BL.float().sum().backward()
         if question.on_gpu:
             torch.cuda.synchronize()

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sadcl.config import Config
 from sadcl.console import bytes_text, confirm, count_text, print_text
 from sadcl.errors import UserError
 from sadcl.launch import resources
 from sadcl.launch.datasets import PreparedData
-from sadcl.launch.estimate import disk_limit, hours_text
+from sadcl.launch.estimate import disk_limit, hours_text, training_hours
+from sadcl.launch.features import (
+    NO_MAPS,
+    FeatureMaps,
+    feature_maps,
+    feature_text,
+    feature_times,
+    shared_bytes,
+)
 from sadcl.launch.options import Options
 from sadcl.study import record
 
@@ -48,6 +57,8 @@ class StudyEstimate:
         checkpoint: Bytes that each run leaves.
         state: Bytes of the state of each run while it runs.
         has_patience: Whether stages may end before their last epoch.
+        maps: Feature maps of frozen backbones that the runs read.
+        maps_text: What these cost and save, as another line.
     """
 
     remaining: RemainingRuns
@@ -59,6 +70,8 @@ class StudyEstimate:
     checkpoint: int
     state: int
     has_patience: bool = False
+    maps: FeatureMaps = NO_MAPS
+    maps_text: str = ""
 
     @property
     def spare_trials(self) -> int:
@@ -88,23 +101,58 @@ class StudyEstimate:
             f"{count_text(self.remaining.epochs, 'epoch')} on {devices}; {about} "
             f"{hours_text(self.hours)} with {self.at_once} at once{early} (estimated from "
             f"{self.timed}{proxy}); up to {bytes_text(self.most_bytes)} of checkpoints"
+            f"{self.maps_text}"
         )
 
 
 def estimate_study(
-    remaining: RemainingRuns, prepared: Sequence[PreparedData], options: Options
+    remaining: RemainingRuns,
+    prepared: Sequence[PreparedData],
+    options: Options,
+    configs: Sequence[Config] = (),
+    confirmed: tuple[int, Config] | None = None,
 ) -> StudyEstimate:
-    """Time a step of the most expensive data set, and multiply."""
+    """Time a step of the most expensive data set, and multiply.
+
+    Args:
+        remaining: What is to run.
+        prepared: The data sets.
+        options: Those of the start.
+        configs: Of the runs, which say what feature maps are needed.
+        confirmed: Epochs of a confirmation that trains another configuration, and that
+            configuration; None where it trains the same.
+    """
     part = max(prepared, key=lambda p: len(p.images.train) * p.context.base.data.image_size**2)
-    placement = part.placement
+    placement, base = part.placement, part.context.base
     images = remaining.epochs * len(part.images.train)
-    timed = part.one_image
+    one = part.one_image
+    timed = one._replace(hours=images * one.hours)
     fit = resources.trials_at_once(placement, options.address)
     at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
     gpus = placement.gpus * placement.workers * at_once
+    hours, share = timed.hours / placement.workers / at_once, 1 / placement.workers / at_once
+    needed = [
+        feature_maps(
+            [c for c in configs if c.data.name == item.context.base.data.name], item.images
+        )
+        for item in prepared
+    ]
+    maps = FeatureMaps(*map(sum, zip(*needed, strict=True)))
+    times, text = None, ""
+    if base.stores_features:
+        trained = (images, timed)
+        times = feature_times(base, len(part.images.labels), trained, maps, placement)
+    dearer = 0.0
+    if confirmed is not None:
+        epochs, config = confirmed
+        seen = epochs * len(part.images.train)
+        of_config = training_hours(config, len(part.images.labels), seen, placement).hours
+        dearer = of_config - timed.hours * epochs / max(remaining.epochs, 1)
+    if maps.whole:
+        text = f"\n{feature_text(maps, times, hours, share)}"
     return StudyEstimate(
         remaining,
-        hours=images * timed.hours / placement.workers / at_once,
+        hours=hours + (times.compute if times is not None else 0.0) + share * dearer,
         at_once=at_once,
         gpus=gpus,
         timed=timed.step.text(),
@@ -116,6 +164,8 @@ def estimate_study(
             for item in prepared
             for stage in (item.context.base.stage1, item.context.base.stage2)
         ),
+        maps=maps,
+        maps_text=text,
     )
 
 
@@ -135,6 +185,7 @@ def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: i
     if limit is None:
         return
     room = limit - record.checkpoint_bytes(options.storage)["."] + freed
+    room -= shared_bytes(estimate.maps, options.storage, options.max_disk)
     if room < estimate.least_bytes:
         spare = estimate.spare_trials
         given_up = f" (which the {spare} worst trials give up)" if spare else ""

@@ -18,6 +18,12 @@ from sadcl.launch.datasets import (
     roots_of,
     scale_of,
 )
+from sadcl.launch.features import (
+    check_feature_disk,
+    feature_maps,
+    feature_text,
+    warn_of_plain_view,
+)
 from sadcl.launch.options import TrainOptions, parse_workers, takes_options
 from sadcl.launch.outcome import Run
 from sadcl.launch.setup import check_room
@@ -105,6 +111,11 @@ def _check_costs(
 ) -> None:
     """Check that the checkpoints fit, and ask before hours on CPUs."""
     config, num_labels = trial.config, len(images.labels)
+    maps = feature_maps([config], images)
+    warn_of_plain_view([config])
+    check_feature_disk(maps, placement)
+    if maps.whole:
+        print_text(feature_text(maps, None, 0.0, 1.0))
     folder = execute.checkpoint_folder(trial, placement)
     check_room(config, num_labels, placement.storage, folder)
     if placement.scale == "full" and not placement.gpus:

@@ -14,7 +14,7 @@ from sadcl.errors import UserError
 from sadcl.model.network import Network, Output
 
 
-def with_maps(network: Network, images: Tensor) -> tuple[Output, Tensor]:
+def with_maps(network: Network, images: Tensor | tuple[Tensor, ...]) -> tuple[Output, Tensor]:
     """Run a forward pass and also compute a map of each label over the feature map.
 
     The map is what the head says (``attention_maps``): of SARL the attention of the label's query,
@@ -22,7 +22,7 @@ def with_maps(network: Network, images: Tensor) -> tuple[Output, Tensor]:
 
     Args:
         network: in inference mode.
-        images: (B, 3, H', W'), normalised.
+        images: (B, 3, H', W'), normalised, or the backbone's feature maps of them.
 
     Returns:
         The output, bit-identical to that of a plain forward pass, and the maps (B, L, H, W), which

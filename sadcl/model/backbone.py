@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -21,6 +21,8 @@ from sadcl.errors import UserError, first_line_of
 from sadcl.model.frozen_batchnorm import freeze_batchnorm as freeze_all_batchnorm
 from sadcl.model.recompute import recompute_backbone
 
+BLOCK = 32
+"""Images that a frozen backbone computes together on a CPU."""
 _Colours = tuple[float, float, float]
 
 
@@ -34,7 +36,8 @@ class Backbone(nn.Module):
             order; later layers are not built.
         pretrained: load timm's weights (a download at first use).
         weights: path of a local file of weights to load instead; keys of a classifier are ignored.
-        frozen: names of top-level modules that are not trained and stay in inference mode.
+        frozen: names of top-level modules that are not trained and stay in inference mode; or
+            ``"all"``, and then no gradients are computed either.
         freeze_batchnorm: let all BatchNorm layers use and keep their stored statistics.
         checkpointing: compute the activations of trainable blocks again in the backward pass.
 
@@ -57,7 +60,7 @@ class Backbone(nn.Module):
         feature: int | Sequence[int] = -1,
         pretrained: bool = False,
         weights: str | None = None,
-        frozen: Sequence[str] = (),
+        frozen: Sequence[str] | Literal["all"] = (),
         freeze_batchnorm: bool = True,
         checkpointing: bool = False,
     ) -> None:
@@ -70,11 +73,16 @@ class Backbone(nn.Module):
         self.map_channels = tuple(map(int, self.body.feature_info.channels()))
         self.channels = self.map_channels[-1]
         self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        self.is_frozen = frozen == "all"
+        """Whether the whole backbone is frozen."""
         parts = dict(self.body.named_children())
+        if self.is_frozen:
+            frozen = tuple(parts)
+            self.body.requires_grad_(False)
         if missing := [part for part in frozen if part not in parts]:
             raise UserError(
                 f"model.frozen names {missing[0]!r}, which {name} does not have; its parts are "
-                f"{', '.join(parts)}."
+                f"{', '.join(parts)}; 'all' freezes it whole."
             )
         self.frozen = tuple(frozen)
         for part in self.frozen:
@@ -89,6 +97,8 @@ class Backbone(nn.Module):
         super().train(mode)
         for part in self.frozen:
             self.body.get_submodule(part).eval()
+        if self.is_frozen:
+            self.body.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,11 +106,35 @@ class Backbone(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return all of the feature maps, in their order."""
-        features: list[Tensor] = self.body(images.to(next(self.body.parameters()).dtype))
+        """Return all of the feature maps, in their order.
+
+        Those of a backbone that is frozen whole are contiguous and in the type of its weights, as
+        they are when they come from a file. On a CPU it computes several images in blocks of
+        :data:`BLOCK`, so that an image's maps are the same to the bit in any batch: kernels are
+        chosen by the number of images.
+        """
+        if not self.is_frozen:
+            return self._maps(images)
+        with torch.no_grad():
+            if len(images) == 1 or images.device.type != "cpu":
+                return self._maps(images)
+            blocks = [self._maps(_fill(block)) for block in images.split(BLOCK)]
+        return tuple(torch.cat(parts)[: len(images)] for parts in zip(*blocks, strict=True))
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        dtype = next(self.body.parameters()).dtype
+        features: Sequence[Tensor] = self.body(images.to(dtype))
         if self.channels_last:
-            return tuple(feature.permute(0, 3, 1, 2) for feature in features)
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        if self.is_frozen:
+            features = [feature.to(dtype).contiguous() for feature in features]
         return tuple(features)
+
+
+def _fill(images: Tensor) -> Tensor:
+    """Append images of zeros up to a whole block."""
+    missing = BLOCK - len(images)
+    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
 
 
 def create(

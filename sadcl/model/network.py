@@ -92,16 +92,22 @@ class Network(nn.Module):
             self.prototypes = prototypes(dim)
 
     def forward(
-        self, images: Tensor, memory: Memory | None = None, targets_BL: Tensor | None = None
+        self,
+        images: Tensor | tuple[Tensor, ...],
+        memory: Memory | None = None,
+        targets_BL: Tensor | None = None,
     ) -> Output:
         """Compute logits and label-level features of images (B, 3, H', W').
+
+        In place of images it takes the backbone's feature maps of them, as a tuple.
 
         With a memory (it may have no rows) the features, the bank's rows and the prototypes also go
         through the projection head (Eq. 3). That happens in one call, so that DDP sees every use of
         the head. ``targets_BL`` is for a head that needs the targets in training.
         """
         targets = {} if targets_BL is None else {"targets_BL": targets_BL}
-        head = self.head(*self.backbone.maps(images), **targets)
+        maps = images if isinstance(images, tuple) else self.backbone.maps(images)
+        head = self.head(*maps, **targets)
         output = Output(head.logits_BL, head.features_BLD, auxiliary_BL=head.auxiliary_BL)
         return output if memory is None else self.compare(output, memory)
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from sadcl.reports.effect_text import interval_text, pairs_text, plus_minus, verdict_text
+from sadcl.reports.rank_agreement import RankAgreement, rank_agreement
 from sadcl.reports.statistics import Effect, Verdict, interval, paired_effect, with_holm
 from sadcl.results.status import Status
 from sadcl.search.plan_text import image_warnings
@@ -102,6 +103,8 @@ class SearchResult:
         num_pruned: the number of trials that were stopped early.
         failed: the rows of the runs that failed.
         warnings: of data sets with few images.
+        agreement: of the search's figures with the confirmed ones, where these are of runs that
+            differ (``confirm_with``).
     """
 
     lines: tuple[ResultLine, ...]
@@ -114,6 +117,7 @@ class SearchResult:
     num_pruned: int = 0
     failed: tuple[Row, ...] = ()
     warnings: tuple[str, ...] = ()
+    agreement: RankAgreement | None = None
 
 
 def summary(
@@ -160,7 +164,23 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
         nothing_admitted=bool(tuned) and all(row.get("admitted") == 0 for row in tuned),
         num_pruned=num_pruned,
         failed=failed,
+        agreement=_agreement(complete, search) if search.confirm_with else None,
     )
+
+
+def _agreement(complete: Sequence[Row], search: Search) -> RankAgreement:
+    """Compare the best trials with their means over the fresh seeds that all of them have."""
+    pairs = []
+    for trial in best_trials(complete, search.confirm_top):
+        runs = _rows(complete, Phase.CONFIRM, "tuned", params=trial["params"])
+        figures = {row["seed"]: row["val_mAP"] for row in runs if is_finite(row["val_mAP"])}
+        if figures:
+            pairs.append((trial["val_mAP"], figures))
+    shared = sorted(set(search.confirm_seeds).intersection(*(figures for _, figures in pairs)))
+    if not shared:
+        pairs = []
+    means = [sum(figures[seed] for seed in shared) / len(shared) for _, figures in pairs]
+    return rank_agreement([cheap for cheap, _ in pairs], means)
 
 
 def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLine]:
@@ -258,6 +278,8 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
         )
     if result.settings is not None:
         yield f"Best setting: {', '.join(_setting_text(result.settings))}."
+    if result.agreement is not None:
+        yield result.agreement.sentence()
     if result.num_pruned:
         yield f"{result.num_pruned} trials were stopped early."
     if result.failed:

@@ -123,6 +123,12 @@ TRIALS: Columns = {
         "leave it to the device; bf16 then fp32, for example, if it was resumed on another kind of "
         "device" + _AT_END,
     ),
+    "features": (
+        _TEXT,
+        "what the run read in place of images, in words: stored feature maps of a backbone that "
+        "is frozen whole, and which augmentation had no effect then; null where the backbone "
+        "computed every step",
+    ),
     "input_mean": (
         _TEXT,
         "JSON list: mean of red, green and blue, 0 to 1, that was subtracted from the images: the "

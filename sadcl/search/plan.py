@@ -81,10 +81,12 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON."""
-        space = space_to_json(self.search.space_at(self.scale))
+        search = self.search
+        space = space_to_json(search.space_at(self.scale))
         identity = {"name": self.study, "scale": self.scale, **self.context.identity()}
         sources = {"sources": self.sources} if self.sources else {}
-        return {**identity, "space": space, **sources}
+        changed = {"confirm_with": dict(search.confirm_with)} if search.confirm_with else {}
+        return {**identity, "space": space, **sources, **changed}
 
     def description(self) -> dict[str, Any]:
         """Return what else a reader of the tables has to know, as plain JSON.
@@ -129,16 +131,31 @@ class Plan:
             return []
         control = arm_config(self.base, self.search.baselines["stage2"])
         return [
-            self._trial(Phase.CONFIRM, "stage2", control.override({"seed": seed}))
+            self._trial(Phase.CONFIRM, "stage2", self._confirmed(control, seed))
             for seed in self.search.confirm_seeds
         ]
 
     def confirmations(self, params: Mapping[str, Any]) -> list[Trial]:
         """Return the runs of a setting over the fresh seeds."""
-        configs = [
-            self.base.override({**params, "seed": seed}) for seed in self.search.confirm_seeds
-        ]
+        setting = self.base.override(params)
+        configs = [self._confirmed(setting, seed) for seed in self.search.confirm_seeds]
         return [self._trial(Phase.CONFIRM, "tuned", config, params) for config in configs]
+
+    def _confirmed(self, config: Config, seed: int) -> Config:
+        return config.override({**self.search.confirm_with, "seed": seed})
+
+    def confirmation_epochs(self, rows: Rows) -> int:
+        """Return the epochs of the confirmation that are still to come, those of stage 1 too."""
+        seeds, base = self.search.confirm_seeds, self.base
+        runs = self.search.confirm_top + ("stage2" in self.search.baselines)
+        each = base.stage2.epochs or base.stage1.epochs
+        shared = base.stage1.epochs * bool(base.stage2.epochs)
+        done = sum(
+            row.get("epochs_done") or 0
+            for row in rows
+            if row["phase"] == Phase.CONFIRM and row["status"] != Status.RUNNING
+        )
+        return max(len(seeds) * (runs * each + shared) - done, 0)
 
     def final(
         self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]

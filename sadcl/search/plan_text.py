@@ -38,6 +38,8 @@ def _search_lines(plan: Plan) -> Iterator[str]:
     top = "the best" if search.confirm_top == 1 else f"the best {search.confirm_top}"
     stages = (plan.base.stage1, plan.base.stage2)
     most = "at most " if any(stage.patience for stage in stages) else ""
+    if search.confirm_with:
+        top += f", with {', '.join(f'{k} = {v}' for k, v in search.confirm_with.items())},"
     baselines = ("control" if name == "stage2" else name for name in search.baselines)
     runs = [start, " and ".join(baselines), trials]
     runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []

@@ -105,6 +105,9 @@ class Search:
         confirm_top: the number of best settings that are trained again over ``confirm_seeds``.
         confirm_seeds: seeds that the search does not use. With none the search ends with its
             trials: nothing is confirmed, and there is no final run.
+        confirm_with: fields that only the runs over ``confirm_seeds``, those of the control among
+            them, have other values of: a search with ``model.frozen = "all"`` is confirmed with
+            everything training by ``{"model.frozen": ()}``. The final run is the search's own.
         published: the paper's figure on the test images, for the summary.
 
     Raises:
@@ -129,6 +132,7 @@ class Search:
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BASELINES)
     confirm_top: int = 1
     confirm_seeds: tuple[int, ...] = (1001, 1002, 1003)
+    confirm_with: Mapping[str, Any] = field(default_factory=dict)
     published: float | None = None
 
     def __post_init__(self) -> None:
@@ -164,6 +168,7 @@ class Search:
             check_setting(space, setting, base)
         for changes in self.baselines.values():
             arm_config(base, changes)
+        self._check_confirmation(base, space)
         if base.data.holdout == 0:
             raise UserError(
                 "A search needs held-out images to choose by: data.holdout must be above 0."
@@ -173,6 +178,23 @@ class Search:
                 f"confirm_seeds {self.confirm_seeds} must not hold the search's own seed "
                 f"{base.seed}."
             )
+
+    def _check_confirmation(self, base: Config, space: Space) -> None:
+        """Check what the confirmation changes; UserError names what is not possible."""
+        for name, reason in (
+            ("seed", "belongs to confirm_seeds"),
+            ("model.start", "belongs to the base of a study"),
+            ("data.holdout", "decides which images choose the best setting"),
+            *((name, "is what the search chooses") for name in space),
+        ):
+            if name in self.confirm_with:
+                raise UserError(f"confirm_with must not set {name}, which {reason}.")
+        if self.confirm_with and not self.confirm_seeds:
+            raise UserError("confirm_with needs confirm_seeds, whose runs it is for.")
+        try:
+            base.override(self.confirm_with)
+        except UserError as error:
+            raise UserError(f"confirm_with: {error}") from None
 
     def _check_budget(self) -> None:
         trials = self.n_trials, self.n_demo_trials
@@ -233,7 +255,8 @@ class Search:
     def variants(self, scale: str, base: Config) -> list[Config]:
         """Return configurations that have all parts of its runs: each bound, and the baselines."""
         baselines = [arm_config(base, changes) for changes in self.baselines.values()]
-        return [*boundary_configs(self.space_at(scale), base), *baselines]
+        confirmed = [base.override(self.confirm_with)] if self.confirm_with else []
+        return [*boundary_configs(self.space_at(scale), base), *baselines, *confirmed]
 
     def space_at(self, scale: str) -> Space:
         """Return the space at a scale."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sadcl.console import clock_text
 from sadcl.study.trial_event import (
+    FeaturesComputed,
     HangEnded,
     HangStarted,
     LateWorker,
@@ -13,12 +15,25 @@ from sadcl.study.trial_event import (
     WorkerFailed,
 )
 
-Notice = WorkerFailed | TrialRestarts | PrecisionChanged | WaitingForRoom | HangStarted | HangEnded
+Notice = (
+    FeaturesComputed
+    | WorkerFailed
+    | TrialRestarts
+    | PrecisionChanged
+    | WaitingForRoom
+    | HangStarted
+    | HangEnded
+)
 """Events that are shown at once, whatever else is on the screen."""
 
 
 def notice_text(event: Notice) -> str:
     """Describe the event in one line."""
+    if isinstance(event, FeaturesComputed):
+        if event.done == event.images:
+            return f"the feature maps of {event.images:,} images are stored"
+        left = clock_text(event.seconds_left)
+        return f"computes feature maps: {event.done:,} of {event.images:,}, about {left} left"
     if isinstance(event, WorkerFailed):
         return event.cause
     if isinstance(event, TrialRestarts):

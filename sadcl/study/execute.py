@@ -25,6 +25,7 @@ from sadcl.study.process import large_pages
 from sadcl.study.trial_event import (
     Emit,
     EpochEnded,
+    FeaturesComputed,
     PrecisionChanged,
     TrialEnded,
     TrialEvent,
@@ -116,6 +117,9 @@ def execute(
                     step_done=heartbeat.step,
                     leave_reason=leave_reason,
                     precision_changed=lambda *both: _emit_change(emit_first, trial.key, *both),
+                    features=lambda done, rows, left: emit_first(
+                        FeaturesComputed(trial.key, done, rows, left)
+                    ),
                 ),
                 device="cuda" if placement.gpus else "cpu",
                 loader_workers=placement.loader_workers,
@@ -347,6 +351,7 @@ def trial_columns(
         "params": json.dumps(dict(trial.params), sort_keys=True),
         "config": config.json_text(),
         "config_digest": config.digest(),
+        "features": config.features_text,
         "data_digest": images.digest if images is not None else None,
         "start_digest": _digest(config.model.start),
         "stage1_key": trial.stage1.key if trial.stage1 is not None else None,

@@ -70,6 +70,21 @@ class PrecisionChanged:
 
 
 @dataclass(frozen=True)
+class FeaturesComputed:
+    """Feature maps of a frozen backbone are being computed, or have been (``done`` = ``images``).
+
+    They may be computed by another process, which this trial waits for.
+    """
+
+    key: str
+    done: int
+    """Images of one view whose maps are stored."""
+    images: int
+    seconds_left: float
+    """0 where all are done."""
+
+
+@dataclass(frozen=True)
 class WaitingForRoom:
     """The trial waits until its workers fit into the cluster."""
 
@@ -160,6 +175,7 @@ class HangEnded:
 TrialEvent = (
     TrialStarted
     | EpochEnded
+    | FeaturesComputed
     | TrialEnded
     | TrialRestarts
     | PrecisionChanged

@@ -134,7 +134,7 @@ def forward(training: Training, batch: Batch) -> tuple[Output, Batch, Memory | N
         if share is not None:
             output = share.run(training.model, batch.images_BCHW, memory, targets_BL)
         else:
-            output = training.model(batch.images_BCHW, memory, targets_BL)
+            output = training.model(batch.inputs, memory, targets_BL)
     return output, batch, memory
 
 
@@ -306,7 +306,7 @@ def first_prototypes(training: Training, loader: Loader) -> None:
     network.eval()
     for batch in loader.batches(0):
         with autocast(training):
-            output = network(batch.images_BCHW)
+            output = network(batch.inputs)
         rows = _activated_rows(output, batch, batch.first_position)
         network.prototypes.accumulate(rows, training.config.prototype_epsilon)
     for total in (network.prototypes.sum_LD, network.prototypes.count_L):

@@ -72,9 +72,9 @@ def evaluate_each(
         for network, parts in zip(networks, logits, strict=True):
             with build.autocast(config, device) if config is not None else nullcontext():
                 if on_maps is None:
-                    output = network(batch.images_BCHW)
+                    output = network(batch.inputs)
                 else:
-                    output, maps_BLHW = with_maps(network, batch.images_BCHW)
+                    output, maps_BLHW = with_maps(network, batch.inputs)
                     on_maps(batch.index_B, maps_BLHW)
             parts.append(to_float32(output.logits_BL))
         index.append(batch.index_B)

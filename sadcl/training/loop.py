@@ -26,10 +26,12 @@ from sadcl.training.engine import (
     shared_state,
     train_step,
 )
+from sadcl.training.features import split_of, store_of
 from sadcl.training.report import Callbacks, Epoch, Outcome
 from sadcl.training.resume import (
     Progress,
     joined_precisions,
+    note_precision,
     restore,
     resume_state,
     worker_state,
@@ -163,7 +165,9 @@ def _outcome(
         test: whether to evaluate the test images.
     """
     metrics, rows, logits = (
-        selection.evaluate_test(training, run.data, folder, run.worker) if test else ({}, [], {})
+        selection.evaluate_test(training, run.data, folder, run.worker, run.callbacks.features)
+        if test
+        else ({}, [], {})
     )
     sync_points.barrier()
     return Outcome(
@@ -220,14 +224,23 @@ class _Stage:
             co_occurrence_LL=co_occurrence(data.train.targets),
         )
         self.progress = self._restored() if resume else Progress()
-        self._note_precision()
+        precision = build.precision(config, worker.device)
+        note_precision(self.progress, precision, run.callbacks.precision_changed)
+        self.store = store_of(config, self.training.network, data, worker, run.callbacks.features)
+        if self.store is not None:
+            maps = self.store.split("train", self.settings.augmentation)
+            self.loader = build.loader(config, data.train, worker, training=True, features=maps)
+            if len(data.val):  # not in the time of the first epoch
+                self.store.split("val")
         bank = self.training.bank
         fills_bank = (
             bank is not None and bank.policy != "none" and config.bank.start == "prototypes"
         )
         needs_prototypes = bank is not None and config.loss.prototype_weight > 0
         if not resume and (needs_prototypes or fills_bank):
-            first_prototypes(self.training, build.loader(config, data.train, worker))
+            maps_or_none = split_of(self.store, "train")
+            loader = build.loader(config, data.train, worker, features=maps_or_none)
+            first_prototypes(self.training, loader)
         self._counted_until = time.monotonic()
         """Up to when ``progress.seconds`` counts."""
         self._measured_steps = {
@@ -241,16 +254,6 @@ class _Stage:
         storage.wait_for_file(self.state_uri)
         return restore(self.training, checkpoint.load_checkpoint(self.state_uri))
 
-    def _note_precision(self) -> None:
-        """Remember the precision of this device, and report it where the stage had another one."""
-        current = build.precision(self.run.config, self.training.device)
-        precisions, report = self.progress.precisions, self.run.callbacks.precision_changed
-        if self.progress.done or precisions[-1:] == [current]:
-            return
-        if precisions and report is not None and distributed.rank() == 0:
-            report(precisions[-1], current)
-        precisions.append(current)
-
     def run_epoch(self) -> None:
         """Train an epoch or what remains of it, evaluate, report and save."""
         training, progress = self.training, self.progress
@@ -262,7 +265,7 @@ class _Stage:
         metrics["lr"] = float(training.schedule.get_last_lr()[0])
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
         figures, progress.best = selection.select(
-            training, self.run.data, progress.best, progress.epoch, self.run.worker
+            training, self.run.data, progress.best, progress.epoch, self.run.worker, self.store
         )
         self._note_better(figures)
         progress.done = progress.epoch == self.settings.epochs or self._patience_is_over()

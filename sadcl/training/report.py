@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sadcl.data.transforms import Normalisation
+from sadcl.training.features import FeaturesReport
 from sadcl.training.sync_points import LeaveReason
 
 
@@ -73,3 +74,5 @@ class Callbacks:
     leave_reason: LeaveReason | None = None
     """Called on the first worker every few seconds; a text saves the state and ends the run."""
     precision_changed: PrecisionChanged | None = None
+    features: FeaturesReport | None = None
+    """Called on the first worker while the feature maps of a frozen backbone are computed."""

@@ -7,7 +7,7 @@ equal up to rounding, as it is for any two numbers of workers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,24 @@ class Progress:
 def joined_precisions(precisions: Iterable[str]) -> str:
     """Return precisions in order, each change once: ``fp32``, or ``bf16 then fp32``."""
     return " then ".join(precision for precision, _ in itertools.groupby(precisions))
+
+
+def note_precision(
+    progress: Progress, current: str, report: Callable[[str, str], None] | None
+) -> None:
+    """Remember the precision of this device, and report it where the stage had another one.
+
+    Args:
+        progress: of the stage; it is changed.
+        current: the precision of this process.
+        report: takes the former precision and the present one, on the first worker.
+    """
+    precisions = progress.precisions
+    if progress.done or precisions[-1:] == [current]:
+        return
+    if precisions and report is not None and distributed.rank() == 0:
+        report(precisions[-1], current)
+    precisions.append(current)
 
 
 def worker_state(training: Training) -> list[dict[str, Tensor]]:

@@ -22,6 +22,7 @@ from sadcl.metrics import multilabel_metrics, own_figures
 from sadcl.training import checkpoint
 from sadcl.training.engine import Training
 from sadcl.training.evaluation import evaluate, evaluate_each
+from sadcl.training.features import FeaturesReport, FeatureStore, split_of, store_of
 from sadcl.training.localiser import MEASURES, Localiser
 
 
@@ -31,6 +32,7 @@ def select(
     best: dict[str, Any],
     epoch: int,
     worker: build.Worker,
+    store: FeatureStore | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate an epoch on the held-out images; if it is the best so far, it is returned as such.
 
@@ -42,6 +44,7 @@ def select(
         best: the best epoch so far; empty before the first.
         epoch: number of the epoch, from 1.
         worker: this process.
+        store: of feature maps in place of images.
 
     Returns:
         The epoch's figures, and the best epoch: ``epoch``, ``weights`` (raw or ema), ``metrics``,
@@ -54,7 +57,7 @@ def select(
             weights = "ema" if "ema" in candidates else "raw"
         best = {"epoch": epoch, "weights": weights, "metrics": {}, "rows": [], "logits": {}}
         return {}, best
-    loader = build.loader(training.config, data.val, worker)
+    loader = build.loader(training.config, data.val, worker, features=split_of(store, "val"))
     evaluated = evaluate_each(
         list(candidates.values()), loader, training.device, config=training.config
     )
@@ -90,7 +93,11 @@ def _candidates(training: Training) -> dict[str, Any]:
 
 
 def evaluate_test(
-    training: Training, data: MultiLabelData, folder: str, worker: build.Worker
+    training: Training,
+    data: MultiLabelData,
+    folder: str,
+    worker: build.Worker,
+    report: FeaturesReport | None = None,
 ) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, Tensor]]:
     """Evaluate the selected weights on the test images, and add the figures to their checkpoint.
 
@@ -102,6 +109,7 @@ def evaluate_test(
         data: its test split is evaluated.
         folder: URI of the run's checkpoints.
         worker: this process.
+        report: called while feature maps of the test images are computed.
 
     Returns:
         Figures, one row for each label, and the logits in float16.
@@ -114,7 +122,8 @@ def evaluate_test(
     uri = storage.join(folder, "best.pt")
     content = checkpoint.load_checkpoint(uri)
     training.network.load_state_dict(content["model"])
-    loader = build.loader(training.config, data.test, worker)
+    store = store_of(training.config, training.network, data, worker, report)
+    loader = build.loader(training.config, data.test, worker, features=split_of(store, "test"))
     boxes = data.boxes if training.network.has_maps else None
     localiser = Localiser(boxes(data.test)) if boxes is not None else None
     scores_NL, targets_NL = evaluate(

@@ -331,3 +331,32 @@ def test_with_all_candidates_the_anchors_are_of_the_batch_unless_they_are_named(
     assert named.loss.anchors_of_eq4 == "batch+bank"
     assert recipes.coco14("paper").loss.anchors_of_eq4 == "batch+bank"
     assert base.override({"loss.anchors": "batch"}).loss.anchors_of_eq4 == "batch"
+
+
+def test_a_backbone_that_is_frozen_whole_and_its_views():
+    base = recipes.demo().override({"model.frozen": "all", "model.freeze_batchnorm": True})
+    assert base.stores_features
+    assert base.features_text == (
+        "the plain view of each image in fp16, without stage1.augmentation and stage2.augmentation"
+    )
+    views = base.override({"data.feature_views": 4, "data.feature_dtype": "bf16"})
+    assert views.features_text == "4 augmented views of each training image in bf16"
+    assert views.views_of(views.stage1.augmentation) == 4
+    assert views.digest() != base.digest() != recipes.demo().digest()
+    computed = base.override({"data.feature_views": 0, "optim.compile": True})
+    assert (computed.stores_features, computed.features_text) == (False, None)
+    assert "feature_" not in base.json_text()  # digests are those of before the fields existed
+    for change, words in (
+        ({"model.freeze_batchnorm": False}, "freeze_batchnorm = false cannot be combined"),
+        ({"model.checkpointing": True}, "no backward pass"),
+        ({"optim.backbone_lr": 0.1}, "does not learn at any rate"),
+        ({"optim.compile": True}, "feature_views = 0"),
+        ({"optim.precision": "fp64"}, "stored in float32 at most"),
+        ({"model.frozen": "al"}, "give a list of the backbone's parts, or 'all'"),
+        (
+            {"data.feature_views": 2} | {f"stage{i}.augmentation.flip": False for i in (1, 2)},
+            "they are all the same",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            base.override(change)

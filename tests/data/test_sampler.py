@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sadcl.data.loader import Loader, count_repeats
-from sadcl.data.sampler import check_sampler, draw_order, permute
+from sadcl.data.loader import Loader
+from sadcl.data.sampler import check_sampler, count_repeats, draw_order, permute
 from sadcl.errors import UserError
 from tests.own_parts import write_module
 

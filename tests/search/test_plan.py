@@ -106,7 +106,8 @@ def row(key, value, phase="search", params="{}", **more):
 def test_epochs_left_is_what_the_plan_trains():
     p = plan()
     s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
-    # stage 1: search, three seeds, final; baseline; control four times; trials; confirmations; final
+    # stage 1: search, three seeds, final; baseline; control four times; trials; confirmations;
+    # final
     everything = 5 * s1 + (s1 + s2) + 4 * s2 + 8 * s2 + 3 * s2 + s2
     assert p.remaining_work([]) == (5 + 1 + 4 + 8 + 3 + 1, everything)
     start = p.stage1(p.base).key
@@ -126,8 +127,8 @@ def test_epochs_left_is_what_the_plan_trains():
         for i in range(8)
     ]
     assert p.remaining_work([*done, *tried[:3]])[1] == everything - s1 - s2 - 3 * s2
-    # The search is over: its best is confirmed three times, and the final run stops where the held-out
-    # images said.
+    # The search is over: its best is confirmed three times, and the final run stops where the
+    # held-out images said.
     rest = everything - s1 - s2 - 8 * s2 - (s1 - 9) - (s2 - 2)
     assert p.remaining_work([*done, *tried])[1] == rest
     assert not p.is_complete([*done, *tried])
