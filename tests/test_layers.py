@@ -26,8 +26,8 @@ FILES = {
         "attention_maps check __init__"
     ),
     "data": (
-        "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
-        "gpu_prefetch prepared "
+        "base label_names image_header one_copy batch_step torchvision_operations "
+        "pillow_operations randaugment augment gpu_prefetch prepared readers/sources "
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
         "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sadcl.data.base import ImageSet
+from sadcl.data.readers import sources
 from sadcl.errors import UserError
 
 _BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -61,7 +62,7 @@ def read_text(path: Path, hint: str) -> str:
         UserError: if it cannot be read (with the hint), is empty, or is not UTF-8 text.
     """
     try:
-        data = path.read_bytes()
+        data = sources.read_bytes(path)
     except OSError as error:
         raise UserError(
             f"{str(path)!r} cannot be read: {error.strerror or error}. {hint}"

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from sadcl.config import Data
 from sadcl.data.base import ImageSet
-from sadcl.data.readers import files
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 KINDS = (".csv", ".jsonl", ".parquet")
@@ -45,14 +45,19 @@ class _Row(NamedTuple):
     labels: list[str]
 
 
-def sources(root: Path, config: Data) -> list[Path]:
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError unless there are tables, and only one way to take them."""
+    _tables(root)
+
+
+def _tables(root: Path) -> list[Path]:
     """Return the tables, and the list of labels if there is one.
 
     Raises:
         UserError: if there is no table, or more than one could be meant.
     """
     tables = {
-        stem: [p for kind in KINDS if (p := root / f"{stem}{kind}").is_file()]
+        stem: [p for kind in KINDS if sources.is_file(p := root / f"{stem}{kind}")]
         for stem in ("labels", "train", "test")
     }
     names = [path.name for paths in tables.values() for path in paths]
@@ -64,7 +69,7 @@ def sources(root: Path, config: Data) -> list[Path]:
             f"{', '.join(names) or 'none of them'}."
         )
     vocabulary = root / "labels.txt"
-    return [root / name for name in names] + ([vocabulary] if vocabulary.is_file() else [])
+    return [root / name for name in names] + ([vocabulary] if sources.is_file(vocabulary) else [])
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -74,7 +79,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         UserError: with file and row, for a label that is not listed, a file that is listed twice, a
             value that is missing, or a table without test rows.
     """
-    paths = sources(root, config)
+    paths = _tables(root)
     vocabulary = paths.pop() if paths[-1].name == "labels.txt" else None
     rows: dict[str, _Row] = {}
     for path in paths:
@@ -149,7 +154,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(sources.local(path), page_checksum_verification=True) as file:
             columns = file.schema_arrow.names
             rows = file.read([n for n in ("file", "labels", "split") if n in columns]).to_pylist()
     except (OSError, ValueError) as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from sadcl.config import Data
+from sadcl.data import load
+from sadcl.data.prepare import prepare
 from sadcl.data.readers import voc
 from tests.data.readers.layouts import (
     objects_xml,
@@ -142,3 +146,33 @@ def test_voc_2007_is_not_what_the_server_of_2012_takes(layout_copy):
     refused(
         lambda: voc.server_images(root), r"test.txt lists in .* are VOC 2007's, first '000500.jpg'"
     )
+
+
+def in_folders(root):
+    """Move images and annotations of a copy into a folder that its lists name, as tools do."""
+    home = root / "VOCdevkit/VOC2007"
+    for path in [*home.glob("Annotations/*.xml"), *home.glob("JPEGImages/*.jpg")]:
+        put(path.parent / "task1" / path.name, path.read_bytes())
+        path.unlink()
+    for part in ("trainval", "test"):
+        path = home / f"ImageSets/Main/{part}.txt"
+        table(path, [f"task1/{name}" for name in path.read_text().split()])
+    return home
+
+
+def test_a_corrected_annotation_in_a_folder_of_its_own_is_seen(layout_copy):
+    root, read = layout_copy("voc2007")
+    home = in_folders(root)
+    before = read().train.targets.copy()
+    put(home / "Annotations/task1/000000.xml", objects_xml("VOC2007", [("bus", 0)], "000000.jpg"))
+    changed = read().train.targets
+    assert np.flatnonzero(changed[0]).tolist() == [voc.LABELS.index("bus")]
+    assert (changed[1:] == before[1:]).all()
+
+
+def test_a_prepared_copy_has_annotations_in_folders(layout_copy, tmp_path):
+    root, read = layout_copy("voc2007")
+    in_folders(root)
+    prepare(Data(name="voc2007"), str(root), tmp_path / "prepared", 32)
+    copy = load(Data(name="voc2007", prepared=32, holdout=0.0), tmp_path / "prepared")
+    assert copy.digest == read(difficult="ignore").digest
