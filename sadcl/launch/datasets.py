@@ -12,7 +12,7 @@ from typing import Any
 from sadcl import build, data, storage
 from sadcl.config import Config, Data
 from sadcl.console import print_text, progress_bar
-from sadcl.data import image_check
+from sadcl.data import image_check, label_names
 from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
@@ -198,7 +198,7 @@ def roots_of(datasets: Sequence[str], data_root: str | Mapping[str, str] | None)
 
 
 def read_data(config: Config, root: str | None) -> data.MultiLabelData:
-    """Read the data, and check every image file before anything is reserved.
+    """Read the data, check every image file before anything is reserved, and warn of odd labels.
 
     Image files are not checked in a prepared copy, whose images were decoded when it was made, nor
     in an object store, where the check would take as long as an epoch.
@@ -210,11 +210,13 @@ def read_data(config: Config, root: str | None) -> data.MultiLabelData:
             progress=show("drawing the scenes" if root is None else "fetching annotations"),
             sources=config.sources,
         )
-        if config.data.prepared is not None or "://" in str(root):
-            return images
-        image_check.check_files(
-            [images.train, images.val, images.test], progress=show("checking the image files")
-        )
+        if config.data.prepared is None and "://" not in str(root):
+            image_check.check_files(
+                [images.train, images.val, images.test], progress=show("checking the image files")
+            )
+    is_published = config.data.name in label_names.PUBLISHED
+    if not is_published and (warning := label_names.warning_of(images.labels)):
+        print_text(f"warning: {warning}")
     return images
 
 
