@@ -48,7 +48,8 @@ def _jpeg(data: bytes) -> Header | None:
     while data[at + 1] != _SCAN or data[at] != 0xFF:
         marker = data[at + 1]
         if data[at] != 0xFF or marker in (0x00, 0xFF):  # padding, or bytes that belong nowhere
-            at += 1
+            if (at := data.find(b"\xff", at + 1)) < 0:
+                return None
             continue
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _FRAMES:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sadcl import build, data, storage
 from sadcl.config import Config, Data
-from sadcl.console import print_text, progress_bar
+from sadcl.console import count_text, print_text, progress_bar
 from sadcl.data import image_check, label_names
 from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
@@ -214,10 +214,28 @@ def read_data(config: Config, root: str | None) -> data.MultiLabelData:
             image_check.check_files(
                 [images.train, images.val, images.test], progress=show("checking the image files")
             )
-    is_published = config.data.name in label_names.PUBLISHED
-    if not is_published and (warning := label_names.warning_of(images.labels)):
+    for warning in _warnings(config, images):
         print_text(f"warning: {warning}")
     return images
+
+
+def _warnings(config: Config, images: data.MultiLabelData) -> Iterator[str]:
+    """What can be seen of labels before anything trains, in sentences."""
+    is_published = config.data.name in label_names.PUBLISHED
+    if not is_published and (warning := label_names.warning_of(images.labels)):
+        yield warning
+    if images.evaluable and not (images.test.targets == 1).any():
+        yield (
+            "no test image has a label, so that no figure of the test will be a number. If their "
+            "labels are not known, test on a part of the labelled images."
+        )
+    shown_L = (images.train.targets == 1).any(axis=0) | (images.val.targets == 1).any(axis=0)
+    if config.data.limit_train is None and not shown_L.all():
+        never = [label for label, shown in zip(images.labels, shown_L, strict=True) if not shown]
+        yield (
+            f"no training image shows {count_text(len(never), 'label')} of {len(shown_L):,}, which "
+            f"cannot be learned: {', '.join(map(repr, never[:3]))}{', ...' * (len(never) > 3)}."
+        )
 
 
 def image_counts(images: data.MultiLabelData) -> str:

@@ -8,11 +8,33 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from sadcl.config import Config
 from sadcl.errors import UserError
 
 ON_STEP = 1e-8
 """The tolerance, in steps, within which a number is a multiple of the step; Optuna's too."""
+
+
+def without_numpy(value: Any) -> Any:
+    """Return a value with NumPy's numbers, truth values, texts and arrays as Python's.
+
+    ``np.linspace`` and the like give them; neither a configuration nor a study's record can hold
+    them.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return tuple(map(without_numpy, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(without_numpy, value))
+    return value
+
+
+def _make_plain(distribution: Float | Int) -> None:
+    for name in ("low", "high", "log", "step"):
+        object.__setattr__(distribution, name, without_numpy(getattr(distribution, name)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,7 @@ class Float:
     step: float | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_bounds(self.low, self.high, self.log)
         if self.step is not None:
             _check_step(self.low, self.high, self.log, self.step)
@@ -86,6 +109,7 @@ class Int:
     step: int = 1
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_bounds(self.low, self.high, self.log)
         if self.low != int(self.low) or self.high != int(self.high):
             raise UserError(f"Int needs whole bounds, but got low={self.low}, high={self.high}.")
@@ -130,6 +154,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any) -> None:
+        values = without_numpy(values)
         if len(values) < 2 or len(set(map(repr, values))) < len(values):
             raise UserError(f"Choice needs at least two different values, but got {values}.")
         object.__setattr__(self, "values", values)
@@ -174,6 +199,7 @@ class When:
     then: Float | Int | Choice
 
     def __init__(self, field: str, values: Any, then: Float | Int | Choice) -> None:
+        values = without_numpy(values)
         several = values if isinstance(values, tuple) else (values,)
         for name, value in (("field", field), ("values", several), ("then", then)):
             object.__setattr__(self, name, value)

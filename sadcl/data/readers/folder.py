@@ -35,6 +35,12 @@ KINDS = (".csv", ".jsonl", ".parquet")
 _NEED = "labels.csv, .jsonl or .parquet with a column 'split', or train.* and test.*, are needed"
 
 
+_JOIN = (
+    "'cat;dog' (pandas: table.groupby(['file', 'split'], as_index=False)['labels'].agg(';'.join))"
+)
+"""How to make one row of several that have one label each."""
+
+
 class _Row(NamedTuple):
     """A checked row of a table, without its file name."""
 
@@ -87,9 +93,11 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
             part = None if path.stem == "labels" else path.stem
             file, row = _checked_row(position, values, part)
             if file in rows:
+                others = rows[file].labels != row.labels
                 raise UserError(
-                    f"{position} has {file!r} a second time, first in {rows[file].position}; "
-                    "remove one of the two rows."
+                    f"{position} has {files.shown(file)} a second time, first in "
+                    f"{rows[file].position}; remove one of the two rows"
+                    + (f", or give all labels of an image in one: {_JOIN}." if others else ".")
                 )
             rows[file] = row
     if vocabulary is None:
@@ -134,8 +142,8 @@ def _image_set(
             if label not in column:
                 near = difflib.get_close_matches(label, labels, n=1, cutoff=0)
                 raise UserError(
-                    f"{row.position} has the label {label!r}, which is not in labels.txt. Did you "
-                    f"mean {near[0]!r}?"
+                    f"{row.position} has the label {files.shown(label)}, which is not in "
+                    f"labels.txt. Did you mean {near[0]!r}?"
                 )
             row_L[column[label]] = 1
     array = pa.array(images, pa.string())
@@ -195,8 +203,14 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
     """
     for key in ("file", "labels", *(["split"] if part is None else [])):
         if not isinstance(row, dict) or row.get(key) is None:
+            if isinstance(row, list):
+                raise UserError(
+                    f"{position} is a list of {len(row):,} items; one object a line is needed "
+                    "(pandas: to_json(..., orient='records', lines=True))."
+                )
             content = ", ".join(map(repr, row)) if isinstance(row, dict) else repr(row)
-            raise UserError(f"{position} has no {key!r}, found {content}; {_NEED}.")
+            more = "..." if len(content) > 120 else ""
+            raise UserError(f"{position} has no {key!r}, found {content[:120]}{more}; {_NEED}.")
     file, labels, part = row["file"], row["labels"], part or str(row["split"]).strip()
     if isinstance(labels, str):
         labels = [label for label in labels.split(";") if label.strip()]
@@ -204,16 +218,17 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
         isinstance(label, str) and label.strip() for label in labels
     ):
         raise UserError(
-            f"{position} has labels {labels!r}; a list of names, or one text with ';' between "
-            "them, is needed."
+            f"{position} has labels {files.shown(labels)}; a list of names, or one text with ';' "
+            "between them, is needed."
         )
     name = posixpath.normpath(file.strip()) if isinstance(file, str) and file.strip() else "."
     if not files.is_inside(name):
         raise UserError(
-            f"{position} has the file {file!r}; a path below the folder of the table is needed."
+            f"{position} has the file {files.shown(file)}; a path below the folder of the table "
+            "is needed."
         )
     if part not in ("train", "test"):
-        raise UserError(f"{position} has the split {part!r}; train or test is possible.")
+        raise UserError(f"{position} has the split {files.shown(part)}; train or test is possible.")
     labels = [label.strip() for label in labels]
     for value in (name, *labels):
         if char := files.bad_character(value):

@@ -4,7 +4,7 @@ Files below ``VOCdevkit/VOC2007`` (or ``VOC2012``), which may also be the data r
 
 - ``ImageSets/Main/{train,val,trainval,test}.txt``: the names of images, one a line.
 - ``Annotations/<name>.xml``: the objects of an image.
-- ``JPEGImages/<name>.jpg``: the images.
+- ``JPEGImages/<name>.jpg``: the images; tools write ``.png`` and others, which are read as well.
 
 Policies: a label is 1 if one of its objects is not marked difficult; if all are, ``data.difficult``
 decides. VOC 2007 trains on trainval and tests on test. The test labels of VOC 2012 are only with
@@ -41,6 +41,8 @@ LABELS = (
 """The classes in the devkit's order."""
 SERVER = 10_991
 """Number of test images of VOC 2012."""
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings of image files; the devkit has the first."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SIZE = ("size/width", "size/height")
 
@@ -141,7 +143,8 @@ def _numbers(element: ElementTree.Element, paths: Sequence[str]) -> tuple[float,
 
 def _xml(home: Path, file: str) -> Path:
     """Return the annotation file of an image file."""
-    return home / "Annotations" / f"{file.removesuffix('.jpg')}.xml"
+    stem, dot, ending = file.rpartition(".")
+    return home / "Annotations" / f"{stem if dot + ending in _ENDINGS else file}.xml"
 
 
 def _folder_of_year(name: str) -> str:
@@ -177,9 +180,24 @@ def _split(home: Path, part: str, config: Data) -> ImageSet:
     if part != "test" or config.name == "voc2007":
         for row_L, name in zip(targets, names, strict=True):
             row_L[:] = _targets(home / "Annotations" / f"{name}.xml", path, config)
-    images = pa.array([f"{name}.jpg" for name in names], pa.string())
+    images = pa.array(_image_names(home / "JPEGImages", names), pa.string())
     folder = str(home / "JPEGImages")
     return ImageSet(f"{config.name}-{part}", folder, images, targets, LABELS, path.name)
+
+
+def _image_names(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the file name of each listed image: a JPEG file, or what tools write instead of it."""
+    existing: dict[str, set[str]] = {}
+    images = []
+    for name in names:
+        place = name.rpartition("/")[0]
+        if place not in existing:
+            existing[place] = {
+                f"{place}/{file}".lstrip("/") for file in sources.names_in(folder / place)
+            }
+        fits = (name + ending for ending in _ENDINGS if name + ending in existing[place])
+        images.append(next(fits, f"{name}.jpg"))
+    return images
 
 
 def _targets(path: Path, list_path: Path, config: Data) -> NDArray[np.int8]:
@@ -237,7 +255,8 @@ def _check_annotation(annotation: ElementTree.Element, path: Path, config: Data)
             "that year."
         )
     filename = annotation.findtext("filename", path.stem).strip()
-    if Path(filename).stem.lower() != path.stem.lower():
+    name = re.split(r"[/\\]", filename)[-1].lower()  # tools write paths, or no ending
+    if path.stem.lower() not in (name, name.rpartition(".")[0]):
         raise UserError(
             f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again."
         )

@@ -176,3 +176,45 @@ def test_a_prepared_copy_has_annotations_in_folders(layout_copy, tmp_path):
     prepare(Data(name="voc2007"), str(root), tmp_path / "prepared", 32)
     copy = load(Data(name="voc2007", prepared=32, holdout=0.0), tmp_path / "prepared")
     assert copy.digest == read(difficult="ignore").digest
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpeg", ".webp", ".JPG"])
+def test_images_that_are_no_jpg(layout_copy, ending):
+    root, read = layout_copy("voc2007")
+    before = read()
+    for path in (root / "VOCdevkit/VOC2007/JPEGImages").iterdir():
+        path.rename(path.with_suffix(ending))
+    after = read()
+    assert (after.train.targets == before.train.targets).all()
+    assert after.train.files.to_pylist()[0] == f"000000{ending}"
+    rows = list(voc.flat_boxes(root, Data(name="voc2007"), (after.train, after.test)))
+    assert rows == list(voc.flat_boxes(root, Data(name="voc2007"), (before.train, before.test)))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "cam1.{}",
+        "cam1.{}.jpg",
+        "C:\\data\\cam1.{}.JPG",
+        "JPEGImages/cam1.{}.png",
+        "/home/x/CAM1.{}",
+    ],
+)
+def test_names_with_dots_and_file_names_as_tools_write_them(layout_copy, filename):
+    root, read = layout_copy("voc2007")
+    before = read()
+    home = root / "VOCdevkit/VOC2007"
+    for path in [*home.glob("Annotations/*.xml"), *home.glob("JPEGImages/*.jpg")]:
+        if path.suffix == ".xml":
+            name = filename.format(path.stem)
+            path.write_text(path.read_text().replace(f">{path.stem}.jpg<", f">{name}<"))
+        path.rename(path.with_name(f"cam1.{path.name}"))
+    for part in ("trainval", "test"):
+        path = home / f"ImageSets/Main/{part}.txt"
+        table(path, [f"cam1.{name}" for name in path.read_text().split()])
+    after = read()
+    assert (after.train.targets == before.train.targets).all()
+    assert after.train.files.to_pylist()[0] == "cam1.000000.jpg"
+    data_boxes = after.boxes(after.test)
+    assert len(data_boxes.image_K) == len(before.boxes(before.test).image_K)
