@@ -31,6 +31,7 @@ from sadcl.data import manifest, prepared, remote, split
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.data.dataset import OwnReader
 from sadcl.data.readers import coco, files, folder, nuswide, scenes, vg500, voc
+from sadcl.data.readers.sources import is_utf8
 from sadcl.errors import UserError
 
 
@@ -100,7 +101,7 @@ def resolve(config: Data, root: str | Path | None) -> Data:
             "(data_root=)."
         )
     place = annotation_folder(root)
-    if not files.is_utf8(str(place)):
+    if not is_utf8(str(place)):
         raise UserError(f"The data root {str(root)!r} is no UTF-8 text; rename the folder.")
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"

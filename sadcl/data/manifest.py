@@ -51,7 +51,7 @@ def open_or_read(
     Which paths it looked at is kept beside the manifest, whose key is made of their states.
 
     Args:
-        root: all paths that the reader looks at are below it.
+        root: the folder of the data set.
         read: reads the sets through :mod:`sadcl.data.readers.sources`.
         words: whatever else the sets depend on.
 
@@ -72,7 +72,7 @@ def open_or_read(
     if states != {path: sources.state_of(path) for path in paths}:
         return sets, paths  # something changed while it was read
     try:
-        names = [path.relative_to(root).as_posix() for path in paths]
+        names = [_below(root, path) for path in paths]
         _write_file(paths_file, json.dumps(names).encode())
     except OSError:
         return sets, paths
@@ -121,8 +121,13 @@ def _path(key: str) -> Path:
 
 def _key_of(root: Path, states: Mapping[Path, str], words: Iterable[str]) -> str:
     """Return the key of what was read from paths in these states."""
-    lines = [f"{path.relative_to(root).as_posix()} {state}" for path, state in states.items()]
+    lines = [f"{_below(root, path)} {state}" for path, state in states.items()]
     return digest_of(VERSION, str(root), *words, "", *lines)
+
+
+def _below(root: Path, path: Path) -> str:
+    """Return a path relative to the root; one outside, which a list may name, as it is."""
+    return path.as_posix().removeprefix(f"{root.as_posix()}/")
 
 
 def _touch(path: Path) -> None:

@@ -146,7 +146,7 @@ def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path
     config = Config(data=Data(name="folder"))
     (warning,) = datasets._warnings(config, data)
     assert (
-        "no training image shows 2 labels of 3, which cannot be learned: 'dog', 'cow'." == warning
+        warning == "no training image shows 2 labels of 3, which cannot be learned: 'dog', 'cow'."
     )
     limited = config.override({"data.limit_train": 1})
     assert not list(datasets._warnings(limited, data))

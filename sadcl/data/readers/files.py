@@ -47,15 +47,6 @@ def is_inside(name: str) -> bool:
     )
 
 
-def is_utf8(name: str) -> bool:
-    """Return False for names on disk that are not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def read_text(path: Path, hint: str) -> str:
     """Return the content of a text file.
 
@@ -220,9 +211,10 @@ def existing_images(images: ImageSet, missing: str) -> ImageSet:
     if not len(missing_images):
         return images
     if missing == "error":
+        first = shown(images.files[missing_images[0]].as_py())
         raise UserError(
             f"{len(missing_images):,} of {len(images):,} images that {images.list_name} lists are "
-            f"missing in {images.folder!r}, first {images.files[missing_images[0]].as_py()!r}. "
+            f"missing in {images.folder!r}, first {first}. "
             "Unpack the images there, use the annotation file that belongs to these images, or "
             "leave out images that are no longer available with data.missing = 'drop'."
         )
@@ -291,7 +283,9 @@ def _names_on_disk(images: ImageSet) -> list[str]:
             )
             for place in places:
                 names |= dict.fromkeys(
-                    place + name for name in os.listdir(f"{images.folder}/{place}") if is_utf8(name)
+                    place + name
+                    for name in os.listdir(f"{images.folder}/{place}")
+                    if sources.is_utf8(name)
                 )
         except OSError as error:
             raise UserError(
@@ -316,7 +310,7 @@ def _folders_in_other_case(root: str, folder: str) -> list[str]:
             for place in places
             for name in os.listdir(f"{root}/{place}")
             if _spelling(name) == _spelling(part)
-            and is_utf8(name)
+            and sources.is_utf8(name)
             and os.path.isdir(f"{root}/{place}{name}")
         ]
     return places

@@ -75,9 +75,18 @@ def is_dir(path: Path) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder; none if it does not exist."""
+    """Return the names in a folder that are UTF-8; none if it does not exist."""
     _record(folder)
-    return os.listdir(folder) if folder.is_dir() else []
+    return list(filter(is_utf8, os.listdir(folder))) if folder.is_dir() else []
+
+
+def is_utf8(name: str) -> bool:
+    """Return False for names on disk that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _record(path: Path) -> None:

@@ -144,7 +144,7 @@ def _numbers(element: ElementTree.Element, paths: Sequence[str]) -> tuple[float,
 def _xml(home: Path, file: str) -> Path:
     """Return the annotation file of an image file."""
     stem, dot, ending = file.rpartition(".")
-    return home / "Annotations" / f"{stem if dot + ending in _ENDINGS else file}.xml"
+    return home / "Annotations" / f"{stem if f'{dot}{ending}'.lower() in _ENDINGS else file}.xml"
 
 
 def _folder_of_year(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -184,20 +185,21 @@ def test_names_on_disk_in_another_unicode_form(layout_copy, layout):
     """A list made elsewhere, and an archive that was unpacked on a Mac."""
     root, read = layout_copy(layout)
     before = read()
-    for images in (before.train, before.test):
-        for i in range(len(images)):
-            Path(images.path(i)).rename(Path(images.path(i)).with_name(f"zac\u030c{i}.jpg"))
-    for path in [*root.glob("*.*"), *root.glob("*/*.*")]:
-        if path.suffix in (".csv", ".json", ".txt"):
-            text = path.read_text()
-            for images in (before.train, before.test):
-                for i, file in enumerate(images.files.to_pylist()):
-                    name = Path(file).name
-                    written = "za\u010d" if path.suffix != ".json" else "za\\u010d"
-                    text = text.replace(f'{name}"', f'{written}{i}.jpg"')
-                    text = text.replace(f"{name},", f"{written}{i}.jpg,")
-                    text = text.replace(f"{name}\n", f"{written}{i}.jpg\n")
-            path.write_text(text)
+    texts = {
+        path: path.read_text()
+        for path in [*root.glob("*.csv"), *root.glob("*/*.json"), *root.glob("*/*.txt")]
+    }
+    for part, images in (("a", before.train), ("b", before.test)):
+        for i, file in enumerate(images.files.to_pylist()):
+            path = Path(images.path(i))
+            path.rename(path.with_name(f"z{part}c\u030c{i}.jpg"))  # taken apart, on disk
+            listed = json.dumps(f"z{part}\u010d{i}.jpg")[1:-1] if layout == "coco17" else None
+            for table_path, text in texts.items():
+                pattern = rf'(?<=[/"]){re.escape(Path(file).name)}(?=[,"\n])'
+                name = (listed or f"z{part}\u010d{i}.jpg").replace("\\", r"\\")
+                texts[table_path] = re.sub(pattern, name, text)
+    for path, text in texts.items():
+        path.write_text(text)
     after = read()
     assert (after.train.targets == before.train.targets).all()
     assert all(Path(after.test.path(i)).exists() for i in range(len(after.test)))
