@@ -185,21 +185,16 @@ def test_names_on_disk_in_another_unicode_form(layout_copy, layout):
     """A list made elsewhere, and an archive that was unpacked on a Mac."""
     root, read = layout_copy(layout)
     before = read()
-    texts = {
-        path: path.read_text()
-        for path in [*root.glob("*.csv"), *root.glob("*/*.json"), *root.glob("*/*.txt")]
-    }
-    for part, images in (("a", before.train), ("b", before.test)):
-        for i, file in enumerate(images.files.to_pylist()):
+    for images in (before.train, before.test):
+        for i in range(len(images)):
             path = Path(images.path(i))
-            path.rename(path.with_name(f"z{part}c\u030c{i}.jpg"))  # taken apart, on disk
-            listed = json.dumps(f"z{part}\u010d{i}.jpg")[1:-1] if layout == "coco17" else None
-            for table_path, text in texts.items():
-                pattern = rf'(?<=[/"]){re.escape(Path(file).name)}(?=[,"\n])'
-                name = (listed or f"z{part}\u010d{i}.jpg").replace("\\", r"\\")
-                texts[table_path] = re.sub(pattern, name, text)
-    for path, text in texts.items():
-        path.write_text(text)
+            path.rename(path.with_name(f"c\u030c{path.name}"))  # on disk: letter and accent
+    names = {
+        Path(file).name for part in (before.train, before.test) for file in part.files.to_pylist()
+    }
+    pattern = re.compile(rf"(?<=[/\"\\])(?={'|'.join(map(re.escape, sorted(names)))})")
+    for path in [*root.glob("*.csv"), *root.glob("*/*.json"), *root.glob("*/*.txt")]:
+        path.write_text(pattern.sub("\u010d", path.read_text()))  # listed: one letter
     after = read()
     assert (after.train.targets == before.train.targets).all()
     assert all(Path(after.test.path(i)).exists() for i in range(len(after.test)))
