@@ -96,7 +96,7 @@ def flat_boxes(
         if (images.targets < 0).all():  # the server's; annotations here are those of other tasks
             continue
         for file in images.files.to_pylist():
-            annotation = ElementTree.parse(_xml(home, file))
+            annotation = ElementTree.parse(_xml(home, file)).getroot()
             for thing in annotation.iterfind("object"):
                 if (box := thing.find("bndbox")) is None:
                     continue
@@ -120,7 +120,7 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
         path = _xml(home, images.files[i].as_py())
         if not path.exists():
             continue
-        annotation = ElementTree.parse(path)
+        annotation = ElementTree.parse(path).getroot()
         for thing in annotation.iterfind("object"):
             label = LABELS.index(thing.findtext("name", "").strip())
             size = _numbers(annotation, _SIZE)
