@@ -48,7 +48,7 @@ def open_or_read(
 ) -> tuple[list[ImageSet], list[Path]]:
     """Open the sets that a reader reads while nothing that it looked at has changed, or read them.
 
-    Which paths it looked at is kept beside the manifest, whose key is made of their states.
+    Which paths it looked at is kept in the cache; their states make the key of the manifest.
 
     Args:
         root: the folder of the data set.
@@ -58,7 +58,7 @@ def open_or_read(
     Returns:
         The sets, and the paths that they were read from.
     """
-    paths_file = _folder() / f"{digest_of(VERSION, str(root), *words)}.json"
+    paths_file = cache_folder() / "opened" / f"{digest_of(VERSION, str(root), *words)}.json"
     try:
         paths = [root / name for name in json.loads(paths_file.read_bytes())]
         sets = _open(_path(_key_of(root, {path: sources.state_of(path) for path in paths}, words)))
@@ -74,6 +74,7 @@ def open_or_read(
     try:
         names = [_below(root, path) for path in paths]
         _write_file(paths_file, json.dumps(names).encode())
+        _prune(paths_file.parent)
     except OSError:
         return sets, paths
     return open_or_derive(_key_of(root, states, words), lambda: sets), paths
@@ -104,19 +105,15 @@ def open_or_derive(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[I
 
 
 def _prune(folder: Path) -> None:
-    """Remove old manifests; a process that has mapped one keeps its pages."""
+    """Remove old files; a process that has mapped one keeps its pages."""
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):  # another process was faster
             if entry.stat().st_mtime < time.time() - DAYS * 86_400:
                 os.unlink(entry.path)
 
 
-def _folder() -> Path:
-    return cache_folder() / "manifests"
-
-
 def _path(key: str) -> Path:
-    return _folder() / f"{key}.arrow"
+    return cache_folder() / "manifests" / f"{key}.arrow"
 
 
 def _key_of(root: Path, states: Mapping[Path, str], words: Iterable[str]) -> str:
