@@ -49,7 +49,8 @@ FILES = {
         "compact predictions query verify checkpoints export __init__"
     ),
     "search": (
-        "trial space settings pruning_rules study_file ranking search plan ablation comparison "
+        "plain_values trial space settings pruning_rules study_file ranking search plan ablation "
+        "comparison "
         "changes plan_text __init__"
     ),
     "study": (

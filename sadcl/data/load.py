@@ -220,10 +220,10 @@ def read_listing(
     reader = READERS[reader_config.name]
     fields = reader_config.model_dump_json(exclude=_NOT_IN_KEY | _APPLIED_LATER)
     with _errors_for_users(config.name, place, root):
-        splits, paths = manifest.open_or_read(
+        listed, paths = manifest.open_or_read(
             place, lambda: reader.read(place, reader_config), reader_config.name, fields
         )
-    return Listing(config, place, reader, reader_config, splits, paths)
+    return Listing(config, place, reader, reader_config, listed, paths)
 
 
 def annotation_folder(root: str | Path, progress: Progress | None = None) -> Path:

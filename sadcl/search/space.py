@@ -8,28 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
-
 from sadcl.config import Config
 from sadcl.errors import UserError
+from sadcl.search.plain_values import without_numpy
 
 ON_STEP = 1e-8
 """The tolerance, in steps, within which a number is a multiple of the step; Optuna's too."""
-
-
-def without_numpy(value: Any) -> Any:
-    """Return a value with NumPy's numbers, truth values, texts and arrays as Python's.
-
-    ``np.linspace`` and the like give them; neither a configuration nor a study's record can hold
-    them.
-    """
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return tuple(map(without_numpy, value))
-    if isinstance(value, tuple | list):
-        return type(value)(map(without_numpy, value))
-    return value
 
 
 def _make_plain(distribution: Float | Int) -> None:
