@@ -27,8 +27,8 @@ FILES = {
         "attention_maps check __init__"
     ),
     "data": (
-        "base one_copy batch_step torchvision_operations pillow_operations randaugment augment "
-        "gpu_prefetch prepared freed_memory "
+        "base label_names image_header one_copy batch_step torchvision_operations "
+        "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
         "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
@@ -50,7 +50,7 @@ FILES = {
         "store run_writer gradients compact query predictions checkpoints verify export __init__"
     ),
     "search": (
-        "trial space settings pruning_rules study_file ranking search plan sequential until "
+        "plain_values trial space settings pruning_rules study_file ranking search plan sequential until "
         "ablation comparison changes plan_text __init__"
     ),
     "study": (

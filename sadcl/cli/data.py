@@ -41,7 +41,8 @@ def check(
 ) -> None:
     """Check a copy of a data set against the published counts, and every image file.
 
-    The exit code is 0 if the copy is right, 1 if it has errors, 2 if it cannot be read.
+    It ends with RIGHT, UNSURE (there are warnings) or WRONG. Whether an image shows its labels is
+    for your eyes. The exit code is 0 without errors, 1 with errors, 2 if it cannot be read.
     """
     from sadcl import storage
     from sadcl.console import progress_bar
@@ -180,8 +181,14 @@ def _print_audit(audit: Audit, fast: bool, root: str | None, report: str | None)
             f"{audit.opened:,} image files were read and decoded in {clock_text(audit.seconds)} "
             f"({speed:,.0f} images/s)."
         )
-    errors = sum(row.severity == "error" for row in audit.findings)
-    verdict = "RIGHT: no errors" if audit.right else f"WRONG: {count_text(errors, 'error')}"
+    errors, warnings = audit.number("error"), audit.number("warning")
+    looked_at = "lists and label names" if fast else "lists, label names and image files"
+    if errors:
+        verdict = f"WRONG: {count_text(errors, 'error')}"
+    elif warnings:
+        verdict = f"UNSURE: no errors, but {count_text(warnings, 'warning')} to look at"
+    else:
+        verdict = f"RIGHT: no errors in {looked_at}"
     more = "all findings are in" if report else "to write all findings, pass --report"
     print_text(f"{verdict}; {more} {report or 'FILE.parquet'}.")
 
@@ -217,7 +224,19 @@ def _examples(group: Sequence[Finding]) -> str:
 
 def _detail(row: Finding) -> str:
     """What distinguishes a finding from others of its kind; long details are in the report only."""
-    if row.kind in ("leak", "duplicate", "box", "misnamed", "rotated", "hole"):
+    if row.kind == "label":
+        return f"({row.detail})"
+    if row.kind in (
+        "leak",
+        "duplicate",
+        "box",
+        "misnamed",
+        "rotated",
+        "hole",
+        "damaged",
+        "flat",
+        "range",
+    ):
         return f"({row.label}{', ' * bool(row.label)}{row.detail})"
     if row.file and row.label:
         return f"({row.label})"

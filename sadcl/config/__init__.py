@@ -71,7 +71,11 @@ PARTS = {
     },
 }
 """Fields that may hold an import path, and the field with the arguments of that part."""
-_NOT_IN_DIGEST: dict[str, Any] = {"model": {"checkpointing"}, "optim": {"compile"}}
+_NOT_IN_DIGEST: dict[str, Any] = {
+    "data": {"max_pixels"},
+    "model": {"checkpointing"},
+    "optim": {"compile"},
+}
 """Fields that change how the numbers are computed but not which: a run may be resumed with other
 values of them."""
 _NOT_AT_DEFAULT: dict[str, dict[str, Any]] = {

@@ -63,6 +63,9 @@ class Data(Frozen):
     prepared: Annotated[int, Field(ge=32, le=2048)] | None = None
     """Side in pixels of the resized copies that the data root holds (``sadcl data prepare``); None
     reads photographs. A root of copies is only read with it, and photographs only without it."""
+    max_pixels: Count | None = None
+    """Largest number of pixels of an image file; a larger one is refused before it takes memory.
+    None is Pillow's limit, 178,956,970. No result depends on it."""
     limit_train: Count | None = None
     """Use only so many training images; None uses all. The demo scale on real images sets it."""
     limit_test: Count | None = None

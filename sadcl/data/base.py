@@ -6,9 +6,10 @@ Axes: N images, L labels, K boxes.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -45,6 +46,8 @@ class ImageSet:
     manifest_file: str = ""
     """The manifest that ``reopen`` opens. If it was removed meanwhile, another process gets the
     content of the set instead."""
+    max_pixels: int | None = None
+    """Largest number of pixels of an image; None is Pillow's limit."""
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.files), len(self.labels))
@@ -62,18 +65,41 @@ class ImageSet:
         files = self.files.take(pa.array(positions))
         reopen = partial(ImageSet.subset, self, positions, name) if self.reopen else None
         targets = self.targets[positions]
-        return ImageSet(name, self.folder, files, targets, self.labels, self.list_name, reopen)
+        return ImageSet(
+            *(name, self.folder, files, targets, self.labels, self.list_name, reopen),
+            max_pixels=self.max_pixels,
+        )
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         removed = self.manifest_file and not os.path.exists(self.manifest_file)
         if self.reopen is None or removed:
             return super().__reduce_ex__(protocol)
-        return self.reopen, ()
+        return _reopened, (self.reopen, self.max_pixels)
 
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of labels, file names and targets, whatever the folder."""
         return digest_of(*self.labels, "", *self.files.to_pylist(), extra=self.targets.tobytes())
+
+
+def _reopened(reopen: Callable[[], ImageSet], max_pixels: int | None) -> ImageSet:
+    images = reopen()
+    return images if max_pixels == images.max_pixels else replace(images, max_pixels=max_pixels)
+
+
+def has_area(corners: Sequence[float], width: float = math.inf, height: float = math.inf) -> bool:
+    """Return whether a box has finite corners and an area inside the image.
+
+    Args:
+        corners: left, top, right and bottom.
+        width, height: of the image; infinite if they are not known.
+    """
+    left, top, right, bottom = corners
+    return (
+        all(map(math.isfinite, corners))
+        and max(left, 0) < min(right, width)
+        and max(top, 0) < min(bottom, height)
+    )
 
 
 class Boxes(NamedTuple):
@@ -90,9 +116,11 @@ class Boxes(NamedTuple):
     def sorted(cls, rows: Iterable[tuple[float, ...]]) -> Boxes:
         """Build boxes from rows of image, label, left, top, right and bottom, in any order.
 
-        Parts outside the image are cut off.
+        Parts outside the image are cut off, and a box without area in it (:func:`has_area`) is left
+        out.
         """
-        rows_K6 = np.array(sorted(rows), dtype=np.float64).reshape(-1, 6)
+        inside = sorted(row for row in rows if has_area(row[2:], 1, 1))
+        rows_K6 = np.array(inside, dtype=np.float64).reshape(-1, 6)
         return cls(
             rows_K6[:, 0].astype(np.int64),
             rows_K6[:, 1].astype(np.int64),

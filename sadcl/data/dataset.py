@@ -127,9 +127,8 @@ class OwnReader:
     def __init__(self, recorded: Mapping[str, str] | None = None) -> None:
         self.recorded = recorded
 
-    def sources(self, root: Path, config: Data) -> list[Path]:
-        """Return nothing: which files the function reads is not known."""
-        return []
+    def check_root(self, root: Path, config: Data) -> None:
+        """Leave the check to the function."""
 
     def read(self, root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         """Call the function and check what it returns.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -30,6 +31,7 @@ from sadcl.data import manifest, prepared, remote, split
 from sadcl.data.base import ImageSet, MultiLabelData, Progress, digest_of
 from sadcl.data.dataset import OwnReader
 from sadcl.data.readers import coco, files, folder, nuswide, scenes, vg500, voc
+from sadcl.data.readers.sources import is_utf8
 from sadcl.errors import UserError
 
 
@@ -46,17 +48,18 @@ class Reader(Protocol):
     The root is a local folder; of a remote root it is the mirror, where image files are empty.
     """
 
-    def sources(self, root: Path, config: Data) -> list[Path]:
-        """Return the files, and folders of images, that labels and paths follow from.
-
-        They are the key of the manifest: :func:`read` is not called while none of them changes.
+    def check_root(self, root: Path, config: Data) -> None:
+        """Look whether the root is a copy of the data set, without reading annotations.
 
         Raises:
-            UserError: if the root is no copy of the data set.
+            UserError: if it is none.
         """
 
     def read(self, root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         """Return the training and the test split as listed, whether their images exist or not.
+
+        Whatever it opens, lists or asks for, it does through :mod:`sadcl.data.readers.sources`: it
+        is not called again while nothing of that changes.
 
         Raises:
             UserError: with the file and line of what is missing, damaged or contradictory.
@@ -75,7 +78,8 @@ READERS: dict[str, Reader] = {
 """The reader of each concrete data set; drawn scenes are read as ``coco17``."""
 _NOT_IN_KEY = {
     *("name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"),
-    *("arguments", "sampler", "sampler_arguments", "feature_views", "feature_dtype"),
+    *("arguments", "sampler", "sampler_arguments", "max_pixels"),
+    *("feature_views", "feature_dtype"),
 }
 """Fields that change no split of given sources. The name is part of every key on its own."""
 _APPLIED_LATER = {"missing", "unlabelled", "limit_train", "limit_test", "holdout", "split_seed"}
@@ -98,7 +102,7 @@ def resolve(config: Data, root: str | Path | None) -> Data:
             "(data_root=)."
         )
     place = annotation_folder(root)
-    if not files.is_utf8(str(place)):
+    if not is_utf8(str(place)):
         raise UserError(f"The data root {str(root)!r} is no UTF-8 text; rename the folder.")
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
@@ -111,7 +115,7 @@ def resolve(config: Data, root: str | Path | None) -> Data:
     with remote.errors_name_root(root, place):
         if config.name.startswith("coco"):
             return config.model_copy(update={"name": coco.concrete(config.name, place)})
-        READERS[config.name].sources(place, config)
+        READERS[config.name].check_root(place, config)
     return config
 
 
@@ -140,7 +144,7 @@ def load(
         UserError: for a copy that is incomplete or damaged, or a split without images.
     """
     listing = read_listing(config, root, progress=progress, sources=sources)
-    config, place, reader, reader_config, listed = listing
+    config, place, reader, reader_config, listed, _ = listing
     with _errors_for_users(config.name, place, root):
         splits = [files.existing_images(images, config.missing) for images in listed]
         files.check_disjoint(*splits)  # again, because names are now those on disk
@@ -151,6 +155,8 @@ def load(
     content = (train.folder, train.digest, test.folder, test.digest)
     key = digest_of(manifest.VERSION, config.name, *content, fields)
     train, val, test = manifest.open_or_derive(key, lambda: _divide(config, *splits))
+    if config.max_pixels is not None:
+        train, val, test = (replace(s, max_pixels=config.max_pixels) for s in (train, val, test))
     version = f"scenes-v{scenes.VERSION}-{config.scene_seed}" if config.name == "scenes" else ""
     seed = f"-{config.scene_seed}" if version and config.scene_seed > 0 else ""
     missing = sum(map(len, listed)) - sum(map(len, splits))
@@ -172,6 +178,8 @@ class Listing(NamedTuple):
     """What the reader is called with; drawn scenes are read as COCO 2017."""
     splits: Sequence[ImageSet]
     """Train and test."""
+    paths: Sequence[Path] = ()
+    """What the reader looked at; nothing for a data set of your own, where it is not known."""
 
 
 def read_listing(
@@ -213,13 +221,10 @@ def read_listing(
     reader = READERS[reader_config.name]
     fields = reader_config.model_dump_json(exclude=_NOT_IN_KEY | _APPLIED_LATER)
     with _errors_for_users(config.name, place, root):
-
-        def key() -> str:
-            sources = reader.sources(place, reader_config)
-            return manifest.key_of(place, sources, reader_config.name, fields)
-
-        opened = manifest.open_or_derive(key(), lambda: reader.read(place, reader_config), key)
-    return Listing(config, place, reader, reader_config, opened)
+        listed, paths = manifest.open_or_read(
+            place, lambda: reader.read(place, reader_config), reader_config.name, fields
+        )
+    return Listing(config, place, reader, reader_config, listed, paths)
 
 
 def annotation_folder(root: str | Path, progress: Progress | None = None) -> Path:
@@ -230,15 +235,8 @@ def annotation_folder(root: str | Path, progress: Progress | None = None) -> Pat
 
 
 def label_sources(config: Data, root: str | Path) -> list[Path]:
-    """Return the files and folders that labels and paths follow from (:meth:`Reader.sources`).
-
-    Args:
-        config: with the concrete name, as :func:`resolve` returns it.
-        root: of the data set; the paths lie below its :func:`annotation_folder`.
-    """
-    if component.is_path(config.name):
-        return []
-    return READERS[config.name].sources(annotation_folder(root), config)
+    """Return the files that labels and paths were read from, below :func:`annotation_folder`."""
+    return [path for path in read_listing(config, root).paths if path.is_file()]
 
 
 def witness_files(images: MultiLabelData, config: Data, root: str | Path | None) -> list[str]:
@@ -250,9 +248,11 @@ def witness_files(images: MultiLabelData, config: Data, root: str | Path | None)
     """
     if root is None or config.name == "scenes":
         return []
-    place, paths = annotation_folder(root), [str(path) for path in label_sources(config, root)[:16]]
+    place = annotation_folder(root)
+    own = component.is_path(config.name)  # its function is not called a second time
+    paths = [] if own else label_sources(config, root)[:16]
     names = [os.path.relpath(path, place) for path in paths]
-    if not remote.is_remote(root) or component.is_path(config.name):
+    if not remote.is_remote(root) or own:
         base = str(root) if remote.is_remote(root) else str(place)
         splits = [part for part in (images.train, images.val, images.test) if len(part)]
         ends = [part.path(i) for part in splits for i in (0, len(part) - 1)]

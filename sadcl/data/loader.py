@@ -355,11 +355,14 @@ class _Reader(Dataset[_Read]):
 
     def _image(self, key: ImageKey, plan: Tensor) -> Tensor:
         index = key[2]
-        image = self._cached(index) if self.keep else read_image(self.images.path(index), self.side)
+        image = self._cached(index) if self.keep else self._read_image(index)
         if not self.augments or self.augmentation is None:
             return image
         image = apply(image[None], plan[None], self.augmentation, self.size)[0]
         return image if self.own_augmentation is None else self.own_augmentation(image, key)
+
+    def _read_image(self, index: int) -> Tensor:
+        return read_image(self.images.path(index), self.side, self.images.max_pixels)
 
     def _cached(self, index: int) -> Tensor:
         """Return an image from memory, and read it at its first use; loaders of a set share it."""
@@ -372,7 +375,7 @@ class _Reader(Dataset[_Read]):
             )
         pixels, is_read = by_side[self.side]
         if not is_read[index]:
-            pixels[index] = read_image(self.images.path(index), self.side)
+            pixels[index] = self._read_image(index)
             is_read[index] = True
         return pixels[index]
 

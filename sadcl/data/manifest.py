@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from sadcl import storage
 from sadcl.data.base import ImageSet, digest_of
+from sadcl.data.readers import sources
 
 VERSION = "2"
 """Raise it with every change to what a reader derives; older manifests are then not opened."""
@@ -42,9 +43,44 @@ def cache_folder() -> Path:
     return storage.local(home) / "sadcl"
 
 
-def open_or_derive(
-    key: str, derive: Callable[[], Sequence[ImageSet]], key_now: Callable[[], str] | None = None
-) -> list[ImageSet]:
+def open_or_read(
+    root: Path, read: Callable[[], Sequence[ImageSet]], *words: str
+) -> tuple[list[ImageSet], list[Path]]:
+    """Open the sets that a reader reads while nothing that it looked at has changed, or read them.
+
+    Which paths it looked at is kept in the cache; their states make the key of the manifest.
+
+    Args:
+        root: the folder of the data set.
+        read: reads the sets through :mod:`sadcl.data.readers.sources`.
+        words: whatever else the sets depend on.
+
+    Returns:
+        The sets, and the paths that they were read from.
+    """
+    paths_file = cache_folder() / "opened" / f"{digest_of(VERSION, str(root), *words)}.json"
+    try:
+        paths = [root / name for name in json.loads(paths_file.read_bytes())]
+        sets = _open(_path(_key_of(root, {path: sources.state_of(path) for path in paths}, words)))
+        _touch(paths_file)
+        return sets, paths
+    except (OSError, ValueError, TypeError):  # Arrow's errors are of the first two kinds
+        pass
+    with sources.recording() as states:
+        sets = list(read())
+    paths = list(states)
+    if states != {path: sources.state_of(path) for path in paths}:
+        return sets, paths  # something changed while it was read
+    try:
+        names = [_below(root, path) for path in paths]
+        _write_file(paths_file, json.dumps(names).encode())
+        _prune(paths_file.parent)
+    except OSError:
+        return sets, paths
+    return open_or_derive(_key_of(root, states, words), lambda: sets), paths
+
+
+def open_or_derive(key: str, derive: Callable[[], Sequence[ImageSet]]) -> list[ImageSet]:
     """Open the sets of a key from the cache, or derive and keep them.
 
     A manifest that is missing or damaged is derived again. If the cache cannot be written, the sets
@@ -52,20 +88,14 @@ def open_or_derive(
 
     Args:
         key: hexadecimal digits; they must depend on everything that the sets depend on.
-        derive: reads the sets, which all have the same labels.
-        key_now: computes the key again. If it changed while the sets were read, they are not kept.
+        derive: returns the sets, which all have the same labels.
     """
-    path = cache_folder() / "manifests" / f"{key}.arrow"
+    path = _path(key)
     try:
-        sets = _open(path)
-        with contextlib.suppress(OSError):  # the file may belong to another user
-            os.utime(path)
-        return sets
+        return _open(path)
     except (OSError, ValueError):  # Arrow's errors are of these kinds
         pass
     sets = list(derive())
-    if key_now is not None and key_now() != key:
-        return sets
     try:
         _write(path, sets)
         _prune(path.parent)
@@ -75,30 +105,32 @@ def open_or_derive(
 
 
 def _prune(folder: Path) -> None:
-    """Remove old manifests; a process that has mapped one keeps its pages."""
+    """Remove old files; a process that has mapped one keeps its pages."""
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):  # another process was faster
             if entry.stat().st_mtime < time.time() - DAYS * 86_400:
                 os.unlink(entry.path)
 
 
-def key_of(root: Path, sources: Iterable[Path], *words: str) -> str:
-    """Return the key of what a reader is about to read.
+def _path(key: str) -> Path:
+    return cache_folder() / "manifests" / f"{key}.arrow"
 
-    It depends on the words and on the inode, size and times of each source. The inode's time of
-    change counts as well as the file's, because copying a file preserves the latter.
-    """
-    states = []
-    for path in sources:
-        try:
-            state = path.stat()
-            times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
-            states.append(
-                f"{path.relative_to(root).as_posix()} {state.st_ino} {state.st_size} {times}"
-            )
-        except OSError:
-            states.append(f"{path.relative_to(root).as_posix()} is not there")
-    return digest_of(VERSION, str(root), *words, "", *states)
+
+def _key_of(root: Path, states: Mapping[Path, str], words: Iterable[str]) -> str:
+    """Return the key of what was read from paths in these states."""
+    lines = [f"{_below(root, path)} {state}" for path, state in states.items()]
+    return digest_of(VERSION, str(root), *words, "", *lines)
+
+
+def _below(root: Path, path: Path) -> str:
+    """Return a path relative to the root; one outside, which a list may name, as it is."""
+    return path.as_posix().removeprefix(f"{root.as_posix()}/")
+
+
+def _touch(path: Path) -> None:
+    """Note that a file was used today."""
+    with contextlib.suppress(OSError):  # the file may belong to another user
+        os.utime(path)
 
 
 def _write(path: Path, sets: Sequence[ImageSet]) -> None:
@@ -120,12 +152,16 @@ def _write(path: Path, sets: Sequence[ImageSet]) -> None:
             )
             writer.write_batch(pa.record_batch([images.files, targets], schema=schema))
     content = sink.getvalue()
+    _write_file(path, content, zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little"))
+
+
+def _write_file(path: Path, *parts: bytes | pa.Buffer) -> None:
+    """Write a file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.write(zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little"))
+            file.writelines(parts)
         os.replace(part, path)
     except OSError:
         os.unlink(part)
@@ -163,6 +199,8 @@ def _open(path: Path, *, verify: bool = True) -> list[ImageSet]:
         )
         images.__dict__["digest"] = one["digest"]  # where the cached property keeps its value
         sets.append(images)
+    if verify:
+        _touch(path)
     return sets
 
 

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from sadcl import data
 from sadcl.config import Data, component
 from sadcl.data import remote
@@ -91,7 +93,11 @@ def prepare(
         missing = [pair for pair in pairs if not _is_current(*pair, size)]
         _check_space(target, len(missing), size)
         show = progress or (lambda done, total: None)
-        _write(missing, size, lambda done: show(len(pairs) - len(missing) + done, len(pairs)))
+        _write(
+            missing,
+            lambda path: read_image(path, size, config.max_pixels),
+            lambda done: show(len(pairs) - len(missing) + done, len(pairs)),
+        )
     except OSError as error:
         raise UserError(f"The copies in {str(target)!r} cannot be written: {error}.") from None
     write_mark(target, **mark, complete=True)
@@ -129,14 +135,16 @@ def _check_space(target: Path, images: int, size: int) -> None:
         )
 
 
-def _write(pairs: list[tuple[str, Path]], size: int, done: Callable[[int], None]) -> None:
+def _write(
+    pairs: list[tuple[str, Path]], read: Callable[[str], Tensor], done: Callable[[int], None]
+) -> None:
     for folder in {copy.parent for _, copy in pairs}:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(pair: tuple[str, Path]) -> None:
         path, copy = pair
         part = copy.with_name(f".{copy.name}.part")
-        part.write_bytes(encode_pixmap(read_image(path, size)))
+        part.write_bytes(encode_pixmap(read(path)))
         os.utime(part, ns=(_mtime(path), _mtime(path)))
         os.replace(part, copy)  # so that a copy is whole or does not exist
 

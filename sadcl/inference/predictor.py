@@ -85,7 +85,8 @@ class Predictor:
         paths = [images] if isinstance(images, (str, Path)) else list(images)
         result = []
         for path in paths:
-            photo = read_image(str(path), self.config.data.image_size)
+            spec = self.config.data
+            photo = read_image(str(path), spec.image_size, spec.max_pixels)
             logits_BL = self.network(self._input(photo)).logits_BL
             scores = logits_BL[0].cpu().double().sigmoid().tolist()
             result.append(sorted(zip(self.labels, scores, strict=True), key=lambda pair: -pair[1]))
@@ -120,7 +121,7 @@ class Predictor:
     @torch.inference_mode()
     def label_maps(self, image: str | Path) -> LabelMaps:
         """Return the scores and maps of all labels; arguments and errors as for :meth:`explain`."""
-        photo = read_photo(str(image))
+        photo = read_photo(str(image), self.config.data.max_pixels)
         input_13SS = self._input(resize(photo, self.config.data.image_size))
         output, maps_1Lhw = with_maps(self.network, input_13SS)
         scores_L = output.logits_BL[0].cpu().double().sigmoid().numpy()

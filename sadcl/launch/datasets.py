@@ -12,8 +12,8 @@ from typing import Any
 
 from sadcl import build, data, storage
 from sadcl.config import Config, Data
-from sadcl.console import print_text, progress_bar
-from sadcl.data import image_check
+from sadcl.console import count_text, print_text, progress_bar
+from sadcl.data import image_check, label_names
 from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
@@ -211,7 +211,7 @@ def roots_of(datasets: Sequence[str], data_root: str | Mapping[str, str] | None)
 
 
 def read_data(config: Config, root: str | None) -> data.MultiLabelData:
-    """Read the data, and check every image file before anything is reserved.
+    """Read the data, check every image file before anything is reserved, and warn of odd labels.
 
     Image files are not checked in a prepared copy, whose images were decoded when it was made, nor
     in an object store, where the check would take as long as an epoch.
@@ -223,12 +223,32 @@ def read_data(config: Config, root: str | None) -> data.MultiLabelData:
             progress=show("drawing the scenes" if root is None else "fetching annotations"),
             sources=config.sources,
         )
-        if config.data.prepared is not None or "://" in str(root):
-            return images
-        image_check.check_files(
-            [images.train, images.val, images.test], progress=show("checking the image files")
-        )
+        if config.data.prepared is None and "://" not in str(root):
+            image_check.check_files(
+                [images.train, images.val, images.test], progress=show("checking the image files")
+            )
+    for warning in _warnings(config, images):
+        print_text(f"warning: {warning}")
     return images
+
+
+def _warnings(config: Config, images: data.MultiLabelData) -> Iterator[str]:
+    """What can be seen of labels before anything trains, in sentences."""
+    is_published = config.data.name in label_names.PUBLISHED
+    if not is_published and (warning := label_names.warning_of(images.labels)):
+        yield warning
+    if images.evaluable and not (images.test.targets == 1).any():
+        yield (
+            "no test image has a label, so that no figure of the test will be a number. If their "
+            "labels are not known, test on a part of the labelled images."
+        )
+    shown_L = (images.train.targets == 1).any(axis=0) | (images.val.targets == 1).any(axis=0)
+    if config.data.limit_train is None and not shown_L.all():
+        never = [label for label, shown in zip(images.labels, shown_L, strict=True) if not shown]
+        yield (
+            f"no training image shows {count_text(len(never), 'label')} of {len(shown_L):,}, which "
+            f"cannot be learned: {', '.join(map(repr, never[:3]))}{', ...' * (len(never) > 3)}."
+        )
 
 
 def image_counts(images: data.MultiLabelData) -> str:

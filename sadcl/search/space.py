@@ -10,9 +10,15 @@ from typing import Any
 
 from sadcl.config import Config
 from sadcl.errors import UserError
+from sadcl.search.plain_values import without_numpy
 
 ON_STEP = 1e-8
 """The tolerance, in steps, within which a number is a multiple of the step; Optuna's too."""
+
+
+def _make_plain(distribution: Float | Int) -> None:
+    for name in ("low", "high", "log", "step"):
+        object.__setattr__(distribution, name, without_numpy(getattr(distribution, name)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Float:
     step: float | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_bounds(self.low, self.high, self.log)
         if self.step is not None:
             _check_step(self.low, self.high, self.log, self.step)
@@ -86,6 +93,7 @@ class Int:
     step: int = 1
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_bounds(self.low, self.high, self.log)
         if self.low != int(self.low) or self.high != int(self.high):
             raise UserError(f"Int needs whole bounds, but got low={self.low}, high={self.high}.")
@@ -130,6 +138,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any) -> None:
+        values = without_numpy(values)
         if len(values) < 2 or len(set(map(repr, values))) < len(values):
             raise UserError(f"Choice needs at least two different values, but got {values}.")
         object.__setattr__(self, "values", values)
@@ -174,6 +183,7 @@ class When:
     then: Float | Int | Choice
 
     def __init__(self, field: str, values: Any, then: Float | Int | Choice) -> None:
+        values = without_numpy(values)
         several = values if isinstance(values, tuple) else (values,)
         for name, value in (("field", field), ("values", several), ("then", then)):
             object.__setattr__(self, name, value)

@@ -81,7 +81,9 @@ def test_a_right_copy_and_few_examples_of_many(copy):
     examples = "photos/0.jpg; photos/1.jpg; photos/2.jpg; and 6 more"
     assert f"9\ttrain\tunlabelled: an image without a label\t{examples}" in output
     assert "No image file was opened (--fast)" in output
-    assert "RIGHT: no errors; to write all findings, pass --report" in output
+    assert (
+        "RIGHT: no errors in lists and label names; to write all findings, pass --report" in output
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -34,7 +37,7 @@ def test_whole_files_pass_and_progress_is_told(folder):
 
 def test_files_that_look_whole_are_not_decoded(folder, monkeypatch):
     decoded = []
-    monkeypatch.setattr(image_check, "decode", lambda data, name: decoded.append(name[-5:]))
+    monkeypatch.setattr(image_check, "decode", lambda data, name, _: decoded.append(name[-5:]))
     image_check.check_files([folder[1]])
     assert sorted(decoded) == ["6.jpg", "7.jpg"]
 
@@ -57,3 +60,21 @@ def test_damaged_files_are_counted_and_the_first_is_named(folder, damage, messag
     assert str(caught.value).startswith("2 of 8 image files cannot be used. The first: The image '")
     assert "2.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_too_many_pixels_is_found_before_anything_trains(folder):
+    """Its header is read alone: 20,000 x 20,000 pixels of one colour would take 1.2 GB."""
+    path = folder[0] / "3.jpg"
+    Image.new("L", (4000, 3000), 99).save(path)
+    image_check.check_files([folder[1]])
+    small = replace(folder[1], max_pixels=10_000_000)
+    with pytest.raises(
+        UserError, match=r"3.jpg' is too large \(4,000 x 3,000 pixels exceed 10,000"
+    ):
+        image_check.check_files([small])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = struct.pack(">HH", 20_000, 20_000)
+    path.write_bytes(content + bytes(2_400_000) + b"\xff\xd9")
+    with pytest.raises(UserError, match=r"3.jpg' is too large .* raise data.max_pixels"):
+        image_check.check_files([folder[1]])

@@ -120,6 +120,13 @@ def test_other_content_of_the_same_size_and_time_is_read_anew(own):
     assert shown(load(CONFIG, root)) == ["dog"]
 
 
+def test_a_list_of_labels_that_is_added_later_is_read(own):
+    root, _ = own
+    assert load(CONFIG, root).labels == ("cat", "dog")
+    (root / "labels.txt").write_text("dog\ncat\n")
+    assert load(CONFIG, root).labels == ("dog", "cat")
+
+
 def test_one_process_trains_on_what_is_there_now(own):
     root, write = own
     config = Config(data=CONFIG)

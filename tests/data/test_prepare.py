@@ -74,7 +74,7 @@ def test_it_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch):
     config, copy = Data(name="coco17"), tmp_path / "copy"
     calls, reader = [], read_image
 
-    def stopped(path, size):
+    def stopped(path, size, _):
         calls.append(path)
         if len(calls) == 6:
             raise KeyboardInterrupt
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_whole_files_and_says_that_it_goes_on(root, tmp_path, monk
         "64",
     ]
 
-    def slow(path, size):
+    def slow(path, size, _):
         if path.endswith("5.jpg"):
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)

@@ -6,8 +6,11 @@ import dataclasses
 import shutil
 
 import pytest
+from PIL import Image
 
 from sadcl import Ablation, main, recipes
+from sadcl.config import Config, Data
+from sadcl.data import MultiLabelData, image_set, label_names
 from sadcl.launch import datasets
 from tests.launch.mistakes import DEMO, SEARCH, refused
 
@@ -114,3 +117,36 @@ def test_a_backbone_that_does_not_exist_is_named_with_the_nearest(capsys):
     demo = DEMO.override({"model.backbone": "resnet1o1"})
     search = dataclasses.replace(SEARCH, demo=demo)
     assert "did you mean resnet101" in refused(capsys, search=search)
+
+
+def test_odd_labels_are_known_before_anything_trains(tmp_path, capfd):
+    """The warning is the check's, and comes once."""
+    rows = ["file,labels,split"]
+    for i, (labels, part) in enumerate(
+        [("cat", "train"), ("cat|dog", "train"), ("Cat", "train"), ("dog", "train"), ("", "test")]
+    ):
+        Image.effect_noise((40, 40), 60 + i).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{labels},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    config = Config(data=Data(name="folder", holdout=0.0))
+    images = datasets.read_data(config, str(tmp_path))
+    out, err = capfd.readouterr()
+    said = " ".join((out + err).split())
+    assert said.count("2 of 4 labels look wrong: ") == 1
+    assert said.count("'cat|dog' has '|', which stands between names") == 1
+    assert said.count("no test image has a label") == 1
+    assert label_names.warning_of(images.labels) in said
+
+
+def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path):
+    labels = ("cat", "dog", "cow")
+    train = image_set(tmp_path, ["a.jpg"], [[1, 0, 0]], labels)
+    test = image_set(tmp_path, ["b.jpg"], [[0, 1, 1]], labels)
+    data = MultiLabelData("own", labels, train, train.subset([], "val"), test)
+    config = Config(data=Data(name="folder"))
+    (warning,) = datasets._warnings(config, data)
+    assert (
+        warning == "no training image shows 2 labels of 3, which cannot be learned: 'dog', 'cow'."
+    )
+    limited = config.override({"data.limit_train": 1})
+    assert not list(datasets._warnings(limited, data))

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -179,3 +180,27 @@ def test_the_space_of_the_contrasts_has_its_old_name_too():
     with pytest.warns(DeprecationWarning, match="is now contrast_space"):
         assert contrasts(base, epsilon=(0.1, 0.2)) == contrast_space(base, epsilon=(0.1, 0.2))
     assert plain(contrast_space(base)["loss.sample_weight"]).high == 8 * base.loss.sample_weight
+
+
+@pytest.mark.parametrize(
+    ("field", "distribution", "python"),
+    [
+        ("loss.tau", Choice(*np.linspace(0.1, 0.2, 2)), Choice(0.1, 0.2)),
+        ("loss.tau", Choice(np.float32(0.5), np.float16(0.25)), Choice(0.5, 0.25)),
+        ("loss.normalize", Choice(np.bool_(True), np.bool_(False)), Choice(True, False)),
+        ("model.backbone", Choice(*np.array(["resnet10t", "resnet18"])), None),
+        ("optim.batch_size", Int(np.int64(4), np.int32(8), step=np.int8(2)), Int(4, 8, step=2)),
+        ("loss.tau", Float(np.float32(0.5), np.float64(0.75)), Float(0.5, 0.75)),
+        ("stage2.augmentation.multiscale", Choice(np.array([1.0]), np.array([1.0, 0.5])), None),
+    ],
+)
+def test_numbers_of_numpy_are_pythons(field, distribution, python):
+    """They reach configurations, records and Optuna as if they had been typed."""
+    space = {field: distribution}
+    check_space(space, recipes.demo())
+    assert space_from_json(json.loads(json.dumps(space_to_json(space)))) == space
+    assert "np." not in space_text(space)[field]
+    to_optuna(plain(distribution))
+    if python is not None:
+        assert distribution == python
+        assert repr(distribution) == repr(python)

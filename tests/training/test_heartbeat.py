@@ -83,7 +83,7 @@ def test_it_tells_when_torch_compiles(monkeypatch):
 
 
 class FolderOfOne:
-    folder = "/nowhere"
+    folder, max_pixels = "/nowhere", None
 
     def path(self, index):
         return Path("/nowhere/x.jpg")
@@ -92,7 +92,7 @@ class FolderOfOne:
 def test_where_a_thread_is_and_whether_it_waits_for_others_there():
     reads, done = threading.Event(), threading.Event()
 
-    def read(path, side):
+    def read(path, side, _):
         reads.set()
         done.wait(30)
         return torch.zeros(3, side, side)

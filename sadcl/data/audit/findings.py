@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sadcl import data
 from sadcl.config import Data
-from sadcl.data import remote
+from sadcl.data import label_names, remote
 from sadcl.data.audit.image_file import inspect_files
 from sadcl.data.audit.published_counts import CountLine, compare_counts
 from sadcl.data.base import ImageSet, Progress
@@ -35,18 +35,28 @@ KINDS = {
     "unreadable": ("error", "the file cannot be read"),
     "empty": ("error", "the file has zero bytes"),
     "corrupt": ("error", "damaged, cut short or no image"),
+    "large": ("error", "more pixels than are read (data.max_pixels raises the limit)"),
     "leak": ("error", "a test image has the same bytes as a training image"),
     "duplicate": ("warning", "same bytes as another image of the split"),
     "hole": (
         "warning",
         "zero bytes in the middle of the picture's data, as interrupted downloads leave them",
     ),
+    "damaged": (
+        "warning",
+        "the decoder complains, and fills in what it cannot read: was the file cut, or garbled?",
+    ),
+    "flat": (
+        "warning",
+        "one colour over much of the picture, as decoders fill in what a file lacks",
+    ),
+    "range": ("warning", "numbers that are read as a nearly black, or a clipped, picture"),
     "absent": ("warning", "no image of the split shows the label"),
     "label": (
         "warning",
-        "a comma or a bracket in a label's name: is it several names? ';' goes between names",
+        "several labels in one, or one written in two ways? ';' goes between names in a table",
     ),
-    "box": ("note", "a box without area"),
+    "box": ("note", "a box without area in the image, which localisation leaves out"),
     "unlabelled": ("note", "an image without a label"),
     "ignored": ("note", "it is not known whether the image shows the label"),
     "misnamed": ("note", "another format than its name says"),
@@ -88,7 +98,11 @@ class Audit:
     @property
     def right(self) -> bool:
         """True if there are no errors."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        return not self.number("error")
+
+    def number(self, severity: str) -> int:
+        """Return the number of findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
 
 
 def findings_table(findings: Sequence[Finding]) -> pa.Table:
@@ -122,7 +136,7 @@ def audit_copy(
     """
     show = progress or (lambda what: lambda done, total: None)
     listing = data.read_listing(config, root, progress=show("drawing the scenes"))
-    splits = listing.splits
+    splits = [replace(images, max_pixels=config.max_pixels) for images in listing.splits]
     result = Audit(listing.config.name, compare_counts(listing.config, splits))
     result.findings += _count_findings(result.lines)
     matches = [files.match_files(images) for images in splits]
@@ -130,8 +144,7 @@ def audit_copy(
     for part, images, (_, existing) in zip(PARTS, splits, matches, strict=True):
         result.findings += _missing_images(part, images, existing, config.missing)
         result.findings += _target_findings(part, images)
-    if listing.config.name == "folder":
-        result.findings += _suspicious_labels(splits[0].labels)
+    result.findings += _suspicious_labels(listing.config.name, splits[0].labels)
     if (flat_boxes := getattr(listing.reader, "flat_boxes", None)) is not None:
         show("looking at the boxes")(0, 0)
         for split, *row in flat_boxes(listing.place, listing.reader_config, splits):
@@ -178,11 +191,11 @@ def _missing_images(
             yield _finding("missing", part, file, detail=f"not in {images.folder}")
 
 
-def _suspicious_labels(labels: Sequence[str]) -> Iterator[Finding]:
-    """Yield names that look like several, of a table of one's own."""
-    for label in labels:
-        if "," in label or label.startswith("[") or label.endswith("]"):
-            yield _finding("label", label=label)
+def _suspicious_labels(name: str, labels: Sequence[str]) -> Iterator[Finding]:
+    """Yield labels that look like several, or like another."""
+    if name not in label_names.PUBLISHED:
+        for remark in label_names.remarks_on(labels):
+            yield _finding("label", label=remark.label, detail=remark.reason)
 
 
 def _target_findings(part: str, images: ImageSet) -> Iterator[Finding]:
@@ -219,7 +232,8 @@ def _content_findings(
     with warnings.catch_warnings():
         # Pillow's warnings of odd EXIF data and the like do not name the file
         warnings.simplefilter("ignore")
-        inspected = enumerate(zip(items, inspect_files(paths), strict=True), start=1)
+        limits = [splits[part][0].max_pixels for part, _ in items]
+        inspected = enumerate(zip(items, inspect_files(paths, limits), strict=True), start=1)
         for done, ((part, i), image_file) in inspected:
             images = splits[part][0]
             name = images.files[i].as_py()

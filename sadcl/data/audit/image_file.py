@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
+import os
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sadcl.data import remote
 from sadcl.data.image_check import THREADS
-from sadcl.data.transforms import decode
+from sadcl.data.transforms import decode, open_image, orientation_of
 from sadcl.errors import UserError
 
 _JPEG = ("JPEG", "MPO")
 HOLE_BYTES = 512
 """Length of a run of zero bytes that the coded pixels of a photograph never have; decoders make
 grey of it without an error."""
-_ORIENTATION = 0x0112  # of EXIF; 1 is upright
+_BATCH = 128
+"""Number of files during which the decoder's complaints are collected together."""
+_COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
+FLAT = 0.2
+"""Share of the rows above which one colour at the lower end of a picture is remarked on."""
 
 
 class ImageFile(NamedTuple):
@@ -32,16 +41,66 @@ class ImageFile(NamedTuple):
     """Kind (a key of :data:`sadcl.data.audit.findings.KINDS`) and detail."""
 
 
-def inspect_files(paths: Sequence[str]) -> Iterator[ImageFile]:
-    """Inspect files in their order; several are read at the same time, and each once."""
+def inspect_files(
+    paths: Sequence[str], max_pixels: Sequence[int | None] | None = None
+) -> Iterator[ImageFile]:
+    """Inspect files in their order; several are read at the same time, and each once.
+
+    Args:
+        paths: of the files.
+        max_pixels: limit for each (:func:`sadcl.data.transforms.decode`); None is the same for all.
+    """
+    limits = max_pixels or [None] * len(paths)
     pool = ThreadPoolExecutor(THREADS)
     try:
-        yield from pool.map(inspect_file, paths)
+        for start in range(0, len(paths), _BATCH):
+            batch = slice(start, start + _BATCH)
+            with _complaints() as complaints:
+                found = list(pool.map(inspect_file, paths[batch], limits[batch]))
+            if complaints:  # of one of these files: each is inspected again on its own
+                found = list(map(_inspect_alone, paths[batch], limits[batch]))
+            yield from found
     finally:  # after Ctrl-C the remaining files are not read
         pool.shutdown(cancel_futures=True)
 
 
-def inspect_file(path: str) -> ImageFile:
+def _inspect_alone(path: str, max_pixels: int | None) -> ImageFile:
+    with _complaints() as complaints:
+        found = inspect_file(path, max_pixels)
+    return found._replace(remarks=(*found.remarks, *(("damaged", text) for text in complaints[:1])))
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what the decoder of JPEG complains of while it makes a picture all the same.
+
+    It writes that to the process's standard error alone, without the name of the file.
+
+    Yields:
+        A list that has the complaints of all threads when the block has ended.
+    """
+    complaints: list[str] = []
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed
+        yield complaints
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield complaints
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        file.seek(0)
+        for line in file.read().decode(errors="replace").splitlines():
+            if line.startswith(_COMPLAINTS):
+                complaints.append(line)
+            else:  # somebody else's
+                print(line, file=sys.stderr)
+
+
+def inspect_file(path: str, max_pixels: int | None = None) -> ImageFile:
     """Inspect one file."""
     try:
         data = remote.read_bytes(path)
@@ -52,26 +111,24 @@ def inspect_file(path: str) -> ImageFile:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     remarks: list[tuple[str, str]] = []
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            remarks += _header(image, Path(path).suffix.lower())
-            is_whole = image.format in _JPEG
-            if is_whole:
-                # at an eighth of the size all bytes are decoded but few pixels computed, which
-                # takes half of the time
-                image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
-                image.load()
+        with open_image(data, path, max_pixels) as image:
+            remarks += _header(image, data, Path(path).suffix.lower())
+            if image.format in _JPEG:
                 remarks += _hole(data)
+            elif image.mode[:1] in "IF":
+                remarks += _range(np.asarray(image), image.mode)
+    except UserError as error:
+        return ImageFile(digest, (("large", str(error)),))
     except Exception:  # Pillow's readers raise many kinds for damaged files
-        is_whole = False
-    if not is_whole:  # the decoder of the training decides, and its error is the detail
-        try:
-            decode(data, path)
-        except UserError as error:
-            remarks.append(("corrupt", str(error)))
+        pass
+    try:  # the decoder of the training decides, and its error is the detail
+        remarks += _flat(decode(data, path, max_pixels).permute(1, 2, 0).numpy())
+    except UserError as error:
+        remarks.append(("corrupt", str(error)))
     return ImageFile(digest, tuple(remarks))
 
 
-def _header(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
+def _header(image: Image.Image, data: bytes, suffix: str) -> Iterator[tuple[str, str]]:
     """Yield remarks about colours, format and orientation."""
     if image.mode[:1] in "1LIF" and image.mode != "LAB":
         yield "grayscale", f"mode {image.mode}"
@@ -80,8 +137,7 @@ def _header(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
     named = Image.registered_extensions().get(suffix)
     if named is not None and named != image.format and not {named, image.format} <= set(_JPEG):
         yield "misnamed", f"{image.format} by its content"
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    if orientation in range(2, 9):
+    if (orientation := orientation_of(image, data)) > 1:
         yield "rotated", f"EXIF orientation {orientation}"
 
 
@@ -95,3 +151,34 @@ def _hole(data: bytes) -> Iterator[tuple[str, str]]:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     if (start := data.find(bytes(HOLE_BYTES), at, data.find(b"\xff\xd9", at))) >= 0:
         yield "hole", f"from byte {start:,} of {len(data):,}"
+
+
+def _flat(pixels: NDArray[np.uint8]) -> Iterator[tuple[str, str]]:
+    """Yield a remark about one colour in all rows at the lower end of a picture.
+
+    Decoders fill so what a file lacks. The same colour at the upper end is a frame, not a lack.
+
+    Args:
+        pixels: (height, width, 3).
+    """
+    every_eighth = pixels[:, :: 8 if pixels.shape[1] >= 64 else 1]
+    is_flat_H = (every_eighth == pixels[-1, -1]).all(axis=(1, 2))
+    below = int(np.argmin(is_flat_H[::-1])) if not is_flat_H.all() else len(pixels)
+    above = int(np.argmin(is_flat_H)) if below < len(pixels) else 0
+    if below == len(pixels):
+        yield "flat", "the whole picture"
+    elif below > 2 * above and below / len(pixels) > FLAT:
+        yield "flat", f"the lower {below / len(pixels):.0%}"
+
+
+def _range(values: NDArray[Any], mode: str) -> Iterator[tuple[str, str]]:
+    """Yield a remark about numbers that the 256 steps of a channel do not show well.
+
+    Training takes the upper byte of 16 bits, and floating-point numbers as they are, 0 to 255.
+    """
+    low, high = float(values.min()), float(values.max())
+    white = 255.0 if mode == "F" else 65_535.0
+    if not (low >= 0 and high <= white):
+        yield "range", f"values from {low:,g} to {high:,g}; 0 to {white:,g} are read"
+    elif high < white / 8:
+        yield "range", f"no value above {high:,g} of {white:,g}: nearly black as it is read"

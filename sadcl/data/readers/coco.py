@@ -15,7 +15,7 @@ Source: Lin et al., Microsoft COCO: Common Objects in Context, 2014.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sadcl.config import Data
-from sadcl.data.base import TARGET, Boxes, ImageSet
-from sadcl.data.readers import files
+from sadcl.data.base import TARGET, Boxes, ImageSet, has_area
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 YEARS = {"coco14": "2014", "coco17": "2017"}
@@ -61,9 +61,9 @@ def concrete(name: str, root: Path) -> str:
     )
 
 
-def sources(root: Path, config: Data) -> list[Path]:
-    """Return the annotation files."""
-    return [_json(root, part, config.name) for part in ("train", "val")]
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError if the root holds no annotations of that year."""
+    concrete(config.name, root)
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -93,23 +93,22 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
 def flat_boxes(
     root: Path, config: Data, splits: Sequence[ImageSet]
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Yield split, image, label and values of each box without area.
+    """Yield split, image, label and values of each box without area in its image.
 
     Call it after :func:`read`, whose checks it relies on.
     """
     for split, part in enumerate(("train", "val")):
         content = _content(_json(root, part, config.name))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
+        images = {image["id"]: image for image in content["images"]}
         labels = {category["id"]: category["name"] for category in content["categories"]}
         for annotation in content["annotations"]:
-            box = annotation.get("bbox")
-            try:
-                is_flat = box is not None and not (box[2] > 0 and box[3] > 0)
-            except (TypeError, LookupError):
-                is_flat = True
-            if is_flat:
-                image, label = annotation["image_id"], annotation["category_id"]
-                yield split, names[image], labels[label], f"bbox {box}"
+            box, image = annotation.get("bbox"), images[annotation["image_id"]]
+            if box is None:
+                continue
+            corners, size = _corners(box), _size(image)
+            if corners is None or not has_area(corners, *(size or ())):
+                label = labels[annotation["category_id"]]
+                yield split, image["file_name"], label, f"bbox {box}"
 
 
 def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
@@ -128,14 +127,29 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
         if (image := by_id.get(annotation["image_id"])) is None:
             continue
         i, label = position[image["file_name"]], labels[annotation["category_id"]]
-        try:
-            left, top, width, height = map(float, annotation["bbox"])
-            W, H = float(image["width"]), float(image["height"])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if images.targets[i, label] == 1 and min(width, height, W, H) > 0:
-            rows.append((i, label, left / W, top / H, (left + width) / W, (top + height) / H))
+        corners, size = _corners(annotation.get("bbox")), _size(image)
+        if corners is not None and size is not None and images.targets[i, label] == 1:
+            (left, top, right, bottom), (W, H) = corners, size
+            rows.append((i, label, left / W, top / H, right / W, bottom / H))
     return Boxes.sorted(rows)
+
+
+def _corners(box: Any) -> tuple[float, float, float, float] | None:
+    """Return left, top, right and bottom of a ``bbox`` in pixels; None if it is none."""
+    try:
+        left, top, width, height = map(float, box)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return left, top, left + width, top + height
+
+
+def _size(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return width and height that the file gives for an image; None if they are no sizes."""
+    try:
+        size = float(image["width"]), float(image["height"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
 
 
 def _json(root: Path, part: str, name: str) -> Path:
@@ -230,7 +244,7 @@ def _targets(
 def _content(path: Path) -> dict[str, list[Any]]:
     """Return the content of an annotation file, without outlines, after checking its lists."""
     try:
-        data = path.read_bytes()
+        data = sources.read_bytes(path)
     except OSError as error:
         raise UserError(
             f"The annotation file {str(path)!r} cannot be read: {error.strerror or error}. It is "

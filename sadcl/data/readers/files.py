@@ -12,6 +12,7 @@ import io
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sadcl.data.base import ImageSet
+from sadcl.data.readers import sources
 from sadcl.errors import UserError
 
 _BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -45,15 +47,6 @@ def is_inside(name: str) -> bool:
     )
 
 
-def is_utf8(name: str) -> bool:
-    """Return False for names on disk that are not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def read_text(path: Path, hint: str) -> str:
     """Return the content of a text file.
 
@@ -61,7 +54,7 @@ def read_text(path: Path, hint: str) -> str:
         UserError: if it cannot be read (with the hint), is empty, or is not UTF-8 text.
     """
     try:
-        data = path.read_bytes()
+        data = sources.read_bytes(path)
     except OSError as error:
         raise UserError(
             f"{str(path)!r} cannot be read: {error.strerror or error}. {hint}"
@@ -75,9 +68,26 @@ def read_text(path: Path, hint: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{str(path)!r} line {line} is no text (byte {error.start:,}): it is damaged; fetch it "
-            "again."
+            f"{str(path)!r} line {line} is no text (byte {error.start:,}): {_encoding_hint(data)}."
         ) from None
+
+
+def _encoding_hint(data: bytes) -> str:
+    """Return what to do about bytes that are not UTF-8."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) > len(data) // 3:
+        return "it is UTF-16, as some programs export tables; save it as UTF-8"
+    letters = data.decode("cp1252", errors="replace")
+    if all(c.isprintable() or c in "\t\r\n" for c in letters) and "\ufffd" not in letters:
+        return (
+            "it may be Windows-1252, as Excel saves 'CSV'; save it as UTF-8, in Excel 'CSV UTF-8'"
+        )
+    return "it is damaged; fetch it again"
+
+
+def shown(value: object, length: int = 120) -> str:
+    """Return what a file has, for a message: with quotes, and no longer than one can read."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def read_lines(path: Path, hint: str) -> list[str]:
@@ -201,9 +211,10 @@ def existing_images(images: ImageSet, missing: str) -> ImageSet:
     if not len(missing_images):
         return images
     if missing == "error":
+        first = shown(images.files[missing_images[0]].as_py())
         raise UserError(
             f"{len(missing_images):,} of {len(images):,} images that {images.list_name} lists are "
-            f"missing in {images.folder!r}, first {images.files[missing_images[0]].as_py()!r}. "
+            f"missing in {images.folder!r}, first {first}. "
             "Unpack the images there, use the annotation file that belongs to these images, or "
             "leave out images that are no longer available with data.missing = 'drop'."
         )
@@ -211,7 +222,9 @@ def existing_images(images: ImageSet, missing: str) -> ImageSet:
 
 
 def match_files(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
-    """Match the listed names with the files on disk, which may differ in letter case.
+    """Match the listed names with the files on disk, which may differ in case or Unicode form.
+
+    Archives of a Mac have letters and accents apart (NFD), lists mostly have them in one (NFC).
 
     Each folder is listed once, because asking for each file is slow on a network disk.
 
@@ -220,7 +233,7 @@ def match_files(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
 
     Raises:
         UserError: for a folder that is missing, a name that fits several files in other letter
-            case, or a file that fits several names.
+            case or Unicode form, or a file that fits several names.
     """
     on_disk = pa.array(_names_on_disk(images), pa.string())
     exists_N = pc.is_in(images.files, value_set=on_disk)
@@ -228,27 +241,28 @@ def match_files(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
         pc.all(exists_N).as_py() and pc.count_distinct(images.files).as_py() == len(images)
     ):
         return images, np.arange(len(images))
-    by_lower_case: dict[str, list[str]] = {}
+    by_spelling: dict[str, list[str]] = {}
     for name in on_disk.to_pylist():
-        by_lower_case.setdefault(name.lower(), []).append(name)
+        by_spelling.setdefault(_spelling(name), []).append(name)
     names = images.files.to_pylist()
     listed, existing, listed_as = set(names), [], dict[str, str]()
     for i, exists in enumerate(exists_N.to_pylist()):
         name = names[i]
-        others = by_lower_case.get(name.lower(), [])
+        others = by_spelling.get(_spelling(name), [])
         fits = [name] if exists else [other for other in others if other not in listed]
         if len(fits) > 1:
+            several = ", ".join(map(repr, sorted(fits)))
             raise UserError(
                 f"{images.list_name} lists {name!r}, and several files in {images.folder!r} differ "
-                f"from it in letter case only: {', '.join(map(repr, sorted(fits)))}. Keep one of "
+                f"from it in letter case or Unicode form only: {several}. Keep one of "
                 "them under the listed name."
             )
         if fits:
             if fits[0] in listed_as:
                 raise UserError(
                     f"{images.list_name} lists {listed_as[fits[0]]!r} and {name!r}, and both are "
-                    f"the file {fits[0]!r} in {images.folder!r}, apart from letter case; remove "
-                    "one of them."
+                    f"the file {fits[0]!r} in {images.folder!r}, apart from letter case or Unicode "
+                    "form; remove one of them."
                 )
             listed_as[fits[0]] = name
             names[i] = fits[0]
@@ -269,7 +283,9 @@ def _names_on_disk(images: ImageSet) -> list[str]:
             )
             for place in places:
                 names |= dict.fromkeys(
-                    place + name for name in os.listdir(f"{images.folder}/{place}") if is_utf8(name)
+                    place + name
+                    for name in os.listdir(f"{images.folder}/{place}")
+                    if sources.is_utf8(name)
                 )
         except OSError as error:
             raise UserError(
@@ -280,16 +296,21 @@ def _names_on_disk(images: ImageSet) -> list[str]:
     return list(names)
 
 
+def _spelling(name: str) -> str:
+    """Return the same text for all spellings of a name that one file system or another equates."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+
+
 def _folders_in_other_case(root: str, folder: str) -> list[str]:
-    """Return the folders below the root that fit a name in any letter case, each with a slash."""
+    """Return the folders below the root that fit a name in any spelling, each with a slash."""
     places = [""]
     for part in folder.split("/")[:-1]:
         places = [
             f"{place}{name}/"
             for place in places
             for name in os.listdir(f"{root}/{place}")
-            if name.lower() == part.lower()
-            and is_utf8(name)
+            if _spelling(name) == _spelling(part)
+            and sources.is_utf8(name)
             and os.path.isdir(f"{root}/{place}{name}")
         ]
     return places

@@ -28,11 +28,17 @@ import pyarrow.parquet as pq
 
 from sadcl.config import Data
 from sadcl.data.base import ImageSet
-from sadcl.data.readers import files
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 KINDS = (".csv", ".jsonl", ".parquet")
 _NEED = "labels.csv, .jsonl or .parquet with a column 'split', or train.* and test.*, are needed"
+
+
+_JOIN = (
+    "'cat;dog' (pandas: table.groupby(['file', 'split'], as_index=False)['labels'].agg(';'.join))"
+)
+"""How to make one row of several that have one label each."""
 
 
 class _Row(NamedTuple):
@@ -45,14 +51,19 @@ class _Row(NamedTuple):
     labels: list[str]
 
 
-def sources(root: Path, config: Data) -> list[Path]:
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError unless there are tables, and only one way to take them."""
+    _tables(root)
+
+
+def _tables(root: Path) -> list[Path]:
     """Return the tables, and the list of labels if there is one.
 
     Raises:
         UserError: if there is no table, or more than one could be meant.
     """
     tables = {
-        stem: [p for kind in KINDS if (p := root / f"{stem}{kind}").is_file()]
+        stem: [p for kind in KINDS if sources.is_file(p := root / f"{stem}{kind}")]
         for stem in ("labels", "train", "test")
     }
     names = [path.name for paths in tables.values() for path in paths]
@@ -64,7 +75,7 @@ def sources(root: Path, config: Data) -> list[Path]:
             f"{', '.join(names) or 'none of them'}."
         )
     vocabulary = root / "labels.txt"
-    return [root / name for name in names] + ([vocabulary] if vocabulary.is_file() else [])
+    return [root / name for name in names] + ([vocabulary] if sources.is_file(vocabulary) else [])
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -74,7 +85,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         UserError: with file and row, for a label that is not listed, a file that is listed twice, a
             value that is missing, or a table without test rows.
     """
-    paths = sources(root, config)
+    paths = _tables(root)
     vocabulary = paths.pop() if paths[-1].name == "labels.txt" else None
     rows: dict[str, _Row] = {}
     for path in paths:
@@ -82,9 +93,11 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
             part = None if path.stem == "labels" else path.stem
             file, row = _checked_row(position, values, part)
             if file in rows:
+                others = rows[file].labels != row.labels
                 raise UserError(
-                    f"{position} has {file!r} a second time, first in {rows[file].position}; "
-                    "remove one of the two rows."
+                    f"{position} has {files.shown(file)} a second time, first in "
+                    f"{rows[file].position}; remove one of the two rows"
+                    + (f", or give all labels of an image in one: {_JOIN}." if others else ".")
                 )
             rows[file] = row
     if vocabulary is None:
@@ -129,8 +142,8 @@ def _image_set(
             if label not in column:
                 near = difflib.get_close_matches(label, labels, n=1, cutoff=0)
                 raise UserError(
-                    f"{row.position} has the label {label!r}, which is not in labels.txt. Did you "
-                    f"mean {near[0]!r}?"
+                    f"{row.position} has the label {files.shown(label)}, which is not in "
+                    f"labels.txt. Did you mean {near[0]!r}?"
                 )
             row_L[column[label]] = 1
     array = pa.array(images, pa.string())
@@ -149,7 +162,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(sources.local(path), page_checksum_verification=True) as file:
             columns = file.schema_arrow.names
             rows = file.read([n for n in ("file", "labels", "split") if n in columns]).to_pylist()
     except (OSError, ValueError) as error:
@@ -190,8 +203,14 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
     """
     for key in ("file", "labels", *(["split"] if part is None else [])):
         if not isinstance(row, dict) or row.get(key) is None:
+            if isinstance(row, list):
+                raise UserError(
+                    f"{position} is a list of {len(row):,} items; one object a line is needed "
+                    "(pandas: to_json(..., orient='records', lines=True))."
+                )
             content = ", ".join(map(repr, row)) if isinstance(row, dict) else repr(row)
-            raise UserError(f"{position} has no {key!r}, found {content}; {_NEED}.")
+            more = "..." if len(content) > 120 else ""
+            raise UserError(f"{position} has no {key!r}, found {content[:120]}{more}; {_NEED}.")
     file, labels, part = row["file"], row["labels"], part or str(row["split"]).strip()
     if isinstance(labels, str):
         labels = [label for label in labels.split(";") if label.strip()]
@@ -199,16 +218,17 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
         isinstance(label, str) and label.strip() for label in labels
     ):
         raise UserError(
-            f"{position} has labels {labels!r}; a list of names, or one text with ';' between "
-            "them, is needed."
+            f"{position} has labels {files.shown(labels)}; a list of names, or one text with ';' "
+            "between them, is needed."
         )
     name = posixpath.normpath(file.strip()) if isinstance(file, str) and file.strip() else "."
     if not files.is_inside(name):
         raise UserError(
-            f"{position} has the file {file!r}; a path below the folder of the table is needed."
+            f"{position} has the file {files.shown(file)}; a path below the folder of the table "
+            "is needed."
         )
     if part not in ("train", "test"):
-        raise UserError(f"{position} has the split {part!r}; train or test is possible.")
+        raise UserError(f"{position} has the split {files.shown(part)}; train or test is possible.")
     labels = [label.strip() for label in labels]
     for value in (name, *labels):
         if char := files.bad_character(value):

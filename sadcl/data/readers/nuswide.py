@@ -21,7 +21,7 @@ University of Singapore, 2009.
 from __future__ import annotations
 
 import ast
-import os
+import fnmatch
 import posixpath
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from sadcl.config import Data
 from sadcl.data.base import ImageSet
-from sadcl.data.readers import files
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 CONCEPTS = 81
@@ -43,20 +43,15 @@ _HINT = (
 _CSV = "nus_wid_data.csv"
 
 
-def sources(root: Path, config: Data) -> list[Path]:
-    """Return the lists and label files, and the folder of images, whose layout decides the paths.
-
-    Raises:
-        UserError: if the root is no copy of NUS-WIDE in the layout of ``data.nuswide_split``.
-    """
-    concepts = [path for path in _concept_lists(root) if path.is_file()]
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError if the root is no copy in the layout of ``data.nuswide_split``."""
     if config.nuswide_split == "csv":
         if not (root / _CSV).is_file():
             raise UserError(
                 f"The data root {str(root)!r} has no {_CSV}, which data.nuswide_split = 'csv' asks "
                 "for."
             )
-        return [root / _CSV, *concepts, _image_folder(root)]
+        return
     lists, truth = root / "ImageList", root / "Groundtruth"
     if not lists.is_dir() or not truth.is_dir():
         has_csv = (root / _CSV).is_file()
@@ -66,11 +61,6 @@ def sources(root: Path, config: Data) -> list[Path]:
             f"Groundtruth are needed.{hint} Give the folder that the publisher's archives were "
             "unpacked in."
         )
-    paths = [lists / "TrainImagelist.txt", lists / "TestImagelist.txt"]
-    if (lists / "Imagelist.txt").is_file():
-        paths.append(lists / "Imagelist.txt")
-    labels = sorted(path for path in truth.glob("*/Labels_*.txt") if files.is_utf8(str(path)))
-    return [*paths, *concepts, *labels, _image_folder(root)]
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -84,7 +74,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         return files.check_disjoint(*_read_csv(root))
     concepts = _concepts(root)
     folder = root / "Groundtruth" / "TrainTestLabels"
-    is_divided = any(folder.glob("Labels_*.txt"))
+    is_divided = bool(_label_files(folder))
     sets = []
     for part in ("Train", "Test"):
         path = root / "ImageList" / f"{part}Imagelist.txt"
@@ -125,14 +115,16 @@ def _concepts(root: Path, csv_labels: set[str] | None = None) -> tuple[str, ...]
     alphabetical order.
     """
     for path in _concept_lists(root):
-        if path.is_file():
+        if sources.is_file(path):
             labels, source = tuple(files.read_entries(path, _HINT)), path
             break
     else:
         source = root / _CSV if csv_labels is not None else root / "Groundtruth"
+        folders = [source / name for name in sources.names_in(source)]
         stems = {
-            path.stem.removesuffix("_Train").removesuffix("_Test")
-            for path in source.glob("*/Labels_*.txt")
+            Path(name).stem.removesuffix("_Train").removesuffix("_Test")
+            for folder in folders
+            for name in _label_files(folder)
         }
         names = {stem.removeprefix("Labels_") for stem in stems}
         labels = tuple(sorted(csv_labels if csv_labels is not None else names))
@@ -141,6 +133,11 @@ def _concepts(root: Path, csv_labels: set[str] | None = None) -> tuple[str, ...]
             f"{str(source)!r} has {len(labels)} concepts; NUS-WIDE has {CONCEPTS}. {_HINT}"
         )
     return labels
+
+
+def _label_files(folder: Path) -> list[str]:
+    """Return the names of the label files in a folder."""
+    return fnmatch.filter(sources.names_in(folder), "Labels_*.txt")
 
 
 def _column(path: Path, list_path: Path, count: int) -> NDArray[np.int8]:
@@ -235,7 +232,7 @@ def _csv_rows(path: Path) -> dict[str, tuple[str, list[str]]]:
 
 
 def _image_folder(root: Path) -> Path:
-    return root / "Flickr" if (root / "Flickr").is_dir() else root / "images"
+    return root / "Flickr" if sources.is_dir(root / "Flickr") else root / "images"
 
 
 def _image_set(
@@ -251,7 +248,7 @@ def _image_set(
     These are the listed names, the names without their folder, or the ids alone.
     """
     folder = _image_folder(root)
-    entries = set(os.listdir(folder)) if folder.is_dir() else set()
+    entries = set(sources.names_in(folder))
     without_folder = [name.rsplit("/", 1)[-1] for name in names]
     ids = [name.rsplit("_", 1)[-1] for name in without_folder]
     stored = next((other for other in (without_folder, ids) if entries.intersection(other)), None)

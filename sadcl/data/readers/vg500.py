@@ -21,7 +21,6 @@ Semantic-Specific Graph Representation for Multi-Label Image Recognition, 2019.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,8 @@ import numpy as np
 import pyarrow as pa
 
 from sadcl.config import Data
-from sadcl.data.base import ImageSet
-from sadcl.data.readers import files
+from sadcl.data.base import ImageSet, has_area
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 CATEGORIES, TEST = 500, 10_000
@@ -50,21 +49,21 @@ _LabelNumbers = dict[str, np.ndarray]
 """Numbers of the labels of each image file."""
 
 
-def sources(root: Path, config: Data) -> list[Path]:
-    """Return the file of labels, the lists, and the folders of images, which decide the paths.
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError if the root is no copy of Visual Genome."""
+    _label_file(root)
 
-    Raises:
-        UserError: if the root is no copy of Visual Genome.
-    """
-    labels = _INDEX if (root / _INDEX).is_file() else _OBJECTS
-    if not (root / labels).is_file():
+
+def _label_file(root: Path) -> Path:
+    """Return the file of labels; UserError if the root is no copy of Visual Genome."""
+    labels = _INDEX if sources.is_file(root / _INDEX) else _OBJECTS
+    if not sources.is_file(root / labels):
         raise UserError(
             f"The data root {str(root)!r} is not a copy of Visual Genome: there is neither "
             f"{_OBJECTS} nor {_INDEX} in it. Give the folder that has one of them and the image "
             f"folders {' and '.join(FOLDERS)} in it."
         )
-    lists = [root / name for name in _LISTS] if _has_lists(root) else []
-    return [root / labels, *lists, *(root / name for name in FOLDERS)]
+    return root / labels
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -74,7 +73,7 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
         UserError: for a file that is missing or damaged, an unknown label, or an image without an
             entry.
     """
-    path, *_ = sources(root, config)
+    path = _label_file(root)
     labels, numbers = _read_index(path) if path.name == _INDEX else _read_objects(path)
     if _has_lists(root):
         parts = [_read_list(root / name, numbers, path) for name in _LISTS]
@@ -102,7 +101,7 @@ def flat_boxes(
     Objects of all images in a split count, whether their names are labels or not. Call it after
     :func:`read`, whose checks it relies on.
     """
-    path, *_ = sources(root, config)
+    path = _label_file(root)
     if path.name != _OBJECTS:
         return
     split_and_file = {
@@ -112,20 +111,32 @@ def flat_boxes(
     }
 
     def names_and_size(item: dict[str, Any]) -> Any:
-        return (item["names"], item.get("w"), item.get("h")) if "names" in item else item
+        return (item["names"], *map(item.get, "xywh")) if "names" in item else item
 
     for entry in _entries(path, names_and_size):
         if (image := split_and_file.get(f"{entry['image_id']}.jpg")) is None:
             continue
-        for names, width, height in entry["objects"]:
-            if (width, height) != (None, None) and not all(
-                isinstance(n, (int, float)) and n > 0 for n in (width, height)
-            ):
-                yield *image, ", ".join(names), f"w {width}, h {height}"
+        for names, left, top, width, height in entry["objects"]:
+            if (width, height) == (None, None):
+                continue
+            numbers = [0 if left is None else left, 0 if top is None else top, width, height]
+            are_numbers = all(isinstance(number, (int, float)) for number in numbers)
+            if not are_numbers or not _has_area(*numbers):
+                values = zip("xywh", (left, top, width, height), strict=True)
+                given = ", ".join(f"{key} {value}" for key, value in values if value is not None)
+                yield *image, ", ".join(names), given
+
+
+def _has_area(left: float, top: float, width: float, height: float) -> bool:
+    try:
+        return has_area((left, top, left + width, top + height))
+    except OverflowError:  # an integer beyond every number
+        return False
 
 
 def _has_lists(root: Path) -> bool:
-    return any((root / name).is_file() for name in _LISTS)
+    exist = [sources.is_file(root / name) for name in _LISTS]  # each is looked at
+    return any(exist)
 
 
 def _permuted(path: Path, numbers: _LabelNumbers) -> list[list[str]]:
@@ -229,7 +240,7 @@ def _entries(path: Path, keep: Callable[[dict[str, Any]], Any] = _names) -> Iter
     decoder = json.JSONDecoder(object_hook=keep)
     text, done = "", 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with sources.open_text(path) as file:
             while len(text) <= CHUNK and (new := file.read(CHUNK)):
                 text, at = text + new, 0
                 while (mark := _MARK.match(text, at)) and mark[1] == ("," if done + at else "["):
@@ -266,6 +277,6 @@ def _paths_on_disk(root: Path) -> dict[str, str]:
     """Return the path of each image file below the root by its name in lower case."""
     paths: dict[str, str] = {}
     for folder in reversed(FOLDERS):
-        if (root / folder).is_dir():
-            paths |= {name.lower(): f"{folder}/{name}" for name in os.listdir(root / folder)}
+        names = sources.names_in(root / folder)
+        paths |= {name.lower(): f"{folder}/{name}" for name in names}
     return paths

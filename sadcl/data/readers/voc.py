@@ -4,7 +4,7 @@ Files below ``VOCdevkit/VOC2007`` (or ``VOC2012``), which may also be the data r
 
 - ``ImageSets/Main/{train,val,trainval,test}.txt``: the names of images, one a line.
 - ``Annotations/<name>.xml``: the objects of an image.
-- ``JPEGImages/<name>.jpg``: the images.
+- ``JPEGImages/<name>.jpg``: the images; tools write ``.png`` and others, which are read as well.
 
 Policies: a label is 1 if one of its objects is not marked difficult; if all are, ``data.difficult``
 decides. VOC 2007 trains on trainval and tests on test. The test labels of VOC 2012 are only with
@@ -18,6 +18,7 @@ Challenge: A Retrospective, 2015.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sadcl.config import Data
-from sadcl.data.base import TARGET, Boxes, ImageSet
-from sadcl.data.readers import files
+from sadcl.data.base import TARGET, Boxes, ImageSet, has_area
+from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 LABELS = (
@@ -40,19 +41,15 @@ LABELS = (
 """The classes in the devkit's order."""
 SERVER = 10_991
 """Number of test images of VOC 2012."""
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings of image files; the devkit has the first."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SIZE = ("size/width", "size/height")
 
 
-def sources(root: Path, config: Data) -> list[Path]:
-    """Return the two lists and every annotation.
-
-    Raises:
-        UserError: if the root is no copy of that year.
-    """
-    home = _home(root, config.name)
-    lists = [home / "ImageSets" / "Main" / f"{part}.txt" for part in _parts(config)]
-    annotations = (home / "Annotations").glob("*.xml")
-    return [*lists, *sorted(path for path in annotations if files.is_utf8(path.name))]
+def check_root(root: Path, config: Data) -> None:
+    """Raise UserError if the root is no copy of that year."""
+    _home(root, config.name)
 
 
 def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
@@ -90,7 +87,7 @@ def server_images(root: Path) -> ImageSet:
 def flat_boxes(
     root: Path, config: Data, splits: Sequence[ImageSet]
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Yield split, image, label and corners of each box without area.
+    """Yield split, image, label and corners of each box without area in its image.
 
     Call it after :func:`read`, whose checks it relies on.
     """
@@ -99,18 +96,16 @@ def flat_boxes(
         if (images.targets < 0).all():  # the server's; annotations here are those of other tasks
             continue
         for file in images.files.to_pylist():
-            annotation = ElementTree.parse(_xml(home, file))
+            annotation = ElementTree.parse(_xml(home, file)).getroot()
             for thing in annotation.iterfind("object"):
                 if (box := thing.find("bndbox")) is None:
                     continue
-                left, top, right, bottom = corners = [box.findtext(n, "") for n in _CORNERS]
-                try:
-                    is_flat = not (float(left) < float(right) and float(top) < float(bottom))
-                except ValueError:
-                    is_flat = True
-                if is_flat:
+                corners = _numbers(box, _CORNERS)
+                W, H = _numbers(annotation, _SIZE) or (math.inf, math.inf)
+                if corners is None or not has_area(corners, W + 1, H + 1):  # counted from 1
                     label = thing.findtext("name", "").strip()
-                    yield split, file, label, f"corners {', '.join(corners)}"
+                    texts = ", ".join(box.findtext(name, "") for name in _CORNERS)
+                    yield split, file, label, f"corners {texts}"
 
 
 def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
@@ -125,25 +120,31 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
         path = _xml(home, images.files[i].as_py())
         if not path.exists():
             continue
-        annotation = ElementTree.parse(path)
+        annotation = ElementTree.parse(path).getroot()
         for thing in annotation.iterfind("object"):
             label = LABELS.index(thing.findtext("name", "").strip())
-            try:
-                W, H = (float(annotation.findtext(f"size/{n}", "")) for n in ("width", "height"))
-                left, top, right, bottom = (
-                    float(thing.findtext(f"bndbox/{name}", "")) for name in _CORNERS
-                )
-            except ValueError:
-                continue
-            if images.targets[i, label] == 1 and min(W, H, right - left, bottom - top) > 0:
-                # pixels are counted from 1, and the last one belongs to the box
-                rows.append((i, label, (left - 1) / W, (top - 1) / H, right / W, bottom / H))
+            size = _numbers(annotation, _SIZE)
+            corners = _numbers(thing, [f"bndbox/{name}" for name in _CORNERS])
+            if images.targets[i, label] == 1 and size is not None and corners is not None:
+                (W, H), (left, top, right, bottom) = size, corners
+                if min(size) > 0 and has_area(corners):
+                    # pixels are counted from 1, and the last one belongs to the box
+                    rows.append((i, label, (left - 1) / W, (top - 1) / H, right / W, bottom / H))
     return Boxes.sorted(rows)
+
+
+def _numbers(element: ElementTree.Element, paths: Sequence[str]) -> tuple[float, ...] | None:
+    """Return the numbers at these paths below an element; None if one is missing or none."""
+    try:
+        return tuple(float(element.findtext(path, "")) for path in paths)
+    except ValueError:
+        return None
 
 
 def _xml(home: Path, file: str) -> Path:
     """Return the annotation file of an image file."""
-    return home / "Annotations" / f"{file.removesuffix('.jpg')}.xml"
+    stem, dot, ending = file.rpartition(".")
+    return home / "Annotations" / f"{stem if f'{dot}{ending}'.lower() in _ENDINGS else file}.xml"
 
 
 def _folder_of_year(name: str) -> str:
@@ -162,7 +163,7 @@ def _home(root: Path, name: str) -> Path:
     """Return the folder of the year."""
     folder = _folder_of_year(name)
     for home in (root / "VOCdevkit" / folder, root / folder, root):
-        if (home / "ImageSets" / "Main").is_dir():
+        if sources.is_dir(home / "ImageSets" / "Main"):
             return home
     raise UserError(
         f"The data root {str(root)!r} is not a copy of {name}: there is no folder ImageSets/Main "
@@ -179,9 +180,24 @@ def _split(home: Path, part: str, config: Data) -> ImageSet:
     if part != "test" or config.name == "voc2007":
         for row_L, name in zip(targets, names, strict=True):
             row_L[:] = _targets(home / "Annotations" / f"{name}.xml", path, config)
-    images = pa.array([f"{name}.jpg" for name in names], pa.string())
+    images = pa.array(_image_names(home / "JPEGImages", names), pa.string())
     folder = str(home / "JPEGImages")
     return ImageSet(f"{config.name}-{part}", folder, images, targets, LABELS, path.name)
+
+
+def _image_names(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the file name of each listed image: a JPEG file, or what tools write instead of it."""
+    existing: dict[str, set[str]] = {}
+    images = []
+    for name in names:
+        place = name.rpartition("/")[0]
+        if place not in existing:
+            existing[place] = {
+                f"{place}/{file}".lstrip("/") for file in sources.names_in(folder / place)
+            }
+        fits = (name + ending for ending in _ENDINGS if name + ending in existing[place])
+        images.append(next(fits, f"{name}.jpg"))
+    return images
 
 
 def _targets(path: Path, list_path: Path, config: Data) -> NDArray[np.int8]:
@@ -216,7 +232,7 @@ def _targets(path: Path, list_path: Path, config: Data) -> NDArray[np.int8]:
 
 def _parse(path: Path, list_path: Path, config: Data) -> ElementTree.Element:
     try:
-        return ElementTree.fromstring(path.read_bytes())
+        return ElementTree.fromstring(sources.read_bytes(path))
     except OSError as error:
         raise UserError(
             f"{list_path.name} lists {path.stem!r}, but {str(path)!r} cannot be read: "
@@ -239,7 +255,8 @@ def _check_annotation(annotation: ElementTree.Element, path: Path, config: Data)
             "that year."
         )
     filename = annotation.findtext("filename", path.stem).strip()
-    if Path(filename).stem.lower() != path.stem.lower():
+    name = re.split(r"[/\\]", filename)[-1].lower()  # tools write paths, or no ending
+    if path.stem.lower() not in (name, name.rpartition(".")[0]):
         raise UserError(
             f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again."
         )

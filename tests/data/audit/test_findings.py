@@ -167,7 +167,9 @@ def test_visual_genome_objects_without_area(copy):
     content = json.loads(path.read_text())
     content[0]["objects"][0]["w"] = 0
     path.write_text(json.dumps(content))
-    assert found(audit_copy(config, root), "box") == [("train", "1.jpg", " Man", "w 0, h 1")]
+    assert found(audit_copy(config, root), "box") == [
+        ("train", "1.jpg", " Man", "x 0, y 3, w 0, h 1")
+    ]
 
 
 def test_a_split_whose_labels_are_with_the_server(copy):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sadcl.data.audit import image_file
@@ -49,6 +57,90 @@ def test_a_hole_in_a_file_that_decodes_all_the_same(tmp_path, options):
     assert "corrupt" not in remarks
 
 
+def photograph(size=(320, 240), **options):
+    """A smooth picture with some noise, as a photograph is coded."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    smooth = np.stack([x * 0.6, y * 0.9, (x + y) * 0.4], axis=-1)
+    noise = np.random.default_rng(0).normal(0, 6, smooth.shape)
+    image = Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
+    image.save(sink := io.BytesIO(), "JPEG", quality=90, **options)
+    return sink.getvalue()
+
+
+def remarks_of(tmp_path, *contents):
+    paths = [tmp_path / f"{i}.jpg" for i in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return [dict(found.remarks) for found in image_file.inspect_files(list(map(str, paths)))]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_half_a_file_with_an_end_mark_is_no_picture(tmp_path, options, capfd):
+    """The decoder complains, without a name; which file it is is found all the same."""
+    whole = photograph(**options)
+    cut = whole[: len(whole) // 2] + b"\xff\xd9"
+    garbled = bytearray(whole)
+    garbled[len(whole) // 2 : len(whole) // 2 + 900] = whole[700:1600]
+    right, half, mixed, also_right = remarks_of(tmp_path, whole, cut, bytes(garbled), whole)
+    assert not right
+    assert not also_right
+    assert "Corrupt JPEG data" in half["damaged"]
+    assert "Corrupt JPEG data" in mixed["damaged"]
+    if not options:
+        assert re.fullmatch(r"the lower [45]\d%", half["flat"])
+    os.write(2, b"and what others say is heard")
+    assert capfd.readouterr().err == "and what others say is heard"
+
+
+@settings(max_examples=20, deadline=None)
+@given(share=st.floats(0.1, 0.9), quality=st.sampled_from([{}, {"progressive": True}]))
+def test_wherever_a_file_is_cut_and_closed(share, quality):
+    whole = photograph((160, 120), **quality)
+    start = 700  # behind tables, where the picture begins
+    cut = whole[: start + int(share * (len(whole) - start))] + b"\xff\xd9"
+    with tempfile.TemporaryDirectory() as folder:
+        (remarks,) = remarks_of(Path(folder), cut)
+    assert remarks.keys() & {"damaged", "corrupt"}
+
+
+def test_one_colour_below_is_remarked_on_but_a_frame_is_not(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
+    below, framed, blank = pixels.copy(), pixels.copy(), np.full_like(pixels, 7)
+    below[60:], framed[70:], framed[:20] = 128, 0, 0
+    contents = []
+    for array in (pixels, below, framed, blank):
+        Image.fromarray(array).save(sink := io.BytesIO(), "PNG")
+        contents.append(sink.getvalue())
+    flat = [found.get("flat") for found in remarks_of(tmp_path, *contents)]
+    assert flat == [None, "the lower 40%", None, "the whole picture"]
+
+
+@pytest.mark.parametrize(
+    ("values", "detail"),
+    [
+        (np.linspace(0, 4095, 600).astype(np.uint16), "no value above 4,095 of 65,535"),
+        (np.linspace(0, 1, 600).astype(np.float32), "no value above 1 of 255"),
+        (np.linspace(-4, 300, 600).astype(np.float32), "values from -4 to 300"),
+        (np.full(600, np.nan, np.float32), "values from nan to nan"),
+        (np.linspace(0, 1_000_000, 600).astype(np.int32), r"values from 0 to 1e\+06"),
+        (np.linspace(0, 65_535, 600).astype(np.uint16), None),
+        (np.linspace(0, 255, 600).astype(np.float32), None),
+    ],
+)
+def test_numbers_that_come_out_black_or_clipped(tmp_path, values, detail):
+    path = tmp_path / "a.tiff"
+    Image.fromarray(values.reshape(20, 30)).save(path)
+    remarks = dict(image_file.inspect_file(str(path)).remarks)
+    assert re.match(detail, remarks["range"]) if detail else "range" not in remarks
+
+
+def test_a_file_with_too_many_pixels_is_an_error(tmp_path):
+    Image.new("1", (300, 200)).save(tmp_path / "a.png")
+    remarks = dict(image_file.inspect_file(str(tmp_path / "a.png"), 59_999).remarks)
+    assert remarks.keys() == {"large"}
+    assert "300 x 200 pixels exceed 59,999" in remarks["large"]
+
+
 def test_what_follows_a_picture_is_no_hole_in_it(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(picture(1) + bytes(4096) + picture(2))
@@ -72,7 +164,7 @@ def test_lab_has_colours(tmp_path):
 def test_an_inspection_that_is_stopped_leaves_the_remaining_files(monkeypatch):
     seen = []
 
-    def slow(path):
+    def slow(path, max_pixels):
         seen.append(path)
         time.sleep(0.01)
         return image_file.ImageFile(b"", ())

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sadcl.config import Data
 from sadcl.data.load import load
-from sadcl.data.readers import scenes
+from sadcl.data.readers import coco, scenes, voc
 
 
 def test_boxes_of_embedded_scenes_are_those_that_were_drawn(tmp_path):
@@ -143,3 +145,62 @@ def test_boxes_of_voc_count_pixels_from_one_and_take_difficult_objects_of_what_i
     assert {data.labels[i] for i in boxes.label_K} == {"dog"}
     np.testing.assert_allclose(boxes.box_K4, [[0.25, 0.1, 0.5, 0.5], [0.5, 0.5, 1, 1]])
     assert data.boxes(data.train).box_K4.tolist() == [[0, 0, 1, 1]]
+
+
+NUMBERS = st.one_of(
+    st.floats(-30, 30),
+    st.floats(),
+    st.integers(-30, 30),
+    st.sampled_from([0, -0.0, float("nan"), float("inf"), -float("inf"), 10**400, "5", "x", None]),
+)
+
+
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(NUMBERS, min_size=4, max_size=4) | st.just([1, 2]) | st.just("none"))
+def test_each_box_of_coco_counts_or_is_a_finding(copy_once, box):
+    """Never both, never neither, and what counts lies in its image, with an area."""
+    root, data = copy_once
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"image_id": 3, "category_id": 1, "iscrowd": 0, "bbox": box}]
+    path.write_text(json.dumps(content))
+    boxes = coco.boxes(root, CONFIG, data.test)
+    findings = list(coco.flat_boxes(root, CONFIG, (data.train, data.test)))
+    assert len(boxes.box_K4) + len(findings) == 1
+    left, top, right, bottom = boxes.box_K4.T
+    assert ((left >= 0) & (left < right) & (right <= 1)).all()
+    assert ((top >= 0) & (top < bottom) & (bottom <= 1)).all()
+
+
+CONFIG = Data(name="coco17", holdout=0, crowd="ignore")
+
+
+@pytest.fixture
+def copy_once(copy, tmp_path):
+    return tmp_path, copy({"image_id": 3, "category_id": 1, "bbox": [1, 1, 2, 2], "iscrowd": 0})
+
+
+@pytest.mark.parametrize(
+    "corners", [("nan", 1, 5, 5), (1, 1, "inf", 5), (25, 1, 30, 5), (3, 3, 3, 9)]
+)
+def test_a_box_of_voc_that_is_none_is_a_finding_and_spoils_nothing(layout_copy, corners):
+    root, read = layout_copy("voc2007")
+    tags = "".join(
+        f"<{name}>{value}</{name}>"
+        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    good = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>10</xmax><ymax>10</ymax></bndbox>"
+    things = "".join(
+        f"<object><name>cat</name><difficult>0</difficult>{box}</object>"
+        for box in (f"<bndbox>{tags}</bndbox>", good)
+    )
+    (root / "VOCdevkit/VOC2007/Annotations/000500.xml").write_text(
+        "<annotation><size><width>20</width><height>10</height></size>" + things + "</annotation>"
+    )
+    data = read()
+    boxes = data.boxes(data.test)
+    assert boxes.of(0)[data.labels.index("cat")].tolist() == [[0, 0, 0.5, 1]]
+    rows = list(voc.flat_boxes(root, Data(name="voc2007"), (data.train, data.test)))
+    assert [row[:3] for row in rows if row[1] == "000500.jpg"] == [(1, "000500.jpg", "cat")]

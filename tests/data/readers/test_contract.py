@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -131,6 +132,47 @@ def test_the_second_opening_reads_no_annotations(layout, root, monkeypatch):
     assert load(layout, root, holdout=0.3).digest == one.digest
 
 
+_events: list[tuple[str, str]] | None = None
+
+
+def _hook(event, arguments):
+    if _events is not None and event in ("open", "os.listdir", "os.scandir"):
+        _events.append((event, str(arguments[0])))
+
+
+sys.addaudithook(_hook)  # it stays, so that it only looks while a test says so
+
+
+def test_the_key_is_made_of_all_that_the_reader_opens(layout, root, monkeypatch):
+    """Whatever Python opens and lists below the root, through whichever function."""
+    monkeypatch.setattr(sys.modules[__name__], "_events", opened := [])
+    listing = data.read_listing(layout.config, root)
+    monkeypatch.undo()
+    below = {Path(name) for _, name in opened if name.startswith(str(root))}
+    below.discard(root / "prepared.json")  # looked at each time
+    assert below <= set(listing.paths)
+    labels_from = {path for pattern in layout.sources for path in root.glob(pattern)}
+    assert set(listing.paths) & labels_from  # Parquet's are opened in C++
+    assert not {path for path in listing.paths if path.suffix == ".jpg"}
+
+
+def test_every_source_that_changes_is_read_again(layout, root, monkeypatch):
+    first = data.read_listing(layout.config, root)
+    reader = importlib.import_module("sadcl.data.load").READERS[
+        data.resolve(layout.config, root).name
+    ]
+    calls, read = [], reader.read
+    monkeypatch.setattr(reader, "read", lambda *given: calls.append(1) or read(*given))
+    data.read_listing(layout.config, root)
+    assert not calls
+    for path in first.paths:
+        if path.is_file():
+            count = len(calls)
+            os.utime(path)
+            data.read_listing(layout.config, root)
+            assert len(calls) > count, path
+
+
 def test_a_few_files_tell_one_copy_from_another(layout, root):
     read = load(layout, root, holdout=0.3)
     config = data.resolve(layout.config, root)
@@ -214,7 +256,7 @@ def test_another_letter_case(layout, root):
         "vg500"
     ):  # whose folders are searched: there is no listed name to go by
         with pytest.raises(
-            UserError, match=r"several files .* differ from it in letter case only: .*\.JPG'"
+            UserError, match=r"several files .* differ from it in letter case .* only: .*\.JPG'"
         ):
             load(layout, root)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sadcl.errors import UserError
 from tests.data.readers.layouts import (
     put,
     refused,
@@ -23,6 +28,10 @@ from tests.data.readers.layouts import (
         (
             ["file,labels,split", "a.jpg,cat,train", "./a.jpg,ant,test"],
             r"line 3 has 'a.jpg' a second time, first in .* line 2",
+        ),
+        (
+            ["file,labels,split", "a.jpg,cat,train", "a.jpg,ant,train"],
+            r"line 3 has 'a.jpg' a second time, .* all labels of an image in one: 'cat;dog'",
         ),
         (
             ["file,labels,split", "a.jpg,cat,train"],
@@ -137,3 +146,55 @@ def test_other_columns_of_parquet_are_not_read(layout_copy, monkeypatch):
     )
     read()
     assert asked == [["file", "labels", "split"]]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "hint"),
+    [
+        ("utf-16", "it is UTF-16, .* save it as UTF-8"),
+        ("utf-16-le", "it is UTF-16"),
+        ("cp1252", "it may be Windows-1252, .* 'CSV UTF-8'"),
+    ],
+)
+def test_a_table_in_another_encoding_is_named(layout_copy, encoding, hint):
+    root, read = layout_copy("folder-csv")
+    text = "file,labels,split\nphotos/0.jpg,pláž,train\nphotos/1.jpg,ant,test\n"
+    if encoding == "cp1252":
+        text = text.replace("pláž", "café")
+    put(root / "labels.csv", text.encode(encoding))
+    refused(read, rf"labels.csv' line \d is no text \(byte [\d,]+\): {hint}|has the character")
+
+
+@pytest.mark.parametrize("long", [["a"] * 30_000, "a;" * 30_000, {"a": "b" * 30_000}])
+def test_no_message_is_longer_than_one_can_read(layout_copy, long):
+    """Whatever a table has: a list of all rows in the first line, or a value without an end."""
+    root, read = layout_copy("folder-jsonl")
+    right = {"file": "a.jpg", "labels": ["cat"], "split": "train"}
+    rows = [long, *({**right, key: long} for key in right), {str(long): 1}]
+    for row in rows:
+        put(root / "train.jsonl", json.dumps(row) + "\n")
+        with pytest.raises(UserError) as caught:
+            read()
+        assert len(str(caught.value)) < 1000
+    put(root / "train.jsonl", json.dumps([right] * 500) + "\n")
+    refused(read, r"train.jsonl' line 1 is a list of 500 items; one object a line .* lines=True")
+
+
+@pytest.mark.parametrize("layout", ["folder-csv", "coco17", "nuswide-lists"])
+def test_names_on_disk_in_another_unicode_form(layout_copy, layout):
+    """A list made elsewhere, and an archive that was unpacked on a Mac."""
+    root, read = layout_copy(layout)
+    before = read()
+    for images in (before.train, before.test):
+        for i in range(len(images)):
+            path = Path(images.path(i))
+            path.rename(path.with_name(f"c\u030c{path.name}"))  # on disk: letter and accent
+    names = {
+        Path(file).name for part in (before.train, before.test) for file in part.files.to_pylist()
+    }
+    pattern = re.compile(rf"(?<=[/\"\\])(?={'|'.join(map(re.escape, sorted(names)))})")
+    for path in [*root.glob("*.csv"), *root.glob("*/*.json"), *root.glob("*/*.txt")]:
+        path.write_text(pattern.sub("\u010d", path.read_text()))  # listed: one letter
+    after = read()
+    assert (after.train.targets == before.train.targets).all()
+    assert all(Path(after.test.path(i)).exists() for i in range(len(after.test)))

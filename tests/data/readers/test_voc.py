@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from sadcl.config import Data
+from sadcl.data import load
+from sadcl.data.prepare import prepare
 from sadcl.data.readers import voc
 from tests.data.readers.layouts import (
     objects_xml,
@@ -142,3 +146,75 @@ def test_voc_2007_is_not_what_the_server_of_2012_takes(layout_copy):
     refused(
         lambda: voc.server_images(root), r"test.txt lists in .* are VOC 2007's, first '000500.jpg'"
     )
+
+
+def in_folders(root):
+    """Move images and annotations of a copy into a folder that its lists name, as tools do."""
+    home = root / "VOCdevkit/VOC2007"
+    for path in [*home.glob("Annotations/*.xml"), *home.glob("JPEGImages/*.jpg")]:
+        put(path.parent / "task1" / path.name, path.read_bytes())
+        path.unlink()
+    for part in ("trainval", "test"):
+        path = home / f"ImageSets/Main/{part}.txt"
+        table(path, [f"task1/{name}" for name in path.read_text().split()])
+    return home
+
+
+def test_a_corrected_annotation_in_a_folder_of_its_own_is_seen(layout_copy):
+    root, read = layout_copy("voc2007")
+    home = in_folders(root)
+    before = read().train.targets.copy()
+    put(home / "Annotations/task1/000000.xml", objects_xml("VOC2007", [("bus", 0)], "000000.jpg"))
+    changed = read().train.targets
+    assert np.flatnonzero(changed[0]).tolist() == [voc.LABELS.index("bus")]
+    assert (changed[1:] == before[1:]).all()
+
+
+def test_a_prepared_copy_has_annotations_in_folders(layout_copy, tmp_path):
+    root, read = layout_copy("voc2007")
+    in_folders(root)
+    prepare(Data(name="voc2007"), str(root), tmp_path / "prepared", 32)
+    copy = load(Data(name="voc2007", prepared=32, holdout=0.0), tmp_path / "prepared")
+    assert copy.digest == read(difficult="ignore").digest
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpeg", ".webp", ".JPG"])
+def test_images_that_are_no_jpg(layout_copy, ending):
+    root, read = layout_copy("voc2007")
+    before = read()
+    for path in (root / "VOCdevkit/VOC2007/JPEGImages").iterdir():
+        path.rename(path.with_suffix(ending))
+    after = read()
+    assert (after.train.targets == before.train.targets).all()
+    assert after.train.files.to_pylist()[0] == f"000000{ending}"
+    rows = list(voc.flat_boxes(root, Data(name="voc2007"), (after.train, after.test)))
+    assert rows == list(voc.flat_boxes(root, Data(name="voc2007"), (before.train, before.test)))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "cam1.{}",
+        "cam1.{}.jpg",
+        "C:\\data\\cam1.{}.JPG",
+        "JPEGImages/cam1.{}.png",
+        "/home/x/CAM1.{}",
+    ],
+)
+def test_names_with_dots_and_file_names_as_tools_write_them(layout_copy, filename):
+    root, read = layout_copy("voc2007")
+    before = read()
+    home = root / "VOCdevkit/VOC2007"
+    for path in [*home.glob("Annotations/*.xml"), *home.glob("JPEGImages/*.jpg")]:
+        if path.suffix == ".xml":
+            name = filename.format(path.stem)
+            path.write_text(path.read_text().replace(f">{path.stem}.jpg<", f">{name}<"))
+        path.rename(path.with_name(f"cam1.{path.name}"))
+    for part in ("trainval", "test"):
+        path = home / f"ImageSets/Main/{part}.txt"
+        table(path, [f"cam1.{name}" for name in path.read_text().split()])
+    after = read()
+    assert (after.train.targets == before.train.targets).all()
+    assert after.train.files.to_pylist()[0] == "cam1.000000.jpg"
+    data_boxes = after.boxes(after.test)
+    assert len(data_boxes.image_K) == len(before.boxes(before.test).image_K)
