@@ -44,9 +44,9 @@ FILES = {
         "export/check export/write export/__init__"
     ),
     "results": (
-        "errors status schema provenance published table_file files benchmarks cache store "
-        "run_writer gradients "
-        "compact predictions query verify checkpoints export __init__"
+        "errors status trial_columns schema provenance published table_file files benchmarks "
+        "cache store run_writer gradients "
+        "compact published_tables predictions query verify checkpoints export __init__"
     ),
     "search": (
         "trial space settings pruning_rules study_file ranking search plan ablation comparison "
@@ -121,6 +121,7 @@ MAY = {
     "training/published_checkpoint": BUILD | {"build", "recipes"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
+    "results/trial_columns": {"config"},
     "search": {"config", "errors", "metrics", "results"},
     "study": {"results", "search", "storage", "console", "errors"},
     "study/failure": {"distributed", "errors", "training"},

@@ -1,4 +1,4 @@
-"""One Parquet file of a table: its bytes, its schema, its rows."""
+"""One file of a table, Parquet or Arrow IPC: its bytes, its schema, its rows."""
 
 from __future__ import annotations
 
@@ -43,12 +43,26 @@ def read_file(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
     Raises:
         FileVanished, BadFile: as :func:`open_file`.
     """
+    if uri.endswith(".arrow"):
+        return _read_arrow(uri, columns)
     file = open_file(uri)
     try:
         present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=present, use_threads=False)
     except _UNREADABLE as error:
         raise _damage_or_disk_error(uri, error) from None
+
+
+def _read_arrow(uri: str, columns: Iterable[str] | None) -> pa.Table:
+    try:
+        rows = pa.ipc.open_file(pa.py_buffer(read_bytes(uri))).read_all()
+        rows.validate()
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+    _check_version(uri, rows.schema)
+    if columns is None:
+        return rows
+    return rows.select([name for name in columns if name in rows.column_names])
 
 
 def read_rows_of(uri: str, key: str) -> pa.Table:
@@ -59,6 +73,9 @@ def read_rows_of(uri: str, key: str) -> pa.Table:
     """
     import pyarrow.compute as pc
 
+    if uri.endswith(".arrow"):
+        rows = _read_arrow(uri, None)
+        return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
     file = open_file(uri)
     position = file.schema_arrow.names.index("key")
     groups = []
@@ -104,6 +121,19 @@ def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:
         else {"compression": "none", "use_dictionary": False, "write_statistics": False}
     )
     pq.write_table(rows, buffer, **options)
+    return buffer.getbuffer()
+
+
+def encode(rows: pa.Table, uri: str) -> memoryview:
+    """Return the bytes of a run's own file: Arrow IPC, or Parquet if its name says so.
+
+    With the 180 columns of a trial, Arrow IPC is read in a fortieth of the time of Parquet.
+    """
+    if uri.endswith(".parquet"):
+        return encode_parquet(rows, large=True)
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, rows.schema) as writer:
+        writer.write_table(rows)
     return buffer.getbuffer()
 
 

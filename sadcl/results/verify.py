@@ -102,7 +102,6 @@ def _check_file_names(root: str) -> Iterator[Fault]:
     folder = storage.join(root, files.TABLES_FOLDER)
     paths = storage.sizes(folder).keys()
     for path in paths:
-        table, _, file = path.partition("/")
         name, uri = path.rsplit("/", 1)[-1], storage.join(folder, path)
         if name.endswith(".part"):
             yield Fault(
@@ -112,10 +111,8 @@ def _check_file_names(root: str) -> Iterator[Fault]:
             )
         elif name.startswith("."):
             continue
-        elif table not in (*schema.TRIAL_TABLES, "benchmarks") or not name.endswith(".parquet"):
-            yield Fault(uri, "does not belong to the tables", "Move it away.")
-        elif file.startswith(f"{files.MERGED_FOLDER}/"):
-            is_index = file.endswith(files.INDEX_SUFFIX)
+        elif name.endswith(files.INDEX_SUFFIX) or _is_merged(path):
+            is_index = name.endswith(files.INDEX_SUFFIX)
             if not is_index and files.index_uri(path) not in paths:
                 yield Fault(
                     uri,
@@ -124,8 +121,29 @@ def _check_file_names(root: str) -> Iterator[Fault]:
                 )
             elif is_index and path.removesuffix(files.INDEX_SUFFIX) + ".parquet" not in paths:
                 yield Fault(uri, "is the index of a merged file that does not exist", RUN_AGAIN)
-        elif "/" in file:
+        elif not _is_known(path):
             yield Fault(uri, "does not belong to the tables", "Move it away.")
+
+
+def _is_merged(path: str) -> bool:
+    """Whether a path below ``tables/`` is a merged file's, in the new place or the old one."""
+    folders = path.split("/")[:-1]
+    return any(
+        folders in ([files.MERGED_FOLDER, table], [table, files.OLD_MERGED_FOLDER])
+        for table in schema.TRIAL_TABLES
+    ) and path.endswith(".parquet")
+
+
+def _is_known(path: str) -> bool:
+    """Whether a path below ``tables/`` is one of a run's own file, or of a published one."""
+    folders = path.split("/")[:-1]
+    if folders == ["benchmarks"]:
+        return path.endswith(".parquet")
+    for table in schema.TRIAL_TABLES:
+        for folder, suffix in files.run_folders("", table).items():
+            if f"/{files.TABLES_FOLDER}/{'/'.join(folders)}" == folder:
+                return path.endswith(suffix)
+    return False
 
 
 def _check_table(
@@ -234,7 +252,8 @@ def _check_orphans(root: str, contents: _Contents) -> Iterator[Fault]:
         for key, uri in keys.items():
             if key in contents.trials:
                 continue
-            is_shared = files.MERGED_FOLDER in uri.split("/")  # it has rows of other runs too
+            folders = {files.MERGED_FOLDER, files.OLD_MERGED_FOLDER}
+            is_shared = bool(folders & set(uri.split("/")[-3:]))  # it has rows of other runs too
             yield Fault(
                 uri,
                 f"has rows of {key!r}, which has no row in the table trials: a deletion was "

@@ -82,7 +82,7 @@ def test_only_one_select_is_answered(tmp_path, text):
     compact.compact(str(tmp_path))
     found = pa.table({"x": [1]})  # a variable of the program is no table
     (merged,) = (
-        p for p in tmp_path.glob("tables/trials/merged/*.parquet") if ".index" not in p.name
+        p for p in tmp_path.glob("tables/_merged/trials/*.parquet") if ".index" not in p.name
     )
     before = merged.read_bytes()
     refused = "The query cannot be answered|There is no table 'found'"
@@ -242,7 +242,7 @@ def test_typos_suggest_the_nearest(tmp_path, ask, message):
     [
         "copy trials to '{0}/out.csv'",
         "select * from read_csv('/etc/passwd')",
-        "select * from '{0}/tables/trials/s-tuned-s0-a.parquet'",
+        "select * from '{0}/tables/_runs/trials/s-tuned-s0-a.arrow'",
         "attach '{0}/x.db'",
         "set enable_external_access = true",
         "install httpfs",
