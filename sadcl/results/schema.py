@@ -355,6 +355,15 @@ def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(metadata())
 
 
+def empty_table(name: str) -> pa.Table:
+    """Make a table without rows of the columns that are written out here, in their order.
+
+    Queries begin with it, so it does not import the configuration.
+    """
+    columns = pa.schema([(column, kind) for column, (kind, _) in TABLES[name].items()])
+    return columns.empty_table().replace_schema_metadata(metadata())
+
+
 def metadata() -> dict[str, str]:
     """Return the metadata of every table's files: the version of the schema."""
     return {"sadcl": str(VERSION)}

@@ -236,7 +236,7 @@ def arrow_rows_of(root: str, table: str, key: str) -> pa.Table:
     def attempt() -> pa.Table:
         uri = files.locate(root, table, key).uri
         if uri is None:
-            return schema.to_table(table, [])
+            return schema.empty_table(table)
         return table_file.read_rows_of(uri, key)
 
     return files.retry_if_vanished(attempt)
@@ -282,7 +282,7 @@ def delete(root: str, *keys: str) -> None:
                 # another process is writing right now to a store without locks.
                 if not locked or location.in_merged:
                     write_run_file(
-                        root, table, key, location.number + 1, schema.to_table(table, [])
+                        root, table, key, location.number + 1, schema.empty_table(table)
                     )
                 for uri in location.run_files:
                     storage.delete(uri)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import duckdb
@@ -256,6 +258,20 @@ def test_every_column_that_a_run_writes_is_in_the_schema(trained):
         assert not [name for name, (_, meaning) in schema.columns_of(table).items() if not meaning]
     assert json.loads(row["config"])
     assert os.path.exists(f"{root}/tables/trials")
+
+
+def test_queries_do_not_wait_for_the_configuration(tmp_path):
+    """It takes longer to import than the answer takes."""
+    complete_trial(tmp_path, "k")
+    compact.compact(str(tmp_path))
+    code = (
+        "import sys; from sadcl.results import query, read; query.top(sys.argv[1]); "
+        "read(sys.argv[1], 'trials'); print('pydantic' in sys.modules)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
