@@ -281,9 +281,7 @@ def delete(root: str, *keys: str) -> None:
                 # An empty file of a higher number outranks rows in a merged file, also in one that
                 # another process is writing right now to a store without locks.
                 if not locked or location.in_merged:
-                    write_run_file(
-                        root, table, key, location.number + 1, schema.empty_table(table)
-                    )
+                    write_run_file(root, table, key, location.number + 1, schema.empty_table(table))
                 for uri in location.run_files:
                     storage.delete(uri)
 
