@@ -53,7 +53,7 @@ def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
             assert sorted(rows["key"].to_pylist()) == sorted(
                 results.read(root, table)["key"].to_pylist()
             )
-    copies = list((tmp_path / "cache").rglob("merged/*.parquet"))
+    copies = list((tmp_path / "cache").rglob("_merged/*.parquet"))
     assert copies
     monkeypatch.setattr(
         cache, "_mirror_object", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])
