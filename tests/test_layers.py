@@ -46,12 +46,13 @@ FILES = {
         "export/check export/write export/__init__"
     ),
     "results": (
-        "errors remedies status schema provenance published table_file files benchmarks cache "
-        "store run_writer gradients compact query predictions checkpoints verify export __init__"
+        "errors remedies status trial_columns schema provenance published table_file files "
+        "benchmarks cache store run_writer gradients compact published_tables query predictions "
+        "checkpoints file_faults verify export __init__"
     ),
     "search": (
-        "plain_values trial space settings pruning_rules study_file ranking search plan sequential until "
-        "ablation comparison changes plan_text __init__"
+        "plain_values trial space settings pruning_rules study_file ranking search plan sequential "
+        "until ablation comparison changes plan_text __init__"
     ),
     "study": (
         "__init__ placement gpu_driver process study_differences record trial_event event_text "
@@ -124,6 +125,7 @@ MAY = {
     "training/published_checkpoint": BUILD | {"build", "recipes"},
     "inference": {"build", "model", "data", "metrics", "config", "training", "storage", "errors"},
     "results": {"metrics", "storage", "errors"},
+    "results/trial_columns": {"config"},
     "search": {"config", "errors", "metrics", "results"},
     "search/plan_text": {"console"},
     "study": {"results", "search", "storage", "console", "errors"},

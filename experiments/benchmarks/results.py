@@ -41,6 +41,7 @@ from sadcl import recipes, results
 from sadcl.console import console, progress_bar
 from sadcl.results import compact, files, query, schema, table_file
 from sadcl.results.provenance import provenance
+from sadcl.results.published_tables import publish
 
 EPOCHS = 100
 BASE = recipes.coco14()
@@ -126,7 +127,7 @@ def write_store(root: Path, trials: int) -> None:
     """Write the files of a store as RunWriter leaves them."""
     values_T = np.random.default_rng(0).normal(70, 5, trials)
     for table in ("trials", "epochs"):
-        (root / "tables" / table).mkdir(parents=True)
+        (root / "tables" / files.RUNS_FOLDER / table).mkdir(parents=True)
 
     def write_trial(number: int) -> None:
         row = trial_row(number, float(values_T[number]))
@@ -136,12 +137,11 @@ def write_store(root: Path, trials: int) -> None:
         epochs = pa.table(arrays, names=list(schema.EPOCHS)).replace_schema_metadata(
             {"sadcl": str(schema.VERSION)}
         )
-        file = files.file_name(files.file_stem(row["key"]), 0)
-        for table, rows in (("trials", schema.to_table("trials", [row])), ("epochs", epochs)):
-            (root / "tables" / table / file).write_bytes(table_file.encode_parquet(rows))
         minute_ago = time.time() - 60
-        for table in ("trials", "epochs"):
-            os.utime(root / "tables" / table / file, (minute_ago, minute_ago))
+        for table, rows in (("trials", schema.to_table("trials", [row])), ("epochs", epochs)):
+            path = Path(files.run_uri(str(root), table, row["key"], 0))
+            path.write_bytes(table_file.encode(rows, str(path)))
+            os.utime(path, (minute_ago, minute_ago))
 
     with progress_bar("writing") as progress, ThreadPoolExecutor(2) as pool:
         for count, _ in enumerate(pool.map(write_trial, range(trials)), 1):
@@ -241,10 +241,11 @@ def measure_queries(rows: list[Row], root: str, tune_seconds: float) -> None:
         "trials by arm and seed": lambda: results.sql(root, BY_ARM),
         "epochs by epoch": lambda: results.sql(root, BY_EPOCH),
     }
+    slowest = 0.0
     for state, most in (("as written", 1000), ("compacted", 200)):
         if state == "compacted":
             duration = seconds(lambda: compact.compact(root))
-            sizes = [path.stat().st_size for path in Path(root).rglob("*.parquet")]
+            sizes = [path.stat().st_size for path in Path(root).glob("tables/_*/*/*.*")]
             more = f", {sum(sizes) / 1e6:.0f} MB in {len(sizes)} files"
             report(rows, Row("compaction", duration, "s"), more)
         for name, run in queries.items():
@@ -255,6 +256,10 @@ def measure_queries(rows: list[Row], root: str, tune_seconds: float) -> None:
             row = replace(row, low=None, high=None)  # the reference was measured once
             more = f" ({min(warm):.0f} to {max(warm):.0f}), first {first:.2f} s; {row.ratio:,.0f}x"
             report(rows, row, more)
+            if state == "as written":
+                slowest = max(slowest, first)
+    report(rows, Row("as written: slowest first query", slowest, "s", at_most=5))
+    report(rows, Row("publication of all studies", seconds(lambda: publish(root)), "s"))
 
 
 def measure_memory(rows: list[Row], root: str, trials: int) -> None:

@@ -1,6 +1,6 @@
 """Run every benchmark in turn: print a table of goals and results, and write rows to the store.
 
-python experiments/benchmarks/run.py                          # an hour and a half on two cores
+python experiments/benchmarks/run.py                          # two hours on two cores
 python experiments/benchmarks/run.py --only losses,metrics    # some of them
 python experiments/benchmarks/run.py --quick                  # small sizes: no figures to quote
 sadcl results sql "from benchmarks where not reached"         # afterwards, from anywhere
@@ -45,6 +45,7 @@ NAMES = (
     "memory",
     "results",
     "trial_overhead",
+    "trial_growth",
     "search_efficiency",
 )
 """The benchmarks in the order in which they run, quick ones first."""

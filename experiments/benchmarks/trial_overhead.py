@@ -30,6 +30,7 @@ from rich.table import Table
 from rows import Row, compare
 
 from sadcl import data, recipes
+from sadcl.config import Config
 from sadcl.console import console
 from sadcl.ray_backend import environment
 from sadcl.results import checkpoints, store
@@ -53,26 +54,28 @@ SPACE = {"loss.tau": Float(0.1, 0.3)}
 GOAL = 20
 
 
-def platform_overheads(name: str, trials: int, placement: Placement, folder: str) -> list[float]:
+def platform_overheads(
+    name: str, trials: int, placement: Placement, folder: str, base: Config = BASE
+) -> list[float]:
     """Run a search, and return the overhead of each trial."""
     from sadcl.ray_backend import event_channel, tuner
     from sadcl.study.checkpoint_quota import CheckpointQuota
 
     stopping = ASHA(
-        min_epochs=BASE.stage2.epochs
+        min_epochs=base.stage2.epochs
     )  # is asked after each epoch, and stops no trial before the last
     search = Search(
         name=name,
         question="",
-        base=BASE,
-        demo=BASE,
+        base=base,
+        demo=base,
         space=SPACE,
         n_demo_trials=trials,
         pruner=stopping,
     )
-    images = data.load(BASE.data)
-    plan = Plan(search, "demo", BASE, trials, images.digest, images.digest)
-    stage1 = plan.stage1(BASE)
+    images = data.load(base.data)
+    plan = Plan(search, "demo", base, trials, images.digest, images.digest)
+    stage1 = plan.stage1(base)
     assert stage1 is not None
     execute.execute(stage1, placement)
     options: dict[str, Any] = {

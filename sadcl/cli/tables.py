@@ -122,7 +122,7 @@ def schema() -> None:
     from sadcl.results import schema as tables
 
     titles = {name: f"{name} (key: {', '.join(tables.KEYS[name])})" for name in tables.TABLES}
-    columns = {titles[name]: columns for name, columns in tables.TABLES.items()}
+    columns = {titles[name]: tables.columns_of(name) for name in tables.TABLES}
     columns["published (the paper's tables)"] = published.COLUMNS
     for title, table in columns.items():
         rows = [
@@ -224,11 +224,24 @@ def compact(storage: Storage = "runs") -> None:
     """Merge the small files of ended runs; other processes may read and write meanwhile."""
     from sadcl.console import progress_bar, show_table
     from sadcl.results import compact as compacting
+    from sadcl.results import published_tables
 
     with progress_bar("merging") as show:
         merged = compacting.compact(storage, lambda table: show(f"merging {table}"))
+        published_tables.publish(storage)
     rows = [{"table": m.table, "files before": m.before, "files now": m.after} for m in merged]
     show_table(rows, ["table", "files before", "files now"])
+
+
+@results.command()
+def publish(storage: Storage = "runs") -> None:
+    """Write the tables for other programs, which the runs do by themselves, anew."""
+    from sadcl.results import compact as compacting
+    from sadcl.results import published_tables
+
+    compacting.compact(storage)  # files of older versions lie where the others look
+    published_tables.publish(storage)
+    typer.echo(f"DuckDB, polars, pandas and Spark read {storage.rstrip('/')}/tables/TABLE now.")
 
 
 @results.command()

@@ -29,7 +29,7 @@ from sadcl.launch.outcome import Run
 from sadcl.launch.setup import check_room
 from sadcl.launch.study_estimate import confirm_without_gpu
 from sadcl.ray_backend import environment
-from sadcl.results import store
+from sadcl.results import published_tables, store
 from sadcl.search import Trial
 from sadcl.search.trial import Phase
 from sadcl.study import execute, record
@@ -140,3 +140,5 @@ def _train_here(trial: Trial, placement: Placement) -> dict[str, Any]:
             advice = "That may pass: the same command resumes from the last checkpoint."
             text = f"{str(error).rstrip('.')}. {advice}"
             raise TrialFailed(text, kind=error.kind, final=False) from error
+        finally:
+            published_tables.finish(placement.storage, [trial.study])

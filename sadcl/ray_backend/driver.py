@@ -13,7 +13,7 @@ from pyarrow import fs
 from sadcl import storage
 from sadcl.errors import UserError
 from sadcl.ray_backend import cluster, environment, event_channel, node_check, tasks, trainer, tuner
-from sadcl.results import store
+from sadcl.results import published_tables, store
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan, ended_keys
 from sadcl.search.ranking import best_trials
@@ -54,6 +54,7 @@ def run_search(
     plan, rows = study.plan, study.rows
     if plan.is_complete(rows):
         _finish_rows(placement, study)
+        published_tables.finish(study.root, [study.name])
         return
     trial_rows = [row for row in rows if row["phase"] == "search"]
     with (
@@ -167,6 +168,7 @@ def run_ablation(
     plan = study.plan
     if plan.is_complete(study.rows):
         _finish_rows(any_placement, study)
+        published_tables.finish(study.root, [study.name])
         return
     with (
         _scratch(any_placement, plan.study) as scratch,
@@ -244,7 +246,10 @@ def run_train(
         placement, _ = fit_to_cluster(placement, nodes)
         channel = event_channel.open_channel()
         try:
-            with LiveTable(trial.key, lambda: event_channel.drain(channel), trial.epochs):
+            with (
+                published_tables.kept_up_to_date(placement.storage, trial.study),
+                LiveTable(trial.key, lambda: event_channel.drain(channel), trial.epochs),
+            ):
                 return trainer.train(trial, placement, scratch, channel)
         finally:
             event_channel.close(channel)
@@ -257,18 +262,21 @@ def _progress_shown(
     channel: event_channel.EventChannel,
     best: float | None = None,
 ) -> Iterator[LiveTable]:
-    """Show on the terminal and in TensorBoard what runs."""
+    """Show on the terminal, in TensorBoard and to readers of the tables what runs."""
     curves = TensorBoardCurves(placement.storage, study.name, study.rows)
     epochs = study.plan.remaining_work(study.rows).epochs
     is_limit = isinstance(study.plan, AblationPlan) and study.plan.ablation.until is not None
     try:
-        with LiveTable(
-            study.name,
-            lambda: curves.add(event_channel.drain(channel)),
-            epochs,
-            best,
-            is_limit=is_limit,
-        ) as live:
+        with (
+            published_tables.kept_up_to_date(placement.storage, study.name),
+            LiveTable(
+                study.name,
+                lambda: curves.add(event_channel.drain(channel)),
+                epochs,
+                best,
+                is_limit=is_limit,
+            ) as live,
+        ):
             yield live
     finally:
         event_channel.close(channel)

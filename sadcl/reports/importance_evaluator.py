@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -17,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
 from sadcl.search.space import Choice, Float, Int, plain
 from sadcl.search.space import Distribution as SpaceDistribution
@@ -50,8 +51,9 @@ class Evaluator:
             if name == "ped-anova"
             else FanovaImportanceEvaluator(n_trees=16, max_depth=3, seed=0)
         )
-        self.trials = [self._trial(setting, distributions) for setting in settings]
-        self.study = self._study(range(len(settings)))
+        once = {field: _hashed_once(distribution) for field, distribution in distributions.items()}
+        self.trials = [self._trial(setting, once) for setting in settings]
+        self.study = _Trials(self.trials)
 
     def __call__(
         self, mAP_N: NDArray[np.float64], index_N: NDArray[np.int64] | None = None
@@ -65,12 +67,16 @@ class Evaluator:
         Returns:
             The importance of each field in the evaluator's own unit, (F,), at least 0.
         """
-        study = self.study if index_N is None else self._study(index_N)
-        value_N = mAP_N if index_N is None else mAP_N[index_N]
+        study = self.study
+        if index_N is not None:
+            study = _Trials([self.trials[i] for i in index_N])
+        values = (-(mAP_N if index_N is None else mAP_N[index_N])).tolist()
         with warnings.catch_warnings():
             # PED-ANOVA warns that it minimises a target, which is what the minus is for.
             warnings.simplefilter("ignore")
-            importance = self.evaluator.evaluate(study, target=lambda t: -value_N[t.number])
+            importance = self.evaluator.evaluate(
+                cast(optuna.Study, study), target=lambda t: values[t.number]
+            )
         return np.array([max(float(importance.get(field, 0.0)), 0.0) for field in self.fields])
 
     def _trial(
@@ -85,10 +91,53 @@ class Evaluator:
         }
         return create_trial(params=params, distributions=of_trial, value=0.0)
 
-    def _study(self, index_N: Sequence[int] | NDArray[np.int64]) -> optuna.Study:
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([self.trials[i] for i in index_N])
-        return study
+
+class _Float(FloatDistribution):
+    __hash__ = object.__hash__
+
+
+class _Int(IntDistribution):
+    __hash__ = object.__hash__
+
+
+class _Categorical(CategoricalDistribution):
+    __hash__ = object.__hash__
+
+
+def _hashed_once(distribution: BaseDistribution) -> BaseDistribution:
+    """Return a distribution that is hashed by identity: PED-ANOVA hashes it for each trial.
+
+    All trials of an evaluator share one object a field, so equal ones are the same.
+    """
+    for kind in (_Float, _Int, _Categorical):
+        if type(distribution) in kind.__bases__:
+            distribution = copy.copy(distribution)
+            distribution.__class__ = kind
+    return distribution
+
+
+class _Trials:
+    """What an evaluator asks of a study; a study itself would copy each trial several times.
+
+    Args:
+        trials: complete ones; each is numbered by its position.
+    """
+
+    def __init__(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+        self.directions = [optuna.study.StudyDirection.MAXIMIZE]
+        self.trials = [copy.copy(trial) for trial in trials]
+        for number, trial in enumerate(self.trials):
+            trial.number = number
+            trial._trial_id = number
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[optuna.trial.FrozenTrial]:
+        """Return the trials, which nobody changes."""
+        return self.trials if states is None or TrialState.COMPLETE in states else []
+
+    def _is_multi_objective(self) -> bool:
+        return False
 
 
 def distribution_of(

@@ -2,18 +2,20 @@
 
 Definition
     ``status``: how a run stands.
+    ``trial_columns``: columns that follow from the configuration and the metrics.
     ``schema``: the tables, their columns, types and meanings.
     ``provenance``: the columns that say which code and machine made a row.
     ``published``: the paper's own figures as a table.
     ``errors``: the errors that reading raises.
 Storage, from one file to a whole table
-    ``table_file``: read and write one Parquet file.
+    ``table_file``: read and write one file.
     ``files``: which files hold a table now, and which of their rows count.
     ``cache``: a table as few local files, for quick queries.
     ``store``: read tables and rows; change, reopen and delete the rows of a trial.
     ``run_writer``: write the rows of one trial while it runs.
     ``benchmarks``: write and read the benchmarks table.
     ``compact``: merge many small files into few large ones.
+    ``published_tables``: copies for other programs.
 Answers
     ``query``: SQL, the best trials, one trial, an overview of the studies.
     ``predictions``: metrics at another threshold, from stored logits.

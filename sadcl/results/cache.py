@@ -48,6 +48,8 @@ READ_AHEAD = 64
 """Files whose content is in memory at once."""
 MAX_PENDING = 512
 """Small tables that wait to be joined; more would take more memory, and time, than one table."""
+MAX_ESTIMATED_ROWS = 1000
+"""Up to so many rows take as many bytes each as those before: to count them takes long."""
 UNUSED_SECONDS = 600.0
 """Age at which an unused copy is removed; queries that started before may still read it."""
 Progress = Callable[[int, int], None]
@@ -100,7 +102,7 @@ def table_parts(root: str, table: str, progress: Progress | None = None) -> Tabl
 
 
 def _table_parts_once(root: str, table: str, progress: Progress | None) -> TableParts:
-    listed = files.list_table(root, table)
+    listed = files.list_table(storage.absolute(os.fspath(root)), table)
     folder = _table_cache(root, table)
     remote = not isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
     if remote:
@@ -109,7 +111,7 @@ def _table_parts_once(root: str, table: str, progress: Progress | None) -> Table
         _remove_unused(mirror, set(merged))
     else:
         merged = {storage.resolve(uri)[1]: keys for uri, keys in listed.merged.items()}
-    empty = schema.to_table(table, [])
+    empty = schema.empty_table(table)
     if table == "predictions" and not remote:  # its files are large, and their columns all alike
         uncopied = {storage.resolve(listed.uri(one))[1]: () for one in listed.run_files.values()}
         return TableParts({**merged, **uncopied}, [empty])
@@ -278,16 +280,18 @@ def batches(
     """
     pending: list[pa.Table] = []
     entries: list[Entry] = []
-    size = 0
+    size = bytes_per_row = 0.0
     for rows, row_entries in source:
         pending.append(rows)
         entries += row_entries
-        size += rows.nbytes
+        if not bytes_per_row or len(pending) == 1 or len(rows) > MAX_ESTIMATED_ROWS:
+            bytes_per_row = rows.nbytes / max(len(rows), 1)
+        size += len(rows) * bytes_per_row
         if len(pending) >= MAX_PENDING:
             pending = [table_file.concatenate(pending).combine_chunks()]
         if size >= max_bytes:
             yield _join_sorted(pending), entries
-            pending, entries, size = [], [], 0
+            pending, entries, size = [], [], 0.0
     if entries:
         yield _join_sorted(pending), entries
 

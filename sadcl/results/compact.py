@@ -40,12 +40,16 @@ class Compaction:
     after: int
 
 
-def compact(root: str, progress: Callable[[str], cache.Progress] | None = None) -> list[Compaction]:
-    """Merge the files of runs that have ended.
+def compact(
+    root: str, progress: Callable[[str], cache.Progress] | None = None, *, least: int = 0
+) -> list[Compaction]:
+    """Merge the files of runs that have ended; those of predictions are large, and stay.
 
     Others may read and write meanwhile, and a crash at any moment does no harm.
 
     Args:
+        root: of the store.
+        least: leave a table alone that has fewer files to merge.
         progress: takes a table's name, and returns what is called while its files are read.
 
     Raises:
@@ -54,13 +58,13 @@ def compact(root: str, progress: Callable[[str], cache.Progress] | None = None) 
     store.check_store(root)
     with store.compaction_lock(root) as locked:
         for table in schema.TRIAL_TABLES:
-            folder = storage.join(files.table_folder(root, table), files.MERGED_FOLDER)
-            _remove_unfinished(folder, locked)
+            for folder in files.merged_folders(root, table):
+                _remove_unfinished(folder, locked)
         ended = _ended_numbers(root)
         return [
             files.retry_if_vanished(
                 lambda table=table: _compact_table(  # type: ignore[misc]
-                    root, table, ended, locked, progress
+                    root, table, ended, locked, progress, least
                 )
             )
             for table in schema.TRIAL_TABLES
@@ -96,6 +100,7 @@ def _compact_table(
     ended: dict[str, int],
     locked: bool,
     progress: Callable[[str], cache.Progress] | None,
+    least: int,
 ) -> Compaction:
     listed = files.list_table(root, table)
     # Replaced files go first: once the file that replaced them is merged, their rows would count.
@@ -107,13 +112,18 @@ def _compact_table(
         for stem, run_file in listed.run_files.items()
         if run_file.number <= ended.get(stem, -1)
     }
-    rewritten = [uri for uri, keys in listed.merged.items() if _is_worth_rewriting(uri, len(keys))]
     before = len(listed.run_files) + len(listed.merged)
+    if table == "predictions":
+        _split_merged(root, listed)
+        return Compaction(table, before, before)
+    rewritten = [uri for uri, keys in listed.merged.items() if _is_worth_rewriting(uri, len(keys))]
+    if len(small) < least:
+        return Compaction(table, before, before)
     if not small and len(rewritten) < 2 and not any(listed.merged[uri] for uri in rewritten):
         return Compaction(table, before, before)
     inputs = _inputs(listed, rewritten, small, progress and progress(table))
     for rows, entries in cache.batches(inputs, PART_BYTES):
-        _publish(storage.join(listed.folder, files.MERGED_FOLDER), rows, entries)
+        _write_merged(files.merged_folders(root, table)[0], rows, entries)
     for uri in rewritten:
         storage.delete(
             files.index_uri(uri)
@@ -122,6 +132,18 @@ def _compact_table(
     _delete_merged_run_files(listed, rewritten, small, locked)
     now = files.list_table(root, table)
     return Compaction(table, before, len(now.run_files) + len(now.merged))
+
+
+def _split_merged(root: str, listed: TableFiles) -> None:
+    """Write the rows of merged predictions as files of their runs, which older versions merged."""
+    for uri, superseded in listed.merged.items():
+        entries = table_file.without_keys(files.read_index(uri), superseded).to_pylist()
+        for entry in entries:
+            rows = table_file.read_rows_of(uri, entry["key"])
+            own = files.run_uri(root, "predictions", entry["key"], entry["number"])
+            storage.write(own, table_file.encode(rows, own))
+        storage.delete(files.index_uri(uri))
+        storage.delete(uri)
 
 
 def _delete_merged_run_files(
@@ -146,11 +168,13 @@ def _delete_merged_run_files(
 
 
 def _is_empty(uri: str) -> bool:
-    return table_file.open_file(uri).metadata.num_rows == 0
+    return len(table_file.read_file(uri, ["key"])) == 0
 
 
 def _is_worth_rewriting(uri: str, superseded: int) -> bool:
-    """Whether a merged file is small, or a quarter of its runs are superseded."""
+    """Whether a merged file is small, in an old place, or a quarter of its runs are superseded."""
+    if files.is_old_place(uri):
+        return True
     metadata = table_file.open_file(uri).metadata
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     return size < PART_BYTES // 2 or superseded > len(files.read_index(uri)) / 4
@@ -188,7 +212,7 @@ def _remove_unfinished(folder: str, locked: bool) -> None:
             storage.delete(storage.join(folder, file))
 
 
-def _publish(folder: str, rows: pa.Table, entries: list[Entry]) -> None:
+def _write_merged(folder: str, rows: pa.Table, entries: list[Entry]) -> None:
     """Write a merged file, then the index that makes it count."""
     if not entries:
         return

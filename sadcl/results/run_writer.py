@@ -31,8 +31,10 @@ class RunWriter:
 
     def __init__(self, root: str, key: str, row: Mapping[str, Any], *, ends: bool = False) -> None:
         self.root, self.key = root, key
-        number, rows = store.newest_rows(root, "trials", key)
-        if not rows or rows[0]["status"] != Status.RUNNING:
+        location, rows = store.newest_rows(root, "trials", key)
+        number = location.number
+        is_open = rows and rows[0]["status"] == Status.RUNNING
+        if not is_open or files.is_old_place(location.uri or ""):
             number = 1 + max(files.locate(root, table, key).number for table in schema.TRIAL_TABLES)
         self.number = number
         self.row: dict[str, Any] = {
@@ -47,9 +49,8 @@ class RunWriter:
         epochs = store.epochs_of(root, key)
         self._epochs = {(epoch["stage"], epoch["epoch"]): epoch for epoch in epochs}
         if not ends:
-            name = files.file_name(files.file_stem(key), self.number)
             for table in schema.TRIAL_TABLES:
-                storage.sweep(files.table_folder(root, table), name)
+                storage.sweep(*files.run_uri(root, table, key, self.number).rsplit("/", 1))
             self._write_rows("trials", [self.row])
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -120,6 +121,5 @@ class RunWriter:
         self._has_written = True
 
     def _trial_row_exists(self) -> bool:
-        name = files.file_name(files.file_stem(self.key), self.number)
-        uri = storage.join(files.table_folder(self.root, "trials"), name)
+        uri = files.run_uri(self.root, "trials", self.key, self.number)
         return storage.exists(uri) or files.locate(self.root, "trials", self.key).uri is not None

@@ -1,8 +1,10 @@
 """The tables, their columns and what the columns mean.
 
-Each table is a dictionary from column name to Arrow type and meaning. Rows may have more columns
-than these: the trials table also has each field of the configuration (``loss_tau``, ...) and each
-metric (``val_CF1``, ...).
+Each table is a dictionary from column name to Arrow type and meaning. The trials table also has the
+columns of ``trial_columns``: each field of the configuration (``loss_tau``, ...) and each metric
+(``val_CF1``, ...). :func:`columns_of` has both.
+
+Rows may have more columns than these: those of one's own metrics.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from sadcl.results.status import Status
+from sadcl.results.trial_columns import trial_columns
 
 PHASES = {
     "stage1": "a first stage that other runs start from",
@@ -21,7 +24,7 @@ PHASES = {
     "train": "a single run",
 }
 """What a run is for, by its phase; the column ``phase`` of the trials table."""
-VERSION = 2
+VERSION = 3
 """Written in every file; a file of a newer version is refused, an older one stays readable."""
 
 Columns = dict[str, tuple[pa.DataType, str]]
@@ -324,11 +327,18 @@ KEYS = {
 """The columns that identify a row."""
 
 
+def columns_of(table: str) -> Columns:
+    """Return all columns that this package writes to a table."""
+    columns = TABLES[table]
+    return {**trial_columns(), **columns} if table == "trials" else columns
+
+
 def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
     """Make an Arrow table: the schema's columns in their types, then the rows' others by name.
 
-    The type of another column is float64, bool or text as its values need, and null where all of
-    them are null.
+    The type of another column is float64, bool or text as its values need, and so is that of a
+    configuration field whose value does not fit its type. Another column without any value is left
+    out, because it would have no type.
 
     Args:
         name: of the table.
@@ -338,13 +348,29 @@ def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
         pa.ArrowInvalid, pa.ArrowTypeError: for a value that does not fit a column of the schema,
             which is a bug.
     """
+    fixed = TABLES[name]
     columns = {
         column: pa.array([row.get(column) for row in rows], kind)
-        for column, (kind, _) in TABLES[name].items()
+        for column, (kind, _) in fixed.items()
     }
+    derived = {} if name != "trials" else trial_columns()
+    for column, (kind, _) in derived.items():
+        if column not in fixed:
+            columns[column] = _array([row.get(column) for row in rows], kind)
     for column in sorted({column for row in rows for column in row} - columns.keys()):
-        columns[column] = _array([row.get(column) for row in rows])
+        values = _array([row.get(column) for row in rows])
+        if values.null_count < len(values):
+            columns[column] = values
     return pa.table(columns).replace_schema_metadata(metadata())
+
+
+def empty_table(name: str) -> pa.Table:
+    """Make a table without rows of the columns that are written out here, in their order.
+
+    Queries begin with it, so it does not import the configuration.
+    """
+    columns = pa.schema([(column, kind) for column, (kind, _) in TABLES[name].items()])
+    return columns.empty_table().replace_schema_metadata(metadata())
 
 
 def metadata() -> dict[str, str]:
@@ -352,10 +378,17 @@ def metadata() -> dict[str, str]:
     return {"sadcl": str(VERSION)}
 
 
-def _array(values: list[object]) -> pa.Array:
+def _array(values: list[object], kind: pa.DataType | None = None) -> pa.Array:
+    """Make a column of the type that its values need, or of ``kind`` if they fit it."""
     present = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in present):
-        return pa.array(values)
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
-        return pa.array([None if v is None else float(v) for v in values], _FLOAT)  # type: ignore[arg-type]
-    return pa.array([None if value is None else str(value) for value in values], _TEXT)
+        needed = pa.bool_()
+    elif all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
+        needed = _FLOAT
+        values = [None if value is None else float(value) for value in values]  # type: ignore[arg-type]
+    else:
+        needed = _TEXT
+        values = [None if value is None else str(value) for value in values]
+    if kind == _TEXT and needed != _TEXT:
+        values = [None if value is None else str(value) for value in values]
+    return pa.array(values, kind if kind in (needed, _TEXT) or not present else needed)

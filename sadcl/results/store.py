@@ -236,7 +236,7 @@ def arrow_rows_of(root: str, table: str, key: str) -> pa.Table:
     def attempt() -> pa.Table:
         uri = files.locate(root, table, key).uri
         if uri is None:
-            return schema.to_table(table, [])
+            return schema.empty_table(table)
         return table_file.read_rows_of(uri, key)
 
     return files.retry_if_vanished(attempt)
@@ -255,9 +255,10 @@ def curve(root: str, key: str) -> dict[int, float]:
 
 def amend(root: str, key: str, **columns: Any) -> None:
     """Change columns of a trial's row; without such a row nothing happens."""
-    number, rows = newest_rows(root, "trials", key)
+    location, rows = newest_rows(root, "trials", key)
     for row in rows:
-        next_number = number if row["status"] == Status.RUNNING else number + 1
+        is_open = row["status"] == Status.RUNNING and not files.is_old_place(location.uri or "")
+        next_number = location.number if is_open else location.number + 1
         content = schema.to_table("trials", [{**row, **columns}])
         write_run_file(root, "trials", key, next_number, content)
 
@@ -280,11 +281,9 @@ def delete(root: str, *keys: str) -> None:
                 # An empty file of a higher number outranks rows in a merged file, also in one that
                 # another process is writing right now to a store without locks.
                 if not locked or location.in_merged:
-                    write_run_file(
-                        root, table, key, location.number + 1, schema.to_table(table, [])
-                    )
-                for file in location.run_files:
-                    storage.delete(storage.join(files.table_folder(root, table), file))
+                    write_run_file(root, table, key, location.number + 1, schema.empty_table(table))
+                for uri in location.run_files:
+                    storage.delete(uri)
 
 
 @contextlib.contextmanager
@@ -301,22 +300,20 @@ def compaction_lock(root: str) -> Iterator[bool]:
 
 def write_run_file(root: str, table: str, key: str, number: int, rows: pa.Table) -> None:
     """Write a run's own file of a table, and delete the one that it replaces."""
-    folder, stem = files.table_folder(root, table), files.file_stem(key)
-    storage.write(
-        storage.join(folder, files.file_name(stem, number)),
-        table_file.encode_parquet(rows, large=table == "predictions"),
-    )
-    if number:
-        storage.delete(storage.join(folder, files.file_name(stem, number - 1)))
+    uri = files.run_uri(root, table, key, number)
+    storage.write(uri, table_file.encode(rows, uri))
+    for folder, suffix in files.run_folders(root, table).items() if number else ():
+        file = files.file_name(files.file_stem(key), number - 1, suffix)
+        storage.delete(storage.join(folder, file))
 
 
-def newest_rows(root: str, table: str, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Return the number of the newest file with a trial's rows, -1 without one, and the rows."""
+def newest_rows(root: str, table: str, key: str) -> tuple[files.RunLocation, list[dict[str, Any]]]:
+    """Return where the newest rows of a trial are, and the rows."""
 
-    def attempt() -> tuple[int, list[dict[str, Any]]]:
+    def attempt() -> tuple[files.RunLocation, list[dict[str, Any]]]:
         location = files.locate(root, table, key)
         if location.uri is None:
-            return location.number, []
-        return location.number, table_file.read_rows_of(location.uri, key).to_pylist()
+            return location, []
+        return location, table_file.read_rows_of(location.uri, key).to_pylist()
 
     return files.retry_if_vanished(attempt)

@@ -1,7 +1,8 @@
-"""One Parquet file of a table: its bytes, its schema, its rows."""
+"""One file of a table, Parquet or Arrow IPC: its bytes, its schema, its rows."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -44,12 +45,36 @@ def read_file(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
     Raises:
         FileVanished, BadFile: as :func:`open_file`.
     """
+    if uri.endswith(".arrow"):
+        return _read_arrow(uri, columns)
     file = open_file(uri)
     try:
         present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=present, use_threads=False)
     except _UNREADABLE as error:
         raise _damage_or_disk_error(uri, error) from None
+
+
+def _read_arrow(uri: str, columns: Iterable[str] | None) -> pa.Table:
+    try:
+        content = _read_local(uri) if uri.startswith("/") else read_bytes(uri)
+        rows = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+        rows.validate()
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+    _check_version(uri, rows.schema)
+    if columns is None:
+        return rows
+    return rows.select([name for name in columns if name in rows.column_names])
+
+
+def _read_local(path: str) -> bytes:
+    """Read a file of this machine; of thousands, each is read in half the time of read_bytes."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise FileVanished from None
 
 
 def read_rows_of(uri: str, key: str) -> pa.Table:
@@ -60,6 +85,9 @@ def read_rows_of(uri: str, key: str) -> pa.Table:
     """
     import pyarrow.compute as pc
 
+    if uri.endswith(".arrow"):
+        rows = _read_arrow(uri, None)
+        return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
     file = open_file(uri)
     position = file.schema_arrow.names.index("key")
     groups = []
@@ -108,6 +136,19 @@ def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:
     return buffer.getbuffer()
 
 
+def encode(rows: pa.Table, uri: str) -> memoryview:
+    """Return the bytes of a run's own file: Arrow IPC, or Parquet if its name says so.
+
+    With the 180 columns of a trial, Arrow IPC is read in a fortieth of the time of Parquet.
+    """
+    if uri.endswith(".parquet"):
+        return encode_parquet(rows, large=True)
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, rows.schema) as writer:
+        writer.write_table(rows)
+    return buffer.getbuffer()
+
+
 def damaged(uri: str, reason: object) -> BadFile:
     """Return the error for a file whose content is at fault."""
     lines = str(reason).strip().splitlines()
@@ -133,6 +174,8 @@ def concatenate(parts: Sequence[pa.Table]) -> pa.Table:
 
     Where a table lacks a column it is null, and a column whose types differ becomes text.
     """
+    with contextlib.suppress(pa.ArrowInvalid):
+        return pa.concat_tables(parts)  # that is quick if all have the same columns
     as_text = conflicting_columns(part.schema for part in parts)
 
     def convert(part: pa.Table) -> pa.Table:
@@ -149,8 +192,12 @@ def conflicting_columns(schemas: Iterable[pa.Schema]) -> set[str]:
 
     Null types are not counted, because they fit any other, nor are nested ones.
     """
+    different: list[pa.Schema] = []
+    for one in schemas:  # thousands of files have few schemas between them
+        if not any(one.equals(other) for other in different):
+            different.append(one)
     types: dict[str, set[pa.DataType]] = {}
-    for column in (column for one in schemas for column in one):
+    for column in (column for one in different for column in one):
         if not pa.types.is_null(column.type) and not pa.types.is_nested(column.type):
             types.setdefault(column.name, set()).add(column.type)
     return {name for name, kinds in types.items() if len(kinds) > 1}

@@ -23,6 +23,7 @@ from sadcl import storage
 from sadcl.results import benchmarks, cache, files, schema, store, table_file
 from sadcl.results.checkpoints import checkpoint_uri
 from sadcl.results.errors import BadFile, FileVanished
+from sadcl.results.file_faults import Fault, check_file_names
 from sadcl.results.files import TableFiles
 from sadcl.results.remedies import MOVE_AWAY, RESTORE, doubtful
 from sadcl.results.status import ENDED, Status
@@ -32,21 +33,6 @@ STANDALONE_PHASES = ("train", "stage1")
 
 They are single runs, and a stage 1 that outlives the study that trained it."""
 assert schema.PHASES.keys() >= set(STANDALONE_PHASES)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that is wrong.
-
-    Attributes:
-        file: the file's URI.
-        problem: what is wrong with it, as a clause whose subject is the file.
-        remedy: a sentence that says what to do.
-    """
-
-    file: str
-    problem: str
-    remedy: str
 
 
 @dataclass
@@ -82,7 +68,7 @@ def verify(
     """
     store.check_store(root)
     contents = _Contents()
-    yield from _check_file_names(root)
+    yield from check_file_names(root)
     for table in schema.TRIAL_TABLES:
         yield from _check_table(root, table, contents, progress)
     yield from _check_orphans(root, contents)
@@ -96,37 +82,6 @@ def verify(
         yield Fault(error.uri, error.problem, error.remedy)
     if checkpoints:
         yield from _check_checkpoints(root, contents, progress)
-
-
-def _check_file_names(root: str) -> Iterator[Fault]:
-    """Find leftovers of interrupted writers, and files that do not belong there."""
-    folder = storage.join(root, files.TABLES_FOLDER)
-    paths = storage.sizes(folder).keys()
-    for path in paths:
-        table, _, file = path.partition("/")
-        name, uri = path.rsplit("/", 1)[-1], storage.join(folder, path)
-        if name.endswith(".part"):
-            yield Fault(
-                uri,
-                "is unfinished: its writer was killed",
-                "Delete it, or run the study again, which deletes it.",
-            )
-        elif name.startswith("."):
-            continue
-        elif table not in (*schema.TRIAL_TABLES, "benchmarks") or not name.endswith(".parquet"):
-            yield Fault(uri, "does not belong to the tables", MOVE_AWAY)
-        elif file.startswith(f"{files.MERGED_FOLDER}/"):
-            is_index = file.endswith(files.INDEX_SUFFIX)
-            if not is_index and files.index_uri(path) not in paths:
-                yield Fault(
-                    uri,
-                    "is unfinished: a compaction was killed",
-                    "`sadcl results compact` deletes it.",
-                )
-            elif is_index and path.removesuffix(files.INDEX_SUFFIX) + ".parquet" not in paths:
-                yield Fault(uri, "is the index of a merged file that does not exist", RESTORE)
-        elif "/" in file:
-            yield Fault(uri, "does not belong to the tables", MOVE_AWAY)
 
 
 def _check_table(
@@ -235,7 +190,8 @@ def _check_orphans(root: str, contents: _Contents) -> Iterator[Fault]:
         for key, uri in keys.items():
             if key in contents.trials:
                 continue
-            is_shared = files.MERGED_FOLDER in uri.split("/")  # it has rows of other runs too
+            folders = {files.MERGED_FOLDER, files.OLD_MERGED_FOLDER}
+            is_shared = bool(folders & set(uri.split("/")[-3:]))  # it has rows of other runs too
             yield Fault(
                 uri,
                 f"has rows of {key!r}, which has no row in the table trials: a deletion was "

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import checkpoints, store
+from sadcl.results import checkpoints, published_tables, store
 from sadcl.results.status import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
@@ -226,6 +226,8 @@ class StoredStudy:
                 )
                 storage.delete(folder)
         store.delete(self.root, *(row["key"] for row in rows))
+        if store.is_store(self.root):
+            published_tables.publish(self.root)
         for file in (
             ("studies", f"{self.name}.json"),
             ("optuna", f"{self.name}.journal"),

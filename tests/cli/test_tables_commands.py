@@ -71,6 +71,7 @@ def test_a_recipe_of_an_older_configuration_says_so(tmp_path, sadcl):
         "compare",
         "verify",
         "compact",
+        "publish",
         "export trials",
         "sql 1",
         "show k",
@@ -93,6 +94,7 @@ def test_a_folder_that_is_no_store(sadcl, what):
         ("recipe", "k"),
         ("verify",),
         ("compact",),
+        ("publish",),
     ],
 )
 def test_commands_import_nothing_heavy(tmp_path, words):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import optuna
 import pytest
 
 from sadcl.ray_backend.optuna_study import _distribution as searched
-from sadcl.reports.importance_evaluator import distribution_of
+from sadcl.reports.importance_evaluator import Evaluator, distribution_of
 from sadcl.search.space import Choice, Float, Int, When, plain, space_to_json
 from sadcl.search.study_file import old_sentence, read_space
 
@@ -51,3 +54,28 @@ def test_distributions_are_those_of_the_search(is_json):
     unknown = distribution_of([0.5, 2.0, 1.0], None)
     assert (unknown.low, unknown.high, unknown.log) == (0.5, 2.0, False)
     assert distribution_of([0.5, 0.5], domains["f"]) is None
+
+
+@pytest.mark.parametrize("name", ["ped-anova", "fanova"])
+def test_importances_are_those_of_an_optuna_study(name):
+    """Of all trials and of a resample, to the bit."""
+    rng = np.random.default_rng(0)
+    settings = [{"a": float(rng.random()), "b": int(rng.integers(1, 5))} for _ in range(40)]
+    mAP_N = np.array([s["a"] + rng.normal(0, 0.1) for s in settings])
+    distributions = {
+        field: distribution_of([s[field] for s in settings], None) for field in ("a", "b")
+    }
+    evaluator = Evaluator(settings, distributions, name, num_best=6)
+    for index_N in (np.arange(40), rng.choice(40, 40)):
+        study = optuna.create_study(direction="maximize")
+        study.add_trials(
+            optuna.trial.create_trial(
+                params=settings[i], distributions=distributions, value=mAP_N[i]
+            )
+            for i in index_N
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = evaluator.evaluator.evaluate(study, target=lambda t: -t.value)
+        found = evaluator(mAP_N, index_N)
+        assert found.tolist() == [max(expected[field], 0.0) for field in ("a", "b")]

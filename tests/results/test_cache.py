@@ -42,7 +42,7 @@ def test_many_small_files_are_copied_to_the_cache_once(tmp_path, monkeypatch):
     old = time.time() - 100
 
     def settle():
-        for path in root.rglob("*.parquet"):
+        for path in root.rglob("*.arrow"):
             if path.stat().st_mtime > old + 50:
                 os.utime(path, (old, old))
 
@@ -64,8 +64,8 @@ def test_many_small_files_are_copied_to_the_cache_once(tmp_path, monkeypatch):
         assert not [uri for uri in reads if "/runs/" in uri]
     store.amend(str(root), "k0-0", checkpoint="x")
     store.delete(str(root), "k0-1")
-    (root / "tables" / "trials" / "k0-2.parquet").write_bytes(
-        (root / "tables" / "trials" / "k0-3.parquet").read_bytes()
+    (root / "tables" / "_runs" / "trials" / "k0-2.arrow").write_bytes(
+        (root / "tables" / "_runs" / "trials" / "k0-3.arrow").read_bytes()
     )
     rows = results.read(root, "trials")
     assert rows["checkpoint"].drop_null().to_pylist() == ["x"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import duckdb
 import pytest
 
 from sadcl import results, storage
@@ -29,8 +30,11 @@ def content(root):
 
 
 def names(root, table="trials"):
-    folder = root / "tables" / table
-    return len(list(folder.glob("*.parquet"))), len(list(folder.glob("merged/*.index.parquet")))
+    tables = root / "tables"
+    return (
+        len(list(tables.glob(f"_runs/{table}/*.arrow"))),
+        len(list(tables.glob(f"_merged/{table}/*.index.parquet"))),
+    )
 
 
 def test_merged_rows_are_the_rows_and_what_runs_keeps_its_files(tmp_path):
@@ -117,9 +121,9 @@ def test_a_crash_after_any_step_harms_nothing(tmp_path, monkeypatch):
     store.amend(str(made), "a", checkpoint="x")
     store.delete(str(made), "b")
     trial(made, "c", epochs=1)
-    old = (made / "tables" / "trials" / "a~1.parquet").read_bytes()
+    old = (made / "tables" / "_runs" / "trials" / "a~1.arrow").read_bytes()
     store.amend(str(made), "a", checkpoint="y")
-    (made / "tables" / "trials" / "a~1.parquet").write_bytes(
+    (made / "tables" / "_runs" / "trials" / "a~1.arrow").write_bytes(
         old
     )  # as if its removal had not come to be
     while True:
@@ -170,9 +174,12 @@ while True:
 """
 MERGER = """
 import sys
-from sadcl.results import compact
+from sadcl.results import compact, published_tables
+published_tables.publish(sys.argv[1])
 print('up', flush=True)
-while True: compact.compact(sys.argv[1])
+while True:
+    compact.compact(sys.argv[1])
+    published_tables.publish(sys.argv[1])
 """
 
 
@@ -204,6 +211,7 @@ def test_readers_while_others_write_remove_merge_and_are_killed(tmp_path, second
     )
     merger.stdout.readline()
     end, kills, looks, next_kill = time.monotonic() + seconds, 0, 0, time.monotonic() + 0.3
+    published = set()
     try:
         while time.monotonic() < end or (
             min(looks - 3, kills - 1) <= 0 and time.monotonic() < end + 90
@@ -229,6 +237,12 @@ def test_readers_while_others_write_remove_merge_and_are_killed(tmp_path, second
                     (k, e) for k in going | gone_now for e in (1, 2)
                 }, "epochs are missing"
                 looks += 1
+            plain = f"select key from '{root}/tables/trials/*.parquet'"
+            keys = [row[0] for row in duckdb.sql(plain).fetchall()]
+            assert len(keys) == len(set(keys)), "a row twice, to another program"
+            _, going, gone_now = _ledger(ledgers)
+            assert published - going - gone_now <= set(keys), "rows vanish from published files"
+            published = set(keys)
             if time.monotonic() > next_kill:
                 os.kill(merger.pid, signal.SIGKILL)
                 merger.wait()
@@ -262,7 +276,7 @@ def test_large_tables_become_several_files_with_each_run_in_one(tmp_path, monkey
     assert names(tmp_path, "epochs")[1] > 1
     owners = [
         set(files.read_index(str(uri).replace(".index", ""))["key"].to_pylist())
-        for uri in tmp_path.glob("tables/epochs/merged/*.index.parquet")
+        for uri in tmp_path.glob("tables/_merged/epochs/*.index.parquet")
     ]
     assert sum(map(len, owners)) == len(set.union(*owners)) == 8
     store.delete(str(tmp_path), "k3")
@@ -274,20 +288,20 @@ def test_large_tables_become_several_files_with_each_run_in_one(tmp_path, monkey
 def test_compact_wants_a_store(tmp_path):
     with pytest.raises(UserError, match="holds no results"):
         compact.compact(str(tmp_path))
-    assert schema.VERSION == 2
+    assert schema.VERSION == 3
 
 
 def test_damage_in_a_merged_file_is_named_and_nothing_is_lost_by_merging(tmp_path, sadcl):
     run(tmp_path, "a")
     run(tmp_path, "b")
-    (tmp_path / "tables" / "labels" / "b.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="labels/b.parquet' is damaged"):
+    (tmp_path / "tables" / "_runs" / "labels" / "b.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(UserError, match="labels/b.arrow' is damaged"):
         sadcl("compact")
-    assert (tmp_path / "tables" / "labels" / "a.parquet").exists()
-    os.remove(tmp_path / "tables" / "labels" / "b.parquet")
+    assert (tmp_path / "tables" / "_runs" / "labels" / "a.arrow").exists()
+    os.remove(tmp_path / "tables" / "_runs" / "labels" / "b.arrow")
     sadcl("compact")
     (merged,) = (
-        p for p in tmp_path.glob("tables/trials/merged/*.parquet") if ".index" not in p.name
+        p for p in tmp_path.glob("tables/_merged/trials/*.parquet") if ".index" not in p.name
     )
     os.truncate(merged, 100)
     for ask in (

@@ -54,7 +54,7 @@ def test_metrics_are_had_again_from_predictions(tmp_path):
         assert (names, found) == (images, tuple(labels))
         assert np.array_equal(read_NL, targets_NL)
         assert np.abs(scores_NL - 1 / (1 + np.exp(-logits_NL))).max() < 5e-4
-    size = sum(p.stat().st_size for p in tmp_path.rglob("tables/predictions/**/*.parquet"))
+    size = sum(p.stat().st_size for p in tmp_path.rglob("tables/_runs/predictions/*.parquet"))
     assert (
         size < 2.6 * logits_NL.size * 4
     )  # bytes for four matrices of float16, names and targets in the rest

@@ -16,7 +16,7 @@ import pytest
 from sadcl import results
 from sadcl.errors import UserError
 from sadcl.reports import comparison
-from sadcl.results import RunWriter, compact, query, schema, store
+from sadcl.results import RunWriter, compact, published_tables, query, schema, store
 from sadcl.search.ranking import best_trials
 from tests.reports.ablations import EVIL
 from tests.results.runs import complete_trial, run, trial
@@ -83,7 +83,7 @@ def test_only_one_select_is_answered(tmp_path, text):
     compact.compact(str(tmp_path))
     found = pa.table({"x": [1]})  # a variable of the program is no table
     (merged,) = (
-        p for p in tmp_path.glob("tables/trials/merged/*.parquet") if ".index" not in p.name
+        p for p in tmp_path.glob("tables/_merged/trials/*.parquet") if ".index" not in p.name
     )
     before = merged.read_bytes()
     refused = "The query cannot be answered|There is no table 'found'"
@@ -243,7 +243,7 @@ def test_typos_suggest_the_nearest(tmp_path, ask, message):
     [
         "copy trials to '{0}/out.csv'",
         "select * from read_csv('/etc/passwd')",
-        "select * from '{0}/tables/trials/s-tuned-s0-a.parquet'",
+        "select * from '{0}/tables/trials/s.rows.parquet'",
         "attach '{0}/x.db'",
         "set enable_external_access = true",
         "install httpfs",
@@ -251,6 +251,7 @@ def test_typos_suggest_the_nearest(tmp_path, ask, message):
 )
 def test_a_query_reaches_no_file(tmp_path, query_text):
     complete_trial(tmp_path)
+    published_tables.publish(str(tmp_path))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="The query cannot be answered"):
         results.sql(tmp_path, query_text.format(tmp_path))

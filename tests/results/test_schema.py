@@ -30,11 +30,13 @@ def test_files_of_the_first_schema_are_read_and_merged(tmp_path):
         "labels": {"key": ["old"], "split": ["val"], "label": ["cat"], "AP": [60.0]},
     }.items():
         rows = pa.table(columns).replace_schema_metadata({"sadcl": "1"})
+        (tmp_path / "tables" / table).mkdir()
         pq.write_table(rows, tmp_path / "tables" / table / "old.parquet", compression="zstd")
     for merged in (False, True):
         if merged:
             compact.compact(str(tmp_path))
             assert not list(tmp_path.glob("tables/*/*.parquet"))
+            assert not list(tmp_path.glob("tables/_runs/*/*"))
         rows = {row["key"]: row for row in results.read(tmp_path, "trials").to_pylist()}
         assert (rows["old"]["val_mAP"], rows["old"]["weights_digest"]) == (60.0, None)
         ask = (

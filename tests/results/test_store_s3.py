@@ -1,9 +1,10 @@
 """The tables in an object store: written, merged, removed and asked like those in a folder."""
 
+import pyarrow.dataset as ds
 import pytest
 
-from sadcl import results
-from sadcl.results import cache, compact, query, store, verify
+from sadcl import results, storage
+from sadcl.results import cache, compact, published_tables, query, store, verify
 from tests.buckets import serving
 from tests.results.runs import trial
 
@@ -44,7 +45,15 @@ def test_an_object_store_is_a_store(root, tmp_path, monkeypatch):
     assert [fault.problem[:10] for fault in verify.verify(root)] == [
         "is missing"
     ]  # the study's file
-    copies = list((tmp_path / "cache").rglob("merged/*.parquet"))
+    for _ in range(2):
+        published_tables.publish(root)
+        for table in ("trials", "epochs", "labels"):
+            system, path = storage.resolve(f"{root}/tables/{table}")
+            rows = ds.dataset(path, format="parquet", filesystem=system).to_table(columns=["key"])
+            assert sorted(rows["key"].to_pylist()) == sorted(
+                results.read(root, table)["key"].to_pylist()
+            )
+    copies = list((tmp_path / "cache").rglob("_merged/*.parquet"))
     assert copies
     monkeypatch.setattr(
         cache, "_mirror_object", lambda place, uri: str(place / uri.rsplit("/", 1)[-1])

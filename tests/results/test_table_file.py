@@ -12,6 +12,7 @@ from tests.results.runs import complete_trial
 def test_a_damaged_a_foreign_and_a_newer_file_are_named(tmp_path):
     complete_trial(tmp_path)
     folder = tmp_path / "tables" / "trials"
+    folder.mkdir()
     (folder / "x.parquet").write_bytes(b"PAR1 half")
     with pytest.raises(UserError, match=r"x.parquet' is damaged"):
         results.read(tmp_path, "trials")
@@ -30,6 +31,7 @@ def test_a_file_with_fewer_or_other_columns_is_read(tmp_path):
         {"key": ["old"], "val_mAP": [1.0], "bank_size": ["many"]}
     ).replace_schema_metadata({"sadcl": "1"})
     complete_trial(tmp_path, "other", bank_size=None)
+    (tmp_path / "tables" / "trials").mkdir()
     pq.write_table(old.drop_columns(["bank_size"]), tmp_path / "tables" / "trials" / "old.parquet")
     rows = {r["key"]: r for r in results.read(tmp_path, "trials").to_pylist()}
     assert rows["old"]["study"] is None

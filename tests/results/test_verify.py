@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sadcl import recipes, storage
-from sadcl.results import RunWriter, compact, schema, store, verify
+from sadcl.results import RunWriter, compact, files, schema, store, table_file, verify
 from tests.results.runs import run
 
 
@@ -36,28 +36,24 @@ def test_a_store_without_faults(tmp_path, sadcl):
 def _change(root, table, key, **columns):
     rows = store.rows_of(str(root), table, key)
     data = schema.to_table(table, [{**row, **columns} for row in rows])
-    storage.write(f"{root}/tables/{table}/{key}.parquet", _bytes(data))
-
-
-def _bytes(rows):
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink)
-    return sink.getvalue().to_pybytes()
+    uri = files.run_uri(str(root), table, key, 0)
+    storage.write(uri, table_file.encode(data, uri))
 
 
 def _rows(root, table, change):
     rows = store.rows_of(str(root), table, "k")
-    storage.write(f"{root}/tables/{table}/k.parquet", _bytes(schema.to_table(table, change(rows))))
+    uri = files.run_uri(str(root), table, "k", 0)
+    storage.write(uri, table_file.encode(schema.to_table(table, change(rows)), uri))
 
 
 FAULTS = {
     "truncated": (
-        lambda r: os.truncate(r / "tables/epochs/k.parquet", 300),
-        r"epochs/k.parquet: is damaged",
+        lambda r: os.truncate(r / "tables/_runs/epochs/k.arrow", 300),
+        r"epochs/k.arrow: is damaged",
     ),
     "empty": (
-        lambda r: os.truncate(r / "tables/trials/k.parquet", 0),
-        r"trials/k.parquet: is damaged",
+        lambda r: os.truncate(r / "tables/_runs/trials/k.arrow", 0),
+        r"trials/k.arrow: is damaged",
     ),
     "another schema": (
         lambda r: pq.write_table(pa.table({"a": [1]}), r / "tables/labels/z.parquet"),
@@ -68,15 +64,15 @@ FAULTS = {
         "notes.txt: does not belong to the tables",
     ),
     "killed writer": (
-        lambda r: (r / "tables/trials/.k.parquet.1.part").write_text(""),
-        ".k.parquet.1.part: is unfinished: its writer was killed",
+        lambda r: (r / "tables/_runs/trials/.k.arrow.1.part").write_text(""),
+        ".k.arrow.1.part: is unfinished: its writer was killed",
     ),
     "killed merging": (
-        lambda r: storage.write(f"{r}/tables/trials/merged/1.parquet", b""),
+        lambda r: storage.write(f"{r}/tables/_merged/trials/1.parquet", b""),
         "1.parquet: is unfinished: a compaction was killed. `sadcl results compact` deletes it",
     ),
     "another key": (
-        lambda r: os.rename(r / "tables/labels/k.parquet", r / "tables/labels/o.parquet"),
+        lambda r: os.rename(r / "tables/_runs/labels/k.arrow", r / "tables/_runs/labels/o.arrow"),
         "rows of another key, 'k'",
     ),
     "twice": (lambda r: _rows(r, "epochs", lambda rows: [*rows, rows[0]]), "has 1 duplicate rows"),
@@ -103,7 +99,7 @@ FAULTS = {
         "the config_digest '0', but its config has",
     ),
     "orphan": (
-        lambda r: os.remove(r / "tables/trials/k.parquet"),
+        lambda r: os.remove(r / "tables/_runs/trials/k.arrow"),
         "rows of 'k', which has no row in the table trials",
     ),
     "no stage 1": (
@@ -137,6 +133,8 @@ def test_each_fault_is_named_with_its_file(tmp_path, sadcl, what):
         checkpoint=f"{tmp_path}/checkpoints/k/best.pt",
         weights_digest="2d711642b726",
     )
+    for table in ("trials", "labels"):
+        (tmp_path / "tables" / table).mkdir()
     spoil(tmp_path)
     text = sadcl("verify", "--checkpoints", code=1)
     assert re.search(message, text)

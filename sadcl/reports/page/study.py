@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -236,7 +237,11 @@ def complete_runs(rows: Iterable[Row]) -> list[Row]:
 
 def flat_config(row: Row) -> dict[str, Any]:
     """Return a run's configuration by dotted field."""
+    return _flat_json(row["config"] or "{}")
 
+
+@functools.lru_cache(maxsize=8192)
+def _flat_json(text: str) -> dict[str, Any]:
     def walk(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
         for name, value in tree.items():
             if isinstance(value, dict):
@@ -244,7 +249,7 @@ def flat_config(row: Row) -> dict[str, Any]:
             else:
                 yield prefix + name, value
 
-    return dict(walk(json.loads(row["config"] or "{}"), ""))
+    return dict(walk(json.loads(text), ""))
 
 
 def searched_settings(row: Row) -> dict[str, Any]:
