@@ -3,12 +3,11 @@
 import json
 from datetime import UTC, datetime
 
-import pyarrow as pa
 import pytest
 
 from sadcl import results, storage
 from sadcl.errors import UserError
-from sadcl.results import RunWriter, compact, read, store
+from sadcl.results import RunWriter, compact, read, store, table_file
 from tests.reports.ablations import ablation
 from tests.results.runs import complete_trial, run
 
@@ -98,14 +97,14 @@ def test_a_storage_with_a_password_in_it_is_refused():
 
 def test_a_disk_that_fails_for_a_while_is_waited_for_and_no_file_is_blamed(tmp_path, monkeypatch):
     RunWriter(str(tmp_path), "k", {"study": "s"}).finish("complete")
-    failures, open_file = [5, 116, 5], pa.OSFile
+    failures, read_local = [5, 116, 5], table_file._read_local
 
-    def failing(path, *mode):
+    def failing(path):
         if failures:
             raise OSError(failures.pop(), "the disk fails", path)
-        return open_file(path, *mode)
+        return read_local(path)
 
-    monkeypatch.setattr(pa, "OSFile", failing)
+    monkeypatch.setattr(table_file, "_read_local", failing)
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
     assert store.row_of(str(tmp_path), "k")["status"] == "complete"
     failures.extend([5] * 10_000)
