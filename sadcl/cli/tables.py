@@ -68,9 +68,10 @@ def show(key: Key, storage: Storage = "runs") -> None:
     """Print everything about one trial: its row, its epochs, its labels."""
     from sadcl.cli import trial_tables
     from sadcl.console import is_fitted, show_fields, show_table
-    from sadcl.results import query
+    from sadcl.results import checkpoints, query
 
     trial = query.show(storage, key)
+    trial["checkpoint"] = checkpoints.checkpoint_uri(storage, trial)
     epochs, labels = trial.pop("epochs"), trial.pop("labels")
     if is_fitted():
         show_fields(trial_tables.short_trial(trial))

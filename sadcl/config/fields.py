@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sadcl.config import PARTS, SARL, Config, component
 from sadcl.config.older import renamed
 from sadcl.config.sources import look_in_start_folder, sources_of
-from sadcl.config.type_text import plain_type, type_text, without_none
+from sadcl.config.type_text import plain_type, type_text, without_none, words_among
 from sadcl.errors import UserError, did_you_mean
 
 
@@ -251,6 +251,8 @@ def _typed(field: Field, text: str) -> Any:
     kind, (_, has_none) = plain_type(field.annotation), without_none(field.annotation)
     if has_none and text in ("None", "none", "null"):
         return None
+    if text in words_among(field.annotation):
+        return text
     if kind in (tuple, dict):
         value = _json_or_word(text)
         if kind is tuple and not isinstance(value, list):

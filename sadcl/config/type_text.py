@@ -41,12 +41,26 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
     return Union[others] if others else annotation, len(others) < len(members)  # noqa: UP007
 
 
+def words_among(annotation: Any) -> tuple[Any, ...]:
+    """Return the words that a type allows besides values of another kind: ``all`` or a list."""
+    if typing.get_origin(annotation) not in (Union, types.UnionType):
+        return ()
+    literals = [one for one in typing.get_args(annotation) if typing.get_origin(one) is Literal]
+    return tuple(word for literal in literals for word in typing.get_args(literal))
+
+
 def plain_type(annotation: Any) -> Any:
-    """Return the class of a type's values, such as ``float``; of a literal that of its words."""
+    """Return the class of a type's values, such as ``float``; of a literal that of its words.
+
+    Of words or another type (:func:`words_among`) it is the other type's.
+    """
     annotation, _ = without_none(annotation)
     if hasattr(annotation, "__metadata__"):
         return plain_type(annotation.__origin__)
     origin = typing.get_origin(annotation)
+    if words_among(annotation):
+        members = typing.get_args(annotation)
+        return plain_type(next(one for one in members if typing.get_origin(one) is not Literal))
     if origin is Literal:
         return type(typing.get_args(annotation)[0])
     return origin or annotation
@@ -61,7 +75,7 @@ def _text(annotation: Any, metadata: list[Any], *, several: bool) -> str:
     if (words := _validated(metadata)) is not None:
         text = words + "s" * several
     elif origin is Literal:
-        text = f"one of {', '.join(map(str, arguments))}"
+        text = ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
     elif origin in (Union, types.UnionType):
         text = " or ".join(_text(one, [], several=several) for one in arguments)
     elif origin in (tuple, list) or (inspect.isclass(origin) and issubclass(origin, Sequence)):

@@ -117,6 +117,9 @@ def _in_words(
                 continue
             case (*_, "base") if fields:
                 continue
+            case (*parts, "base"):
+                of = f" of {parts[-1]}" if parts else ""
+                yield f"base{of}: the configuration, which includes all of --set, is another one"
             case (*_, "data") if has_other_data:
                 continue
             case (*_, "data"):

@@ -36,7 +36,7 @@ def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_pa
         "# coco14",
         "arm\tPSCL\tmAP ± 95 %\tdifference (95 %, Bonferroni)\tp (Holm)",
     ]
-    assert out[4] == "both\t✓\t51.60 ± 2.61\t+0.60 (+0.35 to +0.85)\t0.009"
+    assert out[4] == "both\t✓\t51.60 ± 2.62\t+0.60 (+0.35 to +0.85)\t0.009"
     comparison = "On coco14, both compared with stage2: +0.60 mAP (+0.35 to +0.85), "
     assert comparison + "corrected p = 0.009: a significant gain." in out
     assert out[-4:-2] == ["# runs without a figure", "dataset\tarm\tseed\treason\tkey\tcause"]
@@ -142,7 +142,10 @@ def test_importance_prints_fields_and_sentences(results_lines, tmp_path, monkeyp
         f"{tmp_path}/studies/s.json", json.dumps({"name": "s", "space": UNIT_TEXTS}).encode()
     )
     lines = results_lines("importance", "--study", "s")
-    assert lines[:2] == ["# s: ped-anova", "field\tshare\t95 % interval\ttrials\tp (Holm)\tverdict"]
+    assert lines[:2] == [
+        "# s: ped-anova",
+        "field\tshare\t95 %, that field alone\ttrials\tp (Holm)\tverdict",
+    ]
     assert lines[2].startswith("a\t0.")
     assert lines[2].endswith("\t24\t0.025\tsignificant")  # of 40 permutations a field
     assert lines[5].startswith("Over 24 complete trials, more important than chance explains: a")

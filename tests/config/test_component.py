@@ -159,7 +159,8 @@ def test_what_cannot_be_found_again_is_refused():
         ),
         (
             {"model.head_arguments.dropout": "high"},
-            "model.head_arguments.dropout = 'high' is not possible for own_lab.heads:Mean: input",
+            "model.head_arguments.dropout = 'high' is not possible for own_lab.heads:Mean: "
+            "it must be a number",
         ),
         (
             {"stage1.class_loss.kind": "own_lab.heads:focal"},

@@ -52,7 +52,7 @@ def test_it_is_recorded_and_makes_another_study():
 def test_epochs_of_the_confirmation():
     p = plan()
     stages = p.base.stage1.epochs, p.base.stage2.epochs
-    whole = 2 * (5 * stages[1] + stages[0])
+    whole = 3 * (5 * stages[1] + stages[0])
     assert p.confirmation_epochs([]) == whole
     row = {"phase": "confirm", "status": "complete", "epochs_done": stages[1]}
     assert p.confirmation_epochs([row]) == whole - stages[1]

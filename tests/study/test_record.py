@@ -113,7 +113,7 @@ def test_arms_and_data_sets_may_be_added_and_those_that_are_there_stay_what_they
         claim(tmp_path, of(identity(arms={"a": {"loss.tau": 0.2}})))
     with pytest.raises(UserError, match=r"\(arms of a of lr: not there before, None now\)"):
         claim(tmp_path, of(identity(arms={"a": {"loss.tau": 0.1, "lr": None}})))
-    with pytest.raises(UserError, match=r"\(datasets of coco14 of base: b before, x now\)"):
+    with pytest.raises(UserError, match=r"\(base of coco14: the configuration, which"):
         claim(tmp_path, of(identity(datasets={"coco14": {"base": "x"}})))
     claim(tmp_path / "other", of({"name": "s", "scale": "full", "space": {}}))
     with pytest.raises(
