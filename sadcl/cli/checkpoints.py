@@ -19,11 +19,13 @@ from sadcl.cli.shared_options import (
     OptionalCheckpoint,
     Storage,
 )
+from sadcl.cli.table_options import prints_tables
 
 if TYPE_CHECKING:
     from sadcl.inference import Predictor
 
 
+@prints_tables
 def evaluate(
     key: HiddenKey = None,
     checkpoint: OptionalCheckpoint = None,

@@ -154,8 +154,8 @@ def check_feature_disk(maps: FeatureMaps, placement: Placement) -> None:
 
 def warn_of_plain_view(configs: Iterable[Config]) -> None:
     """Say loudly where stored maps take the place of an augmentation."""
-    texts = (config.features_text or "" for config in configs)
-    if text := next((text for text in texts if ", without" in text), ""):
+    texts = [config.features_text or "" for config in configs]
+    if text := max((text for text in texts if ", without" in text), key=len, default=""):
         banner(
             f"The backbone is frozen whole, and the study trains on stored feature maps of {text}. "
             "data.feature_views = K above 1 stores K augmented views instead, and 0 none; "

@@ -11,7 +11,9 @@ from tests.launch.mistakes import SEARCH
 def test_a_dry_run_shows_the_plan_and_starts_nothing(capsys, copy, tmp_path):
     main(SEARCH, ["--dry-run", "--data-root", str(copy), "--scale", "demo", "--trials", "5"])
     text = capsys.readouterr().out
-    assert "study wrong-demo: coco17 (46 train, 14 held-out, 24 test images, 20 labels)" in text
+    assert (
+        "study wrong-demo-coco17: coco17 (46 train, 14 held-out, 24 test images, 20 labels)" in text
+    )
     assert "loss.tau: 0.05 to 0.5" in text
     assert "5 trials" in text
     assert "DEMO SCALE" not in text

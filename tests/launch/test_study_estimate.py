@@ -77,9 +77,8 @@ def test_an_ablation_that_does_not_fit_is_refused_because_it_gives_nothing_up(ca
         text,
     )
     assert "give up" not in text
-    main(
-        SEARCH, ["--dry-run", "--max-disk", "0.016"]
-    )  # a search of as many runs removes those of its worst trials
+    # A search of as many runs removes those of its worst trials.
+    main(SEARCH, ["--dry-run", "--max-disk", "0.02"])
     assert (
         "of a search's worst trials are removed along the way"
         in capsys.readouterr().out.replace("\n", " ")

@@ -60,7 +60,7 @@ def test_an_ablation_from_one_command_to_its_table(command, tmp_path):
     table = command("sadcl", "results", "ablation", "--study", "parts-demo", "--markdown").stdout
     assert table.count("\n| +SSCL |") == 1
     assert "over 3 seeds" in table
-    held = command("sadcl", "evaluate", "--checkpoint", arms["SARL", 0]["key"]).stdout
+    held = command("sadcl", "evaluate", "--raw", "--checkpoint", arms["SARL", 0]["key"]).stdout
     assert f"test_mAP\t{arms['SARL', 0]['test_mAP']!r}\t{arms['SARL', 0]['test_mAP']!r}" in held
 
     other = command("python", write((0,), '"+SSCL": {"loss.sample_weight": 0.0},'), check=False)

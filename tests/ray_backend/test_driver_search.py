@@ -87,10 +87,11 @@ def test_a_study_from_one_command_to_its_answers(command, study_file, tmp_path):
         "sadcl", "results", "top", "--study", "tiny-demo", "-n", "1", *moved
     ).stdout.splitlines()
     assert len(top) == 2
-    evaluated = command("sadcl", "evaluate", "--checkpoint", final["key"], *moved).stdout
+    evaluated = command("sadcl", "evaluate", "--raw", "--checkpoint", final["key"], *moved).stdout
     line = next(line for line in evaluated.splitlines() if line.startswith("test_mAP\t"))
     assert line == f"test_mAP\t{final['test_mAP']!r}\t{final['test_mAP']!r}"
-    held = command("sadcl", "evaluate", "--checkpoint", f"moved/{best['checkpoint']}").stdout
+    named = f"moved/{best['checkpoint']}"
+    held = command("sadcl", "evaluate", "--raw", "--checkpoint", named).stdout
     assert f"val_mAP\t{best['val_mAP']!r}\t{best['val_mAP']!r}" in held
     Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.jpg")
     named = command(

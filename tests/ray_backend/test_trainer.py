@@ -68,7 +68,8 @@ def test_two_workers_train_what_one_trains(command, train_file, tmp_path):
     assert f"test mAP {row['test_mAP']:.2f}" in one.stdout
     again = command("python", file, "--storage", "two", "--workers", "2")
     assert "complete already" in again.stdout
-    evaluated = command("sadcl", "evaluate", "--checkpoint", f"two/{row['checkpoint']}").stdout
+    best = f"two/{row['checkpoint']}"
+    evaluated = command("sadcl", "evaluate", "--raw", "--checkpoint", best).stdout
     assert f"test_mAP\t{row['test_mAP']!r}\t{row['test_mAP']!r}" in evaluated
 
 
