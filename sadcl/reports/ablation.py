@@ -141,7 +141,9 @@ def ablation_report(
         raise UserError(
             f"The trials have no metric {metric!r} in percent{did_you_mean(metric, metrics)}"
         )
-    rows = [row for row in trials.to_pylist() if row["study"] == study and row["phase"] == "arm"]
+    by_key = {row["key"]: row for row in trials.to_pylist()}
+    rows = [row for row in by_key.values() if row["study"] == study and row["phase"] == "arm"]
+    stages1 = {row["stage1_key"]: by_key.get(row["stage1_key"], row) for row in rows}
     is_comparable = description["scale"] == "full" and metric == "test_mAP"
     seeds, datasets = description.get("seeds") or (), description.get("datasets") or ()
     effects = compare_arms(rows, baseline, metric, arms, seeds, datasets, references, until)
@@ -159,7 +161,7 @@ def ablation_report(
         software=software_of(row for row in rows if row["arm"] in arms),
         gradient_shares=_gradient_shares(root, [row for row in rows if row["arm"] in arms]),
         references=references,
-        costs=arm_costs(description.get("costs") or {}, rows),
+        costs=arm_costs(description.get("costs") or {}, rows, stages1),
         until=until,
         former_bounds=tuple(Until(**bounds) for bounds in description.get("former_until", ())),
         arm_seeds=_arm_seeds(until, effects, rows) if until and is_own else {},

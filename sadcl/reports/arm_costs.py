@@ -27,24 +27,32 @@ class ArmCost(NamedTuple):
 
 
 def arm_costs(
-    described: Mapping[str, Mapping[str, Mapping[str, float]]], rows: Iterable[Mapping[str, Any]]
+    described: Mapping[str, Mapping[str, Mapping[str, float]]],
+    rows: Iterable[Mapping[str, Any]],
+    stages1: Mapping[str | None, Mapping[str, Any]],
 ) -> dict[tuple[str, str], ArmCost]:
     """Return what each arm costs, by data set and arm.
 
     Args:
         described: parameters and operations by data set and arm, as the study's file has them.
         rows: the arms' rows of the trials table.
+        stages1: the row of each stage 1 by its key. An arm that is a shared stage 1, and trains
+            nothing itself, has that one's speed and memory.
     """
     complete = [row for row in rows if row["status"] == Status.COMPLETE]
     costs = {}
     for dataset, arms in described.items():
         for arm, counts in arms.items():
             runs = [row for row in complete if (row["dataset"], row["arm"]) == (dataset, arm)]
+            trained = [
+                row if row.get("images_per_second") else stages1.get(row.get("stage1_key"), row)
+                for row in runs
+            ]
             costs[dataset, arm] = ArmCost(
                 counts.get("parameters"),
                 counts.get("gflops"),
-                _mean(runs, "images_per_second"),
-                _mean(runs, "memory_mb"),
+                _mean(trained, "images_per_second"),
+                _mean(trained, "memory_mb"),
             )
     return costs
 
@@ -72,6 +80,6 @@ def _cell(value: float | None, form: str) -> str:
 COST_NOTE = (
     "Parameters are those that train. GFLOPs are the floating-point operations of a forward pass "
     "of one image, a multiplication and an addition being two. Images/s (training and selection) "
-    "and memory are means over the runs, without a stage 1 that they start from; on a CPU, memory "
-    "is the peak of the whole process, which may have run others before."
+    "and memory are means over the runs, without a stage 1 that an arm starts from; on a CPU, "
+    "memory is the peak of the whole process, which may have run others before."
 )

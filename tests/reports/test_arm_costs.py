@@ -28,9 +28,15 @@ COSTS = {"coco14": {"both": {"parameters": 2.5e6, "gflops": 31.25}, "stage2": {}
 
 
 def test_means_are_over_complete_runs_that_have_the_figure():
-    costs = arm_costs(COSTS, ROWS)
+    costs = arm_costs(COSTS, ROWS, {})
     assert costs["coco14", "both"] == ArmCost(2.5e6, 31.25, 200.0, 500.0)
     assert costs["coco14", "stage2"] == ArmCost()
+
+
+def test_an_arm_that_is_a_shared_stage_1_costs_what_that_does():
+    row = {**ROWS[0], "images_per_second": 0.0, "memory_mb": 900.0, "stage1_key": "k"}
+    costs = arm_costs(COSTS, [row], {"k": {"images_per_second": 120.0, "memory_mb": 800.0}})
+    assert costs["coco14", "both"] == ArmCost(2.5e6, 31.25, 120.0, 800.0)
 
 
 def test_cells_are_rounded_and_empty_where_nothing_is_known():
