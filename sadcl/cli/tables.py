@@ -38,8 +38,10 @@ def top(
     with progress_bar("reading") as show:
         progress = show("reading files for the first time")
         counts = query.phase_counts(storage, study, progress=progress)
-        phases = trial_tables.ranked_phases(counts, phase)
-        rows = query.top(storage, study, metric, n, phases=phases, progress=progress)
+        for phases in trial_tables.ranked_phases(counts, phase):
+            rows = query.top(storage, study, metric, n, phases=phases, progress=progress)
+            if rows:
+                break
     show_table(
         trial_tables.ranking(rows, metric),
         trial_tables.ranking_columns(metric),

@@ -17,7 +17,7 @@ RANKED = ("search", "arm", "train")
 _FIGURES = {"val_mAP": "held-out", "test_mAP": "test"}
 
 
-def ranked_phases(counts: Mapping[str, int], phase: str | None) -> list[str] | None:
+def ranked_phases(counts: Mapping[str, int], phase: str | None) -> list[list[str] | None]:
     """Choose the phases whose trials are ranked together.
 
     Args:
@@ -25,7 +25,7 @@ def ranked_phases(counts: Mapping[str, int], phase: str | None) -> list[str] | N
         phase: The one that was asked for, or ``all``; None chooses.
 
     Returns:
-        The phases; None for all.
+        Phases, each None for all: the first of which a trial has the metric are ranked.
 
     Raises:
         UserError: For a phase that has no trial.
@@ -33,14 +33,14 @@ def ranked_phases(counts: Mapping[str, int], phase: str | None) -> list[str] | N
     from sadcl.errors import UserError
 
     if phase is None:
-        return next(([name] for name in RANKED if name in counts), None)
+        return [*([name] for name in RANKED if name in counts), None]
     if phase == "all":
-        return None
+        return [None]
     if counts and phase not in counts:
         raise UserError(
             f"There is no trial of the phase {phase!r}; there are: {', '.join(counts)}."
         )
-    return [phase]
+    return [[phase]]
 
 
 def other_phases(counts: Mapping[str, int], phases: Sequence[str] | None) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sadcl.data.base import ImageSet, Progress
+from sadcl.data.image_header import read_header
 from sadcl.data.transforms import check_size, decode, pixel_limit
 from sadcl.errors import UserError
 
@@ -15,6 +16,8 @@ THREADS = 16
 _PIXELS_PER_BYTE = 170
 """More pixels of a JPEG file than a byte can code: 12 bits for a unit of 256 pixels of one
 colour."""
+_HEAD_BYTES = 1 << 18
+"""Enough for the header of nearly every file."""
 
 
 def check_files(sets: Sequence[ImageSet], progress: Progress | None = None) -> None:
@@ -57,11 +60,13 @@ def _check(path: str, max_pixels: int | None) -> str | None:
             looks_whole = begins and size > 64 and file.read(2) == b"\xff\xd9"
         if looks_whole and (limit is None or size * _PIXELS_PER_BYTE <= limit):
             return None
-        data = Path(path).read_bytes()
         if looks_whole:
-            check_size(data, path, max_pixels)
+            with open(path, "rb") as file:
+                head = file.read(_HEAD_BYTES)
+                head += b"" if read_header(head) is not None else file.read()
+            check_size(head, path, max_pixels)
         else:
-            decode(data, path, max_pixels)
+            decode(Path(path).read_bytes(), path, max_pixels)
     except OSError as error:
         return f"The image {path!r} cannot be read: {error.strerror or error}."
     except UserError as error:

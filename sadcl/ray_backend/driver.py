@@ -202,7 +202,8 @@ def _run_arms(
     Where seeds are added until the differences are settled, each run that ends may ask for others.
     """
     plan, rows = study.plan, study.rows
-    before = ended_keys(rows)
+    before, planned = ended_keys(rows), plan.remaining_work(rows).epochs
+    results: dict[str, dict[str, Any]] = {}
     running: list[Any] = []
     waiting: dict[str, tuple[tasks.TaskPool, Trial]] = {}
     ended: set[str] = set()
@@ -217,11 +218,13 @@ def _run_arms(
             pool, trial = waiting.pop(key)
             for run in (trial.stage1, trial):
                 if run is not None:
-                    pool.result(run)
+                    results[run.key] = pool.result(run)
             ended.add(key)
         if plan.ablation.until is not None:
-            rows = study.refresh()
-            live.epochs = plan.trained_epochs(rows, before) + plan.remaining_work(rows).epochs
+            # A shared disk may show a file later than the run that wrote it has ended.
+            rows = list({**{row["key"]: row for row in study.refresh()}, **results}.values())
+            now = plan.trained_epochs(rows, before) + plan.remaining_work(rows).epochs
+            live.epochs, planned = live.epochs + now - planned, now
 
 
 @environment.restored_afterwards()

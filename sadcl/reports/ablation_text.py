@@ -112,6 +112,12 @@ def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterat
 def _until_notes(report: AblationReport) -> Iterator[str]:
     """Explain how seeds were added until the differences were settled."""
     if report.until is None:
+        if report.former_bounds:
+            yield (
+                "WARNING: this study looked after every seed before its seeds were fixed. Its p "
+                "and intervals do not count that: more than 5 % of such studies find a difference "
+                "where there is none."
+            )
         return
     yield (
         f"Seeds were added as needed: {report.until}. The differences in test mAP (held-out mAP "

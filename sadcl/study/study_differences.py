@@ -20,6 +20,8 @@ from sadcl.search.trial import Phase
 
 GROWING = ("arms", "datasets", "sources")
 """Parts of a study's identity to which entries may be added later."""
+MAY_BE_LEFT_OUT = ("sources", "confirm_with")
+"""Parts that an identity does not have where they are empty."""
 MOST_FIELDS = 6
 """Fields that are named; of more than so many the rest is counted."""
 KEEP_OR_DISCARD = (
@@ -54,8 +56,9 @@ def differences(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Itera
     Entries that were added to a growing part, or that are left out of it this time, are no
     difference.
     """
-    for part, current in identity.items():
-        before = stored.get(part, {} if part == "sources" else ABSENT)
+    dropped: dict[str, Any] = {part: {} for part in MAY_BE_LEFT_OUT if part in stored}
+    for part, current in {**dropped, **identity}.items():
+        before = stored.get(part, {} if part in MAY_BE_LEFT_OUT else ABSENT)
         if part in GROWING and isinstance(before, dict):
             shared = before.keys() & current.keys()
             before, current = ({name: p[name] for name in shared} for p in (before, current))

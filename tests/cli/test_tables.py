@@ -97,3 +97,17 @@ def test_tables_fit_a_terminal_of_80_columns(terminal_output, runs, words):
     if words[0] == "show":
         assert row["checkpoint"] in text
         assert row["key"] in text
+
+
+def test_a_metric_that_no_search_trial_has_ranks_the_other_phases(tmp_path):
+    from typer.testing import CliRunner
+
+    from sadcl.cli.app import app
+    from sadcl.results import RunWriter
+
+    for key, phase, figures in (("a", "search", {}), ("b", "confirm", {"test_mAP": 50.0})):
+        writer = RunWriter(str(tmp_path), key, {"study": "s", "phase": phase, "arm": "tuned"})
+        writer.finish("complete", metrics={"val_mAP": 60.0, **figures})
+    words = ["results", "top", "--metric", "test_mAP", "--storage", str(tmp_path)]
+    shown = CliRunner().invoke(app, words).stdout.splitlines()
+    assert [line.split("\t")[1] for line in shown[1:]] == ["b"]

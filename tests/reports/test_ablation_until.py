@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sadcl.reports.ablation import ablation_report
@@ -92,6 +94,8 @@ def test_bounds_that_were_changed_after_a_look_are_told(tmp_path):
     text = " ".join(ablation_notes(report))
     assert "the bounds were changed after looking (3 to 4, then 3 to 6 seeds)" in text
     assert "up to 10 % of such studies" in text
+    fixed = dataclasses.replace(report, until=None)
+    assert "this study looked after every seed before" in " ".join(ablation_notes(fixed))
 
 
 def test_the_page_plans_no_fixed_number_of_runs(root):

@@ -61,3 +61,11 @@ def test_an_edited_module_is_named_by_its_file(tmp_path, monkeypatch):
     found = [Difference(("sources", "top_cells"), "a", "b")]
     text = another_study(PLAN, "runs", [], found)
     assert text.startswith("top_cells.py was edited after this study began. To keep the former")
+
+
+def test_a_confirmation_with_another_configuration_cannot_be_left_out_later(tmp_path):
+    real = {"model.dropout": 0.3}
+    search = dataclasses.replace(SEARCH, confirm_with=real)
+    StudyRecord(str(tmp_path), dataclasses.replace(PLAN, search=search)).claim()
+    with pytest.raises(UserError, match=r"confirm_with of model.dropout: 0.3 before, not there"):
+        StudyRecord(str(tmp_path), PLAN).check_same()
