@@ -82,9 +82,9 @@ def prepare_data(
         name: The study's name.
         base: The study's configuration at its scale.
         dataset: The data set of the study at full scale, such as ``coco``, which takes the place of
-            the embedded scenes of a demo configuration where there is a data root.
+            the drawn scenes of a demo configuration where there is a data root.
         scale: ``demo`` or ``full``.
-        root: Where the data set is; None for the embedded scenes.
+        root: Where the data set is; None for the drawn scenes.
         options: Those of the start.
         variants: Gives the further configurations that the study runs, of a base.
 

@@ -30,7 +30,7 @@ def prepare_search(
     Args:
         search: What to find out.
         scale: ``demo`` or ``full``.
-        root: Where its data set is; None for the embedded scenes.
+        root: Where its data set is; None for the drawn scenes.
         options: Those of the start, whose budget goes before the search's own.
 
     Raises:
