@@ -108,5 +108,5 @@ def test_where_a_thread_is_and_whether_it_waits_for_others_there():
         done.set()
         thread.join()
     assert location.startswith("sadcl.data.loader:")
-    assert location.endswith("in _image")
+    assert location.endswith("in _read_image")
     assert not waits

@@ -235,7 +235,7 @@ def test_patience_counts_what_it_is_told_to(config, data, tmp_path, monkeypatch,
     """The averaged weights still get better in epoch 6, where the raw ones no longer do."""
     best = {}
 
-    def select(training, data, _, epoch, worker):
+    def select(training, data, _, epoch, *more):
         raw, averaged = RAW[epoch - 1], AVERAGED[epoch - 1]
         if not best or max(raw, averaged) > best["metrics"]["val_mAP"]:
             figures = {"val_mAP": max(raw, averaged)}
