@@ -141,7 +141,7 @@ def test_every_sampler_asks_tells_and_resumes(tmp_path, space, options):
         (BANK, {"sampler": "tpe"}),
         (BANK, {"sampler": "random", "start_with": ({"loss.tau": 0.11},)}),
         (NUMBERS, {"sampler": "cmaes"}),
-        (NUMBERS, {"sampler": "gp"}),
+        pytest.param(NUMBERS, {"sampler": "gp"}, marks=pytest.mark.soak),
         (BANK, {"sampler": "nsga2", "objectives": ("val_mAP", "seconds")}),
     ],
 )

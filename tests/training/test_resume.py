@@ -19,7 +19,7 @@ from sadcl.data.load import load
 from sadcl.errors import FailureKind
 from sadcl.study import failure
 from sadcl.training import Callbacks, Rescheduled, checkpoint, fit, loop, sync_points
-from tests.conftest import TINY
+from tests.conftest import TINY, soaked
 from tests.training.test_loop import same
 from tests.training.test_loop_workers import BASE, Record, assert_equal
 
@@ -28,7 +28,7 @@ import itertools, os, sys, time, torch
 from sadcl import recipes
 from sadcl.data import load
 from sadcl.training import Callbacks, fit, loop
-from tests.conftest import TINY
+from tests.conftest import TINY, soaked
 torch.set_num_threads(1)
 loop.MAX_STEPS_BETWEEN_SYNCS, loop.SAVE_SECONDS = 1, 0.0
 fsync, written = os.fsync, itertools.count(1)
@@ -213,9 +213,10 @@ class Killed(BaseException):
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize(
-    ("error", "lost"), [*((Killed(), number) for number in (1, 4, 5, 12)), (FULL, 15)]
-)
+LOST = [*((Killed(), number) for number in (1, 4, 5, 12)), (FULL, 15)]
+
+
+@pytest.mark.parametrize(("error", "lost"), soaked(LOST, (LOST[1], LOST[4])))
 def test_a_file_that_is_not_whole_is_lost_and_nothing_else(
     tiny, tmp_path, monkeypatch, error, lost
 ):
