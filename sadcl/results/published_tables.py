@@ -50,7 +50,7 @@ def publish(root: str, studies: Iterable[str | None] | None = None) -> None:
         trials = store.read(root, "trials")
         all_studies = set(trials["study"].to_pylist())
         names = all_studies if studies is None else {*studies, *_unpublished(root, all_studies)}
-        losing = _studies_that_lost_runs(root, trials, names)
+        losing = files.retry_if_vanished(lambda: _studies_that_lost_runs(root, trials, names))
         keys = {
             name: trials["key"].filter(_is_of(trials, name)).to_pylist()
             for name in (*losing, *sorted(names, key=str))
@@ -65,7 +65,8 @@ def publish(root: str, studies: Iterable[str | None] | None = None) -> None:
                 _write_study(root, table, name, _not_in_old_place(root, table, rows))
             if studies is None:
                 _remove_others(root, table, {_study_file(name) for name in keys})
-        _publish_predictions(root, {key for own in keys.values() for key in own}, studies is None)
+        all_keys = {key for own in keys.values() for key in own}
+        files.retry_if_vanished(lambda: _publish_predictions(root, all_keys, studies is None))
 
 
 def _unpublished(root: str, studies: set[str | None]) -> set[str | None]:

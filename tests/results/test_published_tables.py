@@ -28,6 +28,7 @@ from sadcl.results import (
     table_file,
     verify,
 )
+from sadcl.results.errors import FileVanished
 from sadcl.study.record import StoredStudy
 from tests.results.runs import complete_trial, trial
 
@@ -376,3 +377,20 @@ def test_queries_do_not_wait_for_the_configuration(tmp_path):
 )
 def test_types_of_columns_that_follow_from_the_configuration(column, kind):
     assert schema.columns_of("trials")[column][0] == kind
+
+
+def test_a_file_that_vanishes_while_it_is_published_is_listed_again(tmp_path, monkeypatch):
+    trial(tmp_path, "a", study="a")
+    trial(tmp_path, "b", study="b")
+    published_tables.publish(str(tmp_path))
+    read, vanished = table_file.read_file, []
+
+    def once_gone(uri, columns=None):
+        if uri.endswith(f"a{files.PUBLISHED_SUFFIX}") and not vanished:
+            vanished.append(uri)
+            raise FileVanished
+        return read(uri, columns)
+
+    monkeypatch.setattr(table_file, "read_file", once_gone)
+    published_tables.publish(str(tmp_path), ["b"])
+    assert vanished
