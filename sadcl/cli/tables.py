@@ -242,7 +242,7 @@ def publish(storage: Storage = "runs") -> None:
     from sadcl.results import compact as compacting
     from sadcl.results import published_tables
 
-    compacting.compact(storage)  # files of older versions lie where the others look
+    compacting.compact(storage)  # moves what older versions wrote to where the others look
     published_tables.publish(storage)
     typer.echo(f"DuckDB, polars, pandas and Spark read {storage.rstrip('/')}/tables/TABLE now.")
 

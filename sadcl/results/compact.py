@@ -33,23 +33,27 @@ class Compaction:
 
     Attributes:
         before, after: how many files the table had before, and has now.
+        moved: whether any of them was in an old place, where other programs had read it.
     """
 
     table: str
     before: int
     after: int
+    moved: bool = False
 
 
 def compact(
     root: str, progress: Callable[[str], cache.Progress] | None = None, *, least: int = 0
 ) -> list[Compaction]:
-    """Merge the files of runs that have ended; those of predictions are large, and stay.
+    """Merge the files of runs that have ended; those of predictions are large, and stay single.
 
-    Others may read and write meanwhile, and a crash at any moment does no harm.
+    None of them stays in an old place, where other programs would read it beside the published
+    rows (see ``published_tables``). Others may read and write meanwhile, and a crash at any moment
+    does no harm.
 
     Args:
         root: of the store.
-        least: leave a table alone that has fewer files to merge.
+        least: leave a table alone that has fewer files to merge, and none in an old place.
         progress: takes a table's name, and returns what is called while its files are read.
 
     Raises:
@@ -113,11 +117,17 @@ def _compact_table(
         if run_file.number <= ended.get(stem, -1)
     }
     before = len(listed.run_files) + len(listed.merged)
+    has_old = any(
+        map(files.is_old_place, (*listed.merged, *(run_file.file for run_file in small.values())))
+    )
     if table == "predictions":
         _split_merged(root, listed)
-        return Compaction(table, before, before)
+        for stem, run_file in small.items():
+            if files.is_old_place(run_file.file):
+                _move(root, table, stem, listed.uri(run_file))
+        return Compaction(table, before, _count(root, table), has_old)
     rewritten = [uri for uri, keys in listed.merged.items() if _is_worth_rewriting(uri, len(keys))]
-    if len(small) < least:
+    if len(small) < least and not has_old:
         return Compaction(table, before, before)
     if not small and len(rewritten) < 2 and not any(listed.merged[uri] for uri in rewritten):
         return Compaction(table, before, before)
@@ -129,9 +139,27 @@ def _compact_table(
             files.index_uri(uri)
         )  # the index makes a merged file count, so it goes first
         storage.delete(uri)
-    _delete_merged_run_files(listed, rewritten, small, locked)
-    now = files.list_table(root, table)
-    return Compaction(table, before, len(now.run_files) + len(now.merged))
+    _delete_merged_run_files(root, table, listed, rewritten, small, locked)
+    return Compaction(table, before, _count(root, table), has_old)
+
+
+def _count(root: str, table: str) -> int:
+    listed = files.list_table(root, table)
+    return len(listed.run_files) + len(listed.merged)
+
+
+def _move(root: str, table: str, stem: str, uri: str) -> None:
+    """Move a run's own file from its old place to where it is written today.
+
+    Until the old one is gone both are there, and the new one counts.
+    """
+    folder, suffix = next(iter(files.run_folders(root, table).items()))
+    target = storage.join(folder, files.file_name(stem, files.split_file_name(uri)[1], suffix))
+    if uri.endswith(suffix):
+        table_file.copy(uri, target)
+    else:
+        storage.write(target, table_file.encode(table_file.read_file(uri), target))
+    storage.delete(uri)
 
 
 def _split_merged(root: str, listed: TableFiles) -> None:
@@ -147,7 +175,12 @@ def _split_merged(root: str, listed: TableFiles) -> None:
 
 
 def _delete_merged_run_files(
-    listed: TableFiles, rewritten: Sequence[str], small: dict[str, RunFile], locked: bool
+    root: str,
+    table: str,
+    listed: TableFiles,
+    rewritten: Sequence[str],
+    small: dict[str, RunFile],
+    locked: bool,
 ) -> None:
     """Delete files whose rows are merged now.
 
@@ -163,6 +196,8 @@ def _delete_merged_run_files(
         young = not locked and time.time() - run_file.mark[1] / 1e9 < GRACE_SECONDS
         needed = run_file.number and (young or any(stem in stems for stems in remaining))
         if needed and _is_empty(listed.uri(run_file)):
+            if files.is_old_place(run_file.file):
+                _move(root, table, stem, listed.uri(run_file))
             continue
         storage.delete(listed.uri(run_file))
 

@@ -11,15 +11,12 @@ They are copies: nothing here is read by this package, and they can be made agai
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
@@ -51,8 +48,9 @@ def publish(root: str, studies: Iterable[str | None] | None = None) -> None:
     lock = storage.join(root, files.TABLES_FOLDER, ".publishing.lock")
     with storage.exclusive(lock, wait=True):
         trials = store.read(root, "trials")
-        names = set(trials["study"].to_pylist()) if studies is None else {*studies}
-        losing = _studies_that_lost_runs(root, trials, names)
+        all_studies = set(trials["study"].to_pylist())
+        names = all_studies if studies is None else {*studies, *_unpublished(root, all_studies)}
+        losing = files.retry_if_vanished(lambda: _studies_that_lost_runs(root, trials, names))
         keys = {
             name: trials["key"].filter(_is_of(trials, name)).to_pylist()
             for name in (*losing, *sorted(names, key=str))
@@ -64,10 +62,30 @@ def publish(root: str, studies: Iterable[str | None] | None = None) -> None:
                     if table == "trials"
                     else store.read(root, table, keys=own_keys)
                 )
-                _write_study(root, table, name, rows)
+                _write_study(root, table, name, _not_in_old_place(root, table, rows))
             if studies is None:
                 _remove_others(root, table, {_study_file(name) for name in keys})
-        _publish_predictions(root, {key for own in keys.values() for key in own}, studies is None)
+        all_keys = {key for own in keys.values() for key in own}
+        files.retry_if_vanished(lambda: _publish_predictions(root, all_keys, studies is None))
+
+
+def _unpublished(root: str, studies: set[str | None]) -> set[str | None]:
+    """Return the studies without any file, as all are in the storage of an older version."""
+    present = storage.names(files.table_folder(root, "trials"), files.PUBLISHED_SUFFIX)
+    return {study for study in studies if _study_file(study) not in present}
+
+
+def _not_in_old_place(root: str, table: str, rows: pa.Table) -> pa.Table:
+    """Return the rows without those that other programs read from a run's own file.
+
+    An older version writes such a file while the run is active, and merging moves it afterwards.
+    """
+    listed = files.list_table(root, table)
+    old = {stem for stem, one in listed.run_files.items() if files.is_old_place(one.file)}
+    if not old:
+        return rows
+    keys = rows["key"].unique().to_pylist()
+    return table_file.without_keys(rows, [key for key in keys if files.file_stem(key) in old])
 
 
 def _studies_that_lost_runs(
@@ -146,7 +164,7 @@ def _publish_predictions(root: str, keys: set[str], everything: bool) -> None:
     expected = set()
     for stem in map(files.file_stem, keys):
         run_file = listed.run_files.get(stem)
-        if run_file is None:
+        if run_file is None or files.is_old_place(run_file.file):  # it is read where it is
             continue
         name = f"{stem}{files.PUBLISHED_SUFFIX}"
         if run_file.number and table_file.open_file(listed.uri(run_file)).metadata.num_rows == 0:
@@ -154,23 +172,9 @@ def _publish_predictions(root: str, keys: set[str], everything: bool) -> None:
         expected.add(name)
         size, changed = published.get(name, (-1, 0))
         if size != run_file.mark[0] or changed < run_file.mark[1]:
-            _copy(listed.uri(run_file), storage.join(folder, name))
+            table_file.copy(listed.uri(run_file), storage.join(folder, name))
     if everything:
         _remove_others(root, "predictions", expected)
-
-
-def _copy(source: str, target: str) -> None:
-    """Give a file a second name, or copy it where that is not possible."""
-    system, path = storage.resolve(target)
-    if isinstance(system, fs.LocalFileSystem):
-        part = Path(path).with_name(f".{Path(path).name}.part")
-        with contextlib.suppress(OSError):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.unlink(missing_ok=True)
-            os.link(storage.resolve(source)[1], part)
-            os.replace(part, path)
-            return
-    storage.write(target, table_file.read_bytes(source))
 
 
 @contextlib.contextmanager
@@ -197,8 +201,7 @@ def _publish_repeatedly(root: str, study: str, stop: threading.Event) -> None:
         with contextlib.suppress(OSError, UserError):
             now = [files.list_table(root, table) for table in schema.TRIAL_TABLES]
             if now != before:
-                compact.compact(root, least=MANY)
-                publish(root, [study])
+                _merge_and_publish(root, [study], MANY)
                 before = now
         wait = max(INTERVAL, (time.perf_counter() - start) / SHARE)
 
@@ -206,5 +209,10 @@ def _publish_repeatedly(root: str, study: str, stop: threading.Event) -> None:
 def finish(root: str, studies: Sequence[str]) -> None:
     """Merge the files of ended runs if they are many, and publish the tables of some studies."""
     with contextlib.suppress(OSError, UserError):
-        compact.compact(root, least=LEAST_MERGED)
-        publish(root, studies)
+        _merge_and_publish(root, studies, LEAST_MERGED)
+
+
+def _merge_and_publish(root: str, studies: Sequence[str], least: int) -> None:
+    merged = compact.compact(root, least=least)
+    # What was moved from an old place may be of any study, and is read nowhere until published.
+    publish(root, None if any(one.moved for one in merged) else studies)

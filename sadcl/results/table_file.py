@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -116,6 +118,24 @@ def read_bytes(uri: str) -> bytes:
         return storage.read(uri)
     except FileNotFoundError:
         raise FileVanished from None
+
+
+def copy(source: str, target: str) -> None:
+    """Give a file a second name, or copy it where that is not possible.
+
+    Raises:
+        FileVanished: if it is gone.
+    """
+    system, path = storage.resolve(target)
+    if isinstance(system, fs.LocalFileSystem):
+        part = Path(path).with_name(f".{Path(path).name}.part")
+        with contextlib.suppress(OSError):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)
+            os.link(storage.resolve(source)[1], part)
+            os.replace(part, path)
+            return
+    storage.write(target, read_bytes(source))
 
 
 def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:

@@ -226,8 +226,6 @@ class StoredStudy:
                 )
                 storage.delete(folder)
         store.delete(self.root, *(row["key"] for row in rows))
-        if store.is_store(self.root):
-            published_tables.publish(self.root)
         for file in (
             ("studies", f"{self.name}.json"),
             ("optuna", f"{self.name}.journal"),
@@ -235,6 +233,10 @@ class StoredStudy:
         ):
             storage.delete(storage.join(self.root, *file))
         self._rows = None
+        # The study is gone by now, even if another study's damaged file prevents publishing.
+        with contextlib.suppress(OSError, UserError):
+            if store.is_store(self.root):
+                published_tables.publish(self.root)
 
     @contextlib.contextmanager
     def locked_with_runs(self) -> Iterator[None]:

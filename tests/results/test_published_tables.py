@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from sadcl.results import (
     table_file,
     verify,
 )
+from sadcl.results.errors import FileVanished
 from sadcl.study.record import StoredStudy
 from tests.results.runs import complete_trial, trial
 
@@ -163,6 +165,92 @@ def test_merged_predictions_of_an_older_store_become_files_of_runs(tmp_path):
     assert own.samefile(published)  # it takes no room
 
 
+def old_run_files(root):
+    """Each run's own files as version 2 wrote them, of the studies s and t; k~1 was changed."""
+    table = predictions.predictions_table("val", ["x.jpg"], ["a"], np.array([[1.0]]), [[1]])
+    for key, study in (("k", "s"), ("l", "t")):
+        writer = RunWriter(str(root), key, {"study": study})
+        writer.epoch({"stage": 1, "epoch": 1})
+        labels = [{"split": "val", "label": "cat", "AP": 1.0}]
+        writer.finish("complete", labels=labels, predictions=[table])
+    RunWriter(str(root), "going", {"study": "t"})
+    store.amend(str(root), "k", val_mAP=9.0)
+    for table in schema.TRIAL_TABLES:
+        for path in (root / "tables" / "_runs" / table).iterdir():
+            rows = table_file.read_file(str(path)).replace_schema_metadata({"sadcl": "2"})
+            (root / "tables" / table).mkdir(exist_ok=True)
+            pq.write_table(rows, root / "tables" / table / f"{path.stem}.parquet")
+    (root / "tables" / "trials" / "k.parquet").write_bytes(b"")  # outranked by k~1
+    removed = schema.empty_table("labels")
+    pq.write_table(removed, root / "tables" / "labels" / "k~1.parquet")
+    os.remove(root / "tables" / "labels" / "k.parquet")
+    shutil.rmtree(root / "tables" / "_runs")
+
+
+def top_keys(root, table):
+    """The keys that ``*.parquet`` gives, whatever columns the files have."""
+    paths = root.glob(f"tables/{table}/*.parquet")
+    return sorted(
+        key for p in paths for key in pq.read_table(p, columns=["key"])["key"].to_pylist()
+    )
+
+
+def test_a_study_that_ends_moves_and_publishes_what_an_older_version_wrote(tmp_path):
+    old_run_files(tmp_path)
+    before = {table: own_keys(tmp_path, table) for table in schema.TRIAL_TABLES}
+    trial(tmp_path, "new", study="u")
+    published_tables.finish(str(tmp_path), ["u"])
+    for table in schema.TRIAL_TABLES:
+        added = ["new"] * {"epochs": 3, "predictions": 0}.get(table, 1)
+        assert own_keys(tmp_path, table) == sorted(before[table] + added), table
+        assert top_keys(tmp_path, table) == own_keys(tmp_path, table), table
+        left = {path.name for path in tmp_path.glob(f"tables/{table}/*.parquet")}
+        old = {name for name in left if not name.endswith(files.PUBLISHED_SUFFIX)}
+        assert old == ({"going.parquet"} if table == "trials" else set())  # it may be written yet
+    assert store.row_of(str(tmp_path), "k")["val_mAP"] == 9.0
+    assert predictions.load_predictions(str(tmp_path), "l", "val")[0] == ["x.jpg"]
+    RunWriter(str(tmp_path), "going", {"study": "t"}).finish("complete")
+    published_tables.finish(str(tmp_path), ["t"])
+    assert plain_keys(tmp_path) == own_keys(tmp_path) == ["going", "k", "l", "new"]
+
+
+def test_files_of_an_older_version_lose_no_row_when_moving_them_dies(tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    old_run_files(made)
+    before = {table: own_keys(made, table) for table in schema.TRIAL_TABLES}
+    write, delete = storage.write, storage.delete
+    for at in range(0, 100, 4):
+        root, left = shutil.copytree(made, tmp_path / str(at)), [at]
+
+        def step(do, left=left):
+            def counted(*args):
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return do(*args)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "write", step(write))
+            patch.setattr(storage, "delete", step(delete))
+            try:
+                compact.compact(str(root))
+                done = True
+            except KeyboardInterrupt:
+                done = False
+        for table in schema.TRIAL_TABLES:
+            assert own_keys(root, table) == before[table], f"after {at} steps"
+        trial(root, "new", study="u")
+        published_tables.finish(str(root), ["u"])
+        for table in schema.TRIAL_TABLES:
+            assert top_keys(root, table) == own_keys(root, table), f"after {at} steps"
+        if done:
+            break
+    assert done
+    assert at > 4
+
+
 def test_rows_appear_while_a_study_runs_and_its_files_are_merged_at_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(published_tables, "INTERVAL", 0.02)
     monkeypatch.setattr(published_tables, "SHARE", 1.0)
@@ -289,3 +377,20 @@ def test_queries_do_not_wait_for_the_configuration(tmp_path):
 )
 def test_types_of_columns_that_follow_from_the_configuration(column, kind):
     assert schema.columns_of("trials")[column][0] == kind
+
+
+def test_a_file_that_vanishes_while_it_is_published_is_listed_again(tmp_path, monkeypatch):
+    trial(tmp_path, "a", study="a")
+    trial(tmp_path, "b", study="b")
+    published_tables.publish(str(tmp_path))
+    read, vanished = table_file.read_file, []
+
+    def once_gone(uri, columns=None):
+        if uri.endswith(f"a{files.PUBLISHED_SUFFIX}") and not vanished:
+            vanished.append(uri)
+            raise FileVanished
+        return read(uri, columns)
+
+    monkeypatch.setattr(table_file, "read_file", once_gone)
+    published_tables.publish(str(tmp_path), ["b"])
+    assert vanished

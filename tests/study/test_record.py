@@ -218,3 +218,14 @@ def test_bytes_of_checkpoints(tmp_path):
     storage.write(f"{tmp_path}/checkpoints/a/stage1/last.pt", b"1234")
     sizes = record.checkpoint_bytes(str(tmp_path))
     assert (sizes["a"], sizes["b"], sizes["."], sizes["c"]) == (5, 1, 6, 0)
+
+
+def test_removal_is_complete_although_another_study_has_a_damaged_file(tmp_path):
+    write(tmp_path, "mine")
+    claim(tmp_path)
+    write(tmp_path, "other", "t")
+    (tmp_path / "tables" / "_runs" / "epochs").mkdir(exist_ok=True)
+    (tmp_path / "tables" / "_runs" / "epochs" / "other.arrow").write_bytes(b"ARROW1")
+    StoredStudy(str(tmp_path), "s").remove()
+    assert record.study_names(str(tmp_path)) == ["t"]
+    assert not (tmp_path / "studies" / "s.json").exists()
