@@ -139,6 +139,12 @@ def test_an_image_that_cannot_be_decoded_is_named(config, data, fresh, tmp_path)
         store.split("test")
 
 
+def test_the_pool_keeps_the_limit_of_pixels(data):
+    limited = replace(data, train=replace(data.train, max_pixels=7))
+    assert features.pool_of(limited, "train").images.max_pixels == 7
+    assert features.pool_of(data, "train").images.max_pixels is None
+
+
 def test_a_format_that_is_too_small_is_named(config, data, fresh):
     store = store_for(config.override({"data.feature_dtype": "fp16"}), data)
     maps, stored = (torch.tensor([7e4]),), [torch.tensor([7e4]).half()]
