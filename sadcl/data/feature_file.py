@@ -149,7 +149,7 @@ class FeatureFile:
             storage.write(self.record, crcs)
             with open(self.path, "ab") as file:
                 file.truncate(min(self._size(), self.layout.total_bytes))
-                os.posix_fallocate(file.fileno(), 0, self.layout.total_bytes)
+                _reserve(file.fileno(), self.layout.total_bytes)
             with open(self.path, "r+b") as file:
                 file.write(self.layout.header)
         return good
@@ -304,6 +304,14 @@ def prune(folder: Path, days: int) -> None:
         with contextlib.suppress(OSError):  # another process was faster
             if record.stat().st_atime < time.time() - days * 86_400:
                 shutil.rmtree(record.parent)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give a file its size, and the space for it where the system can (a Mac cannot)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
 
 
 def _crc(parts: Iterable[NDArray[np.uint8]]) -> int:

@@ -128,6 +128,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(file, monkeypatch):
     assert not file.path.exists()
 
 
+def test_without_fallocate_the_file_is_written_all_the_same(file, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    fill(file, maps_of(10), stop=4)
+    assert file.path.stat().st_size == file.layout.total_bytes
+    fill(file, maps_of(10))
+    assert file.is_whole()
+
+
 def test_only_one_process_writes(file):
     file.folder.mkdir()
     with file.claimed() as first, file.claimed() as second:
