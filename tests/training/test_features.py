@@ -165,6 +165,18 @@ def test_what_is_there_is_not_computed_again(config, data, fresh, monkeypatch):
     assert len(reports) == 3
 
 
+def test_a_file_without_a_mark_is_checked_in_steps_that_show_life(config, data, fresh):
+    store = store_for(config, data)
+    store.split("train")
+    (file,) = store.files("train").values()
+    file.mark.unlink()
+    before, pool = Loader.total_batches, features.pool_of(data, "train")
+    assert len(list(store._complete(file, pool, 0, None))) == 2  # 60 images
+    assert Loader.total_batches == before + 2
+    assert file.is_whole()
+    assert not list(store._complete(file, pool, 0, None))
+
+
 def test_a_cache_that_cannot_be_written_is_a_mistake_of_the_user(
     config, data, tmp_path, monkeypatch
 ):
