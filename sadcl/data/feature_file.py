@@ -3,7 +3,9 @@
 It is a safetensors file with one tensor (N, C, H, W) for each of the backbone's maps. Its space is
 reserved when it is begun. A second file records how far it is: four bytes for each finished row,
 the CRC-32 of its maps. So a kill loses the batch that was being written, and a file that was cut
-short, or whose content has changed, is whole up to its first bad row.
+short, or whose content has changed, is whole up to its first bad row. A third one, written last,
+marks the file as whole as long as its size and time of change stay; its rows are not read again to
+check them.
 
 Axes: N rows, one for each image, C channels, H, W height and width of a map, B rows of a batch.
 """
@@ -39,8 +41,6 @@ DTYPES = {
 KEEP_FREE = 0.05
 """Share of a disk's free space that is left to others."""
 _CRC = np.dtype("<u4")
-_verified: set[tuple[str, int, int, int]] = set()
-"""Path, size and times of change of files whose rows this process has compared with the record."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class FeatureFile:
     def __init__(self, folder: Path, layout: Layout, batch: int) -> None:
         self.folder, self.layout, self.batch = folder, layout, batch
         self.path, self.record = folder / "maps.safetensors", folder / "rows.crc32"
+        self.mark = folder / "whole"
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[bool]:
@@ -114,16 +115,39 @@ class FeatureFile:
             return 0
 
     def is_whole(self) -> bool:
-        """Return whether all rows are there and as they were written.
+        """Return whether the file is marked as whole, and has not changed since.
 
-        The content is compared with the record once for each process and state of the file.
+        No row is read, so this is quick. :meth:`check` and :meth:`begin` mark a file without one.
         """
         if self.rows_recorded() < self.layout.rows or self._size() != self.layout.total_bytes:
             return False
-        state = self._state()
-        if state not in _verified and self._good_rows() == self.layout.rows:
-            _verified.add(state)
-        return state in _verified
+        try:
+            return self.mark.read_bytes() == self._state() and self._has_header()
+        except OSError:
+            return False
+
+    def check(self) -> Iterator[int]:
+        """Compare the rows with the record, batch by batch, which may take minutes.
+
+        Yields:
+            After each batch, how many rows from the first on are as they were written; nothing for
+            a file that is not begun.
+        """
+        layout, size = self.layout, self._size()
+        places = zip(layout.starts, layout.row_bytes, strict=True)
+        count = min([self.rows_recorded(), *((size - start) // step for start, step in places)])
+        if count <= 0 or not self._has_header():
+            return
+        recorded = np.frombuffer(self.record.read_bytes(), _CRC, count)
+        # one map after the other may be cut short, so the file is read and not mapped
+        rows = FeatureRows(self.path, layout, mapped=size == layout.total_bytes)
+        for first in range(0, count, self.batch):
+            index = np.arange(first, min(first + self.batch, count))
+            for row, parts in zip(index, zip(*rows.read_bytes(index), strict=True), strict=True):
+                if _crc(parts) != recorded[row]:
+                    yield int(row)
+                    return
+            yield int(index[-1]) + 1
 
     def touch(self) -> None:
         """Note that the file is in use, so that it is not pruned."""
@@ -131,8 +155,11 @@ class FeatureFile:
             state = self.record.stat()
             os.utime(self.record, ns=(time.time_ns(), state.st_mtime_ns))
 
-    def begin(self) -> int:
+    def begin(self, good: int) -> int:
         """Reserve the space of the file, or take up one that was interrupted or is damaged.
+
+        Args:
+            good: rows that are as they were written, by :meth:`check`; 0 begins anew.
 
         Returns:
             The number of rows that are there already: all, or a multiple of the batch.
@@ -140,22 +167,24 @@ class FeatureFile:
         Raises:
             UserError: for a disk without room, on which nothing is left.
         """
-        good = self._good_rows()
         if good < self.layout.rows:
             good = good // self.batch * self.batch
         with self._full_disk_leaves_nothing():
             self._check_room()
+            self.mark.unlink(missing_ok=True)
             crcs = self.record.read_bytes()[: good * _CRC.itemsize] if good else b""
             storage.write(self.record, crcs)
             with open(self.path, "ab") as file:
                 file.truncate(min(self._size(), self.layout.total_bytes))
-                os.posix_fallocate(file.fileno(), 0, self.layout.total_bytes)
+                _reserve(file.fileno(), self.layout.total_bytes)
             with open(self.path, "r+b") as file:
                 file.write(self.layout.header)
+            if good == self.layout.rows:
+                self._finish()
         return good
 
     def append(self, first: int, maps: Sequence[Tensor]) -> None:
-        """Write the maps of a batch, and record its rows then.
+        """Write the maps of a batch, and record its rows then. The last batch makes the file whole.
 
         Args:
             first: the first row.
@@ -174,16 +203,16 @@ class FeatureFile:
                     file.write(part.data)
             with open(self.record, "ab") as file:
                 file.write(np.array(crcs, _CRC).tobytes())
-        if first + len(crcs) == self.layout.rows:  # this process knows what it has written
-            _verified.add(self._state())
+            if first + len(crcs) == self.layout.rows:
+                self._finish()
 
     def rows(self) -> FeatureRows:
         """Open the file for reading."""
         return FeatureRows(self.path, self.layout)
 
     def remove(self) -> None:
-        """Remove the file and its record."""
-        for path in (self.path, self.record):
+        """Remove the file, its record and its mark."""
+        for path in (self.mark, self.path, self.record):
             path.unlink(missing_ok=True)
 
     def _size(self) -> int:
@@ -192,26 +221,15 @@ class FeatureFile:
         except OSError:
             return 0
 
-    def _state(self) -> tuple[str, int, int, int]:
-        of_file, of_record = self.path.stat(), self.record.stat()
-        return str(self.path), of_file.st_size, of_file.st_mtime_ns, of_record.st_mtime_ns
+    def _state(self) -> bytes:
+        state = self.path.stat()
+        return f"{state.st_size} {state.st_mtime_ns}".encode()
 
-    def _good_rows(self) -> int:
-        """Return how many rows from the first on are as they were written."""
-        layout, size = self.layout, self._size()
-        places = zip(layout.starts, layout.row_bytes, strict=True)
-        count = min([self.rows_recorded(), *((size - start) // step for start, step in places)])
-        if count <= 0 or not self._has_header():
-            return 0
-        recorded = np.frombuffer(self.record.read_bytes(), _CRC, count)
-        # one map after the other may be cut short, so the file is read and not mapped
-        rows = FeatureRows(self.path, layout, mapped=size == layout.total_bytes)
-        for first in range(0, count, self.batch):
-            index = np.arange(first, min(first + self.batch, count))
-            for row, parts in zip(index, zip(*rows.read_bytes(index), strict=True), strict=True):
-                if _crc(parts) != recorded[row]:
-                    return int(row)
-        return count
+    def _finish(self) -> None:
+        """Mark the file as whole, once its rows are on the disk."""
+        with open(self.path, "r+b") as file:
+            os.fsync(file.fileno())
+        storage.write(self.mark, self._state())
 
     def _has_header(self) -> bool:
         with open(self.path, "rb") as file:
@@ -304,6 +322,14 @@ def prune(folder: Path, days: int) -> None:
         with contextlib.suppress(OSError):  # another process was faster
             if record.stat().st_atime < time.time() - days * 86_400:
                 shutil.rmtree(record.parent)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give a file its size, and the space for it where the system can (a Mac cannot)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
 
 
 def _crc(parts: Iterable[NDArray[np.uint8]]) -> int:

@@ -48,7 +48,10 @@ def pool_of(data: MultiLabelData, split: str) -> Pool:
     targets = np.concatenate([part.targets for part in parts])[order_P]
     first = parts[0]
     name = f"{data.name}-{split if split == 'test' else 'train'}-pool"
-    images = ImageSet(name, first.folder, files.take(pa.array(order_P)), targets, first.labels)
+    files = files.take(pa.array(order_P))
+    images = ImageSet(
+        *(name, first.folder, files, targets, first.labels), max_pixels=first.max_pixels
+    )
     edges = np.cumsum([len(part) for part in splits.values()])[:-1]
     return Pool(images, dict(zip(splits, np.split(row_P, edges), strict=True)))
 

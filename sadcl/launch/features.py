@@ -105,11 +105,18 @@ def feature_times(
     return FeatureTimes(seconds * maps.images / 3600, without.hours)
 
 
-def feature_text(maps: FeatureMaps, times: FeatureTimes | None, hours: float, share: float) -> str:
+def feature_text(
+    maps: FeatureMaps,
+    placement: Placement,
+    times: FeatureTimes | None,
+    hours: float,
+    share: float,
+) -> str:
     """Return one line for people.
 
     Args:
         maps: What is to be computed.
+        placement: What a worker gets.
         times: What it costs and saves; None where it was not timed.
         hours: Of the training from stored maps, as the study's estimate has them.
         share: How many hours of one worker the study takes by its clock.
@@ -118,6 +125,12 @@ def feature_text(maps: FeatureMaps, times: FeatureTimes | None, hours: float, sh
         f"  feature maps: {bytes_text(maps.whole)} in {cache_folder()}, of which "
         f"{bytes_text(maps.missing)} ({maps.images:,} images) are missing"
     )
+    if placement.gpus:
+        text = (
+            f"  feature maps: {bytes_text(maps.whole)} ({maps.images:,} images) in "
+            f"{cache_folder()} of each node, which checks its own room and computes those that "
+            "it lacks"
+        )
     if times is None:
         return text
     return (
@@ -127,11 +140,14 @@ def feature_text(maps: FeatureMaps, times: FeatureTimes | None, hours: float, sh
     )
 
 
-def shared_bytes(maps: FeatureMaps, root: str, max_disk: float | None) -> int:
+def shared_bytes(maps: FeatureMaps, placement: Placement, root: str, max_disk: float | None) -> int:
     """Return the bytes of missing maps that count towards the room for checkpoints.
 
-    They do on the same disk, and where --max-disk limits a study.
+    They do on the same disk, and where --max-disk limits a study. Those of GPUs do not: what their
+    nodes have already is not known here.
     """
+    if placement.gpus:
+        return 0
     return maps.missing if max_disk is not None or _same_disk(root) else 0
 
 

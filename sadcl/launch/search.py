@@ -9,9 +9,9 @@ from rich.table import Table
 
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData, prepare_data
-from sadcl.launch.estimate import disk_limit
 from sadcl.launch.options import Options
 from sadcl.launch.setup import claim_study, show_plan
+from sadcl.launch.study_estimate import checkpoint_limit, maps_of, planned_configs
 from sadcl.ray_backend import environment
 from sadcl.reports import search_summary
 from sadcl.search import Plan, Search
@@ -89,8 +89,9 @@ def run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Ta
         address = environment.prepare(options.address)
         from sadcl.ray_backend import driver  # imports Ray, which then reads the environment
 
-        limit = disk_limit(options.storage, options.max_disk)
         placement = prepared.placement
+        maps = maps_of(planned_configs(plan, study.rows), [prepared])
+        limit = checkpoint_limit(maps, placement, options)
         quota = CheckpointQuota(placement.storage, limit, *prepared.checkpoint_bytes)
         driver.run_search(
             study, placement, address, prepared.witnesses, options.max_concurrent, quota

@@ -21,6 +21,7 @@ from sadcl.launch.study_estimate import (
     check_disk,
     confirm_without_gpu,
     estimate_study,
+    planned_configs,
 )
 from sadcl.results import store
 from sadcl.search import AblationPlan, Plan
@@ -69,14 +70,12 @@ def show_plan(
     remaining, freed = _remaining_runs(study, options)
     if not remaining.runs:
         return
-    configs = [trial.config for trial in plan.planned_trials(study.rows)]
-    if isinstance(plan, Plan):
-        configs += [plan.base, *plan.search.variants(plan.scale, plan.base)]
+    configs = planned_configs(plan, study.rows)
     warn_of_plain_view(configs)
     estimate = estimate_study(remaining, prepared, options, configs, _confirmed(plan, study.rows))
     print_text(estimate.text())
     check_feature_disk(estimate.maps, placement)
-    check_disk(estimate, options, placement.storage, freed)
+    check_disk(estimate, options, placement, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:
         confirm_without_gpu(estimate.hours, estimate.timed, options.yes)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sadcl.config import Config
 from sadcl.console import bytes_text, confirm, count_text, print_text
@@ -21,7 +21,9 @@ from sadcl.launch.features import (
     shared_bytes,
 )
 from sadcl.launch.options import Options
+from sadcl.search import AblationPlan, Plan
 from sadcl.study import record
+from sadcl.study.placement import Placement
 
 
 class RemainingRuns(NamedTuple):
@@ -131,13 +133,7 @@ def estimate_study(
     at_once = min(fit or options.max_concurrent or 1, options.max_concurrent or fit or 1)
     gpus = placement.gpus * placement.workers * at_once
     hours, share = timed.hours / placement.workers / at_once, 1 / placement.workers / at_once
-    needed = [
-        feature_maps(
-            [c for c in configs if c.data.name == item.context.base.data.name], item.images
-        )
-        for item in prepared
-    ]
-    maps = FeatureMaps(*map(sum, zip(*needed, strict=True)))
+    maps = maps_of(configs, prepared)
     times, text = None, ""
     if base.stores_features:
         trained = (images, timed)
@@ -149,7 +145,7 @@ def estimate_study(
         of_config = training_hours(config, len(part.images.labels), seen, placement).hours
         dearer = of_config - timed.hours * epochs / max(remaining.epochs, 1)
     if maps.whole:
-        text = f"\n{feature_text(maps, times, hours, share)}"
+        text = f"\n{feature_text(maps, placement, times, hours, share)}"
     return StudyEstimate(
         remaining,
         hours=hours + (times.compute if times is not None else 0.0) + share * dearer,
@@ -169,29 +165,59 @@ def estimate_study(
     )
 
 
-def check_disk(estimate: StudyEstimate, options: Options, storage: str, freed: int) -> None:
+def planned_configs(plan: Plan | AblationPlan, rows: Sequence[Mapping[str, Any]]) -> list[Config]:
+    """Return the configurations of a study's runs."""
+    configs = [trial.config for trial in plan.planned_trials(rows)]
+    if isinstance(plan, Plan):
+        configs += [plan.base, *plan.search.variants(plan.scale, plan.base)]
+    return configs
+
+
+def maps_of(configs: Sequence[Config], prepared: Sequence[PreparedData]) -> FeatureMaps:
+    """Find the feature maps that runs read, of all data sets together."""
+    needed = [
+        feature_maps(
+            [c for c in configs if c.data.name == item.context.base.data.name], item.images
+        )
+        for item in prepared
+    ]
+    return FeatureMaps(*map(sum, zip(*needed, strict=True)))
+
+
+def checkpoint_limit(maps: FeatureMaps, placement: Placement, options: Options) -> float | None:
+    """Return the bytes that all checkpoints may take next to the maps that are missing.
+
+    None is no limit, as of :func:`sadcl.launch.estimate.disk_limit`.
+    """
+    limit = disk_limit(options.storage, options.max_disk)
+    if limit is None:
+        return None
+    return limit - shared_bytes(maps, placement, options.storage, options.max_disk)
+
+
+def check_disk(estimate: StudyEstimate, options: Options, placement: Placement, freed: int) -> None:
     """Check that the checkpoints fit, and say if those of the worst trials will be removed.
 
     Args:
         estimate: What the study takes.
         options: Those of the start, with the limit.
-        storage: The absolute root, for the message.
+        placement: What a worker gets, with the absolute root for the message.
         freed: Bytes that are removed before the study starts.
 
     Raises:
         UserError: Where they do not fit, with the arithmetic.
     """
-    limit = disk_limit(options.storage, options.max_disk)
+    limit = checkpoint_limit(estimate.maps, placement, options)
     if limit is None:
         return
     room = limit - record.checkpoint_bytes(options.storage)["."] + freed
-    room -= shared_bytes(estimate.maps, options.storage, options.max_disk)
     if room < estimate.least_bytes:
         spare = estimate.spare_trials
         given_up = f" (which the {spare} worst trials give up)" if spare else ""
         raise UserError(
-            f"There is room for {bytes_text(max(room, 0))} of checkpoints in {storage!r}, but "
-            f"{bytes_text(estimate.least_bytes)} are needed: {estimate.at_once} runs at once take "
+            f"There is room for {bytes_text(max(room, 0))} of checkpoints in "
+            f"{placement.storage!r}, but {bytes_text(estimate.least_bytes)} are needed: "
+            f"{estimate.at_once} runs at once take "
             f"{bytes_text(estimate.at_once * estimate.state)} while they run, and each of "
             f"{estimate.remaining.runs} runs leaves {bytes_text(estimate.checkpoint)}{given_up}. "
             "Free some space, raise --max-disk, lower --max-concurrent, or choose another "

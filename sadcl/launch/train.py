@@ -115,7 +115,7 @@ def _check_costs(
     warn_of_plain_view([config])
     check_feature_disk(maps, placement)
     if maps.whole:
-        print_text(feature_text(maps, None, 0.0, 1.0))
+        print_text(feature_text(maps, placement, None, 0.0, 1.0))
     folder = execute.checkpoint_folder(trial, placement)
     check_room(config, num_labels, placement.storage, folder)
     if placement.scale == "full" and not placement.gpus:

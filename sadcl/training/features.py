@@ -181,11 +181,18 @@ class FeatureStore:
     def _compute(
         self, file: FeatureFile, pool: Pool, view: int, augmentation: Augmentation | None
     ) -> Iterator[None]:
-        """Compute what is missing of a file, batch by batch."""
+        """Check what is there of a file, and compute what is missing, batch by batch."""
         if file.is_whole():  # another process was faster
             return
-        row = file.begin()
+        good = 0
+        for count in file.check():
+            good = count
+            Loader.total_batches += 1  # a sign of life
+            yield
+        row = file.begin(good)
         prune(cache_folder(), manifest.DAYS)
+        if row == file.layout.rows:
+            return
         loader = build.loader(
             self.config.model_copy(update={"seed": SEED}),
             pool.images,

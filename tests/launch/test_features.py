@@ -6,7 +6,13 @@ from sadcl import Search, main, recipes
 from sadcl.data.load import load
 from sadcl.errors import UserError
 from sadcl.launch import features
-from sadcl.launch.features import FeatureMaps, check_feature_disk, feature_maps, shared_bytes
+from sadcl.launch.features import (
+    FeatureMaps,
+    check_feature_disk,
+    feature_maps,
+    feature_text,
+    shared_bytes,
+)
 from sadcl.search import Float
 from sadcl.study.placement import Placement
 from tests.launch.mistakes import DEMO
@@ -59,6 +65,10 @@ def test_the_disk_is_checked_on_this_machine(monkeypatch, tmp_path):
         check_feature_disk(maps, Placement("/runs", None))
     check_feature_disk(maps, Placement("/runs", None, gpus=1))  # the nodes' disks are elsewhere
     check_feature_disk(maps._replace(missing=940), Placement("/runs", None))
-    assert shared_bytes(maps, str(tmp_path), None) == 960
-    assert shared_bytes(maps, "s3://bucket", None) == 0
-    assert shared_bytes(maps, "s3://bucket", 1.0) == 960
+    cpus, gpus = Placement("/runs", None), Placement("/runs", None, gpus=1)
+    assert shared_bytes(maps, cpus, str(tmp_path), None) == 960
+    assert shared_bytes(maps, cpus, "s3://bucket", None) == 0
+    assert shared_bytes(maps, cpus, "s3://bucket", 1.0) == 960
+    assert shared_bytes(maps, gpus, str(tmp_path), 1.0) == 0
+    assert "of each node, which checks its own room" in feature_text(maps, gpus, None, 0.0, 1.0)
+    assert "960 bytes (10 images) are missing" in feature_text(maps, cpus, None, 0.0, 1.0)

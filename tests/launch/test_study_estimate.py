@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from sadcl import Ablation, Search, main, recipes, results
 from sadcl.errors import UserError
-from sadcl.launch.study_estimate import confirm_without_gpu
+from sadcl.launch.features import FeatureMaps
+from sadcl.launch.options import Options
+from sadcl.launch.study_estimate import checkpoint_limit, confirm_without_gpu
 from sadcl.search import Float
+from sadcl.study.placement import Placement
 from tests.launch.mistakes import DEMO, SEARCH, refused
 
 
@@ -35,6 +39,13 @@ def test_what_has_no_room_is_refused_with_the_arithmetic(capsys, monkeypatch):
     text = refused(capsys)
     assert "There is room for 950 bytes of checkpoints in" in text
     assert "raise --max-disk" in text.replace("\n", " ")
+
+
+def test_checkpoints_leave_room_for_the_maps_that_are_missing(tmp_path):
+    maps, cpus = FeatureMaps(1, 10**6, 10**6), Placement(str(tmp_path), None)
+    options = Options(storage=str(tmp_path), max_disk=0.003)
+    assert checkpoint_limit(maps, cpus, options) == 2 * 10**6
+    assert checkpoint_limit(maps, replace(cpus, gpus=1), options) == 3 * 10**6
 
 
 def test_a_dry_run_says_what_it_takes(capsys, copy):

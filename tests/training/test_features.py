@@ -139,6 +139,12 @@ def test_an_image_that_cannot_be_decoded_is_named(config, data, fresh, tmp_path)
         store.split("test")
 
 
+def test_the_pool_keeps_the_limit_of_pixels(data):
+    limited = replace(data, train=replace(data.train, max_pixels=7))
+    assert features.pool_of(limited, "train").images.max_pixels == 7
+    assert features.pool_of(data, "train").images.max_pixels is None
+
+
 def test_a_format_that_is_too_small_is_named(config, data, fresh):
     store = store_for(config.override({"data.feature_dtype": "fp16"}), data)
     maps, stored = (torch.tensor([7e4]),), [torch.tensor([7e4]).half()]
@@ -157,6 +163,18 @@ def test_what_is_there_is_not_computed_again(config, data, fresh, monkeypatch):
     store_for(config, data, lambda *report: reports.append(report)).split("train")
     assert Loader.total_batches == before
     assert len(reports) == 3
+
+
+def test_a_file_without_a_mark_is_checked_in_steps_that_show_life(config, data, fresh):
+    store = store_for(config, data)
+    store.split("train")
+    (file,) = store.files("train").values()
+    file.mark.unlink()
+    before, pool = Loader.total_batches, features.pool_of(data, "train")
+    assert len(list(store._complete(file, pool, 0, None))) == 2  # 60 images
+    assert Loader.total_batches == before + 2
+    assert file.is_whole()
+    assert not list(store._complete(file, pool, 0, None))
 
 
 def test_a_cache_that_cannot_be_written_is_a_mistake_of_the_user(
