@@ -161,7 +161,7 @@ MAY = {
     "launch/loss_check": {"build", "config", "data", "errors", "losses", "memory", "model"},
     "launch/estimate": {"build", "config", "console", "storage", "study"},
     "launch/needed_seeds": {"reports", "search", "study"},
-    "launch/study_estimate": {"config", "console", "errors", "study"},
+    "launch/study_estimate": {"config", "console", "errors", "search", "study"},
     "launch/datasets": {
         *(
             "build",
