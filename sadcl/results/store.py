@@ -129,11 +129,15 @@ def check_store(root: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    if not is_store(root):
-        raise UserError(
-            f"{str(root)!r} holds no results: it has no folder {TABLES_FOLDER!r}. Give the "
-            "--storage of a run."
-        )
+    if is_store(root):
+        return
+    if not storage.exists(root):
+        reason = "there is no such folder. Give the --storage of a run, or start a run first."
+    elif storage.exists(storage.join(root, "studies")):
+        reason = "a study was started there, and none of its runs has written a row yet."
+    else:
+        reason = f"it has no folder {TABLES_FOLDER!r}. Give the --storage of a run."
+    raise UserError(f"{str(root)!r} holds no results: {reason}")
 
 
 def table_names() -> list[str]:

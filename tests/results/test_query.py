@@ -228,7 +228,7 @@ def test_questions(tmp_path):
             lambda r: query.show(r, "s-tuned-s0-b"),
             "no trial 's-tuned-s0-b' in '.*'; the nearest are 's-tuned-s0-a'. `sadcl results top`",
         ),
-        (lambda r: results.read(r + "/nowhere", "trials"), "holds no results"),
+        (lambda r: results.read(r + "/nowhere", "trials"), "holds no results: there is no such"),
         (lambda r: results.read("s4://x/y", "trials"), "cannot be opened"),
     ],
 )
