@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def test_an_experiment_beside_the_clone(tmp_path):
     (clone / "sadcl" / "__init__.py").write_text("__version__ = 'of the clone'\n")
     wheel.mkdir()
     build = [sys.executable, "-c", BUILD, str(wheel)]
-    done = subprocess.run(build, cwd=clone, capture_output=True, text=True, check=False)
+    clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(build, cwd=clone, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(wheel.glob("*.whl"))) as archive:
         archive.extractall(tmp_path / "site")

@@ -142,6 +142,7 @@ def _changed_fields(
     none.
     """
     trials = plan.planned_trials([])
+    candidates: list[dict[str, tuple[Any, Any]]] = []
     searched: Mapping[str, Any] = {}
     if isinstance(plan, Plan):
         searched = plan.search.space_at(plan.scale)
@@ -163,8 +164,8 @@ def _changed_fields(
                     if former.get(field) != value and field not in skipped
                 }
                 if changed:
-                    return changed
-    return {}
+                    candidates.append(changed)
+    return min(candidates, key=len, default={})  # runs of one purpose may differ in other fields
 
 
 def _edited_text(difference: Difference) -> str:
