@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadcl.console import bytes_text, clock_text, short_names
+from sadcl.console import bytes_text, clock_text, setting_text, short_names
 
 if TYPE_CHECKING:
     from sadcl.reports.comparison import ComparedStudy
@@ -87,7 +87,7 @@ def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
                 "seed": row["seed"],
                 "state": row["status"],
                 **figures,
-                **{short: _setting(values.get(field)) for field, short in names.items()},
+                **{short: _cell(values.get(field)) for field, short in names.items()},
             }
         )
     return lines
@@ -98,8 +98,8 @@ def _params(row: Row) -> dict[str, Any]:
     return params
 
 
-def _setting(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
+def _cell(value: Any) -> str:
+    return "" if value is None else setting_text(value)
 
 
 def short_study(row: Row) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def short_trial(row: Row) -> dict[str, Any]:
     fields = {heading: row[name] for name, heading in _TRIAL.items() if row.get(name) is not None}
     if row.get("seconds") is not None:
         fields["time"] = clock_text(row["seconds"])
-    fields |= {field: _setting(value) for field, value in _params(row).items()}
+    fields |= {field: _cell(value) for field, value in _params(row).items()}
     return {**fields, "": f"(--wide shows {len(row)} columns, sadcl results recipe the setting)"}
 
 

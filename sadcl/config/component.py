@@ -23,7 +23,7 @@ from sadcl.config.frozen import reason_text
 from sadcl.config.sources import (
     look_in_start_folder,
     source_hash,
-    source_place,
+    source_name,
     sources_of,
 )
 from sadcl.errors import UserError, first_line_of
@@ -169,8 +169,7 @@ def load(path: str, field: str, sources: Mapping[str, str] | None = None) -> Any
 def _check_source(path: str, field: str, current: str, recorded: str) -> None:
     """Raise UserError where a module is not the one that a configuration records."""
     if current != recorded:
-        place = source_place(path.partition(":")[0])
-        file = path.partition(":")[0] if place is None else place.name
+        file = source_name(path.partition(":")[0])
         raise OtherSource(
             f"{field} = {path!r}: {file} was edited after this run was planned, so that its "
             "numbers would be another part's. Put the former version back; or, in a new process, "

@@ -70,6 +70,15 @@ def source_place(module_name: str) -> Path | None:
     return Path(spec.origin) if spec.origin and os.path.exists(spec.origin) else None
 
 
+def source_name(module_name: str) -> str:
+    """Return what people call the source of a module: the name of its file or package's folder."""
+    try:
+        place = source_place(module_name)
+    except UserError:
+        place = None
+    return module_name.partition(".")[0] if place is None else place.name
+
+
 def source_places(module_name: str) -> list[Path]:
     """Return the folder or file of a module's top-level package, and those that it imports.
 

@@ -15,6 +15,8 @@ from sadcl.console.words import (
     clock_text,
     count_text,
     left_text,
+    remaining_text,
+    setting_text,
     settings_text,
     short_names,
 )
@@ -34,7 +36,9 @@ __all__ = [
     "print_note",
     "print_text",
     "progress_bar",
+    "remaining_text",
     "resumable",
+    "setting_text",
     "settings_text",
     "short_names",
     "show_fields",

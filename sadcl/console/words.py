@@ -19,11 +19,12 @@ def short_names(fields: Iterable[str]) -> dict[str, str]:
 def settings_text(params: Mapping[str, Any]) -> str:
     """Write a trial's settings in a few characters, such as ``tau=0.12 policy=slot``."""
     names = short_names(params)
-    return " ".join(f"{names[field]}={_value(value)}" for field, value in params.items())
+    return " ".join(f"{names[field]}={setting_text(value)}" for field, value in params.items())
 
 
-def _value(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+def setting_text(value: Any) -> str:
+    """Write the value of a setting, a number with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def clock_text(seconds: float | None) -> str:
@@ -48,6 +49,11 @@ def left_text(seconds: float, is_limit: bool = False) -> str:
     if seconds < 5400:
         return f"{about} {seconds / 60:.0f} min"
     return f"{about} {seconds / 3600:.1f} hours"
+
+
+def remaining_text(seconds: float | None, is_limit: bool = False) -> str:
+    """Write what is left of a plan, for example ``about 12 min left``; None is not known yet."""
+    return "time left not known yet" if seconds is None else f"{left_text(seconds, is_limit)} left"
 
 
 def bytes_text(count: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from sadcl.data.base import ImageSet, Progress
 from sadcl.data.image_header import read_header
@@ -58,15 +57,16 @@ def _check(path: str, max_pixels: int | None) -> str | None:
             size = file.seek(0, 2)
             file.seek(-min(size, 2), 2)
             looks_whole = begins and size > 64 and file.read(2) == b"\xff\xd9"
-        if looks_whole and (limit is None or size * _PIXELS_PER_BYTE <= limit):
-            return None
+            if looks_whole and (limit is None or size * _PIXELS_PER_BYTE <= limit):
+                return None
+            file.seek(0)
+            data = file.read(_HEAD_BYTES if looks_whole else -1)
+            if looks_whole and read_header(data) is None:
+                data += file.read()
         if looks_whole:
-            with open(path, "rb") as file:
-                head = file.read(_HEAD_BYTES)
-                head += b"" if read_header(head) is not None else file.read()
-            check_size(head, path, max_pixels)
+            check_size(data, path, max_pixels)
         else:
-            decode(Path(path).read_bytes(), path, max_pixels)
+            decode(data, path, max_pixels)
     except OSError as error:
         return f"The image {path!r} cannot be read: {error.strerror or error}."
     except UserError as error:

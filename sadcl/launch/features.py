@@ -10,6 +10,7 @@ from sadcl import build, storage
 from sadcl.config import Augmentation, Config
 from sadcl.console import banner, bytes_text
 from sadcl.data import MultiLabelData
+from sadcl.data.feature_file import KEEP_FREE
 from sadcl.errors import UserError
 from sadcl.launch.estimate import TimedTraining, hours_text, training_hours
 from sadcl.study.placement import Placement
@@ -159,7 +160,7 @@ def check_feature_disk(maps: FeatureMaps, placement: Placement) -> None:
         UserError: Where they do not.
     """
     free = storage.free_bytes(cache_folder())
-    if placement.gpus or free is None or maps.missing <= 0.95 * free:
+    if placement.gpus or free is None or maps.missing <= (1 - KEEP_FREE) * free:
         return
     raise UserError(
         f"The feature maps of the frozen backbone take {bytes_text(maps.missing)} more in "

@@ -17,7 +17,7 @@ from sadcl.reports.effect_text import (
     seeds_text,
     verdict_text,
 )
-from sadcl.reports.statistics import MIN_PAIRS, Effect, Verdict
+from sadcl.reports.statistics import Effect, Verdict, least_pairs
 from sadcl.results.gradients import IDLE
 from sadcl.search.plan_text import image_warnings
 from sadcl.search.until import Stop
@@ -173,8 +173,7 @@ def undecided(dataset: str, compared: list[Effect]) -> Iterator[str]:
         effect.verdict in (Verdict.TOO_FEW, Verdict.NO_PAIR) for effect in compared
     ):
         pairs = seeds_text([len(effect.pairs) for effect in compared])
-        until = compared[0].until
-        least = MIN_PAIRS if until is None else until.at_least
+        least = least_pairs(compared[0].until)
         yield (
             f"On {dataset}, this study cannot answer anything yet: the arms have {pairs} in common "
             f"with what they are compared with, and fewer than {least} decide nothing."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sadcl.reports.statistics import ALPHA, MIN_PAIRS, Effect, Verdict
+from sadcl.reports.statistics import ALPHA, Effect, Verdict, least_pairs
 
 SPLITS = {"test": "test images", "val": "held-out training images"}
 
@@ -37,8 +37,8 @@ def verdict_text(effect: Effect) -> str:
     if effect.is_significant:
         return f"a significant {effect.verdict}"
     if effect.verdict == Verdict.TOO_FEW:
-        least = MIN_PAIRS if effect.until is None else effect.until.at_least
         decide = "decides" if len(effect.pairs) == 1 else "decide"
+        least = least_pairs(effect.until)
         return f"{pairs_text(effect)} {decide} nothing, at least {least} are needed"
     if effect.verdict == Verdict.NO_SPREAD:
         return (

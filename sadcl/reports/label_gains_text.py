@@ -16,7 +16,7 @@ from sadcl.reports.effect_text import (
 )
 from sadcl.reports.label_gains import ArmGains, LabelGroup
 from sadcl.reports.label_trends import Trend
-from sadcl.reports.statistics import MIN_PAIRS, Verdict
+from sadcl.reports.statistics import Verdict, least_pairs
 
 MAX_NAMES = 6
 """The largest number of labels that a sentence names."""
@@ -89,10 +89,11 @@ def gains_findings(gains: ArmGains) -> Iterator[str]:
     if not gains.seeds:
         yield "no seed has an AP for both arms."
         return
-    if len(gains.seeds) < MIN_PAIRS:
+    least = least_pairs(gains.labels[0].effect.until if gains.labels else None)
+    if len(gains.seeds) < least:
         seeds = seeds_text([len(gains.seeds)])
         decide = "decides" if len(gains.seeds) == 1 else "decide"
-        yield f"{seeds} {decide} nothing, at least {MIN_PAIRS} are needed to test a label."
+        yield f"{seeds} {decide} nothing, at least {least} are needed to test a label."
         return
     yield from _label_findings(gains)
     for variable in dict.fromkeys(group.variable for group in gains.groups):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from sadcl.reports.statistics import ALPHA, MIN_PAIRS, Effect, interval
+from sadcl.reports.statistics import ALPHA, Effect, interval, least_pairs
 from sadcl.search.until import Until
 
 
@@ -82,7 +82,7 @@ def trend(
     slope_S = centred_L @ gain_LS / (centred_L**2).sum()
     slope, half_width = interval([float(s) for s in slope_S], until=until, family=family)
     p = math.nan
-    if len(seeds) < (MIN_PAIRS if until is None else until.at_least):
+    if len(seeds) < least_pairs(until):
         half_width = math.nan
     elif np.ptp(slope_S) > 0:
         p = float(stats.ttest_1samp(slope_S, 0.0).pvalue)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 LEAST = 4
 """Settings that an interval needs at least."""
@@ -66,7 +66,7 @@ def rank_agreement(cheap: Sequence[float], real: Sequence[float]) -> RankAgreeme
     count = len(cheap)
     if count < LEAST:
         return RankAgreement(count, math.nan, math.nan, math.nan)
-    ranks = _ranks(cheap), _ranks(real)
+    ranks = stats.rankdata(cheap), stats.rankdata(real)
     if not all(np.ptp(rank) for rank in ranks):
         return RankAgreement(count, math.nan, math.nan, math.nan)
     correlation = float(np.corrcoef(*ranks)[0, 1])
@@ -75,12 +75,3 @@ def rank_agreement(cheap: Sequence[float], real: Sequence[float]) -> RankAgreeme
     half = _Z * math.sqrt((1 + inner**2 / 2) / (count - 3))
     low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
     return RankAgreement(count, correlation, min(low, correlation), max(high, correlation))
-
-
-def _ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the rank of each value; equal ones have the mean of theirs."""
-    values_N = np.asarray(values)
-    below_N = (values_N[:, None] > values_N).sum(axis=1)
-    equal_N = (values_N[:, None] == values_N).sum(axis=1)
-    ranks_N: NDArray[np.float64] = below_N + (equal_N + 1) / 2
-    return ranks_N

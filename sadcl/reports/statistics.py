@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from sadcl.errors import UserError
-from sadcl.search.until import ALPHA, MIN_PAIRS, Until, figure
+from sadcl.search.until import ALPHA, Until, figure, least_pairs
 
-__all__ = ["ALPHA", "MIN_PAIRS"]
+__all__ = ["ALPHA", "least_pairs"]
 
 
 class Verdict(StrEnum):
     """What a comparison with the baseline shows.
 
     A difference is significant where its corrected p-value is below ``ALPHA``. Fewer than
-    ``MIN_PAIRS`` pairs decide nothing.
+    ``least_pairs`` pairs decide nothing.
     """
 
     GAIN = "gain"
@@ -303,7 +303,7 @@ def paired_effect(
         difference=float(np.mean(differences)),
         difference_sd=float(np.std(differences, ddof=1)) if len(pairs) > 1 else math.nan,
     )
-    if len(pairs) < (MIN_PAIRS if until is None else until.at_least):
+    if len(pairs) < least_pairs(until):
         return replace(effect, verdict=Verdict.TOO_FEW)
     if len(set(differences)) == 1 and differences[0]:
         return replace(effect, verdict=Verdict.NO_SPREAD)

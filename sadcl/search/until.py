@@ -133,6 +133,11 @@ def until_from_json(stored: Mapping[str, Any] | None) -> Until | None:
     return Until(**stored) if stored else None
 
 
+def least_pairs(until: Until | None) -> int:
+    """Return the number of pairs with which a difference is first tested; None: fixed seeds."""
+    return MIN_PAIRS if until is None else until.at_least
+
+
 class ArmSeeds(NamedTuple):
     """How far an arm is.
 

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Group
 from rich.live import Live
 
-from sadcl.console import clock_text, console, left_text, resumable, settings_text
+from sadcl.console import clock_text, console, remaining_text, resumable, settings_text
 from sadcl.results import gradients
 from sadcl.study.event_text import notice_text
 from sadcl.study.live_view import Footer, TrialLine, live_view
@@ -193,12 +193,7 @@ class LiveTable:
 
     def _state_text(self) -> str:
         best = "" if self.best is None else f"best of search {self.best:.2f}, "
-        seconds = self.seconds_left()
-        return best + (
-            "time left not known yet"
-            if seconds is None
-            else f"{left_text(seconds, self.is_limit)} left"
-        )
+        return best + remaining_text(self.seconds_left(), self.is_limit)
 
     def _print(self, text: str, above_table: bool = False) -> None:
         """Print a line; on a terminal only where it goes above the table."""

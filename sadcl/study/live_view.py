@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from sadcl.console import left_text, settings_text
+from sadcl.console import remaining_text, settings_text
 
 _STYLES = {"failed": "red", "complete": "green", "pruned": "yellow", "running": "cyan"}
 _BAR = 8
@@ -154,11 +154,6 @@ def _footer(footer: Footer, width: int) -> Iterator[Text]:
         settings = settings_text(footer.best_params)
         yield Text(f"best so far: held-out {footer.best:.2f}{title}  {settings}".rstrip(), "green")
     share = footer.epochs_done / footer.epochs if footer.epochs else 1.0
-    seconds = footer.seconds_left
-    left = (
-        "time left not known yet"
-        if seconds is None
-        else f"{left_text(seconds, footer.is_limit)} left"
-    )
+    left = remaining_text(footer.seconds_left, footer.is_limit)
     bar, of = _bar(share, min(24, width // 3)), " of at most " if footer.is_limit else "/"
     yield Text(f"{bar} {footer.epochs_done:,}{of}{footer.epochs:,} epochs; {left}", style="bold")

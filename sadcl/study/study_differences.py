@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sadcl.config import Config
 from sadcl.config.fields import value_text
-from sadcl.config.sources import source_place
+from sadcl.config.sources import source_name
 from sadcl.errors import UserError
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
@@ -92,7 +92,11 @@ def another_study(
         rows: of the study on disk, from the trials table.
         found: the differences, at least one.
     """
-    edited = [_edited_text(one) for one in found if one.path[0] == "sources"]
+    edited = [
+        f"{source_name(one.path[-1])} was edited after this study began"
+        for one in found
+        if one.path[0] == "sources"
+    ]
     words = [*_in_words(plan, rows, found), *edited]
     if len(words) == len(edited):
         return f"{'; '.join(edited)}. {KEEP_OR_DISCARD}"
@@ -166,12 +170,3 @@ def _changed_fields(
                 if changed:
                     candidates.append(changed)
     return min(candidates, key=len, default={})  # runs of one purpose may differ in other fields
-
-
-def _edited_text(difference: Difference) -> str:
-    """Name the file of a module of the user's."""
-    module, place = difference.path[-1], None
-    with contextlib.suppress(UserError):
-        place = source_place(module)
-    file = module.partition(".")[0] if place is None else place.name
-    return f"{file} was edited after this study began"

@@ -11,6 +11,7 @@ from scipy import stats
 
 from sadcl.errors import UserError
 from sadcl.reports import label_gains, label_gains_text
+from sadcl.search import Until
 from tests.reports.labels import ABLATION, NAMES, SUPPORT, compared, store_of
 
 
@@ -101,6 +102,13 @@ def test_few_labels_have_no_thirds_and_one_seed_cannot_be_tested(arrays):
         "On coco14, both compared with stage2: 1 seed decides nothing, at least 3 are needed to "
         "test a label."
     ]
+    three = compared(base_SL[:3], arm_SL[:3])
+    looked_at = [
+        replace(gain, effect=replace(gain.effect, until=Until(0.5, at_least=5)))
+        for gain in three.labels
+    ]
+    (few,) = label_gains_text.gains_findings(replace(three, labels=tuple(looked_at)))
+    assert few == "3 seeds decide nothing, at least 5 are needed to test a label."
     (none,) = label_gains_text.gains_sentences(compared(base_SL[:0], arm_SL))
     assert none.endswith("no seed has an AP for both arms.")
 

@@ -26,7 +26,7 @@ TOLERANCE = {"scores": 1e-4, "logits": 1e-3}
 BATCH = 3
 """Images of a batch, after one image alone; the file was made with another number."""
 _DRAWN = 4
-"""Number of drawn scenes that are drawn to compare with."""
+"""Number of scenes that are drawn to compare with."""
 
 
 class Check(NamedTuple):
