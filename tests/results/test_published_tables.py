@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sadcl import results, storage
+from sadcl import results
 from sadcl.results import (
     RunWriter,
     compact,
@@ -30,6 +31,7 @@ from sadcl.results import (
 )
 from sadcl.results.errors import FileVanished
 from sadcl.study.record import StoredStudy
+from tests.results.crashes import dies_after
 from tests.results.runs import complete_trial, trial
 
 
@@ -218,27 +220,11 @@ def test_files_of_an_older_version_lose_no_row_when_moving_them_dies(tmp_path, m
     made = tmp_path / "made"
     old_run_files(made)
     before = {table: own_keys(made, table) for table in schema.TRIAL_TABLES}
-    write, delete = storage.write, storage.delete
     for at in range(0, 100, 4):
-        root, left = shutil.copytree(made, tmp_path / str(at)), [at]
-
-        def step(do, left=left):
-            def counted(*args):
-                if not left[0]:
-                    raise KeyboardInterrupt
-                left[0] -= 1
-                return do(*args)
-
-            return counted
-
-        with monkeypatch.context() as patch:
-            patch.setattr(storage, "write", step(write))
-            patch.setattr(storage, "delete", step(delete))
-            try:
-                compact.compact(str(root))
-                done = True
-            except KeyboardInterrupt:
-                done = False
+        root, done = shutil.copytree(made, tmp_path / str(at)), False
+        with contextlib.suppress(KeyboardInterrupt), dies_after(monkeypatch, at):
+            compact.compact(str(root))
+            done = True
         for table in schema.TRIAL_TABLES:
             assert own_keys(root, table) == before[table], f"after {at} steps"
         trial(root, "new", study="u")
@@ -281,29 +267,14 @@ def test_publishing_that_dies_after_any_step_harms_nothing(tmp_path, monkeypatch
     store.amend(root, "a", val_mAP=7.0)
     store.delete(root, "b")
     before = results.read(root, "trials")
-    write, delete = storage.write, storage.delete
     for at in range(10):
-        left = at
-
-        def step(do):
-            def counted(*args):
-                nonlocal left
-                if left == 0:
-                    raise KeyboardInterrupt
-                left -= 1
-                return do(*args)
-
-            return counted
-
-        with monkeypatch.context() as patch:
-            patch.setattr(storage, "write", step(write))
-            patch.setattr(storage, "delete", step(delete))
-            try:
+        try:
+            with dies_after(monkeypatch, at):
                 published_tables.publish(root)
-            except KeyboardInterrupt:
-                assert plain_keys(root) in (["a"], ["a", "b"])
-                assert results.read(root, "trials").equals(before)
-                continue
+        except KeyboardInterrupt:
+            assert plain_keys(root) in (["a"], ["a", "b"])
+            assert results.read(root, "trials").equals(before)
+            continue
         break
     assert at > 3
     assert plain_keys(root) == ["a"]
