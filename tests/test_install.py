@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ runpy.run_path("study.py")
 
 
 def test_an_experiment_beside_the_clone(tmp_path):
-    pytest.importorskip("setuptools", minversion="77")
+    # Its version is read, not its module: that may not be loaded where distutils is.
+    if int(metadata.version("setuptools").split(".")[0]) < 77:
+        pytest.skip("setuptools of pyproject.toml is not installed")
     clone, wheel = tmp_path / "sadcl", tmp_path / "wheel"
     (clone / "sadcl").mkdir(parents=True)
     for file in ("pyproject.toml", "README.md", "LICENSE"):

@@ -28,7 +28,7 @@ main(Ablation(
 
 
 class Pool:
-    """Ends a run as soon as it is waited for."""
+    """Ends a run as soon as it is waited for; ``rows`` is what the storage has then."""
 
     def __init__(self, rows):
         self.rows, self.started = rows, []
@@ -37,13 +37,15 @@ class Pool:
         self.started += [trial.key for trial in trials]
 
     def result(self, trial):
+        row = ended_row(trial)
         if trial.key not in {row["key"] for row in self.rows}:
-            self.rows.append(ended_row(trial))
+            self.rows.append(row)
+        return row
 
 
 def run_arms(monkeypatch, rows, choose):
     plan = comparison(seeds=Until(0.5, at_least=3, at_most=6))
-    pool, live = Pool(rows), SimpleNamespace(epochs=0)
+    pool, live = Pool(rows), SimpleNamespace(epochs=plan.remaining_work(rows).epochs)
     study = SimpleNamespace(plan=plan, rows=list(rows), refresh=lambda: list(rows))
     monkeypatch.setattr(driver.tasks, "first_ended", lambda waiting: [choose(sorted(waiting))])
     driver._run_arms(study, {"coco": pool}, {"coco": None}, live)
@@ -58,6 +60,7 @@ def test_runs_that_end_ask_for_others_until_all_are_settled(monkeypatch):
     states = plan.arm_seeds("coco", rows)
     assert all(state.stop for state in states.values())
     assert states["baseline"].stop is Stop.SIGN
+    # The bar begins with the runs at most, and ends with those that were trained.
     assert live.epochs == sum(trial.epochs for trial in plan.planned_trials(rows))
     # Killed after any of its runs, it ends with the same ones.
     cut = rows[: len(rows) // 2]
