@@ -80,7 +80,7 @@ def forest_figure(report: AblationReport, width: float | None = None) -> Figure:
         loc="outside lower center",
         ncols=1 if len(datasets) == 1 else 3,
         frameon=False,
-        fontsize=7,
+        fontsize=7.5,
     )
     return figure
 
@@ -111,7 +111,7 @@ def _wrapped(text: str, width: int) -> str:
 
 def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
     axes.axvline(0, **ZERO_LINE)
-    margin: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 7}
+    margin: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 7.5}
     axes.text(1.03, -0.5, "mean, p (Holm)", va="bottom", color=FAINT, **margin)
     for y, effect in enumerate(effects):
         text = _annotation(effect).replace("-", "\N{MINUS SIGN}")

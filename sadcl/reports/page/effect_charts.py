@@ -37,8 +37,9 @@ def effects_chart(report: AblationReport) -> str:
             f"Difference of each arm of {report.name} from {report.compared_with}, with its "
             "interval; the table has the figures."
         )
-        width = FOREST_WIDTHS[min(len(report.datasets), MAX_COLUMNS)]
-        return inline_svg(forest_figure(report, width), "forest", alt, least_scale=0.9)
+        columns = min(len(report.datasets), MAX_COLUMNS)
+        figure = forest_figure(report, FOREST_WIDTHS[columns])
+        return inline_svg(figure, "forest", alt, least_scale=0.9 if columns == 1 else 1.1)
 
 
 def pair_chart(
