@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from sadcl import build, distributed
 from sadcl.data.base import MultiLabelData
@@ -54,20 +53,20 @@ def measure_channels(training: Training, loader: Loader) -> None:
     """
     network = training.network
     network.eval()
-    sums: list[Tensor] = []
+    modules = [cast(Standardization, module) for module in network.standardizations]
+    totals = [
+        module.mean_C.new_zeros(3, len(module.mean_C), dtype=torch.float64) for module in modules
+    ]
     for batch in loader.batches(0):
         with autocast(training):
             maps = network.maps(batch.inputs)
-        parts = [part.transpose(0, 1).flatten(1).double() for part in maps]
-        new = [
-            torch.stack(
-                [torch.full_like(part[:, 0], part.shape[1]), part.sum(1), part.square().sum(1)]
+        for total_3C, map_BCHW in zip(totals, maps, strict=True):
+            rows_CN = map_BCHW[batch.weight_B > 0].transpose(0, 1).flatten(1).double()
+            total_3C += torch.stack(
+                [torch.ones_like(rows_CN).sum(1), rows_CN.sum(1), rows_CN.square().sum(1)]
             )
-            for part in parts
-        ]
-        sums = [a + b for a, b in zip(sums, new, strict=True)] if sums else new
-    for module, sums_3C in zip(network.standardizations, sums, strict=True):
-        cast(Standardization, module).set_from(distributed.global_sum(sums_3C))
+    for module, total_3C in zip(modules, totals, strict=True):
+        module.set_from(distributed.global_sum(total_3C))
     network.train()
     if training.ema is not None:
         training.ema.module.load_state_dict(network.state_dict())
