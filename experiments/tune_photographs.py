@@ -19,10 +19,10 @@ search = Search(
     base=recipes.photographs().override(ALONE),
     demo=recipes.demo().override(ALONE),
     space={
-        "stage1.lr": Float(2e-3, 5e-2, log=True),
+        "stage1.lr": Float(5e-4, 1e-2, log=True),
         "stage1.class_loss.kind": Choice("bce", "asymmetric"),
-        "model.dropout": Float(0.0, 0.5),
-        "optim.weight_decay": Float(1e-3, 1.0, log=True),
+        "model.dropout": Float(0.1, 0.7),
+        "optim.weight_decay": Float(0.1, 30.0, log=True),
         "optim.pct_start": Float(0.1, 0.5),
     },
     n_trials=24,

@@ -249,21 +249,20 @@ def photographs(variant: str = "features") -> Config:
             backbone="tf_efficientnet_lite0",
             frozen="all",
             standardize=True,
-            hidden=64,
             encoder_layers=0,
             decoder_layers=1,
             heads=4,
             feedforward=64,
-            dropout=0.1,
+            dropout=0.5,
             projection=64,
         ),
         loss=Loss(tau=0.2, prototype_tau=0.07, prototype_reduction="positives"),
         bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="learned"),
-        stage1=Stage(epochs=16, lr=8e-3, class_loss=asymmetric),
-        stage2=Stage(epochs=6, lr=2e-3, class_loss=asymmetric),
+        stage1=Stage(epochs=20, lr=2e-3, class_loss=asymmetric),
+        stage2=Stage(epochs=6, lr=5e-4, class_loss=asymmetric),
         optim=Optim(
-            batch_size=32, weight_decay=5e-3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
+            batch_size=32, weight_decay=3.0, pct_start=0.2, ema_decay=0.99, ema_warmup=True
         ),
     )
     return features if variant == "features" else features.override(EVERYTHING)
