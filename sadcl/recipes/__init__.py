@@ -83,6 +83,7 @@ from sadcl.recipes import methods
 __all__ = [
     "DEMOS",
     "EVERYTHING",
+    "FEW",
     "coco14",
     "code",
     "demo",
@@ -225,10 +226,11 @@ def _recipe(
 
 
 def photographs(variant: str = "features") -> Config:
-    """Return the recipe for some hundreds or thousands of photographs of your own, on a laptop.
+    """Return the recipe for some thousands of photographs of your own, on a laptop.
 
     The data set is a folder with a table of labels. The head is a small SARL on a small backbone
     with weights from ImageNet, which timm downloads, or ``model.weights`` names a file of them.
+    For some hundreds of photographs add ``.override(recipes.FEW)``.
 
     Args:
         variant: ``features`` freezes the backbone: its feature maps are computed once and shared by
@@ -249,25 +251,37 @@ def photographs(variant: str = "features") -> Config:
             backbone="tf_efficientnet_lite0",
             frozen="all",
             standardize=True,
+            hidden=128,
             encoder_layers=0,
             decoder_layers=1,
             heads=4,
             feedforward=64,
-            dropout=0.5,
+            dropout=0.2,
             projection=64,
         ),
         loss=Loss(tau=0.2, prototype_tau=0.07, prototype_reduction="positives"),
         bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="learned"),
-        stage1=Stage(epochs=20, lr=2e-3, class_loss=asymmetric),
-        stage2=Stage(epochs=6, lr=5e-4, class_loss=asymmetric),
+        stage1=Stage(epochs=10, lr=3e-3, class_loss=asymmetric),
+        stage2=Stage(epochs=4, lr=1e-3, class_loss=asymmetric),
         optim=Optim(
-            batch_size=32, weight_decay=3.0, pct_start=0.2, ema_decay=0.99, ema_warmup=True
+            batch_size=64, weight_decay=0.3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
         ),
     )
     return features if variant == "features" else features.override(EVERYTHING)
 
 
+FEW = {
+    "model.hidden": None,
+    "model.dropout": 0.5,
+    "stage1.epochs": 20,
+    "stage1.lr": 2e-3,
+    "stage2.epochs": 6,
+    "stage2.lr": 5e-4,
+    "optim.batch_size": 32,
+    "optim.weight_decay": 3.0,
+}
+"""What ``photographs`` changes for some hundreds of images, which a head soon knows by heart."""
 EVERYTHING = {
     "model.frozen": (),
     "optim.backbone_lr": 0.1,
