@@ -282,11 +282,12 @@ def setting_cell(value: Any) -> str:
 
 
 def _time_span(rows: Sequence[Row]) -> str:
-    """Format the first start and the last end of some runs; empty where there are none."""
-    if not rows:
+    """Format the first start and the last end of some runs; empty where none has them."""
+    starts = [row["started"] for row in rows if row["started"]]
+    if not starts:
         return ""
-    last = max(row["ended"] or row["started"] for row in rows)
-    return f"{_time_text(rows[0]['started'])} to {_time_text(last)}"
+    last = max(row["ended"] or row["started"] for row in rows if row["started"])
+    return f"{_time_text(min(starts))} to {_time_text(last)}"
 
 
 def _time_text(when: Any) -> str:
