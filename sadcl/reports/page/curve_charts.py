@@ -15,6 +15,7 @@ from sadcl.reports.page.svg import (
     inline_svg,
     page_style,
     small_axes,
+    with_margin,
 )
 from sadcl.reports.plot_style import FAINT
 
@@ -109,7 +110,7 @@ def curve_tiles(groups: Mapping[str, Sequence[Curve]], name: str) -> list[str]:
     """
     means = {group: mean_curve(runs) for group, runs in groups.items()}
     points = [point for runs in groups.values() for run in runs for point in run.points]
-    limits = [_with_margin(min(column), max(column)) for column in zip(*points, strict=True)]
+    limits = [with_margin(column) for column in zip(*points, strict=True)]
     with page_style():
         return [
             _curve_tile(group, runs, means, limits, f"{name}-{i}")
@@ -147,11 +148,6 @@ def _curve_tile(
     axes.tick_params(width=0.6, length=3, labelsize=7.5)
     alt = f"Held-out mAP of {len(runs)} runs of {group} by epoch."
     return inline_svg(figure, name, alt, tooltips)
-
-
-def _with_margin(low: float, high: float) -> tuple[float, float]:
-    margin = 0.05 * (high - low) or 0.5
-    return low - margin, high + margin
 
 
 def _curve_text(run: Curve) -> str:

@@ -28,10 +28,16 @@ FOREST_WIDTHS = {1: 5.55, 2: 8.2, 3: 10.4}
 """The width of a forest plot in inches by its panels in a row: half of the page, then all of it."""
 PAIR_SIZE = (5.0, 3.0)
 FigureBySeed = Mapping[int, float]
+Limits = tuple[float, float]
 
 
-def effects_chart(report: AblationReport) -> str:
-    """Draw the forest plot of an ablation."""
+def effects_chart(report: AblationReport, limits: Limits | None = None) -> str:
+    """Draw the forest plot of an ablation.
+
+    Args:
+        report: the arms and their effects.
+        limits: of the differences; None takes those of each data set.
+    """
     with page_style():
         alt = (
             f"Difference of each arm of {report.name} from {report.compared_with}, with its "
@@ -39,11 +45,18 @@ def effects_chart(report: AblationReport) -> str:
         )
         columns = min(len(report.datasets), MAX_COLUMNS)
         figure = forest_figure(report, FOREST_WIDTHS[columns])
+        for axes in figure.axes if limits else ():
+            axes.set_xlim(limits)
         return inline_svg(figure, "forest", alt, least_scale=0.9 if columns == 1 else 1.1)
 
 
 def pair_chart(
-    report: AblationReport, effect: Effect, reference: FigureBySeed, arm: FigureBySeed
+    report: AblationReport,
+    effect: Effect,
+    reference: FigureBySeed,
+    arm: FigureBySeed,
+    *,
+    scales: tuple[Limits, Limits] | None = None,
 ) -> str:
     """Draw both arms of a comparison seed by seed, and the difference with its interval.
 
@@ -54,6 +67,7 @@ def pair_chart(
         report: that has the comparison.
         effect: the comparison; it has at least one pair.
         reference, arm: the figures of both arms by seed.
+        scales: the limits of the figures and of the difference; None takes those of this study.
     """
     from matplotlib.figure import Figure
 
@@ -74,6 +88,8 @@ def pair_chart(
         panel.set(xlim=(-0.4, 1.4))
         panel.set_ylabel(textwrap.fill(f"{report.quantity} on the {SPLITS[report.split]} (%)", 34))
         _draw_difference(side, effect)
+        for axes, limits in zip((panel, side), scales or (), strict=False):
+            axes.set_ylim(limits)
         for axes in (panel, side):
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(width=0.6, length=3)

@@ -15,7 +15,7 @@ from sadcl.reports.effect_text import arm_text
 from sadcl.reports.page import answers, provenance, tables
 from sadcl.reports.page.curves import curves_section
 from sadcl.reports.page.label_tables import label_tables
-from sadcl.reports.page.lead import HISTORY_CAPTION, lead_picture
+from sadcl.reports.page.lead import HISTORY_CAPTION, Lead, lead_picture
 from sadcl.reports.page.search_section import Progress, search_section
 from sadcl.reports.page.side_by_side import SideBySide, side_by_side
 from sadcl.reports.page.study import Row, StudyData, printable, run_title, study_data
@@ -53,7 +53,9 @@ def study_page(
     sides = []
     for i, (study, report) in enumerate(zip(studies, reports, strict=True)):
         with ids_begin_with(f"study{i}-" if len(names) > 1 else ""):
-            sides.append(_side(study, report, recipe, progress))
+            beside = [(studies[k], reports[k]) for k in range(len(studies)) if k != i]
+            lead = lead_picture(study, report, beside)
+            sides.append(_side(study, report, lead, recipe, progress))
     both = None
     if len(studies) == 2:
         both = side_by_side((studies[0], studies[1]), tuple(reports))
@@ -78,12 +80,12 @@ def _question(study: StudyData) -> str:
 def _side(
     study: StudyData,
     report: AblationReport | None,
+    lead: Lead,
     recipe: Callable[[Row], str],
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Make the texts, tables and charts of a study."""
     best = study.best_run()
-    lead = lead_picture(study, report)
     return {
         "study": study,
         "banners": answers.banners(study),

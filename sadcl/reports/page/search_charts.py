@@ -18,6 +18,7 @@ from sadcl.reports.page.svg import (
     inline_svg,
     page_style,
     small_axes,
+    with_margin,
 )
 from sadcl.reports.plot_style import DARK, FAINT
 
@@ -71,6 +72,7 @@ def history_chart(
     trials: Sequence[TrialPoint],
     references: Mapping[str, float],
     size: tuple[float, float] = SMALL_SIZE,
+    others: Sequence[float] = (),
 ) -> str:
     """Draw trials in the order of their start, the best so far, and figures to compare with.
 
@@ -81,11 +83,13 @@ def history_chart(
         trials: at least one has a held-out mAP.
         references: held-out mAP by name, drawn as horizontal lines with their names.
         size: width and height in inches.
+        others: held-out mAP of trials of another study, which the scale has too.
     """
     with page_style():
         figure, axes = small_axes("trial, by start", "held-out mAP (%)", size=size)
         shown = [trial for trial in trials if math.isfinite(trial.held_out_mAP)]
-        low, high = _limits([t.held_out_mAP for t in shown], references.values())
+        values = [*(t.held_out_mAP for t in shown), *filter(math.isfinite, others)]
+        low, high = _limits(values, references.values())
         axes.set_ylim(low, high)
         tooltips: Tooltips = {}
         for status, mark in HISTORY_MARKS.items():
@@ -119,9 +123,7 @@ def _limits(values: Sequence[float], references: Iterable[float]) -> tuple[float
     low, high = min(near), max(near)
     reach = 0.5 * (high - low)
     inside = [value for value in references if low - reach <= value <= high + reach]
-    low, high = min([low, *inside]), max([high, *inside])
-    margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + margin
+    return with_margin([low, high, *inside])
 
 
 def _draw_at_edge(axes: Axes, numbers: Sequence[int], label: str, marker: str) -> None:

@@ -61,12 +61,15 @@ def trial_points(study: StudyData) -> list[charts.TrialPoint]:
     ]
 
 
-def history(study: StudyData, size: tuple[float, float] = SMALL_SIZE) -> str:
+def history(
+    study: StudyData, size: tuple[float, float] = SMALL_SIZE, others: Sequence[float] = ()
+) -> str:
     """Draw the trials of a search by their start; empty where none has a held-out mAP.
 
     Args:
         study: the search.
         size: width and height in inches.
+        others: held-out mAP of trials of another study, which the scale has too.
     """
     trials = trial_points(study)
     references = {
@@ -76,7 +79,7 @@ def history(study: StudyData, size: tuple[float, float] = SMALL_SIZE) -> str:
     }
     if not any(math.isfinite(trial.held_out_mAP) for trial in trials):
         return ""
-    return charts.history_chart(trials, references, size)
+    return charts.history_chart(trials, references, size, others)
 
 
 def search_section(

@@ -7,7 +7,7 @@ import contextvars
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -86,6 +86,14 @@ def small_axes(
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(width=0.6, length=3)
     return figure, axes
+
+
+def with_margin(values: Iterable[float]) -> tuple[float, float]:
+    """Return the limits of an axis that has these values inside."""
+    values = list(values)
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def dash_pattern(dash: str) -> Any:

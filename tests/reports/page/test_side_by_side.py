@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sadcl.errors import UserError
 from sadcl.reports.page import html
+from sadcl.reports.page.lead import lead_picture
 from sadcl.reports.page.side_by_side import side_by_side
 from sadcl.reports.page.study import study_data
 from tests.reports.ablations import ablation
@@ -57,6 +60,22 @@ def test_what_cannot_be_compared_says_why(root):
     assert "have no arm in common" in compare(root, "one", "other").sentences[0]
     ablation(root, {"stage2": BASE}, study="demo", scale="demo")
     assert "made with different scales" in compare(root, "one", "demo").sentences[0]
+
+
+def ticks(svg):
+    """Return the numbers at the axes of a forest plot."""
+    return re.findall(r">([−\d.]+)<", svg)
+
+
+def test_both_pictures_have_one_scale(root):
+    far = {"stage2": BASE, "a": [70.0, 71.1, 72.4], "b": BASE}
+    ablation(root, far, study="far")
+    pair = [
+        (study, study.comparison()) for study in (study_data(str(root), n) for n in ("two", "far"))
+    ]
+    alone, beside = (lead_picture(*pair[0], others).svg for others in ((), [pair[1]]))
+    assert ticks(alone) != ticks(beside)
+    assert ticks(beside) == ticks(lead_picture(*pair[1], [pair[0]]).svg)
 
 
 def test_a_page_has_both_with_ids_of_their_own(root):
