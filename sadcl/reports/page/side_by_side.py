@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sadcl.console import setting_text
+from sadcl.console import count_text, setting_text
 from sadcl.reports.ablation import AblationReport
 from sadcl.reports.effect_text import (
     SPLITS,
@@ -22,7 +22,7 @@ from sadcl.reports.effect_text import (
 )
 from sadcl.reports.page import tables
 from sadcl.reports.page.study import Row, StudyData, complete_runs
-from sadcl.reports.statistics import Effect, interval, paired_effect, with_holm
+from sadcl.reports.statistics import Effect, Verdict, interval, paired_effect, with_holm
 from sadcl.search.ranking import is_finite
 
 Pair = tuple[StudyData, StudyData]
@@ -170,25 +170,40 @@ def _result_line(pair: Pair, compared: Compared) -> dict[str, str]:
 
 
 def _sentences(pair: Pair, compared: list[Compared]) -> Iterator[str]:
-    """Yield what each arm gains from the first study to the second, what is significant first."""
+    """Yield the answer, and then what each arm gains from the first study to the second."""
     first, second = pair
-    effects = sorted((one.effect for one in compared), key=lambda e: not e.is_significant)
-    untested = [effect for effect in effects if math.isnan(effect.p)]
-    if len(untested) == len(effects):
-        yield f"Whether {second.name} is better than {first.name} cannot be told yet."
-    elif not any(effect.is_significant for effect in effects):
-        yield f"{second.name} shows no significant difference from {first.name}."
+    effects = [one.effect for one in compared]
+    yield _answer(first.name, second.name, effects)
     for effect in effects:
-        end = verdict_text(effect)
         size = f"{effect.difference:+z.2f} points" if effect.pairs else ""
         if not math.isnan(effect.p):
             size += f" ({interval_text(effect)}), corrected p {p_comparison(effect)}"
-        text = ": ".join(filter(None, (size, end)))
-        arm = arm_text(effect.arm)
+        text = ": ".join(filter(None, (size, verdict_text(effect))))
         yield (
-            f"{arm[0].upper()}{arm[1:]} on {effect.dataset}, {second.name} compared with "
+            f"On {effect.dataset}, {arm_text(effect.arm)} in {second.name} compared with "
             f"{first.name} over {pairs_text(effect)} of seeds: {text}."
         )
+
+
+def _answer(first: str, second: str, effects: list[Effect]) -> str:
+    """State in one sentence what is significant, and of how many arms nothing is."""
+    if all(math.isnan(effect.p) for effect in effects):
+        return f"Whether {second} is better than {first} cannot be told yet."
+    several = len({effect.dataset for effect in effects}) > 1
+    findings = []
+    for verdict in (Verdict.GAIN, Verdict.LOSS):
+        texts = [
+            f"{arm_text(effect.arm)}{f' on {effect.dataset}' if several else ''} "
+            f"({effect.difference:+z.2f} points, {interval_text(effect)})"
+            for effect in effects
+            if effect.verdict == verdict
+        ]
+        if texts:
+            findings.append(f"a significant {verdict} for {', '.join(texts)}")
+    others = sum(effect.verdict == Verdict.NOT_SIGNIFICANT for effect in effects)
+    if others:
+        findings.append(f"no significant difference for {count_text(others, 'comparison')}")
+    return f"{second} compared with {first}, seed by seed: {'; '.join(findings)}."
 
 
 def _note(pair: Pair, metric: str) -> str:

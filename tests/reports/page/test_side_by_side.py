@@ -41,9 +41,13 @@ def test_the_arms_of_both_are_compared_seed_by_seed(root):
     ]
     # As the paired t test of SciPy has it, twice the p-value of the smaller.
     assert both.results[1]["difference (95 %, Bonferroni)"].startswith("+5.03 (+4.")
-    assert both.sentences[0].startswith("A on coco14, two compared with one over 3 pairs of seeds")
-    assert both.sentences[0].endswith("a significant gain.")
+    assert both.sentences[0].startswith(
+        "two compared with one, seed by seed: a significant gain for a (+5.03 points, +4."
+    )
+    assert both.sentences[0].endswith("; no significant difference for 1 comparison.")
+    assert both.sentences[1].startswith("On coco14, stage2 in two compared with one over 3 pairs")
     assert both.sentences[1].endswith("no significant difference.")
+    assert both.sentences[2].endswith("a significant gain.")
     assert {"what": "seeds", "one": "0, 1, 2", "two": "0, 1, 2, 3"} in both.differences
 
 
