@@ -143,14 +143,24 @@ def _differences(pair: Pair) -> tables.Cells:
         for name in dict.fromkeys([*facts[0], *facts[1]])
         if name not in own
     ]
+    rows += _spaces_or_arms(pair)
     rows += [(field, *texts) for field, texts in _changed_fields(configs)]
     first, second = (study.name for study in pair)
     return [{"what": name, first: one, second: other} for name, one, other in rows if one != other]
 
 
+def _spaces_or_arms(pair: Pair) -> Iterator[tuple[str, ...]]:
+    """Yield the range of each searched field, or what each arm changes, in both studies."""
+    both = [dict(tuple(row.values()) for row in tables.space_or_arms(study)) for study in pair]
+    what = {"search": "range of", "ablation": "arm"}
+    for name in dict.fromkeys([*both[0], *both[1]]):
+        start = what.get(pair[0].kind, "") if pair[0].kind == pair[1].kind else ""
+        yield f"{start} {name}".strip(), *(texts.get(name, "none") for texts in both)
+
+
 def _changed_fields(configs: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """Yield the fields that all runs of each study share, where their values differ."""
-    for field in configs[0].keys() & configs[1].keys():
+    for field in sorted(configs[0].keys() & configs[1].keys()):
         values = [config[field] for config in configs]
         if values[0] != values[1]:
             yield field, [setting_text(value) for value in values]

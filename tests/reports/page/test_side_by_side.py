@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from scipy import stats
 
 from sadcl.errors import UserError
 from sadcl.reports.page import html
@@ -19,9 +20,15 @@ BASE = [50.0, 51.0, 52.5]
 @pytest.fixture
 def root(tmp_path):
     """Two ablations on one data set: an arm gains from the first to the second, one does not."""
-    ablation(tmp_path, {"stage2": BASE, "a": [50.2, 50.9, 52.6]}, study="one", seeds=[0, 1, 2])
+    ablation(
+        tmp_path,
+        {"stage2": BASE, "a": [50.2, 50.9, 52.6]},
+        study="one",
+        seeds=[0, 1, 2],
+        arms={"a": {"x": 1}},
+    )
     second = {"stage2": [50.1, 50.8, 52.6], "a": [55.3, 55.9, 57.6], "new": BASE}
-    ablation(tmp_path, second, study="two", seeds=[0, 1, 2, 3])
+    ablation(tmp_path, second, study="two", seeds=[0, 1, 2, 3], arms={"a": {"x": 2}, "new": {}})
     return tmp_path
 
 
@@ -39,7 +46,8 @@ def test_the_arms_of_both_are_compared_seed_by_seed(root):
         ("stage2", "51.17", "51.17"),
         ("a", "51.23", "56.27"),
     ]
-    # As the paired t test of SciPy has it, twice the p-value of the smaller.
+    p = 2 * stats.ttest_rel([55.3, 55.9, 57.6], [50.2, 50.9, 52.6]).pvalue
+    assert both.results[1]["p (Holm)"] == ("<0.001" if p < 0.001 else f"{p:.3f}")
     assert both.results[1]["difference (95 %, Bonferroni)"].startswith("+5.03 (+4.")
     assert both.sentences[0].startswith(
         "two compared with one, seed by seed: a significant gain for a (+5.03 points, +4."
@@ -48,7 +56,11 @@ def test_the_arms_of_both_are_compared_seed_by_seed(root):
     assert both.sentences[1].startswith("On coco14, stage2 in two compared with one over 3 pairs")
     assert both.sentences[1].endswith("no significant difference.")
     assert both.sentences[2].endswith("a significant gain.")
-    assert {"what": "seeds", "one": "0, 1, 2", "two": "0, 1, 2, 3"} in both.differences
+    assert both.differences == [
+        {"what": "seeds", "one": "0, 1, 2", "two": "0, 1, 2, 3"},
+        {"what": "arm a", "one": "x = 1", "two": "x = 2"},
+        {"what": "arm new", "one": "none", "two": "the base unchanged"},
+    ]
 
 
 def test_what_cannot_be_compared_says_why(root):
