@@ -151,7 +151,10 @@ def _differences(pair: Pair) -> tables.Cells:
 
 def _spaces_or_arms(pair: Pair) -> Iterator[tuple[str, ...]]:
     """Yield the range of each searched field, or what each arm changes, in both studies."""
-    both = [dict(tuple(row.values()) for row in tables.space_or_arms(study)) for study in pair]
+    both: list[dict[str, str]] = []
+    for study in pair:
+        lines = [list(line.values()) for line in tables.space_or_arms(study)]
+        both.append({line[0]: line[1] for line in lines})
     what = {"search": "range of", "ablation": "arm"}
     for name in dict.fromkeys([*both[0], *both[1]]):
         start = what.get(pair[0].kind, "") if pair[0].kind == pair[1].kind else ""
