@@ -98,7 +98,7 @@ def flat_boxes(
     Call it after :func:`read`, whose checks it relies on.
     """
     for split, part in enumerate(("train", "val")):
-        content = _content(_json(root, part, config.name))
+        content = read_content(_json(root, part, config.name))
         images = {image["id"]: image for image in content["images"]}
         labels = {category["id"]: category["name"] for category in content["categories"]}
         for annotation in content["annotations"]:
@@ -117,7 +117,7 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
     Call it after :func:`read`, whose checks it relies on. An image whose name differs from the
     listed one has no boxes.
     """
-    content = _content(root / "annotations" / images.list_name)
+    content = read_content(root / "annotations" / images.list_name)
     position = {file: i for i, file in enumerate(images.files.to_pylist())}
     by_id = {image["id"]: image for image in content["images"] if image["file_name"] in position}
     column = {name: i for i, name in enumerate(images.labels)}
@@ -158,7 +158,7 @@ def _json(root: Path, part: str, name: str) -> Path:
 
 def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
     path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
-    content = _content(path)
+    content = read_content(path)
     categories = _categories(content, path)
     images = {
         _field(i, "id", int, path): _field(i, "file_name", str, path) for i in content["images"]
@@ -241,7 +241,7 @@ def _targets(
     return targets
 
 
-def _content(path: Path) -> dict[str, list[Any]]:
+def read_content(path: Path) -> dict[str, list[Any]]:
     """Return the content of an annotation file, without outlines, after checking its lists."""
     try:
         data = sources.read_bytes(path)
