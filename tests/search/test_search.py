@@ -54,6 +54,7 @@ def search(**changes):
             r"model.start belongs to the base",
         ),
         (lambda: search(name="a/b"), r"must be a file name"),
+        (lambda: search(name="ž" * 80), r"has 160 bytes; 150 are possible, because"),
         (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
         (lambda: search(confirm_seeds=Until(0.5)), r"Until is for the seeds of an Ablation"),
         (lambda: search(confirm_seeds=(1, 1)), r"confirm_seeds must hold each seed once, but got"),

@@ -57,7 +57,7 @@ def concrete(name: str, root: Path) -> str:
         f"The data root {str(root)!r} is not a copy of COCO: looked for {' or '.join(expected)}, "
         f"found {(', '.join(entries[:6]) + more) or 'nothing'} in {str(folder)!r}.{hint} Give the "
         "folder that has annotations/instances_train2014.json (or 2017) and the image folders in "
-        "it."
+        f"it. {files.CONVERT}"
     )
 
 
@@ -242,7 +242,10 @@ def _targets(
 
 
 def read_content(path: Path) -> dict[str, list[Any]]:
-    """Return the content of an annotation file, without outlines, after checking its lists."""
+    """Return the content of an annotation file after checking that it has the three lists.
+
+    It is without outlines, and names of files have slashes, also where Windows wrote them.
+    """
     try:
         data = sources.read_bytes(path)
     except OSError as error:
@@ -251,7 +254,7 @@ def read_content(path: Path) -> dict[str, list[Any]]:
             "part of COCO's annotations_trainval archive; unpack that into the data root."
         ) from None
     try:
-        content = json.loads(data, object_hook=_without_outlines)
+        content = json.loads(data, object_hook=_simplified)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} ({len(data):,} bytes) is not valid JSON: {error}. It may have been cut "
@@ -271,9 +274,11 @@ def read_content(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _without_outlines(item: dict[str, Any]) -> dict[str, Any]:
-    """Drop what takes most of the memory while the file is still being parsed."""
+def _simplified(item: dict[str, Any]) -> dict[str, Any]:
+    """Drop outlines, which take most of the memory, while the file is still being parsed."""
     item.pop("segmentation", None)
+    if isinstance(name := item.get("file_name"), str) and "\\" in name:
+        item["file_name"] = files.with_slashes(name)
     return item
 
 

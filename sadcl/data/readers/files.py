@@ -31,6 +31,11 @@ IMAGE_ENDINGS = (
     *(".avif", ".gif", ".jfif"),
 )
 """Endings of image files, as tools write them; photographs mostly have the first."""
+CONVERT = (
+    "If another tool exported it (COCO, VOC, YOLO, CVAT, Label Studio, Roboflow, Hugging Face or a "
+    "table), sadcl data convert makes a folder of it that trains."
+)
+"""What to do with a root that is no copy of a data set, for messages."""
 _BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 

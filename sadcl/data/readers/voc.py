@@ -174,14 +174,14 @@ def _home(root: Path, name: str) -> Path:
     raise UserError(
         f"The data root {str(root)!r} is not a copy of {name}: there is no folder ImageSets/Main "
         f"in it, in {folder} or in VOCdevkit/{folder}. Give the folder that the devkit's archives "
-        "were unpacked in."
+        f"were unpacked in. {files.CONVERT}"
     )
 
 
 def _split(home: Path, part: str, config: Data) -> ImageSet:
     path = home / "ImageSets" / "Main" / f"{part}.txt"
     hint = f"It comes with {config.name}'s archives; unpack them all into one folder."
-    names = list(files.read_entries(path, hint))
+    names = list(map(files.with_slashes, files.read_entries(path, hint)))
     targets = np.full((len(names), len(LABELS)), -1, dtype=np.int8)
     if part != "test" or config.name == "voc2007":
         for row_L, name in zip(targets, names, strict=True):

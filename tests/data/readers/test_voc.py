@@ -230,3 +230,17 @@ def test_entities_of_ones_own_are_refused(layout_copy):
     path = root / "VOCdevkit/VOC2007/Annotations/000001.xml"
     put(path, bomb + path.read_text())
     refused(read, "000001.xml' declares the entity 'a', which annotations do not need")
+
+
+def test_lists_with_folders_that_windows_wrote(layout_copy):
+    root, read = layout_copy("voc2007")
+    before, home = read().train, root / "VOCdevkit/VOC2007"
+    path = home / "ImageSets/Main/trainval.txt"
+    for kind, ending in (("Annotations", "xml"), ("JPEGImages", "jpg")):
+        (home / kind / "task").mkdir()
+        for name in path.read_text().split():
+            (home / kind / f"{name}.{ending}").rename(home / kind / f"task/{name}.{ending}")
+    path.write_text("".join(f"task\\{name}\n" for name in path.read_text().split()))
+    train = read().train
+    assert train.files.to_pylist() == [f"task/{name}" for name in before.files.to_pylist()]
+    assert train.targets.tolist() == before.targets.tolist()
