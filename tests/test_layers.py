@@ -29,6 +29,7 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
+        "socket_folder "
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
         "readers/xml_tree readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "

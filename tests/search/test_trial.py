@@ -56,7 +56,7 @@ def test_the_name_of_a_study_at_a_scale():
 def test_names_of_runs_that_no_file_can_have_are_refused_when_they_are_made():
     assert len(Trial("s" * 90, "arm", "a" * 90, BASE).key.encode()) <= 210
     with pytest.raises(
-        UserError, match=r"names of 216 bytes, which files cannot have; 210 are pos"
+        UserError, match=r"names of 217 bytes, which files cannot have; 210 are pos"
     ):
         Trial("s" * 100, "arm", "a" * 100, BASE)
     with pytest.raises(UserError, match=r"Shorten the name of the study \(1 bytes\) or of the arm"):
