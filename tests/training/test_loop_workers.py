@@ -43,6 +43,7 @@ BASE = recipes.demo().override(
         "model.projection": 8,
         "model.heads": 2,
         "model.freeze_batchnorm": True,
+        "model.standardize": True,
         "optim.batch_size": 8,  # 7 steps, the last of 2 images: with 3 and 4 workers some have none
         "optim.precision": "fp64",
         "optim.report": "ema",
