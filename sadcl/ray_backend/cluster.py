@@ -143,10 +143,10 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
                     _temp_dir=folder,
                     **quiet,
                 )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises the bare class too
             raise UserError(
-                f"Ray cannot start a cluster on this machine: {first_line_of(error)} Its logs are "
-                f"in {folder}/session_latest/logs."
+                f"Ray cannot start a cluster on this machine: {_ends_of(error)} Its logs are in "
+                f"{folder}/session_latest/logs. On a machine with much else to do, try again."
             ) from error
     else:
         runtime_env: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
             _check_listening(address)
             with process.back_in_start_folder():
                 ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises the bare class too
             reason = first_line_of(error)
             raise UserError(
                 f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one "
@@ -169,6 +169,12 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
             ) from None
     if callable(on_terminate) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler aborts
+
+
+def _ends_of(error: Exception) -> str:
+    """Return the first and the last line of an error: a log that Ray quotes ends with the cause."""
+    lines = [first_line_of(error), *str(error).strip().splitlines()[-1:]]
+    return " ... ".join(dict.fromkeys(line.strip() for line in lines))
 
 
 def _check_listening(address: str) -> None:

@@ -63,11 +63,13 @@ def test_a_port_where_something_else_listens_is_refused_in_seconds(monkeypatch):
         assert time.monotonic() - start < 10
 
 
-def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch):
+@pytest.mark.parametrize("kind", [Exception, RuntimeError, OSError])
+def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch, kind):
     def cannot_start(**_):
-        raise RuntimeError("Failed to start GCS.\nMore.")
+        raise kind("\nThe last lines of dashboard.log:\n  ...\nOSError: path too long\n")
 
     monkeypatch.setattr(cluster.ray, "init", cannot_start)
-    with pytest.raises(UserError, match=r"on this machine: Failed to start GCS\. Its logs are in"):
+    message = r"machine: The last lines of dashboard.log: ... OSError: path too long Its logs are"
+    with pytest.raises(UserError, match=message):
         with cluster.connected(None):
             pass
