@@ -29,7 +29,7 @@ COMBINATIONS = list(
 MOVED = ("slot", "batch+bank", "mean")
 GATE = [MOVED, ("slot", "batch+bank", "ema"), ("fifo", "batch+bank", "mean")]
 GATE.append(("fifo", "batch", "learned"))
-"""What is compared in the gate, on two and three workers; the rest is for ``pytest -m soak``."""
+"""What is compared in the gate, on three workers; the rest is for ``pytest -m soak``."""
 STOPS = ("14", "20", "27", "23", "29")
 """The stage, and the step of it before which a run is stopped."""
 BASE = recipes.demo().override(
@@ -266,7 +266,7 @@ def assert_same_bits(mine, theirs):
         assert torch.equal(mine["state"][tensor], other), tensor
 
 
-MANY = soaked(WORLDS[1:], (2, 3))
+MANY = soaked(WORLDS[1:], (3,))
 NAMES = soaked(map(name_of, COMBINATIONS), map(name_of, GATE))
 
 
