@@ -29,12 +29,15 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
+        "socket_folder "
         "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
-        "readers/coco readers/folder "
+        "readers/xml_tree readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
         "prepare "
-        "audit/published_counts audit/image_file audit/findings audit/__init__"
+        "audit/published_counts audit/image_file audit/findings audit/__init__ convert/source "
+        "convert/coco convert/voc convert/cvat convert/label_studio convert/yolo convert/tables "
+        "convert/write convert/__init__"
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "

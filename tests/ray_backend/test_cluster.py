@@ -1,5 +1,8 @@
 """Clusters that start nodes when trials wait for them: what may join counts, once each."""
 
+import socket
+import time
+
 import pytest
 
 from sadcl.errors import UserError
@@ -46,3 +49,27 @@ def test_a_variable_that_cannot_be_read_is_refused_with_an_example(text):
         f"SADCL_MAY_JOIN={text!r} cannot be read. Give the nodes that may join as in "
         '[{"nodes": 8, "CPU": 8, "GPU": 1}].'
     )
+
+
+def test_a_port_where_something_else_listens_is_refused_in_seconds(monkeypatch):
+    """Ray would try for minutes."""
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(UserError, match="no Ray cluster at .* can be joined: what listens"):
+            with cluster.connected(address):
+                pass
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError, OSError])
+def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch, kind):
+    def cannot_start(**_):
+        raise kind("\nThe last lines of dashboard.log:\n  ...\nOSError: path too long\n")
+
+    monkeypatch.setattr(cluster.ray, "init", cannot_start)
+    message = r"machine: The last lines of dashboard.log: ... OSError: path too long Its logs are"
+    with pytest.raises(UserError, match=message):
+        with cluster.connected(None):
+            pass
