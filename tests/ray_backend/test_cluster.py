@@ -1,7 +1,12 @@
-"""Clusters that start nodes when trials wait for them: what may join counts, once each."""
+"""Clusters that start nodes when trials wait for them, and a start that is interrupted."""
+
+import signal
+import sys
 
 import pytest
+import ray
 
+from sadcl.console import guarded, resumable
 from sadcl.errors import UserError
 from sadcl.ray_backend import cluster
 from sadcl.study.placement import Placement, fit_to_cluster
@@ -46,3 +51,16 @@ def test_a_variable_that_cannot_be_read_is_refused_with_an_example(text):
         f"SADCL_MAY_JOIN={text!r} cannot be read. Give the nodes that may join as in "
         '[{"nodes": 8, "CPU": 8, "GPU": 1}].'
     )
+
+
+def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsys):
+    def init(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(SystemExit) as end, guarded(), resumable(lambda: "Stopping s."):
+        with cluster.connected(None):
+            raise AssertionError
+    assert end.value.code == 130
+    assert "Stopping s." in capsys.readouterr().err
