@@ -55,7 +55,9 @@ importlib.import_module = import_module
 def test_ctrl_c_while_an_experiment_loads_is_silent(tmp_path):
     done = script(tmp_path, INTERRUPTED + "from sadcl import Search\n")
     assert (done.returncode, done.stderr) == (130, "")
-    done = script(tmp_path, "from sadcl import UserError\nUserError('x')\nraise KeyboardInterrupt\n")
+    done = script(
+        tmp_path, "from sadcl import UserError\nUserError('x')\nraise KeyboardInterrupt\n"
+    )
     assert "Traceback" in done.stderr  # of a program that was not loading
 
 
