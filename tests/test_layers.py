@@ -29,7 +29,8 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
-        "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
+        "child_processes split manifest remote transforms readers/files sampler "
+        "image_augmentation readers/scenes "
         "readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
