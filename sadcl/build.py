@@ -92,6 +92,7 @@ def model(
             create_head=create_head,
             head_path=config.model.head,
             head_arguments=config.model.arguments,
+            standardize=config.model.standardize,
         )
     return network.double() if config.optim.precision == "fp64" else network
 

@@ -21,10 +21,10 @@ FILES = {
         "similarity_dissimilarity probmcl same_label prototype_to_sample criterion __init__"
     ),
     "model": (
-        "recompute frozen_batchnorm position prototypes transformer backbone heads/head heads/sarl "
-        "heads/pooled heads/word_vectors heads/query2label heads/ml_gcn heads/add_gcn heads/ssgrl "
-        "heads/csra heads/c_tran heads/tdrg heads/mulcon heads/ml_decoder heads/__init__ network "
-        "attention_maps check __init__"
+        "recompute frozen_batchnorm position prototypes standardization transformer backbone "
+        "heads/head heads/sarl heads/pooled heads/word_vectors heads/query2label heads/ml_gcn "
+        "heads/add_gcn heads/ssgrl heads/csra heads/c_tran heads/tdrg heads/mulcon "
+        "heads/ml_decoder heads/__init__ network attention_maps check __init__"
     ),
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
@@ -39,8 +39,8 @@ FILES = {
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "
-        "published_checkpoint optim timer localiser compiled_share engine evaluation resume "
-        "features selection ddp report setup loop __init__"
+        "published_checkpoint optim timer localiser compiled_share engine evaluation features "
+        "first_values resume selection ddp report setup loop __init__"
     ),
     "inference": (
         "predictor evaluation __init__ export/network export/description export/formats "

@@ -17,7 +17,7 @@ _DATA = {
     "voc2012": ("PASCAL VOC 2012", 'recipes.voc2012("released")', "voc2012"),
     "nuswide": ("NUS-WIDE", 'recipes.nuswide("released")', "nuswide"),
     "vg500": ("VG500", 'recipes.vg500("released")', "vg500"),
-    "folder": ("my images", f'{_RELEASED}.override({{"data.name": "folder"}})', "coco"),
+    "folder": ("my images", "recipes.photographs()", "coco"),
 }
 """Title, base and demo by data set."""
 

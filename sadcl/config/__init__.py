@@ -80,6 +80,10 @@ _NOT_IN_DIGEST: dict[str, Any] = {
 values of them."""
 _NOT_AT_DEFAULT: dict[str, dict[str, Any]] = {
     "data": {"feature_views": 1, "feature_dtype": "fp16"},
+    "model": {"standardize": False},
+    "stage1": {"head_epochs": 0},
+    "stage2": {"head_epochs": 0},
+    "optim": {"layer_decay": 1.0},
 }
 """Fields that the digest leaves out at these values, because older digests are without them."""
 
@@ -132,10 +136,15 @@ class Config(Frozen):
                 self.model.checkpointing,
                 "it has no backward pass for which activations are computed again",
             ),
-            f"optim.backbone_lr = {self.optim.backbone_lr}": (
-                self.optim.backbone_lr != 1.0,
-                "it does not learn at any rate",
-            ),
+            **{
+                f"{name} = {value}": (value != default, "it does not learn at any rate")
+                for name, value, default in (
+                    ("optim.backbone_lr", self.optim.backbone_lr, 1.0),
+                    ("optim.layer_decay", self.optim.layer_decay, 1.0),
+                    ("stage1.head_epochs", self.stage1.head_epochs, 0),
+                    ("stage2.head_epochs", self.stage2.head_epochs, 0),
+                )
+            },
             "optim.compile = true": (
                 self.stores_features and self.optim.compile,
                 "its stored feature maps do not pass through the compiled network; or set "

@@ -172,6 +172,11 @@ class Model(Frozen):
     it was loaded; its feature maps are then computed once and stored (``data.feature_views``)."""
     freeze_batchnorm: bool = True
     """Keep statistics and parameters of the backbone's BatchNorm as they were loaded."""
+    standardize: bool = False
+    """Give each channel of the feature maps mean 0 and standard deviation 1 before the head. Both
+    are measured once, over the plain training images and their positions, with the weights that the
+    first stage starts from. The channels of a pre-trained backbone differ much in scale, and a head
+    then needs far more steps."""
     hidden: Count | None = None
     """d, the width of SARL's transformer; None is the backbone's own number of channels."""
     encoder_layers: Annotated[int, Field(ge=0, le=12)] = 1

@@ -28,6 +28,10 @@ class Stage(Frozen):
     kinds."""
     lr: Positive = 5e-5
     """Highest learning rate of the stage."""
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which the backbone's weights stay as they are and the rest of the
+    network learns: a head with random weights would spoil what a pre-trained backbone has learned
+    (Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022)."""
     class_loss: ClassLoss = ClassLoss()
     augmentation: Augmentation = Augmentation()
     """How training images are changed in this stage."""
@@ -37,6 +41,10 @@ class Stage(Frozen):
         if self.planned_epochs is not None and self.planned_epochs < self.epochs:
             raise ValueError(
                 f"planned_epochs >= epochs must hold, but got {self.planned_epochs} < {self.epochs}"
+            )
+        if self.head_epochs > self.epochs:
+            raise ValueError(
+                f"head_epochs <= epochs must hold, but got {self.head_epochs} > {self.epochs}"
             )
         return self
 
@@ -52,6 +60,10 @@ class Optim(Frozen):
     backbone_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of the backbone as a share of the stage's, above 0 to 1. ML-GCN, ADD-GCN and
     others train the backbone at 0.1."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of each part of the backbone as a share of the next part's, above 0 to 1. The
+    part before the head has ``backbone_lr``. Early layers see edges and colours, which other images
+    have too (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2022)."""
     schedule: Literal["onecycle", "step", "cosine", "constant"] = "onecycle"
     """How the learning rate changes over the planned epochs, after each step. It rises and falls
     (OneCycle), is multiplied by ``step_factor`` after each of ``step_epochs``, falls to 0 along

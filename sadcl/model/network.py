@@ -21,6 +21,7 @@ from sadcl.memory import Memory
 from sadcl.model.backbone import Backbone
 from sadcl.model.heads.head import Task
 from sadcl.model.prototypes import Prototypes
+from sadcl.model.standardization import Standardization
 
 
 class Output(NamedTuple):
@@ -56,6 +57,7 @@ class Network(nn.Module):
             labels are known.
         head_path: import path of the head; None where no configuration describes it.
         head_arguments: its keyword arguments.
+        standardize: put the channels of the feature maps on one scale before the head.
     """
 
     projection: nn.Module | None
@@ -72,9 +74,14 @@ class Network(nn.Module):
         create_head: Callable[[Task], nn.Module] | None = None,
         head_path: str | None = None,
         head_arguments: Mapping[str, Any] | None = None,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.standardizations = nn.ModuleList(
+            map(Standardization, backbone.map_channels if standardize else ())
+        )
+        """One for each feature map, or none."""
         self.head, self.num_labels = head, num_labels
         self.create_head = create_head
         self.head_path, self.head_arguments = head_path, dict(head_arguments or {})
@@ -106,10 +113,21 @@ class Network(nn.Module):
         the head. ``targets_BL`` is for a head that needs the targets in training.
         """
         targets = {} if targets_BL is None else {"targets_BL": targets_BL}
-        maps = images if isinstance(images, tuple) else self.backbone.maps(images)
+        maps = self.maps(images)
+        if self.standardizations:
+            maps = tuple(f(part) for f, part in zip(self.standardizations, maps, strict=True))
         head = self.head(*maps, **targets)
         output = Output(head.logits_BL, head.features_BLD, auxiliary_BL=head.auxiliary_BL)
         return output if memory is None else self.compare(output, memory)
+
+    def maps(self, images: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the backbone's feature maps of images; maps themselves come back as they are."""
+        return images if isinstance(images, tuple) else self.backbone.maps(images)
+
+    @property
+    def must_be_measured(self) -> bool:
+        """Whether the channels of the feature maps are to be standardised and are not measured."""
+        return any(not part.is_measured for part in self.standardizations)
 
     def compare(self, output: Output, memory: Memory) -> Output:
         """Add to the label-level features what the contrasts compare."""

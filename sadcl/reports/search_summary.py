@@ -68,10 +68,12 @@ class Gain(NamedTuple):
     Attributes:
         split: ``val`` or ``test``.
         effect: the difference with its interval and its verdict.
+        compared: what is compared with what, in words.
     """
 
     split: str
     effect: Effect
+    compared: str
 
     @property
     def difference(self) -> Spread:
@@ -155,7 +157,8 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
     final = _rows(complete, Phase.FINAL, "tuned", params=params)
     lines.append(ResultLine("tuned, confirmed", "over the same seeds", tuned))
     lines.append(ResultLine("tuned, final", "all training images", final))
-    gains = (_gain(split, tuned, control) for split in ("val", "test"))
+    compared = _compared(search)
+    gains = (_gain(split, tuned, control, compared) for split in ("val", "test"))
     return SearchResult(
         lines=_nonempty(lines),
         settings=winner["settings"],
@@ -168,6 +171,21 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
         failed=failed,
         agreement=_agreement(complete, search) if search.confirm_with else None,
     )
+
+
+def control_text(search: Search) -> str:
+    """Return what the control of a search is."""
+    has_contrasts = search.base.stage2.epochs and search.base.loss.contrasts
+    return "stage 2 without contrasts" if has_contrasts else "the setting of the base"
+
+
+def _compared(search: Search) -> str:
+    """Say what tuned runs are compared with; only contrasts may differ for it to be about them."""
+    control = control_text(search)
+    of_contrasts = ("loss.", "bank.", "prototypes.")
+    if "contrasts" in control and all(field.startswith(of_contrasts) for field in search.space):
+        return "Contrasts compared with stage 2 without them"
+    return f"The best setting compared with {control}"
 
 
 def _agreement(complete: Sequence[Row], search: Search) -> RankAgreement:
@@ -195,7 +213,9 @@ def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLin
     stage1 = _rows(complete, Phase.STAGE1, "stage1", key=stage1_key)
     yield ResultLine("stage 1", "SARL alone, shared", stage1)
     control = _rows(complete, Phase.BASELINE, "stage2")
-    yield ResultLine("control", "stage 2, no contrasts", control)
+    has_none = "contrasts" in control_text(search)
+    meaning = "stage 2, no contrasts" if has_none else "setting of the base"
+    yield ResultLine("control", meaning, control)
     trials = _rows(complete, Phase.SEARCH, "tuned", key=key)
     yield ResultLine("best of search", "best, so optimistic", trials)
     if len(search.objectives) > 1:
@@ -218,7 +238,7 @@ def _nonempty(lines: Iterable[ResultLine]) -> tuple[ResultLine, ...]:
     return tuple(line for line in lines if line.rows)
 
 
-def _gain(split: str, tuned: Sequence[Row], control: Sequence[Row]) -> Gain | None:
+def _gain(split: str, tuned: Sequence[Row], control: Sequence[Row], compared: str) -> Gain | None:
     """Return the difference over paired seeds; None without a pair."""
     column = f"{split}_mAP"
     figures, reference = (
@@ -226,7 +246,7 @@ def _gain(split: str, tuned: Sequence[Row], control: Sequence[Row]) -> Gain | No
         for rows in (tuned, control)
     )
     (effect,) = with_holm([paired_effect("", "tuned", figures, reference)])
-    return Gain(split, effect) if effect.pairs else None
+    return Gain(split, effect, compared) if effect.pairs else None
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
@@ -291,8 +311,8 @@ def _gain_sentence(gain: Gain) -> str:
     split = "held-out" if gain.split == "val" else "test"
     interval = f" (95 % interval {interval_text(gain.effect)})" if gain.is_tested else ""
     return (
-        f"Contrasts compared with stage 2 without them: {gain.effect.difference:+z.2f} {split} mAP "
-        f"over {pairs_text(gain.effect)} of seeds{interval}: {verdict_text(gain.effect)}."
+        f"{gain.compared}: {gain.effect.difference:+z.2f} {split} mAP over "
+        f"{pairs_text(gain.effect)} of seeds{interval}: {verdict_text(gain.effect)}."
     )
 
 

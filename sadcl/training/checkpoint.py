@@ -194,6 +194,11 @@ def _check_arguments(network: Network, trained: Model, uri: str) -> None:
 
     Dropout only takes part in training, and recomputing changes no value.
     """
+    if trained.standardize != bool(network.standardizations):
+        raise UserError(
+            f"{uri!r} was trained with model.standardize = {trained.standardize}, and a network "
+            f"only works with what it was trained with. Set it to {trained.standardize}."
+        )
     for name, value in network.head_arguments.items():
         former = trained.arguments.get(name, value)
         if former != value and name not in ("dropout", "checkpointing"):

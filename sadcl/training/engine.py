@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sadcl import build, distributed
 from sadcl.config import Config
-from sadcl.data.loader import Batch, Loader
+from sadcl.data.loader import Batch
 from sadcl.losses.contrast import positive_index
 from sadcl.losses.criterion import Criterion
 from sadcl.memory import ActivatedRows, Memory, MemoryBank, activated_rows, gather
@@ -55,6 +55,7 @@ class Training:
     device: torch.device
     share: CompiledShare | None = None
     """What the network is compiled for; None where it is not compiled."""
+    steps_per_epoch: int = 0
     step: int = 0
     """Steps of this stage that are done."""
     sync_timer: Timer = field(init=False)
@@ -108,6 +109,7 @@ def train_step(
     values = dict(terms.values)
     if measure_gradients and memory is not None:  # the graph of the step is gone by now
         values |= gradient_norms(training, output, batch, memory)
+    drop_gradients_of_backbone(training)
     clip_gradients(training)
     training.optimizer.step()
     training.schedule.step()
@@ -148,7 +150,7 @@ def update_memory(training: Training, bank: MemoryBank, output: Output, batch: B
     network, config = training.network, training.config
     assert network.prototypes is not None
     shared = config.bank.scope == "cluster" and bank.policy != "none"
-    local = _activated_rows(output, batch, batch.first_position if shared else 0)
+    local = activated_rows_of(output, batch, batch.first_position if shared else 0)
     update_prototypes = config.loss.prototype_weight > 0 and network.prototypes.needs_rows
     # One gather serves both. Rows below the thresholds travel too: the host would wait for the
     # number of the others.
@@ -254,6 +256,18 @@ def autocast(training: Training) -> torch.autocast:
     return build.autocast(training.config, training.device)
 
 
+def drop_gradients_of_backbone(training: Training) -> None:
+    """Let the optimiser pass over the backbone while only the rest of the network is to learn.
+
+    So it neither decays these weights nor averages gradients of the time before.
+    """
+    config = training.config
+    epochs = (config.stage1 if training.stage == 1 else config.stage2).head_epochs
+    if training.step < epochs * training.steps_per_epoch:
+        for parameter in training.network.backbone.parameters():
+            parameter.grad = None
+
+
 def clip_gradients(training: Training) -> None:
     """Scale the gradient to the configured norm at most, where there is one."""
     if training.config.optim.clip_norm is not None:
@@ -291,42 +305,7 @@ def check_finite(training: Training, values: dict[str, Tensor]) -> None:
         training.bank.count_valid()
 
 
-@torch.no_grad()
-def first_prototypes(training: Training, loader: Loader) -> None:
-    """Compute Eq. 5 over the whole training set with the network of stage 1, without augmentation.
-
-    The moving average takes them too, and with ``bank.start = "prototypes"`` the bank.
-
-    Args:
-        training: of stage 2, at its beginning.
-        loader: whole batches of the training split.
-    """
-    network = training.network
-    assert network.prototypes is not None
-    network.eval()
-    for batch in loader.batches(0):
-        with autocast(training):
-            output = network(batch.inputs)
-        rows = _activated_rows(output, batch, batch.first_position)
-        network.prototypes.accumulate(rows, training.config.prototype_epsilon)
-    for total in (network.prototypes.sum_LD, network.prototypes.count_L):
-        total.copy_(distributed.global_sum(total))
-    network.prototypes.start_from_accumulated()
-    network.train()
-    if training.ema is not None:
-        training.ema.module.load_state_dict(network.state_dict())
-    if training.config.bank.start == "prototypes":
-        start_bank(training)
-
-
-def start_bank(training: Training) -> None:
-    """Fill each slot of the bank with its label's prototype."""
-    assert training.network.prototypes is not None
-    if training.bank is not None:
-        training.bank.fill(*training.network.prototypes.read())
-
-
-def _activated_rows(output: Output, batch: Batch, first_position: int) -> ActivatedRows:
+def activated_rows_of(output: Output, batch: Batch, first_position: int) -> ActivatedRows:
     """This worker's activated rows in float32 or wider, whatever the precision of the step."""
     assert output.features_BLD is not None
     return activated_rows(

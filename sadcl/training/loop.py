@@ -22,11 +22,11 @@ from sadcl.training.ddp import settle_buckets, share_buffers
 from sadcl.training.engine import (
     Diverged,
     Training,
-    first_prototypes,
     shared_state,
     train_step,
 )
-from sadcl.training.features import split_of, store_of
+from sadcl.training.features import store_of
+from sadcl.training.first_values import measure
 from sadcl.training.report import Callbacks, Epoch, Outcome
 from sadcl.training.resume import (
     Progress,
@@ -232,15 +232,8 @@ class _Stage:
             self.loader = build.loader(config, data.train, worker, training=True, features=maps)
             if len(data.val):  # not in the time of the first epoch
                 self.store.split("val")
-        bank = self.training.bank
-        fills_bank = (
-            bank is not None and bank.policy != "none" and config.bank.start == "prototypes"
-        )
-        needs_prototypes = bank is not None and config.loss.prototype_weight > 0
-        if not resume and (needs_prototypes or fills_bank):
-            maps_or_none = split_of(self.store, "train")
-            loader = build.loader(config, data.train, worker, features=maps_or_none)
-            first_prototypes(self.training, loader)
+        if not resume:
+            measure(self.training, data, worker, self.store)
         self._counted_until = time.monotonic()
         """Up to when ``progress.seconds`` counts."""
         self._measured_steps = {

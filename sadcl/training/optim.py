@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
@@ -29,10 +30,12 @@ def create_optimizer(
     from another kind of device (:func:`_lay_out_moments`).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    layers = _shares_of_layers(network, optim.layer_decay)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         share = optim.backbone_lr if name.startswith("backbone.") else 1.0
+        share *= layers.get(name, 1.0)
         decay = optim.weight_decay
         if name.startswith("prototypes."):
             decay = decay if decay_prototypes else 0.0
@@ -50,6 +53,44 @@ def create_optimizer(
         created = (AdamW if optim.kind == "adamw" else Adam)(parameters, lr=stage.lr, fused=True)
     created.register_load_state_dict_post_hook(_lay_out_moments)
     return created
+
+
+def _shares_of_layers(network: nn.Module, decay: float) -> dict[str, float]:
+    """Return each of the backbone's parameters with the share that its layer's rate is decayed to.
+
+    Without decay there are none, and all of them have the same rate.
+    """
+    if decay == 1.0:
+        return {}
+    depths = _depths(network.get_submodule("backbone.body"))
+    last = max(depths.values())
+    return {f"backbone.body.{name}": decay ** (last - depth) for name, depth in depths.items()}
+
+
+def _depths(body: nn.Module) -> dict[str, int]:
+    """Return for each parameter of a backbone how many layers come before its own.
+
+    The layers are timm's own where it lists them. Else they are the modules of the body, a sequence
+    taken apart; a norm belongs to what it follows.
+    """
+    children = list(body.named_children())
+    matcher = getattr(children[0][1], "group_matcher", None)
+    if len(children) == 1 and callable(matcher):
+        layers = group_parameters(children[0][1], matcher())
+        return {
+            f"{children[0][0]}.{name}": depth
+            for depth, layer in enumerate(sorted(layers))
+            for name in layers[layer]
+        }
+    depths: dict[str, int] = {}
+    depth = -1
+    for name, child in children:
+        parts = child.named_children() if isinstance(child, nn.Sequential) else [("", child)]
+        for part, module in parts:
+            parameters = dict(module.named_parameters(prefix=f"{name}.{part}".rstrip(".")))
+            depth += any(parameter.dim() > 1 for parameter in parameters.values())
+            depths |= dict.fromkeys(parameters, max(depth, 0))
+    return depths
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadcl import distributed
 from sadcl.errors import UserError
-from sadcl.training.engine import Training, start_bank
+from sadcl.training.engine import Training
+from sadcl.training.first_values import start_bank
 
 
 @dataclass

@@ -161,6 +161,7 @@ def prepare(
         bank=bank,
         device=device,
         share=share,
+        steps_per_epoch=steps,
     )
 
 

@@ -139,6 +139,7 @@ def worker(rank, folder, root, changes):
         dist.destroy_process_group()
 
 
+@pytest.mark.soak
 def test_two_workers_have_the_figures_of_one(birds, tmp_path):
     """In float64 and without dropout, equal up to the order of sums; one has a loader process."""
     exact = {"optim.precision": "fp64", "model.dropout": 0.0, "model.freeze_batchnorm": True}

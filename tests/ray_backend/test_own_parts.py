@@ -70,6 +70,7 @@ def trials(root):
     return {row["key"]: row for row in rows}
 
 
+@pytest.mark.soak
 def test_an_edit_makes_another_study_and_everything_knows_the_head(files, command, tmp_path):
     file, log = files
     command("python", file)

@@ -45,8 +45,8 @@ def text_of(rows):
     return "\n".join(" | ".join(row.values()) for row in rows)
 
 
-def summary_text(rows):
-    table, sentences = search_summary.summary(rows, SEARCH)
+def summary_text(rows, search=SEARCH):
+    table, sentences = search_summary.summary(rows, search)
     return text_of(table), " ".join(sentences)
 
 
@@ -79,6 +79,28 @@ def test_summary_says_what_it_shows_and_no_more():
     assert "61.65 ± " in table
     assert "optimistic" in table
     assert "Rows per label that the bank admitted in the last epoch: best of search 30.0." in text
+
+
+def test_a_gain_of_other_fields_is_not_called_one_of_the_contrasts():
+    rows = [row(f"c{seed}", "confirm", "stage2", 60.0 + seed, seed=seed) for seed in (1, 2, 3)]
+    rows += [
+        row(f"a{seed}", "confirm", "tuned", 63.0 + seed, seed=seed, params=A) for seed in (1, 2, 3)
+    ]
+    rows += [row("a", "search", "tuned", 64.0, params=A), row("c", "baseline", "stage2", 62.0)]
+    assert "Contrasts compared with stage 2 without them: +3.00" in summary_text(rows)[1]
+    rates = dataclasses.replace(SEARCH, space={**SEARCH.space, "stage2.lr": Float(1e-5, 1e-3)})
+    text = summary_text(rows, rates)[1]
+    assert "The best setting compared with stage 2 without contrasts: +3.00 held-out" in text
+    alone = {"stage2.epochs": 0}
+    heads = dataclasses.replace(
+        SEARCH,
+        base=SEARCH.base.override(alone),
+        demo=SEARCH.demo.override(alone),
+        space={"stage1.lr": Float(1e-5, 1e-3)},
+    )
+    table, text = summary_text(rows, heads)
+    assert "The best setting compared with the setting of the base: +3.00 held-out" in text
+    assert "ontrast" not in table + text
 
 
 def test_no_gain_is_shown_where_the_interval_holds_zero():

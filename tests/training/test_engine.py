@@ -17,7 +17,7 @@ from sadcl import build, distributed, recipes
 from sadcl.data.load import load
 from sadcl.data.loader import Batch
 from sadcl.model import Output
-from sadcl.training import engine, evaluation, loop
+from sadcl.training import engine, evaluation, first_values, loop
 from tests.conftest import TINY, soaked
 
 B, L, D = 16, 20, 16
@@ -332,7 +332,7 @@ def test_first_prototypes_are_computed_in_the_precision_of_training(precision, t
     training.network.register_forward_hook(
         lambda *_: calls.append(torch.is_autocast_enabled("cpu"))
     )
-    engine.first_prototypes(training, build.loader(config, data.train))
+    first_values.first_prototypes(training, build.loader(config, data.train))
     assert set(calls) == {precision == "bf16"}
     assert training.network.prototypes.rows_LD.dtype == torch.float32
 
@@ -402,7 +402,7 @@ def test_the_bank_starts_as_configured_and_the_average_with_the_prototypes(start
     )
     data = load(config.data, tmp_path)
     training = loop.prepare(2, config, data.labels, torch.device("cpu"), steps=9)
-    engine.first_prototypes(training, build.loader(config, data.train))
+    first_values.first_prototypes(training, build.loader(config, data.train))
     rows_LD, valid_L = training.network.prototypes.read()
     assert bool(valid_L.any())
     average_LD, average_valid_L = training.ema.module.prototypes.read()

@@ -12,9 +12,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from sadcl import build, recipes
 from sadcl.data.base import ImageSet
+from sadcl.data.load import load
 from sadcl.data.split import hold_out
 from sadcl.errors import UserError
-from sadcl.training import optim
+from sadcl.model import Backbone
+from sadcl.training import engine, fit, loop, optim
+from tests.conftest import TINY
 from tests.training.published_run import one_cycle
 
 
@@ -212,6 +215,75 @@ def test_each_group_takes_the_step_of_its_own_rate_and_decay(kind):
             other.step()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter, twin.get_parameter(name), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [  # what lies in each layer, from the images on
+        (
+            "tf_efficientnet_lite0",
+            [["conv_stem", "bn1"], *([f"blocks.{i}"] for i in range(7))],
+        ),
+        (
+            "resnet18",
+            [["conv1", "bn1"], *([f"layer{i}.{j}"] for i in range(1, 5) for j in range(2))],
+        ),
+        (
+            "vit_tiny_patch16_224",
+            [
+                ["model.cls_token", "model.pos_embed", "model.patch_embed"],
+                *([f"model.blocks.{i}."] for i in range(12)),
+            ],
+        ),
+    ],
+)
+def test_the_rate_decays_from_the_last_layer_of_a_backbone_to_the_first(name, layers):
+    config = settings(backbone_lr=0.5, layer_decay=0.8)
+    network = torch.nn.Module()
+    network.backbone = Backbone(name, freeze_batchnorm=False)
+    network.head = torch.nn.Linear(3, 2)
+    optimizer = optim.create_optimizer(network, config.stage1, config.optim)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    body = dict(network.backbone.body.named_parameters())
+    assert len(rate_of) == len(body) + 2
+    assert {rate_of[id(p)] for p in network.head.parameters()} == {config.stage1.lr}
+    seen = set()
+    for depth, prefixes in enumerate(layers):
+        for key in (key for key in body if key.startswith(tuple(prefixes))):
+            seen.add(key)
+            share = rate_of[id(body[key])] / config.stage1.lr
+            assert share == pytest.approx(0.5 * 0.8 ** (len(layers) - 1 - depth)), key
+    assert seen == {key for key in body if not key.startswith("model.norm")}
+
+
+@pytest.mark.parametrize("head_epochs", [0, 1])
+def test_in_the_first_epochs_the_head_learns_alone(head_epochs, tmp_path):
+    """Nor does weight decay touch the backbone."""
+    config = recipes.demo().override(
+        TINY
+        | {"stage1.epochs": 2, "stage2.epochs": 0, "stage1.head_epochs": head_epochs}
+        | {"optim.weight_decay": 0.1}
+    )
+    data = load(config.data, tmp_path / "data")
+    seen = []
+    step = engine.train_step
+
+    def record(training, *arguments, **options):
+        values = step(training, *arguments, **options)
+        parts = training.network.backbone.body, training.network.head
+        seen.append([torch.cat([p.detach().flatten() for p in m.parameters()]) for m in parts])
+        return values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", record)
+        fit(config, data, str(tmp_path / "run"), device="cpu")
+    steps = len(seen) // 2
+    backbones, heads = zip(*seen, strict=True)
+    first = build.model(config, len(data.labels), labels=data.labels).backbone.body
+    start = torch.cat([p.detach().flatten() for p in first.parameters()])
+    assert torch.equal(backbones[steps - 1], start) == bool(head_epochs)
+    assert not torch.equal(backbones[steps], start)
+    assert not torch.equal(heads[0], heads[steps - 1])
 
 
 def rates(config, steps=4, epochs=6):

@@ -59,6 +59,7 @@ def test_rows_are_whole(step, monkeypatch):
     assert 0 < by_name["SADCL outside forward and backward"]["ours"] < 100
 
 
+@pytest.mark.soak
 def test_with_compilation_sadcl_is_measured_without_it_too(step, monkeypatch):
     """The compiler is one of torch's that needs none for the CPU."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
