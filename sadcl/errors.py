@@ -109,9 +109,10 @@ def install_hook(silent_interruption: bool = False) -> None:
     Args:
         silent_interruption: Let an uncaught Ctrl-C end it silently, too.
     """
-    if not isinstance(sys.excepthook, _Hook):
-        sys.excepthook = _Hook(sys.excepthook)
-    sys.excepthook.silent_interruption |= silent_interruption
+    present = sys.excepthook
+    hook = present if isinstance(present, _Hook) else _Hook(present)
+    hook.silent_interruption |= silent_interruption
+    sys.excepthook = hook
 
 
 class _Hook:
