@@ -56,10 +56,14 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use: ``import sadcl`` loads neither PyTorch nor Ray."""
-    if name in ("losses", "metrics", "recipes"):
-        return importlib.import_module(f"sadcl.{name}")
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+    try:
+        if name in ("losses", "metrics", "recipes"):
+            return importlib.import_module(f"sadcl.{name}")
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+    except KeyboardInterrupt:  # in the first second of an experiment's file
+        importlib.import_module("sadcl.errors").install_hook(silent_interruption=True)
+        raise
     raise AttributeError(f"module 'sadcl' has no attribute {name!r}")
 
 

@@ -103,10 +103,16 @@ def print_error(error: UserError | TrialFailed) -> int:
     return 2 if mistake else 1
 
 
-def install_hook() -> None:
-    """Let an uncaught error of this module end the process without a traceback."""
-    if not isinstance(sys.excepthook, _Hook):
-        sys.excepthook = _Hook(sys.excepthook)
+def install_hook(silent_interruption: bool = False) -> None:
+    """Let an uncaught error of this module end the process without a traceback.
+
+    Args:
+        silent_interruption: Let an uncaught Ctrl-C end it silently, too.
+    """
+    present = sys.excepthook
+    hook = present if isinstance(present, _Hook) else _Hook(present)
+    hook.silent_interruption |= silent_interruption
+    sys.excepthook = hook
 
 
 class _Hook:
@@ -117,15 +123,19 @@ class _Hook:
 
     def __init__(self, previous: Callable[..., Any]) -> None:
         self.previous = previous
+        self.silent_interruption = False
 
     def __call__(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         sys.excepthook = self.previous
-        if not isinstance(error, UserError | TrialFailed):
+        if isinstance(error, UserError | TrialFailed):
+            code = print_error(error)
+        elif isinstance(error, KeyboardInterrupt) and self.silent_interruption:
+            code = 130
+        else:
             self.previous(kind, error, trace)
             return
-        code = print_error(error)
         if not hasattr(sys, "ps1"):  # an interactive interpreter does not end
             raise SystemExit(code)
 

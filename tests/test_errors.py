@@ -41,6 +41,26 @@ def test_every_other_error_goes_to_the_hook_of_before(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+INTERRUPTED = """
+import importlib, sadcl
+imported = importlib.import_module
+def import_module(name):
+    if name == "sadcl.search":
+        raise KeyboardInterrupt
+    return imported(name)
+importlib.import_module = import_module
+"""
+
+
+def test_ctrl_c_while_an_experiment_loads_is_silent(tmp_path):
+    done = script(tmp_path, INTERRUPTED + "from sadcl import Search\n")
+    assert (done.returncode, done.stderr) == (130, "")
+    done = script(
+        tmp_path, "from sadcl import UserError\nUserError('x')\nraise KeyboardInterrupt\n"
+    )
+    assert "Traceback" in done.stderr  # of a program that was not loading
+
+
 @pytest.fixture
 def hook(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)

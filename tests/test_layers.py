@@ -14,7 +14,7 @@ ROOT = Path(sadcl.__file__).parent
 FILES = {
     "": ("errors distributed storage memory metrics build __init__"),
     "console": "words terminal ending table __init__",
-    "recipes": "methods __init__",
+    "recipes": "methods laptop __init__",
     "config": "sources frozen component type_text older sections stages __init__ fields",
     "losses": (
         "classification contrast sample_to_sample released_mask sample_contrast mulsupcon "
@@ -29,9 +29,8 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
-        "socket_folder "
-        "split manifest remote transforms readers/files sampler image_augmentation readers/scenes "
-        "readers/xml_tree readers/coco readers/folder "
+        "socket_folder child_processes split manifest remote transforms readers/files sampler "
+        "image_augmentation readers/scenes readers/xml_tree readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
         "prepare "

@@ -42,13 +42,14 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Compute a checkpoint's metrics from the images, and print the recorded ones next to them."""
-    from sadcl import inference
     from sadcl.console import progress_bar, show_table
     from sadcl.results import checkpoints
     from sadcl.study.process import large_pages
 
     uri = checkpoints.find_checkpoint(storage, _only_checkpoint(key, checkpoint))
     with large_pages(), progress_bar("reading the data") as show:
+        from sadcl import inference
+
         evaluation = inference.evaluate(
             uri,
             data_root=data_root,
@@ -104,7 +105,6 @@ def predict(
     device: Device = None,
 ) -> None:
     """Print the labels of photographs with their scores, highest first."""
-    from sadcl import inference
     from sadcl import storage as files
     from sadcl.errors import UserError
     from sadcl.results import checkpoints
@@ -118,7 +118,7 @@ def predict(
     if voc2012_submission is not None:
         files.check_new(voc2012_submission)
     uri = checkpoints.find_checkpoint(storage, checkpoint)
-    predictor = inference.load(uri, device=device, image_size=image_size)
+    predictor = _load(uri, device, image_size)
     if voc2012_submission is not None:
         _write_submission(predictor, str(data_root), voc2012_submission)
         return
@@ -130,6 +130,16 @@ def predict(
 
     if mistakes := _for_each_image(images or (), print_labels):
         raise UserError(" ".join(mistakes))
+
+
+def _load(uri: str, device: str | None, image_size: int | None = None) -> Predictor:
+    """Load a checkpoint, and show that this takes seconds: PyTorch is imported first."""
+    from sadcl.console import progress_bar
+
+    with progress_bar("loading the network"):
+        from sadcl import inference
+
+        return inference.load(uri, device=device, image_size=image_size)
 
 
 def _write_submission(predictor: Predictor, data_root: str, output: str) -> None:
@@ -191,13 +201,14 @@ def explain(
     device: Device = None,
 ) -> None:
     """Draw attention maps of the labels in photographs next to the baseline's activation maps."""
-    from sadcl import figures, inference
     from sadcl.errors import UserError
     from sadcl.reports.plot_style import check_ending
     from sadcl.results import checkpoints
 
     check_ending(output)
-    main = inference.load(checkpoints.find_checkpoint(storage, checkpoint), device=device)
+    main = _load(checkpoints.find_checkpoint(storage, checkpoint), device)
+    from sadcl import figures  # imports PyTorch
+
     networks = {figures.network_name(main): main}
     if baseline is None:
         baseline = checkpoints.baseline_trial_key(storage, checkpoint)
@@ -222,10 +233,10 @@ def explain(
 
 
 def _load_baseline(uri: str, name: str, device: str | None) -> Predictor:
-    from sadcl import figures, inference
+    from sadcl import figures
     from sadcl.errors import UserError
 
-    network = inference.load(uri, device=device)
+    network = _load(uri, device)
     if figures.network_name(network) != "baseline":
         raise UserError(
             f"--baseline {name!r} is no pooled baseline (model.head = 'sadcl.model.heads:Pooled'), "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,14 +46,32 @@ def check(
     It ends with RIGHT, UNSURE (there are warnings) or WRONG. Whether an image shows its labels is
     for your eyes. The exit code is 0 without errors, 1 with errors, 2 if it cannot be read.
     """
-    from sadcl import storage
     from sadcl.console import progress_bar
+
+    with progress_bar("reading the lists") as show:  # importing PyTorch takes seconds
+        audit = _audit(name, data_root, fast, report, changes or [], show)
+    _write(report, audit.findings)
+    _print_audit(audit, fast, data_root, report)
+    if not audit.right:
+        raise typer.Exit(1)
+
+
+def _audit(
+    name: str,
+    data_root: str | None,
+    fast: bool,
+    report: str | None,
+    changes: Sequence[str],
+    show: Callable[[str], Callable[[int, int], None]],
+) -> Audit:
+    """Audit a copy; a report is written here where the copy cannot be read."""
+    from sadcl import storage
     from sadcl.data import prepared
     from sadcl.data.audit import findings
     from sadcl.data.load import annotation_folder
     from sadcl.errors import UserError
 
-    config = _config(name, changes or [])
+    config = _config(name, changes)
     if data_root is not None:
         mark = prepared.mark_of(annotation_folder(data_root))
         if mark is not None:  # a prepared copy is checked as one
@@ -61,18 +79,13 @@ def check(
     if report is not None:
         storage.check_new(report)
     try:
-        with progress_bar("reading the lists") as show:
-            audit = findings.audit_copy(config, data_root, fast=fast, progress=show)
+        return findings.audit_copy(config, data_root, fast=fast, progress=show)
     except UserError as error:
         _write(report, [findings.Finding("unreadable copy", "error", detail=str(error))])
         raise
     except KeyboardInterrupt:
         typer.echo("Stopped. No report was written.", err=True)
         raise typer.Exit(130) from None
-    _write(report, audit.findings)
-    _print_audit(audit, fast, data_root, report)
-    if not audit.right:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -184,9 +184,10 @@ class _Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].split("=")[0]
+            if not word.startswith("-"):
+                self.error(f"{word!r} belongs to no flag")
             near = difflib.get_close_matches(word, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(f"there is no flag {word}{f'; did you mean {near[0]}?' if near else ''}")
         return parsed
 
     def error(self, message: str) -> NoReturn:

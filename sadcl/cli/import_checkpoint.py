@@ -98,6 +98,8 @@ def summary(imported: Imported) -> list[str]:
         "prototypes": f"{imported.prototypes} of {count}"
         + (", the others are zero and not valid" if 0 < imported.prototypes < count else ""),
         "labels": f"{count} {imported.label_source}: {examples}",
+        "data set": imported.dataset
+        + (" (your own images; another one: --dataset)" if imported.dataset == "folder" else ""),
     }
     if imported.mAP is not None:
         rows["recorded"] = (

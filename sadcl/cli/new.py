@@ -61,10 +61,13 @@ def new(
         raise UserError(f"{file!r} exists, and is not overwritten. Give another name.") from None
     except OSError as error:
         raise UserError(f"{file!r} cannot be written: {error.strerror}.") from None
-    use = f"sadcl run {file}{_demo_flags(data)}"
     if kind == "head":
-        use = f"sadcl config fields {path.stem}:LabelAttention"
-    typer.echo(f"{file} is written. Try: {use}")
+        part = f"{path.stem}:LabelAttention"
+        typer.echo(f"{file} is written. Train it, and look at its arguments:")
+        typer.echo(f"  sadcl train coco14 --set model.head={part}")
+        typer.echo(f"  sadcl config fields {part}")
+    else:
+        typer.echo(f"{file} is written. Try: sadcl run {file}{_demo_flags(data)}")
 
 
 def _demo_flags(data: str | None) -> str:

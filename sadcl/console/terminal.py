@@ -116,18 +116,37 @@ def progress_bar(description: str) -> Iterator[Callable[[str], Callable[[int, in
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    plain = not sys.stderr.isatty()
-    printed = time.monotonic()
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=plain
-    ) as progress:
+    if not sys.stderr.isatty():
+        lines = _PlainLines()
+        yield lambda description: functools.partial(lines.update, description)
+        lines.finish()
+        return
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=None)
 
         def update(description: str, done: int, total: int) -> None:
-            nonlocal printed
             progress.update(task, description=description, completed=done, total=total or None)
-            if plain and time.monotonic() - printed > _PLAIN_SECONDS:
-                printed = time.monotonic()
-                print(f"{description}: {done:,} of {total:,}", file=sys.stderr)
 
         yield lambda description: functools.partial(update, description)
+
+
+class _PlainLines:
+    """Says once a minute how far a task is, and at its end that it has ended."""
+
+    def __init__(self) -> None:
+        self.printed = time.monotonic()
+        self.begun: str | None = None
+        """Description of the task that a line was printed of."""
+
+    def update(self, description: str, done: int, total: int) -> None:
+        if description != self.begun:
+            self.finish()
+        if time.monotonic() - self.printed > _PLAIN_SECONDS:
+            self.printed, self.begun = time.monotonic(), description
+            of = f" of {total:,}" if total else ""
+            print(f"{description}: {done:,}{of}", file=sys.stderr)
+
+    def finish(self) -> None:
+        if self.begun is not None:
+            print(f"{self.begun}: done", file=sys.stderr)
+        self.begun = None

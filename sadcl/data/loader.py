@@ -30,6 +30,7 @@ from sadcl.config import Augmentation
 from sadcl.data import remote
 from sadcl.data.augment import apply, draw
 from sadcl.data.base import ImageSet
+from sadcl.data.child_processes import without_main_module
 from sadcl.data.feature_views import SplitFeatures
 from sadcl.data.freed_memory import keep_freed_memory
 from sadcl.data.gpu_prefetch import GpuPrefetch
@@ -291,7 +292,8 @@ class Loader:
                 pin_memory=self.device.type == "cuda",
             )
         self._items[:] = items
-        return iter(self._processes)
+        with without_main_module():
+            return iter(self._processes)
 
 
 def _positives(targets: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ CELL = 1.35
 FLATTEST, TALLEST = 0.2, 1.8
 """Smallest and largest height of a photograph's cell as a share of its width; a taller photograph
 becomes narrower."""
+BAR = 0.1
+"""Height of the colour bar in inches."""
 MAP_KINDS = {
     "SADCL": "attention of the label's query in the last decoder layer, mean over its heads",
     "baseline": "class activation map, its positive part",
@@ -121,9 +123,9 @@ def _figure(
     columns = 1 + max(len(one.labels) for one in photos)
     heights = [_cell_height(one) for one in photos for _ in networks]
     inches = max(0.2 + 1.06 * CELL * columns, 3.6)
-    size = (inches, sum(heights) + 0.2 * len(heights) + 0.6)
+    size = (inches, sum(heights) + 0.2 * len(heights) + BAR + 0.8)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights) + 1, columns, height_ratios=[*heights, BAR])
     for first_row, one in zip(range(0, len(heights), len(networks)), photos, strict=True):
         cell = grid[first_row : first_row + len(networks), 0]
         _draw_image(figure, cell, one.maps[0].photo_HW3, _short(one.name))
@@ -132,6 +134,7 @@ def _figure(
                 axes = _draw_map(figure, grid[first_row + i, column], one, i, network, label)
                 if column == 1:
                     axes.set_ylabel(name, fontsize=7)
+    _draw_colour_bar(figure, grid[-1, 1])
     kinds = "; ".join(f"{name}: {_map_kind(network_name(n))}" for name, n in networks.items())
     legend = (
         f"Number: the label's score. {kinds}. Each map on a scale of its own, from nothing to its "
@@ -177,6 +180,17 @@ def _overlay(photo_HW3: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArr
     colour_HW3 = colormaps["inferno"](0.3 + 0.65 * map_HW)[..., :3]
     weight_HW1 = 0.72 * map_HW[..., None].astype(np.float64) ** 0.8
     return (1 - weight_HW1) * pale_HW3 + weight_HW1 * colour_HW3
+
+
+def _draw_colour_bar(figure: Figure, cell: Any) -> None:
+    """Draw the colours of a map from nothing to its highest value, as they are over mid-grey."""
+    values_HW = np.tile(np.linspace(0, 1, 128, dtype=np.float32), (2, 1))
+    grey_HW3 = np.full((*values_HW.shape, 3), 128, np.uint8)
+    axes = figure.add_subplot(cell)
+    axes.imshow(_overlay(grey_HW3, values_HW), aspect="auto", extent=(0, 1, 0, 1))
+    axes.set_yticks([])
+    axes.set_xticks([0, 1], ["nothing", "highest"], fontsize=6)
+    axes.tick_params(length=2, pad=2)
 
 
 def _outline(axes: Axes, boxes_K4: Any, photo_HW3: NDArray[np.uint8]) -> None:

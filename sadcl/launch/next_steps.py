@@ -31,7 +31,7 @@ def print_study_steps(study: str, storage: str, data_root: str | Mapping[str, st
     print_command("write the report, which any browser opens:", report)
     rows = [row for row in record.all_rows(storage) if row["study"] == study]
     if (best := _best_row(rows)) is not None:
-        _print_trial_steps(best, storage, data_root)
+        _print_trial_steps("look at the best trial:", best, storage, data_root)
 
 
 def print_run_steps(
@@ -44,7 +44,7 @@ def print_run_steps(
         storage, data_root: As for :func:`print_study_steps`.
     """
     print_text("Next:")
-    _print_trial_steps(row, storage, data_root)
+    _print_trial_steps("look at the run:", row, storage, data_root)
 
 
 def _best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -57,12 +57,10 @@ def _best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def _print_trial_steps(
-    row: Mapping[str, Any], storage: str, data_root: str | Mapping[str, str] | None
+    label: str, row: Mapping[str, Any], storage: str, data_root: str | Mapping[str, str] | None
 ) -> None:
     key = row["key"]
-    print_command(
-        "look at the best trial:", ["sadcl", "results", "show", key, "--storage", storage]
-    )
+    print_command(label, ["sadcl", "results", "show", key, "--storage", storage])
     if row["checkpoint"] is not None:
         picture = _picture(row, data_root)
         words = ["sadcl", "predict", picture, "--checkpoint", key, "--storage", storage]

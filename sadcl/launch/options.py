@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import os
+import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -251,6 +253,7 @@ def takes_options(
 
         @functools.wraps(function)
         def start(*args: Any, **kwargs: Any) -> Result:
+            _check_is_no_import(function.__name__)
             for former in FORMER_NAMES.keys() & kwargs.keys():
                 name = FORMER_NAMES[former]
                 warnings.warn(f"{former}= is called {name}= now", DeprecationWarning, stacklevel=2)
@@ -266,6 +269,32 @@ def takes_options(
         return cast(Callable[Concatenate[Value, P], Result], start)
 
     return decorate
+
+
+def _check_is_no_import(function: str) -> None:
+    """Check that this is not the user's script being imported, which would start it twice.
+
+    A script is imported where it has a part such as a head that its configuration names, here and
+    on the workers, and by the processes that it starts with ``multiprocessing``.
+
+    Raises:
+        UserError: Where it is.
+    """
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "<module>":
+        if frame.f_back is None:
+            return
+        frame = frame.f_back
+    name, file = frame.f_globals.get("__name__"), frame.f_globals.get("__file__")
+    main = getattr(sys.modules["__main__"], "__file__", None) or ""
+    is_main = file is not None and os.path.abspath(file) == os.path.abspath(main)
+    on_worker = os.path.basename(main) == "default_worker.py"  # of Ray
+    if name == "__mp_main__" or (name != "__main__" and (is_main or on_worker)):
+        raise UserError(
+            f"{file}, line {frame.f_lineno}, starts sadcl.{function} while the file is imported as "
+            f"{name!r}, so that it would start twice. Put what starts it below `if __name__ == "
+            '"__main__":`.'
+        )
 
 
 def _with_options(text: str, kind: type) -> str:

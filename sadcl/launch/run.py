@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from sadcl.console import banner, console, print_text
+from sadcl.console import banner, print_text, show_table
 from sadcl.errors import TrialFailed, UserError, install_hook
 from sadcl.launch.ablation import run_ablation
 from sadcl.launch.comparison import run_comparison
@@ -70,8 +70,8 @@ def _run_study(study: Study, options: Options) -> StudyResult | None:
     plan, prepared = prepare_search(study, scale, root, options)
     if options.dry_run:
         return None
-    table, sentences = run_search(plan, prepared, options)
-    console.print(table)
+    rows, sentences = run_search(plan, prepared, options)
+    show_table(rows, title=search_summary.TITLE)
     return _finish([plan.study], sentences, options)
 
 
@@ -109,7 +109,8 @@ def _run_searches(searches: list[Search], options: Options) -> StudyResult | Non
             failures.append(f"{plan.study}: {error}")
             banner(str(error), f"{plan.study} IS INCOMPLETE")
         finished[plan.study] = plan.search
-    console.print(search_summary.overview(record.all_rows(options.storage), finished))
+    overview = search_summary.overview(record.all_rows(options.storage), finished)
+    show_table(overview, title=search_summary.OVERVIEW_TITLE)
     if failures:
         raise UserError("\n".join(failures))
     for study in finished:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from rich.table import Table
-
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData, prepare_data
 from sadcl.launch.options import Options
@@ -76,11 +74,13 @@ def prepare_search(
     return plan, prepared
 
 
-def run_search(plan: Plan, prepared: PreparedData, options: Options) -> tuple[Table, list[str]]:
+def run_search(
+    plan: Plan, prepared: PreparedData, options: Options
+) -> tuple[list[dict[str, str]], list[str]]:
     """Run what a search still lacks.
 
     Returns:
-        Its summary, as a table and as sentences.
+        Its summary, as rows of a table and as sentences.
 
     Raises:
         UserError: Where the study cannot be claimed, or where stage 1 or all trials fail.

@@ -98,7 +98,8 @@ def connected(
     ):
         provenance()  # reads the package's sources before anything can replace them
         try:
-            _connect(address, sources)
+            with _terminated_as_before():
+                _connect(address, sources)
             for name in _LOGGERS[1:]:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -123,8 +124,26 @@ def _places(sources: Iterable[str]) -> list[str]:
     )
 
 
-def _connect(address: str | None, sources: Iterable[str]) -> None:
+@contextlib.contextmanager
+def _terminated_as_before() -> Iterator[None]:
+    """Let SIGTERM do what it did before, while Ray starts and afterwards.
+
+    Ray sets handlers that end the process with :class:`SystemExit`, and leaves them.
+    """
     on_terminate = signal.getsignal(signal.SIGTERM)
+    if not callable(on_terminate) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGTERM, on_terminate)
+        on_terminate(signal.SIGTERM, None)
+        raise
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _connect(address: str | None, sources: Iterable[str]) -> None:
     quiet: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -167,8 +186,6 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
                 "(ray start --head), or leave out --address and RAY_ADDRESS for a private one on "
                 "this machine."
             ) from None
-    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler aborts
 
 
 def _ends_of(error: Exception) -> str:

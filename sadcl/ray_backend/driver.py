@@ -266,7 +266,7 @@ def _progress_shown(
     best: float | None = None,
 ) -> Iterator[LiveTable]:
     """Show on the terminal, in TensorBoard and to readers of the tables what runs."""
-    curves = TensorBoardCurves(placement.storage, study.name, study.rows)
+    curves = TensorBoardCurves(placement.storage, study.name, study.rows, study.plan.fields)
     epochs = study.plan.remaining_work(study.rows).epochs
     is_limit = isinstance(study.plan, AblationPlan) and study.plan.ablation.until is not None
     try:

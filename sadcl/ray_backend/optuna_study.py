@@ -192,10 +192,29 @@ def rebuild(
         directions=directions,
         sampler=sampler(plan, len(rows)),
     )
+    study.set_metric_names([objective(name)[0] for name in objectives])
+    for name, value in _study_attributes(plan).items():
+        study.set_user_attr(name, value)
     study.add_trials(trials)
     for setting in plan.first_settings(rows):
         study.enqueue_trial({field: to_optuna(value) for field, value in setting.items()})
     return study
+
+
+def _study_attributes(plan: Plan) -> dict[str, Any]:
+    """Return what people who open the journal see of the study, in JSON's types."""
+    search = plan.search
+    return {
+        "question": search.question,
+        "data set": plan.base.data.name,
+        "images": dict(plan.num_images),
+        "scale": plan.scale,
+        "sampler": search.sampler,
+        "early stopping": "none" if search.pruner is None else str(search.pruner),
+        "seed": plan.base.seed,
+        "seeds of the confirmation": list(search.confirm_seeds),
+        "selected by": "the held-out images; test images choose nothing",
+    }
 
 
 def propose(study: optuna.Study) -> optuna.Trial:

@@ -1,4 +1,4 @@
-"""The result of a search as values, and from these as a table and as sentences."""
+"""The result of a search as values, and from these as rows of a table and as sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from sadcl.reports.effect_text import interval_text, pairs_text, plus_minus, verdict_text
 from sadcl.reports.rank_agreement import RankAgreement, rank_agreement
@@ -18,6 +17,9 @@ from sadcl.search.plan_text import image_warnings
 from sadcl.search.ranking import best_trials, is_finite, objective, pareto_front, winning_trial
 from sadcl.search.search import Search
 from sadcl.search.trial import Phase
+
+TITLE = "Result (mAP in percent, ± half of the 95 % interval over seeds)"
+OVERVIEW_TITLE = "Searches (test mAP in percent, ± half of the 95 % interval over seeds)"
 
 Row = Mapping[str, Any]
 """A row of the trials table, with ``admitted`` where it is known
@@ -124,8 +126,8 @@ class SearchResult:
 
 def summary(
     rows: Sequence[Row], search: Search, num_images: Mapping[str, Mapping[str, int]] | None = None
-) -> tuple[Table, list[str]]:
-    """Return the result of a search as a table and as sentences.
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the result of a search as rows of a table (its title is ``TITLE``) and as sentences.
 
     Args:
         rows: the study's rows of the trials table.
@@ -134,7 +136,7 @@ def summary(
     """
     warnings = tuple(image_warnings(num_images or {}))
     result = replace(search_result(rows, search), warnings=warnings)
-    return result_table(result), list(result_sentences(result))
+    return list(result_rows(result)), list(result_sentences(result))
 
 
 def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
@@ -146,15 +148,15 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
     control = _rows(complete, Phase.CONFIRM, "stage2")
     lines = [
         *_search_lines(complete, search),
-        ResultLine("control, confirmed", "fresh seeds, own stage 1 each", control),
+        ResultLine("control, confirmed", "over fresh seeds", control),
     ]
     if winner is None:
         return SearchResult(_nonempty(lines), num_pruned=num_pruned, failed=failed)
     params = winner["params"]
     tuned = _rows(complete, Phase.CONFIRM, "tuned", params=params)
     final = _rows(complete, Phase.FINAL, "tuned", params=params)
-    lines.append(ResultLine("tuned, confirmed", "the best setting, same fresh seeds", tuned))
-    lines.append(ResultLine("tuned, final", "all training images, once", final))
+    lines.append(ResultLine("tuned, confirmed", "over the same seeds", tuned))
+    lines.append(ResultLine("tuned, final", "all training images", final))
     compared = _compared(search)
     gains = (_gain(split, tuned, control, compared) for split in ("val", "test"))
     return SearchResult(
@@ -207,19 +209,20 @@ def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLin
     key = best["key"] if best is not None else None
     stage1_key = best["stage1_key"] if best is not None else None
     baseline = _rows(complete, Phase.BASELINE, "baseline")
-    yield ResultLine("baseline", "pooled network, epochs of both stages", baseline)
+    yield ResultLine("baseline", "pooled, as many epochs", baseline)
     stage1 = _rows(complete, Phase.STAGE1, "stage1", key=stage1_key)
-    yield ResultLine("stage 1", "SARL alone; the trials start from it", stage1)
+    yield ResultLine("stage 1", "SARL alone, shared", stage1)
     control = _rows(complete, Phase.BASELINE, "stage2")
-    yield ResultLine("control", control_text(search), control)
+    has_none = "contrasts" in control_text(search)
+    meaning = "stage 2, no contrasts" if has_none else "setting of the base"
+    yield ResultLine("control", meaning, control)
     trials = _rows(complete, Phase.SEARCH, "tuned", key=key)
-    yield ResultLine("best of search", "chosen on these images: optimistic", trials)
+    yield ResultLine("best of search", "best, so optimistic", trials)
     if len(search.objectives) > 1:
         for row in pareto_front(complete, search.objectives)[1:]:
             columns = [objective(name)[0] for name in search.objectives[1:]]
             costs = ", ".join(f"{name} {row[name]:.4g}" for name in columns)
-            meaning = f"no trial beats it in every objective: {costs}"
-            yield ResultLine("on the Pareto front", meaning, [row])
+            yield ResultLine("Pareto front", f"nothing beats it: {costs}", [row])
 
 
 def _rows(complete: Sequence[Row], phase: Phase, arm: str, **columns: Any) -> list[Row]:
@@ -252,25 +255,16 @@ def spread_of(values: Iterable[float | None]) -> Spread | None:
     return Spread(*interval(figures), len(figures)) if figures else None
 
 
-def result_table(result: SearchResult) -> Table:
-    """Return the lines of a result as a table for the terminal."""
-    table = Table(
-        title="Result (mAP in percent, ± half of the 95 % interval over seeds)",
-        title_justify="left",
-    )
-    for column in ("run", "what it is", "seeds", "held-out mAP", "test mAP", "rows/label"):
-        left = column in ("run", "what it is")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+def result_rows(result: SearchResult) -> Iterator[dict[str, str]]:
+    """Yield the lines of a result as rows of a table that 80 characters hold."""
     for line in result.lines:
-        table.add_row(
-            line.name,
-            line.meaning,
-            str(len(line.rows)),
-            str(line.spread("val_mAP") or ""),
-            str(line.spread("test_mAP") or ""),
-            "" if line.admitted is None else f"{line.admitted:.1f}",
-        )
-    return table
+        yield {
+            "run": line.name,
+            "what it is": line.meaning,
+            "seeds": str(len(line.rows)),
+            "held-out": str(line.spread("val_mAP") or ""),
+            "test": str(line.spread("test_mAP") or ""),
+        }
 
 
 def result_sentences(result: SearchResult) -> Iterator[str]:
@@ -289,6 +283,9 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
             f"(one run, seed {result.final['seed']}){paper}."
         )
         yield f"Its checkpoint: {result.final['checkpoint']}"
+    if admitted := [line for line in result.lines if line.admitted is not None]:
+        counts = "; ".join(f"{line.name} {line.admitted:.1f}" for line in admitted)
+        yield f"Rows per label that the bank admitted in the last epoch: {counts}."
     if result.nothing_admitted:
         yield (
             "WARNING: the bank of the best setting admitted nothing: its bank.epsilon is above "
@@ -299,11 +296,15 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
     if result.agreement is not None:
         yield result.agreement.sentence()
     if result.num_pruned:
-        yield f"{result.num_pruned} trials were stopped early."
+        trials = "1 trial was" if result.num_pruned == 1 else f"{result.num_pruned} trials were"
+        yield f"{trials} stopped early."
     if result.failed:
         first = result.failed[0]
-        yield f"{len(result.failed)} runs failed; the first: {first['key']}: {first['cause']}"
-        yield "--retry-failed runs them again, with the same settings."
+        count = len(result.failed)
+        failed = "1 run failed" if count == 1 else f"{count} runs failed; the first"
+        yield f"{failed}: {first['key']}: {first['cause']}"
+        again = "it" if count == 1 else "them"
+        yield f"--retry-failed runs {again} again, with the same settings."
 
 
 def _gain_sentence(gain: Gain) -> str:
@@ -320,27 +321,24 @@ def _setting_text(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"{field} = {value:.4g}" if isinstance(value, float) else f"{field} = {value}"
 
 
-def overview(rows: Iterable[Row], studies: Mapping[str, Search]) -> Table:
-    """Return a table of several searches: what each has confirmed, and the paper's figure.
+def overview(rows: Iterable[Row], studies: Mapping[str, Search]) -> list[dict[str, str]]:
+    """Return rows of a table of several searches: what each has confirmed, and the paper's figure.
+
+    Its title is ``OVERVIEW_TITLE``.
 
     Args:
         rows: rows of the trials table, of any study.
         studies: the searches by the names of their studies.
     """
-    table = Table(
-        title="Searches (test mAP in percent, ± half of the 95 % interval over seeds)",
-        title_justify="left",
-    )
-    for column in ("study", "data set", "trials", "confirmed", "final run", "paper"):
-        left = column in ("study", "data set")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
     by_study: dict[str, list[Row]] = {name: [] for name in studies}
     for row in rows:
         if row["study"] in by_study:
             by_study[row["study"]].append(row)
-    for name, search in studies.items():
-        table.add_row(name, *_overview_cells(by_study[name], search))
-    return table
+    columns = ("study", "data set", "trials", "confirmed", "final run", "paper")
+    return [
+        dict(zip(columns, (name, *_overview_cells(by_study[name], search)), strict=True))
+        for name, search in studies.items()
+    ]
 
 
 def _overview_cells(rows: Sequence[Row], search: Search) -> Iterator[str]:

@@ -56,13 +56,16 @@ def publish(root: str, studies: Iterable[str | None] | None = None) -> None:
             for name in (*losing, *sorted(names, key=str))
         }
         for table in ("trials", "epochs", "labels"):
+            has_old_places = bool(_stems_in_old_place(root, table))
             for name, own_keys in keys.items():
                 rows = (
                     trials.filter(_is_of(trials, name))
                     if table == "trials"
                     else store.read(root, table, keys=own_keys)
                 )
-                _write_study(root, table, name, _not_in_old_place(root, table, rows))
+                if has_old_places:
+                    rows = _not_in_old_place(root, table, rows)
+                _write_study(root, table, name, rows)
             if studies is None:
                 _remove_others(root, table, {_study_file(name) for name in keys})
         all_keys = {key for own in keys.values() for key in own}
@@ -80,12 +83,14 @@ def _not_in_old_place(root: str, table: str, rows: pa.Table) -> pa.Table:
 
     An older version writes such a file while the run is active, and merging moves it afterwards.
     """
-    listed = files.list_table(root, table)
-    old = {stem for stem, one in listed.run_files.items() if files.is_old_place(one.file)}
-    if not old:
-        return rows
+    old = _stems_in_old_place(root, table)
     keys = rows["key"].unique().to_pylist()
     return table_file.without_keys(rows, [key for key in keys if files.file_stem(key) in old])
+
+
+def _stems_in_old_place(root: str, table: str) -> set[str]:
+    listed = files.list_table(root, table)
+    return {stem for stem, one in listed.run_files.items() if files.is_old_place(one.file)}
 
 
 def _studies_that_lost_runs(
@@ -99,13 +104,28 @@ def _studies_that_lost_runs(
     study_of = dict(zip(trials["key"].to_pylist(), trials["study"].to_pylist(), strict=True))
     folder, own_files = files.table_folder(root, "trials"), {_study_file(name) for name in names}
     lost: set[str | None] = set()
-    for file in storage.listing(folder, files.PUBLISHED_SUFFIX):
+    for file, stamp in storage.stamps(folder, files.PUBLISHED_SUFFIX).items():
         if file not in own_files:
-            rows = table_file.read_file(storage.join(folder, file), ["key", "study"])
-            for key, study in zip(rows["key"].to_pylist(), rows["study"].to_pylist(), strict=True):
+            for key, study in _published_runs(storage.join(folder, file), stamp):
                 if study_of.get(key, study) != study and study_of[key] in names:
                     lost.add(study)
     return sorted(lost, key=str)
+
+
+_runs_of_files: dict[str, tuple[tuple[int, int], list[tuple[str, str | None]]]] = {}
+"""Key and study of each row of a published file that was read, with the stamp it had then."""
+
+
+def _published_runs(uri: str, stamp: tuple[int, int]) -> list[tuple[str, str | None]]:
+    """Return key and study of each row of a published file; while it stays as it is, read once.
+
+    Other studies' files hardly change while a study runs, and it publishes every ten seconds.
+    """
+    if uri not in _runs_of_files or _runs_of_files[uri][0] != stamp:
+        rows = table_file.read_file(uri, ["key", "study"])
+        pairs = zip(rows["key"].to_pylist(), rows["study"].to_pylist(), strict=True)
+        _runs_of_files[uri] = stamp, list(pairs)
+    return _runs_of_files[uri][1]
 
 
 def _is_of(trials: pa.Table, study: str | None) -> pa.ChunkedArray:

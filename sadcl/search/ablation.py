@@ -181,6 +181,11 @@ class AblationPlan:
         return {arm: arms[arm] for arm in self.ablation.arms}
 
     @property
+    def fields(self) -> list[str]:
+        """The fields of the configuration that any arm changes."""
+        return list(dict.fromkeys(name for changes in self.arms.values() for name in changes))
+
+    @property
     def image_counts(self) -> dict[str, dict[str, int]]:
         """The number of images by data set and split, as far as it is known."""
         return {n: dict(one.num_images) for n, one in self.contexts.items() if one.num_images}

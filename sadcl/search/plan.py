@@ -79,6 +79,11 @@ class Plan:
             sources |= config.sources
         return sources
 
+    @property
+    def fields(self) -> list[str]:
+        """The fields of the configuration that the search sets."""
+        return list(self.search.space_at(self.scale))
+
     def identity(self) -> dict[str, Any]:
         """Return what makes two studies of one name the same study, as plain JSON."""
         search = self.search

@@ -57,6 +57,7 @@ class LiveTable:
         self.title, self.fetch, self.epochs, self.best = title, fetch, epochs, best
         self.epochs_done, self.began = 0, time.monotonic()
         self._best_row: _Row | None = None
+        self._seconds_taken: float | None = None
         self._is_training = False
         self._time_left = TimeLeft()
         self._stopping = contextlib.ExitStack()
@@ -82,6 +83,7 @@ class LiveTable:
         self._stop.set()
         self._thread.join(timeout=5)
         if kind is None:
+            self._seconds_taken = time.monotonic() - self.began
             with contextlib.suppress(Exception):  # as in the loop
                 self._update()
         if self._live is not None:
@@ -215,6 +217,7 @@ class LiveTable:
             epochs=max(self.epochs, self.epochs_done),
             seconds_left=self.seconds_left(),
             is_limit=self.is_limit,
+            seconds_taken=self._seconds_taken,
         )
         return live_view(
             self.title, list(self.rows.values()), footer, console.width, console.height

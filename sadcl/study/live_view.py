@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from sadcl.console import remaining_text, settings_text
+from sadcl.console import clock_text, remaining_text, settings_text
 
 _STYLES = {"failed": "red", "complete": "green", "pruned": "yellow", "running": "cyan"}
 _BAR = 8
@@ -60,6 +60,8 @@ class Footer:
     seconds_left: float | None
     is_limit: bool = False
     """Whether epochs and time are the most that there may be."""
+    seconds_taken: float | None = None
+    """Of the whole start, once it has ended."""
 
 
 def live_view(
@@ -154,6 +156,9 @@ def _footer(footer: Footer, width: int) -> Iterator[Text]:
         settings = settings_text(footer.best_params)
         yield Text(f"best so far: held-out {footer.best:.2f}{title}  {settings}".rstrip(), "green")
     share = footer.epochs_done / footer.epochs if footer.epochs else 1.0
-    left = remaining_text(footer.seconds_left, footer.is_limit)
+    if footer.seconds_taken is None:
+        left = remaining_text(footer.seconds_left, footer.is_limit)
+    else:
+        left = f"ended after {clock_text(footer.seconds_taken)}"
     bar, of = _bar(share, min(24, width // 3)), " of at most " if footer.is_limit else "/"
     yield Text(f"{bar} {footer.epochs_done:,}{of}{footer.epochs:,} epochs; {left}", style="bold")

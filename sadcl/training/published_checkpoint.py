@@ -74,6 +74,7 @@ def import_checkpoint(
         dataset: what it was trained on, one of :data:`LABELS`; None takes the only one with as many
             labels.
         labels: a file with the names of the labels in their order, one a line, for other labels.
+            Where they are those of one known data set, ``dataset`` None is that one.
         heads: number of attention heads, which no tensor tells.
         image_size: side of its images in pixels, for a file without position encoding.
         weights: ``raw`` or ``ema``, for a file with both or without the prefix ``module.``.
@@ -152,7 +153,8 @@ def _labels(
     if file is not None:
         hint = "It names the labels, one a line."
         names, source = tuple(files.read_entries(storage.local(file), hint)), f"of {str(file)!r}"
-        dataset = dataset or "folder"
+        same = [known for known, labels in LABELS.items() if tuple(labels) == names]
+        dataset = dataset or (same[0] if len(same) == 1 else "folder")
     elif dataset is not None:
         names, source = LABELS[dataset], f"of {dataset}"
     else:

@@ -65,6 +65,7 @@ def test_the_summary_is_readable(folder):
         "1 encoder and 2 decoder layers, hidden 16, feed-forward 24, 4 heads",
         "prototypes 5 of 5",
         "labels 5 of",
+        "data set folder (your own images; another one: --dataset)",
         "ant, bee, cat",
         "recorded mAP 86.75",
         "dropped memorybank, arch, optimizer",

@@ -76,7 +76,8 @@ def my_heads(command, tmp_path, monkeypatch):
     """A new head's module, importable under a name that no other test has."""
     name = f"heads_of_{tmp_path.name}".replace("-", "_")
     written = command("sadcl", "new", f"{name}.py", "--kind", "head").stdout
-    assert f"Try: sadcl config fields {name}:LabelAttention" in written
+    assert f"\n  sadcl train coco14 --set model.head={name}:LabelAttention\n" in written
+    assert f"\n  sadcl config fields {name}:LabelAttention\n" in written
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
     sys.modules.pop(name, None)

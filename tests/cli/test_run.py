@@ -68,7 +68,7 @@ def test_flags_are_the_same_and_quick(command, study_file, how):
     assert max(map(len, text.splitlines())) <= 80
     done = command(*how, file, "--gpus-per-wroker", "1", check=False)
     assert done.returncode == 2
-    message = "error: unrecognized arguments: --gpus-per-wroker 1; did you mean --gpus-per-worker?"
+    message = "error: there is no flag --gpus-per-wroker; did you mean --gpus-per-worker?"
     assert done.stderr == f"{message} See --help.\n"
 
 

@@ -14,7 +14,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         show("looking")(1, 2000)
         monkeypatch.setattr(terminal, "_PLAIN_SECONDS", -1)
         show("looking")(1500, 2000)
-    assert capsys.readouterr().err == "looking: 1,500 of 2,000\n"
+        show("reading")(3, 0)
+    text = "looking: 1,500 of 2,000\nlooking: done\nreading: 3\nreading: done\n"
+    assert capsys.readouterr().err == text
 
 
 def test_a_long_line_is_wrapped_on_a_terminal_and_whole_elsewhere(monkeypatch):

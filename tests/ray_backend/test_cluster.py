@@ -1,10 +1,14 @@
-"""Clusters that start nodes when trials wait for them: what may join counts, once each."""
+"""Clusters that start nodes when trials wait for them, and a start that is interrupted."""
 
+import signal
 import socket
+import sys
 import time
 
 import pytest
+import ray
 
+from sadcl.console import guarded, resumable
 from sadcl.errors import UserError
 from sadcl.ray_backend import cluster
 from sadcl.study.placement import Placement, fit_to_cluster
@@ -73,3 +77,16 @@ def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch, kind
     with pytest.raises(UserError, match=message):
         with cluster.connected(None):
             pass
+
+
+def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsys):
+    def init(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(SystemExit) as end, guarded(), resumable(lambda: "Stopping s."):
+        with cluster.connected(None):
+            raise AssertionError
+    assert end.value.code == 130
+    assert "Stopping s." in capsys.readouterr().err

@@ -9,6 +9,7 @@ import os
 import optuna
 import pytest
 from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from sadcl import Search, recipes, results, storage
 from sadcl.ray_backend import optuna_study, tuner
@@ -206,6 +207,17 @@ def test_optuna_is_told_what_became_of_each_trial(tmp_path):
     again = list(ended_trials(bench.study).values())
     assert [t[:3] for t in again[:3]] == [t[:3] for t in before[:3]]
     assert again[3][1] == "FAIL"
+
+
+def test_who_opens_the_journal_sees_what_the_study_is(tmp_path):
+    bench = Bench(tmp_path, objectives=("val_mAP", "seconds"), sampler="nsga2")
+    bench.start()
+    journal = JournalStorage(JournalFileBackend(str(bench.journal)))
+    study = optuna.load_study(study_name=None, storage=journal)
+    assert study.metric_names == ["val_mAP", "seconds"]
+    attributes = study.user_attrs
+    assert (attributes["data set"], attributes["sampler"]) == ("scenes", "nsga2")
+    assert attributes["question"] == bench.plan.search.question
 
 
 def test_what_was_interrupted_comes_first_then_what_is_to_be_tried_first(tmp_path):

@@ -365,3 +365,26 @@ def test_a_file_that_vanishes_while_it_is_published_is_listed_again(tmp_path, mo
     monkeypatch.setattr(table_file, "read_file", once_gone)
     published_tables.publish(str(tmp_path), ["b"])
     assert vanished
+
+
+def test_files_of_other_studies_are_read_again_only_if_they_have_changed(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    trial(tmp_path, "a", study="a")
+    trial(tmp_path, "b", study="b")
+    published_tables.publish(root)
+    read, uris = table_file.read_file, []
+
+    def counted(uri, columns=None):
+        uris.append(uri)
+        return read(uri, columns)
+
+    def reads_of_a():
+        uris.clear()
+        published_tables.publish(root, ["b"])
+        return sum(uri.endswith(f"/a{files.PUBLISHED_SUFFIX}") for uri in uris)
+
+    monkeypatch.setattr(table_file, "read_file", counted)
+    assert [reads_of_a(), reads_of_a()] == [1, 0]
+    trial(tmp_path, "a-2", study="a")
+    published_tables.publish(root, ["a"])
+    assert reads_of_a() == 1

@@ -103,7 +103,7 @@ def test_a_terminal_shows_a_table(monkeypatch):
         "failed    baseline s0",
         "baseline s0: FAILED: Diverged: stage 1, step 3",
         "best so far: held-out 41.23, search 1a2b  tau=0.1",
-        "3/7 epochs; time left not known yet",
+        "3/7 epochs; ended after 0:0",
         "study x",
     ):
         assert word in text

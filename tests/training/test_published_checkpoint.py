@@ -207,6 +207,11 @@ def test_labels_of_the_data_sets(bring, tmp_path):
         assert found.config.loss.sample_weight == recipe["loss.sample_weight"]
         assert found.config.data.name == recipe["data.name"]
         (tmp_path / "best.pt").unlink()
+        names = tmp_path / "names.txt"
+        names.write_text("\n".join(LABELS[name]))
+        named, _ = bring({"state_dict": network.state_dict()}, labels=names)
+        assert named.dataset == ("folder" if count == 20 else name)  # two data sets have 20
+        (tmp_path / "best.pt").unlink()
         if name == "voc2012":
             assert found.config.data.voc2012_test == "server"
             with pytest.raises(UserError, match=r"20 labels, as voc2007 and voc2012 have: say"):
