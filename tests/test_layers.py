@@ -66,8 +66,9 @@ FILES = {
         "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot "
         "best_epoch comparison importance_evaluator importance importance_text "
         "rank_agreement search_summary page/__init__ "
-        "page/study page/svg page/charts page/tables page/label_tables page/answers "
-        "page/provenance page/figures page/html"
+        "page/study page/svg page/curve_charts page/effect_charts page/search_charts page/tables "
+        "page/label_tables page/answers page/provenance page/curves page/search_section page/lead "
+        "page/side_by_side page/html"
     ),
     "testing": "checks workers head_case heads losses data __init__",
     "figures": "drawing photos prototypes representations paper __init__",
@@ -146,6 +147,9 @@ MAY = {
     },
     "reports": {"results", "search", "storage", "errors"},
     "reports/comparison": {"console", "errors", "results", "search"},
+    "reports/page/tables": {"console", "results", "search"},
+    "reports/page/search_section": {"console", "search"},
+    "reports/page/side_by_side": {"console", "search"},
     "testing": {
         *("config", "data", "distributed", "errors", "losses", "memory", "metrics", "model"),
     },
