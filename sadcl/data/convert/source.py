@@ -165,9 +165,9 @@ def _paths_of(name: str) -> Iterator[str]:
     text = name.strip()
     if "://" in text or text.startswith("/data/"):
         _, local, path = text.partition("/local-files/?d=")
-        text = path if local else text.partition("?")[0]
+        text = path if local else text
         yield files.with_slashes(text)
-        text = urllib.parse.unquote(text)
+        text = urllib.parse.unquote(text if local else text.partition("?")[0])
     yield files.with_slashes(text)
 
 

@@ -227,7 +227,7 @@ SPELLINGS = (
              unique_by=lambda pair: files.spelling("/".join(pair))),
     st.data(),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 def test_a_path_is_found_in_every_spelling(pairs, draw):
     with tempfile.TemporaryDirectory() as folder_name:
         root, rows = Path(folder_name), []
