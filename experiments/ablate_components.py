@@ -37,12 +37,12 @@ ablation = Ablation(
     },
     marks={
         "baseline": (),
-        "SARL without encoder": ("SARL*",),
-        "SARL": ("SARL*", "encoder"),
-        "stage 2 without contrast": ("SARL*", "encoder", "stage 2"),
-        "+SSCL": ("SARL*", "encoder", "stage 2", "SSCL"),
-        "+PSCL": ("SARL*", "encoder", "stage 2", "PSCL"),
-        "both": ("SARL*", "encoder", "stage 2", "SSCL", "PSCL"),
+        "SARL without encoder": ("decoder",),
+        "SARL": ("decoder", "encoder"),
+        "stage 2 without contrast": ("decoder", "encoder", "stage 2"),
+        "+SSCL": ("decoder", "encoder", "stage 2", "SSCL"),
+        "+PSCL": ("decoder", "encoder", "stage 2", "PSCL"),
+        "both": ("decoder", "encoder", "stage 2", "SSCL", "PSCL"),
     },
     published={  # Table 7
         "baseline": {"coco14": 81.5, "nuswide": 62.5},

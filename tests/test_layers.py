@@ -29,13 +29,14 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
-        "child_processes split manifest remote transforms readers/files sampler "
-        "image_augmentation readers/scenes "
-        "readers/coco readers/folder "
+        "child_processes socket_folder split manifest remote transforms readers/files sampler "
+        "image_augmentation readers/scenes readers/xml_tree readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
         "prepare "
-        "audit/published_counts audit/image_file audit/findings audit/__init__"
+        "audit/published_counts audit/image_file audit/findings audit/__init__ convert/source "
+        "convert/coco convert/voc convert/cvat convert/label_studio convert/yolo convert/tables "
+        "convert/write convert/__init__"
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "
@@ -64,8 +65,9 @@ FILES = {
         "ablation_documents forest_plot label_trends label_gains label_gains_text label_plot "
         "best_epoch comparison importance_evaluator importance importance_text "
         "rank_agreement search_summary page/__init__ "
-        "page/study page/svg page/charts page/tables page/label_tables page/answers "
-        "page/provenance page/figures page/html"
+        "page/study page/svg page/curve_charts page/effect_charts page/search_charts page/tables "
+        "page/label_tables page/answers page/provenance page/curves page/search_section page/lead "
+        "page/side_by_side page/html"
     ),
     "testing": "checks workers head_case heads losses data __init__",
     "figures": "drawing photos prototypes representations paper __init__",
@@ -144,6 +146,9 @@ MAY = {
     },
     "reports": {"results", "search", "storage", "errors"},
     "reports/comparison": {"console", "errors", "results", "search"},
+    "reports/page/tables": {"console", "results", "search"},
+    "reports/page/search_section": {"console", "search"},
+    "reports/page/side_by_side": {"console", "search"},
     "testing": {
         *("config", "data", "distributed", "errors", "losses", "memory", "metrics", "model"),
     },

@@ -17,7 +17,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
-    """Write ``report.png``, the section of a report that has the arms and their differences."""
+    """Write ``report.png``, the first screen of a report: question, answer and forest plot."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("storage", help="storage root that has the study")
     parser.add_argument("study", help="name of an ablation, as in `sadcl studies list`")
@@ -28,16 +28,10 @@ def main() -> None:
         command = ["sadcl", "results", "report", options.study, "--storage", options.storage]
         subprocess.run([*command, "-o", str(page_file)], check=True)
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 980, "height": 1000})
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.goto(page_file.as_uri())
-        clip = {
-            "x": 0,
-            "y": page.locator("#leaderboard").bounding_box()["y"],
-            "width": 980,
-            "height": 0,
-        }
-        plot = page.locator("#leaderboard svg").first.bounding_box()
-        clip["height"] = plot["y"] + plot["height"] - clip["y"]
+        end = page.locator("header nav").bounding_box()["y"]
+        clip = {"x": 0, "y": 0, "width": 1200, "height": end}
         picture = Path(__file__).with_name("report.png")
         page.screenshot(path=picture, clip=clip, full_page=True)
         browser.close()

@@ -39,11 +39,14 @@ from rows import Row, compare, print_rows, seconds
 
 from sadcl import recipes, results
 from sadcl.console import console, progress_bar
+from sadcl.reports.page.html import study_page
 from sadcl.results import compact, files, query, schema, table_file
 from sadcl.results.provenance import provenance
 from sadcl.results.published_tables import publish
 
 EPOCHS = 100
+STUDIES = 10
+"""The trials are dealt to so many studies."""
 BASE = recipes.coco14()
 FLAT = {
     n.replace(".", "_"): json.dumps(v) if isinstance(v, (list, tuple)) else v
@@ -90,7 +93,7 @@ def trial_row(number: int, value: float) -> dict[str, Any]:
         "config": BASE.json_text(),
         "config_digest": BASE.digest(),
         "key": f"coco14-tune-tuned-s0-{number:05d}abcdef0",
-        "study": f"study{number % 20}",
+        "study": f"study{number % STUDIES}",
         "phase": "search",
         "arm": f"arm{number % 7}",
         "seed": number % 5,
@@ -260,6 +263,9 @@ def measure_queries(rows: list[Row], root: str, tune_seconds: float) -> None:
                 slowest = max(slowest, first)
     report(rows, Row("as written: slowest first query", slowest, "s", at_most=5))
     report(rows, Row("publication of all studies", seconds(lambda: publish(root)), "s"))
+    page = seconds(lambda: study_page(root, "study0"))
+    trials = len(results.read(root, "trials", columns=["study"])) // STUDIES
+    report(rows, Row(f"report of a study of {trials:,} trials", page, "s", at_most=5))
 
 
 def measure_memory(rows: list[Row], root: str, trials: int) -> None:

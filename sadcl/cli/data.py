@@ -1,4 +1,4 @@
-"""The command ``sadcl data``: checks a copy of a data set, or prepares it for training."""
+"""The command ``sadcl data``: checks a copy of a data set, converts one, or prepares it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from sadcl.cli.shared_options import DataRoot, Policies
 if TYPE_CHECKING:
     from sadcl.config import Data
     from sadcl.data.audit.findings import Audit, Finding
+    from sadcl.data.convert import Converted
 
 app = typer.Typer(
-    no_args_is_help=True, help="Check a copy of a data set, or prepare it for training."
+    no_args_is_help=True,
+    help="Check a copy of a data set, convert one, or prepare it for training.",
 )
 EXAMPLES, LABELS = 3, 5
 """How many files of each kind of finding, and labels at either end, are printed."""
@@ -132,6 +134,99 @@ def prepare(
         f"{to} has {copy.images:,} images of {size} x {size} pixels, {copy.bytes / 1e9:,.2f} GB "
         f"({copy.written:,} written now; digest {copy.digest}, as in the source). To train on "
         f"them: --data-root {to} and data.prepared = {size}."
+    )
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="What a tool exported: a folder, or a file of it."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder, to train on.")
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="LAYOUT", help="The layout to write; folder is the only one.")
+    ] = "folder",
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="coco, voc, yolo, cvat, label-studio, huggingface or table (default: what is "
+            "recognised).",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The images are below this folder (default: SOURCE)."),
+    ] = None,
+    test: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Draw this share of the images to test, stratified by label, where SOURCE does "
+            "not say which test.",
+        ),
+    ] = None,
+    between: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="What stands between labels in a table (default: ; or |)."
+        ),
+    ] = "",
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy the images instead of linking to them.")
+    ] = False,
+) -> None:
+    """Write what another tool exported as a folder with labels.csv, which trains as it is.
+
+    It reads COCO's JSON, VOC's XML, YOLO's text files, CVAT's XML, Label Studio's JSON, image
+    folders of Hugging Face, and tables: a column of labels, or one for each label with 0 and 1.
+    """
+    from sadcl.console import print_text, progress_bar, show_table
+    from sadcl.data.convert import FORMATS
+    from sadcl.data.convert import convert as write
+    from sadcl.errors import UserError, did_you_mean
+
+    if to != "folder":
+        raise UserError(f"--to {to!r} is not possible; folder is the only layout.")
+    if kind is not None and kind not in FORMATS:
+        raise UserError(f"There is no format {kind!r}{did_you_mean(kind, FORMATS)}")
+    target = output.expanduser().absolute()
+    with progress_bar("reading the export") as show:
+        done = write(
+            source.expanduser().absolute(),
+            target,
+            kind=kind,
+            images=images and images.expanduser().absolute(),
+            test=test,
+            between=between,
+            copy=copy,
+            progress=show("placing the images"),
+        )
+    rows = [
+        {"number": f"{number:,}", "what": what, "examples": "; ".join(done.examples[what])}
+        for what, number in done.remarks.most_common()
+    ]
+    if rows:
+        show_table(rows, title="skipped, or read in a way that is worth a look")
+    print_text(_converted_text(done, output, copy))
+
+
+def _converted_text(done: Converted, output: Path, copy: bool) -> str:
+    from sadcl.console import count_text
+
+    files = f"{done.sources[0]}{f' and {len(done.sources) - 1:,} more' * (len(done.sources) > 1)}"
+    images = "are copies" if copy else "are links to the source"
+    return (
+        f"{output} has {done.train:,} train and {done.test:,} test images "
+        f"({done.unlabelled:,} without a label), which {images}, and "
+        f"{count_text(len(done.labels), 'label')}; read as {done.kind} from {files}. Next: sadcl "
+        f"data check folder --data-root {output}"
     )
 
 

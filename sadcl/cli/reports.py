@@ -122,7 +122,11 @@ def labels(
 
 def report(
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="Name of the study, as `studies` prints it.")
+        list[str],
+        typer.Argument(
+            metavar="STUDY [OTHER]",
+            help="Name of the study, as `studies list` prints it, or of two of one question.",
+        ),
     ],
     out: Annotated[
         str,
@@ -132,7 +136,11 @@ def report(
     ] = "report.html",
     storage: Storage = "runs",
 ) -> None:
-    """Write a study as one HTML file that opens without a network: question, answer, evidence."""
+    """Write a study as one HTML file that opens without a network: question, answer, evidence.
+
+    With two studies, the file has them side by side: what was set differently, how their figures
+    compare seed by seed, and each section of both.
+    """
     from sadcl import storage as files
     from sadcl.console import bytes_text, progress_bar
     from sadcl.errors import UserError
@@ -143,7 +151,7 @@ def report(
     files.check_new(out)
     with progress_bar("reading the tables") as show:
         text = html.study_page(
-            storage, study, recipe=_recipe, progress=show("resampling the trials")
+            storage, *study, recipe=_recipe, progress=show("resampling the trials")
         )
     content = text.encode()
     files.write(out, content)

@@ -113,6 +113,8 @@ def sql(
         from sadcl.results import export
 
         typer.echo(export.encode(table, "csv").decode(), nl=False)
+        if note := export.formula_note(table):
+            typer.echo(f"warning: {note}", err=True)
     else:
         show_table(table.to_pylist(), table.column_names)
 
@@ -189,6 +191,8 @@ def export(
     with progress_bar("reading") as show:
         table = exports.table_or_query(storage, query, show("reading files for the first time"))
     content = exports.encode(table, kind)
+    if kind == "csv" and (note := exports.formula_note(table)):
+        typer.echo(f"warning: {note}", err=True)
     if output is None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()

@@ -59,6 +59,11 @@ def guarded() -> Iterator[None]:
                 f"A disk failed: {error}. Nothing that was saved is lost; run the same command to "
                 "resume once the disk works."
             )
+        if isinstance(error, PermissionError):
+            error = UserError(
+                f"The permission for it is missing: {error}. Ask the owner of the file or folder "
+                "for it, or name another place."
+            )
         if isinstance(error, UserError | TrialFailed):
             sys.exit(print_error(error))
         raise

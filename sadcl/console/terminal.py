@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sadcl.errors import UserError
 
+
+def _open_closed_streams() -> None:
+    """Let input and output of a process that was started with closed streams go nowhere.
+
+    ``sadcl ... >&-`` starts one. The next file that is opened would get the number of the stream,
+    and whatever C libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+        if getattr(sys, name) is None:
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
+
+
+_open_closed_streams()
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
 _PLAIN_SECONDS = 60
 """Seconds between two lines about an epoch or a task in progress, where there is no terminal."""

@@ -37,6 +37,7 @@ from sadcl.data.gpu_prefetch import GpuPrefetch
 from sadcl.data.image_augmentation import ImageKey, OwnAugmentation
 from sadcl.data.one_copy import send_together
 from sadcl.data.sampler import Sampler, count_repeats, draw_order, permute
+from sadcl.data.socket_folder import make_socket_folder
 from sadcl.data.transforms import IMAGENET, Normalisation, read_image, to_input
 from sadcl.errors import UserError
 
@@ -276,6 +277,7 @@ class Loader:
         if not self.workers:
             return map(self._reader.__getitem__, items)
         if self._processes is None:
+            make_socket_folder()
             context = multiprocessing.get_context("forkserver")
             # torch is imported once in the server, and not again in each process
             context.set_forkserver_preload([__name__])

@@ -26,6 +26,9 @@ from sadcl.study.placement import Placement
 from sadcl.training import checkpoint
 from sadcl.training.setup import co_occurrence
 
+MIN_POSITIVES = 5
+"""Fewer images of a label than these are too few for its AP."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -244,11 +247,38 @@ def _warnings(config: Config, images: data.MultiLabelData) -> Iterator[str]:
         )
     shown_L = (images.train.targets == 1).any(axis=0) | (images.val.targets == 1).any(axis=0)
     if config.data.limit_train is None and not shown_L.all():
-        never = [label for label, shown in zip(images.labels, shown_L, strict=True) if not shown]
+        never = _labels_text(images.labels, ~shown_L)
+        yield f"no training image shows {never}, which cannot be learned."
+    for name, part in (("held-out", images.val), ("test", images.test)):
+        limit = config.data.limit_test if name == "test" else config.data.limit_train
+        count_L = (part.targets == 1).sum(axis=0)
+        if limit is None and count_L.any():
+            yield from _few_images(name, images.labels, shown_L, count_L, is_published)
+
+
+def _few_images(
+    part: str, labels: Sequence[str], shown_L: Any, count_L: Any, is_published: bool
+) -> Iterator[str]:
+    """What the number of images of each label means for a split's figures."""
+    if (absent_L := shown_L & (count_L == 0)).any():
         yield (
-            f"no training image shows {count_text(len(never), 'label')} of {len(shown_L):,}, which "
-            f"cannot be learned: {', '.join(map(repr, never[:3]))}{', ...' * (len(never) > 3)}."
+            f"no {part} image shows {_labels_text(labels, absent_L)}: without an AP there, mAP "
+            "leaves that out."
         )
+    few_L = (count_L > 0) & (count_L < MIN_POSITIVES)
+    if few_L.any() and not is_published:
+        yield (
+            f"fewer than {MIN_POSITIVES} {part} images show {_labels_text(labels, few_L)}, so that "
+            "single images decide its AP."
+        )
+
+
+def _labels_text(labels: Sequence[str], is_meant_L: Any) -> str:
+    """How many labels are meant, and the first of them."""
+    meant = [label for label, is_meant in zip(labels, is_meant_L, strict=True) if is_meant]
+    first = ", ".join(repr(label) for label in meant[:3])
+    more = ", ..." if len(meant) > 3 else ""
+    return f"{count_text(len(meant), 'label')} of {len(labels):,} ({first}{more})"
 
 
 def image_counts(images: data.MultiLabelData) -> str:

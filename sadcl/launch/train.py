@@ -31,7 +31,7 @@ from sadcl.launch.study_estimate import confirm_without_gpu
 from sadcl.ray_backend import environment
 from sadcl.results import published_tables, store
 from sadcl.search import Trial
-from sadcl.search.trial import Phase
+from sadcl.search.trial import Phase, check_name
 from sadcl.study import execute, record
 from sadcl.study.live_table import LiveTable
 from sadcl.study.placement import Placement
@@ -70,6 +70,7 @@ def train(config: Config, options: TrainOptions) -> Run:
 
 
 def _train(config: Config, options: TrainOptions) -> dict[str, Any]:
+    check_name(options.name)
     least, most = parse_workers(options.workers)
     dataset: str = config.data.name
     root = roots_of([dataset], options.data_root).get(dataset)

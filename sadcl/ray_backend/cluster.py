@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 
 from sadcl import storage
 from sadcl.config.sources import source_places
-from sadcl.errors import UserError
+from sadcl.errors import UserError, first_line_of
 from sadcl.ray_backend import environment
 from sadcl.results.provenance import provenance
 from sadcl.study import process
@@ -30,6 +31,8 @@ SETUP_HOOK = "sadcl.study.process.leave_start_folder"
 
 Its folder is a package that Ray has unpacked, and may unpack again.
 """
+PATIENCE = 10
+"""Seconds for an answer from where a cluster is to be."""
 _LOGGERS = ("ray", "ray.tune", "ray.train", "ray.data")
 
 
@@ -147,15 +150,23 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
         "configure_logging": True,
     }
     if address is None:
-        # Ray gives its workers the path of the modules in the start folder
-        with process.back_in_start_folder():
-            ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+        folder = environment.session_folder()
+        try:
+            # Ray gives its workers the path of the modules in the start folder
+            with environment.short_temporary_folder(), process.back_in_start_folder():
+                ray.init(
+                    address="local",
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                    **quiet,
+                )
+        except Exception as error:  # Ray raises the bare class too
+            raise UserError(
+                f"Ray cannot start a cluster on this machine: {_ends_of(error)} Its logs are in "
+                f"{folder}/session_latest/logs. On a machine with much else to do, try again."
+            ) from error
     else:
         runtime_env: dict[str, Any] = {}
         if environment.in_ray_job():
@@ -168,8 +179,8 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
             _check_listening(address)
             with process.back_in_start_folder():
                 ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # Ray raises the bare class too
+            reason = first_line_of(error)
             raise UserError(
                 f"There is no Ray cluster at {address!r} that can be joined: {reason} Start one "
                 "(ray start --head), or leave out --address and RAY_ADDRESS for a private one on "
@@ -177,11 +188,27 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
             ) from None
 
 
+def _ends_of(error: Exception) -> str:
+    """Return the first and the last line of an error: a log that Ray quotes ends with the cause."""
+    lines = [first_line_of(error), *str(error).strip().splitlines()[-1:]]
+    return " ... ".join(dict.fromkeys(line.strip() for line in lines))
+
+
 def _check_listening(address: str) -> None:
-    """Fail within seconds where nothing listens; Ray would try for minutes and log each attempt."""
+    """Fail within seconds where no Ray listens; Ray would try for minutes and log each attempt."""
     host, _, port = address.rpartition(":")
-    if host and "/" not in address and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
+    if not host or "/" in address or not port.isdecimal():
+        return
+    socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    channel = grpc.insecure_channel(address)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+    except grpc.FutureTimeoutError:
+        raise ConnectionError("what listens there is not Ray.") from None
+    finally:
+        channel.close()
 
 
 @contextlib.contextmanager

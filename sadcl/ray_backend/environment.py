@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,14 @@ _DEFAULTS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
 """Variables that hold where the user has set none."""
+SOCKET_BYTES = 107 if sys.platform.startswith("linux") else 103
+"""Largest length of the path of a socket."""
+SESSION_BYTES = 66
+"""What Ray adds to its folder: /session_DATE_TIME_PROCESS/sockets/plasma_store, and a number."""
+LISTENER_BYTES = 34
+"""What Python adds to ``TMPDIR`` for a socket: /pymp-XXXXXXXX/listener-XXXXXXXX."""
+SESSION_ROOM = 100_000_000
+"""Bytes that must be free for the logs of a private cluster."""
 _previous: dict[str, str | None] = {}
 """The former values of what :func:`prepare` has changed."""
 
@@ -81,6 +91,61 @@ def check_storage(root: str) -> None:
         raise UserError(
             f"The storage {root!r} cannot be written: {error}. Give another --storage."
         ) from None
+
+
+def session_folder() -> str:
+    """Return a folder for the sockets and logs of a private cluster.
+
+    It is Ray's own choice, in ``RAY_TMPDIR``, ``TMPDIR`` or /tmp. If that cannot be used, a folder
+    of this user's takes its place, in /tmp, in /var/tmp, in ``XDG_RUNTIME_DIR`` or in /dev/shm.
+
+    Raises:
+        UserError: Where none of them can be used, with the reasons.
+    """
+    linux = sys.platform.startswith("linux")
+    chosen = os.environ.get("RAY_TMPDIR") or (linux and os.environ.get("TMPDIR")) or "/tmp"
+    folder = os.path.join(chosen, "ray")
+    if not (problem := _problem(folder)):
+        return folder
+    problems = [problem]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    for place in ("/tmp", "/var/tmp", runtime, "/dev/shm"):
+        if os.path.isdir(place):
+            folder = os.path.join(place, f"ray-{os.getuid()}")
+            if not (problem := _problem(folder)):
+                return folder
+            problems.append(problem)
+    raise UserError(
+        f"Ray has no folder for its sockets and logs: {'; '.join(problems)}. Make room, or set "
+        "RAY_TMPDIR to a short path on a disk with room."
+    )
+
+
+def short_temporary_folder() -> contextlib.AbstractContextManager[None]:
+    """Give processes that start while the block runs a short ``TMPDIR``, if theirs is too long.
+
+    Python's own processes, of Ray's dashboard for example, have sockets there.
+    """
+    folder = os.environ.get("TMPDIR", "")
+    too_long = len(os.fsencode(os.path.abspath(folder))) > SOCKET_BYTES - LISTENER_BYTES
+    return variables({"TMPDIR": "/tmp"}) if folder and too_long else contextlib.nullcontext()
+
+
+def _problem(folder: str) -> str:
+    """Say why Ray cannot keep sockets and logs in a folder; empty if it can."""
+    if (size := len(os.fsencode(os.path.abspath(folder)))) > SOCKET_BYTES - SESSION_BYTES:
+        return (
+            f"{folder!r} has {size} bytes, {SOCKET_BYTES - SESSION_BYTES} are possible in the path "
+            "of a socket"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"sadcl")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"{folder!r} cannot be written ({error.strerror or error})"
+    return "" if free >= SESSION_ROOM else f"{folder!r} has {free / 1e6:,.0f} MB free"
 
 
 def prepare(address: str | None) -> str | None:

@@ -9,6 +9,7 @@ from sadcl.reports.ablation import AblationReport, Software
 from sadcl.reports.arm_costs import COST_NOTE, ArmCost, cost_cells
 from sadcl.reports.effect_text import (
     SPLITS,
+    arm_text,
     difference_text,
     interval_text,
     p_comparison,
@@ -26,6 +27,8 @@ SPLIT_NOTES = {
     "test": "on which each run was evaluated once and which chose nothing",
     "val": "which also chose each run's epoch, so that all arms alike are optimistic",
 }
+DIFFERENCE = "difference (95 %, Bonferroni)"
+"""The column of the difference from the arm that is compared with."""
 DEMO_NOTE = "Demo scale: these figures only show that everything works."
 STOP_TEXTS = {
     Stop.SIGN: "the sign is settled",
@@ -54,7 +57,7 @@ def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]
         if report.references:
             row["compared with"] = effect.reference
         row |= {
-            "difference (95 %, Bonferroni)": difference_text(effect),
+            DIFFERENCE: difference_text(effect),
             "p (Holm)": p_text(effect),
         }
         if published:
@@ -102,6 +105,8 @@ def ablation_notes(report: AblationReport, *, with_scale: bool = True) -> Iterat
         "p, from the two-sided paired t test, corrected by Holm over the same arms, which is a "
         "little less strict than the interval."
     )
+    if report.components:
+        yield "✓: the arm has this component."
     yield from _until_notes(report)
     if report.costs:
         yield COST_NOTE
@@ -226,7 +231,9 @@ def software_text(software: Software) -> str:
 
 
 def _sentence(report: AblationReport, effect: Effect) -> str:
-    start = f"On {effect.dataset}, {effect.arm} compared with {effect.reference}:"
+    start = (
+        f"On {effect.dataset}, {arm_text(effect.arm)} compared with {arm_text(effect.reference)}:"
+    )
     size = f"{effect.difference:+z.2f} {report.quantity}"
     unpaired = ""
     if effect.unpaired and effect.pairs:

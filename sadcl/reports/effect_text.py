@@ -10,6 +10,11 @@ from sadcl.reports.statistics import ALPHA, Effect, Verdict, least_pairs
 SPLITS = {"test": "test images", "val": "held-out training images"}
 
 
+def arm_text(arm: str) -> str:
+    """Name an arm; one that is called baseline is told apart from what the others compare with."""
+    return f"the arm “{arm}”" if arm.strip().lower() == "baseline" else arm
+
+
 def plus_minus(mean: float, half_width: float | None) -> str:
     """Format a mean with half of its 95 % interval, the one meaning that ± has everywhere.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sadcl.errors import UserError
 from sadcl.reports.ablation import AblationReport
-from sadcl.reports.effect_text import SPLITS, p_comparison, seeds_text
+from sadcl.reports.effect_text import SPLITS, arm_text, p_comparison, seeds_text
 from sadcl.reports.plot_style import (
     DARK,
     FAINT,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 3
 """The largest number of panels in a row."""
+DENSE = 8
+"""On a page, the lines of more arms are closer to each other."""
 
 
 def draw_forest(report: AblationReport, uri: str) -> None:
@@ -40,10 +42,14 @@ def draw_forest(report: AblationReport, uri: str) -> None:
     save_figure(uri, lambda: forest_figure(report))
 
 
-def forest_figure(report: AblationReport) -> Figure:
+def forest_figure(report: AblationReport, width: float | None = None) -> Figure:
     """Draw a panel for each data set with a line for each arm.
 
     A line has the mean difference with its interval, above the differences of single seeds.
+
+    Args:
+        report: the arms and their effects.
+        width: of the figure, in inches; None is as wide as names and panels need.
 
     Raises:
         UserError: where no arm besides the baseline has a run.
@@ -54,8 +60,8 @@ def forest_figure(report: AblationReport) -> Figure:
             f"The study {report.name!r} has nothing to draw: no arm besides {report.baseline!r} "
             "has a run."
         )
-    names = [_wrapped(arm, 30) for arm in arms]
-    figure, panels = _panel_grid(names, len(datasets))
+    names = [_wrapped(arm_text(arm), 30) for arm in arms]
+    figure, panels = _panel_grid(names, len(datasets), width)
     panels[0].set_yticks(range(len(arms)), names)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
     for axes, dataset in zip(panels, datasets, strict=True):
@@ -74,19 +80,22 @@ def forest_figure(report: AblationReport) -> Figure:
         loc="outside lower center",
         ncols=1 if len(datasets) == 1 else 3,
         frameon=False,
-        fontsize=7,
+        fontsize=7.5,
     )
     return figure
 
 
-def _panel_grid(names: list[str], num_panels: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure of the size that the names and panels need."""
+def _panel_grid(
+    names: list[str], num_panels: int, width: float | None
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of the height that the names and panels need, and of the width if None."""
     from matplotlib.figure import Figure
 
     longest = max(len(line) for name in names for line in name.split("\n"))
-    line_height = 0.13 * max(1 + name.count("\n") for name in names) + 0.15
+    is_dense = width is not None and len(names) > DENSE
+    line_height = 0.13 * max(1 + name.count("\n") for name in names) + (0.06 if is_dense else 0.15)
     columns, rows = min(num_panels, MAX_COLUMNS), math.ceil(num_panels / MAX_COLUMNS)
-    width = 0.3 + 0.06 * longest + 2.9 * columns
+    width = width or 0.3 + 0.06 * longest + 2.9 * columns
     height = 0.4 + (0.8 + line_height * len(names)) * rows
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
@@ -102,7 +111,7 @@ def _wrapped(text: str, width: int) -> str:
 
 def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
     axes.axvline(0, **ZERO_LINE)
-    margin: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 6.5}
+    margin: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 7.5}
     axes.text(1.03, -0.5, "mean, p (Holm)", va="bottom", color=FAINT, **margin)
     for y, effect in enumerate(effects):
         text = _annotation(effect).replace("-", "\N{MINUS SIGN}")

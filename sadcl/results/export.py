@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sadcl.errors import UserError
 from sadcl.results import cache, query, store
@@ -94,6 +95,26 @@ def encode(table: pa.Table, kind: str) -> bytes:
 
         csv.write_csv(_lists_as_json(_durations_as_seconds(table)), buffer)
     return buffer.getvalue()
+
+
+def formula_note(table: pa.Table) -> str:
+    """Return a warning of cells that a spreadsheet takes for formulas; empty if there are none.
+
+    They stay as they are in CSV, because other programs read exactly what is there.
+    """
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    first = ""
+    for column in texts:
+        begins = pc.match_substring_regex(column, r"^[=+\-@\t\r]").fill_null(False)
+        is_number = pc.match_substring_regex(column, r"^[+-]?[\d.]+([eE][+-]?\d+)?$")
+        found = column.filter(pc.and_not(begins, is_number.fill_null(False)))
+        first = first or (found[0].as_py() if len(found) else "")
+    if not first:
+        return ""
+    return (
+        f"A spreadsheet takes cells such as {first[:40]!r} for formulas and computes them: import "
+        "the columns as text there, or export --parquet."
+    )
 
 
 def _durations_as_seconds(table: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def provenance() -> dict[str, str | None]:
         "code": _source_hash(),
         "revision": _git_revision(),
     }
+
+
+def experiment_file() -> str | None:
+    """Return the Python file that this process runs, for the record of a study.
+
+    It is relative to its git checkout, or its name alone outside of one. None where no file runs,
+    as in a notebook, a test or a command of this package.
+    """
+    path = Path(sys.argv[0]).resolve()
+    if path.suffix != ".py" or not path.is_file() or path.is_relative_to(sys.prefix):
+        return None
+    checkout = next((folder for folder in path.parents if (folder / ".git").exists()), path.parent)
+    return path.relative_to(checkout).as_posix()
 
 
 def _package_version(name: str) -> str | None:

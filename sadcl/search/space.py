@@ -139,7 +139,8 @@ class Choice:
 
     def __init__(self, *values: Any) -> None:
         values = without_numpy(values)
-        if len(values) < 2 or len(set(map(repr, values))) < len(values):
+        equal = any(value in values[:i] for i, value in enumerate(values))  # as 1, 1.0 and True are
+        if len(values) < 2 or equal:
             raise UserError(f"Choice needs at least two different values, but got {values}.")
         object.__setattr__(self, "values", values)
 

@@ -40,6 +40,13 @@ def short_id(key: str) -> str:
     return key[-6:]
 
 
+NAME_BYTES = 150
+"""Largest length of a study's name, to which seed, digests, data set and ``-demo`` are added."""
+KEY_BYTES = 210
+"""Largest length of a run's key: its files have up to 45 bytes more, and 255 are possible."""
+DIGEST = 12
+
+
 @dataclass(frozen=True)
 class Trial:
     """One run: what is trained, and what for.
@@ -66,7 +73,16 @@ class Trial:
     serves: str = ""
 
     def __post_init__(self) -> None:
+        """Raise UserError if study and arm make a longer name than files can have."""
         object.__setattr__(self, "phase", Phase(self.phase))
+        parts = [self.name] if self.name else [self.study, self.arm, f"s{self.config.seed}", ""]
+        size = len("-".join(parts).encode()) + DIGEST * (not self.name)
+        if size > KEY_BYTES:
+            raise UserError(
+                f"The runs of the study {self.study[:40]!r}... would have names of {size} bytes, "
+                f"which files cannot have; {KEY_BYTES} are possible. Shorten the name of the study "
+                f"({len(self.study.encode())} bytes) or of the arm ({len(self.arm.encode())})."
+            )
 
     @property
     def key(self) -> str:
@@ -214,10 +230,15 @@ def check_arguments(kind: type, arguments: Mapping[str, Any], fields: Mapping[st
 
 
 def check_name(name: str) -> None:
-    """Check that the name of a study can name a file.
+    """Check that the name of a study can name a file, and those of its runs.
 
     Raises:
         UserError: if it cannot.
     """
+    if (size := len(name.encode())) > NAME_BYTES:
+        raise UserError(
+            f"The name of the study {name[:40]!r}... has {size} bytes; {NAME_BYTES} are possible, "
+            "because it is part of the names of files."
+        )
     if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
         raise UserError(f"A study's name must be a file name, but got {name!r}.")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import checkpoints, published_tables, store
+from sadcl.results import checkpoints, provenance, published_tables, store
 from sadcl.results.status import Status
 from sadcl.search.ablation import AblationPlan
 from sadcl.search.plan import Plan
@@ -110,6 +110,8 @@ class StudyRecord(Generic[PlanT]):
         stored, identity = self._identities()
         content = {**identity, **_as_json(self.plan.description())}
         content |= _former_bounds(stored, content)
+        if file := provenance.experiment_file() or stored.get("file"):
+            content["file"] = file
         if content != stored:
             storage.write(
                 storage.join(self.root, "studies", f"{self.name}.json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from sadcl.data.audit.findings import audit_copy
 from sadcl.data.readers import vg500
 from sadcl.errors import UserError
 from tests.data.audit.copies import write_copy
+from tests.data.convert import exports
 from tests.data.readers.layouts import objects_xml, put
 
 
@@ -139,3 +141,29 @@ def test_a_check_that_is_stopped_writes_no_report(monkeypatch):
     monkeypatch.setattr("sadcl.data.audit.findings.audit_copy", stopped)
     code, output, _ = typed("scenes")
     assert (code, output) == (130, "Stopped. No report was written.\n")
+
+
+def test_an_export_is_converted_and_then_checks_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exports.label_studio(tmp_path / "export", exports.IMAGES)
+    shutil.copy(tmp_path / "export/images/a.jpg", tmp_path / "export/images/new.jpg")
+
+    def converted(*words):
+        return CliRunner().invoke(app, ["data", "convert", "export", *words])
+
+    output = converted("--to", "folder", "-o", "out").output
+    assert "1\timages on disk of which the source says nothing\tnew.jpg" in output
+    assert (
+        "out has 3 train and 2 test images (1 without a label), which are links to the source, and "
+        "3 labels; read as label-studio from project-1.json. Next: sadcl data check folder "
+        "--data-root out"
+    ) in output
+    code, output, _ = typed("folder", "--data-root", "out")
+    assert code == 0
+    assert "5 image files were read" in output
+    for words, message in (
+        (["-o", "out"], "out' exists already"),
+        (["-o", "x", "--from", "cocoo"], "no format 'cocoo'; did you mean 'coco'?"),
+        (["-o", "x", "--to", "coco"], "--to 'coco' is not possible"),
+    ):
+        assert message in str(converted(*words).exception)

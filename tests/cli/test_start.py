@@ -70,3 +70,21 @@ def test_a_checkpoint_is_given_in_one_way_or_the_other(command, two_runs):
         assert "Give one of --onnx" in done.stderr
     done = command("sadcl", "evaluate", "--storage", root, check=False)
     assert done.stderr == "error: Give one checkpoint: --checkpoint KEY.\n"
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed_from_the_start_go_nowhere(tmp_path, closed):
+    """And no file that is opened later gets their numbers."""
+    code = (
+        "import os, sys, sadcl.console\n"
+        "file = open('out', 'w')\n"
+        "assert file.fileno() > 2\n"
+        "os.write(1, b'x')\n"
+        "print('printed'); print('printed', file=sys.stderr)\n"
+        "file.write(str(sys.stdin is not None))\n"
+    )
+    streams = " ".join(f"{number}>&-" for number in closed)
+    words = ["sh", "-c", f'exec "$0" -c "$1" {streams}', sys.executable, code]
+    done = subprocess.run(words, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text() == "True"

@@ -37,6 +37,18 @@ def test_a_disk_that_fails_is_said_without_a_traceback(capsys):
     )
 
 
+def test_a_store_of_somebody_else_is_one_paragraph(capsys):
+    """As where a lock is to be taken in one that may only be read."""
+    with pytest.raises(SystemExit) as end, guarded():
+        raise PermissionError(errno.EACCES, "Permission denied", "/runs/tables/.merging.lock")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: The permission for it is missing: [Errno 13] Permission denied: "
+        "'/runs/tables/.merging.lock'. Ask the owner of the file or folder for it, or name another "
+        "place.\n"
+    )
+
+
 def _interrupted(number):
     try:
         signal.raise_signal(number)

@@ -144,9 +144,12 @@ def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path
     test = image_set(tmp_path, ["b.jpg"], [[0, 1, 1]], labels)
     data = MultiLabelData("own", labels, train, train.subset([], "val"), test)
     config = Config(data=Data(name="folder"))
-    (warning,) = datasets._warnings(config, data)
-    assert (
-        warning == "no training image shows 2 labels of 3, which cannot be learned: 'dog', 'cow'."
-    )
-    limited = config.override({"data.limit_train": 1})
+    warnings = list(datasets._warnings(config, data))
+    assert warnings == [
+        "no training image shows 2 labels of 3 ('dog', 'cow'), which cannot be learned.",
+        "no test image shows 1 label of 3 ('cat'): without an AP there, mAP leaves that out.",
+        "fewer than 5 test images show 2 labels of 3 ('dog', 'cow'), so that single images decide "
+        "its AP.",
+    ]
+    limited = config.override({"data.limit_train": 1, "data.limit_test": 1})
     assert not list(datasets._warnings(limited, data))

@@ -1,7 +1,9 @@
 """Clusters that start nodes when trials wait for them, and a start that is interrupted."""
 
 import signal
+import socket
 import sys
+import time
 
 import pytest
 import ray
@@ -64,3 +66,27 @@ def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsy
             raise AssertionError
     assert end.value.code == 130
     assert "Stopping s." in capsys.readouterr().err
+
+
+def test_a_port_where_something_else_listens_is_refused_in_seconds(monkeypatch):
+    """Ray would try for minutes."""
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(UserError, match="no Ray cluster at .* can be joined: what listens"):
+            with cluster.connected(address):
+                pass
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError, OSError])
+def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch, kind):
+    def cannot_start(**_):
+        raise kind("\nThe last lines of dashboard.log:\n  ...\nOSError: path too long\n")
+
+    monkeypatch.setattr(cluster.ray, "init", cannot_start)
+    message = r"machine: The last lines of dashboard.log: ... OSError: path too long Its logs are"
+    with pytest.raises(UserError, match=message):
+        with cluster.connected(None):
+            pass

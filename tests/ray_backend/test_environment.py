@@ -1,12 +1,14 @@
 """What Ray reads from this process is set before, and is put back afterwards."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 
 RAY = ("RAY_", "TUNE_")
@@ -52,6 +54,8 @@ def test_the_token_of_a_private_cluster_outlives_the_connection():
     """Ray has read it for the whole process, and a second private cluster needs it too."""
     code = """
 import os
+import shutil
+from sadcl.errors import UserError
 from sadcl.ray_backend import environment
 with environment.restored_afterwards():
     environment.prepare(None)
@@ -90,3 +94,44 @@ def test_signal_handlers_are_put_back():
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def test_ray_keeps_its_own_folder_where_that_can_be_used(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert environment.session_folder() == "/tmp/ray"
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_that_is_too_long_for_sockets_is_replaced_by_a_shorter(
+    monkeypatch, tmp_path, name
+):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, str(tmp_path / ("x" * 90)))
+    folder = environment.session_folder()
+    assert folder == f"/tmp/ray-{os.getuid()}"
+    assert os.path.isdir(folder)
+    longest = f"{folder}/session_2026-11-30_12-00-00_123456_4194304/sockets/plasma_store.1"
+    assert len(longest) <= 107
+
+
+def test_a_machine_without_any_folder_says_why(monkeypatch):
+    """Full disks, and one that cannot be written."""
+    room = shutil.disk_usage("/")._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    with pytest.raises(UserError) as refused:
+        environment.session_folder()
+    message = str(refused.value)
+    assert message.startswith("Ray has no folder for its sockets and logs: '/proc/none/ray' cannot")
+    assert f"'/tmp/ray-{os.getuid()}' has 3 MB free" in message
+    assert message.endswith("set RAY_TMPDIR to a short path on a disk with room.")
+
+
+def test_processes_get_a_short_temporary_folder_while_a_cluster_starts(monkeypatch):
+    for folder, given in (("/tmp/" + "x" * 90, "/tmp"), ("/var/tmp", "/var/tmp")):
+        monkeypatch.setenv("TMPDIR", folder)
+        with environment.short_temporary_folder():
+            assert os.environ["TMPDIR"] == given
+        assert os.environ["TMPDIR"] == folder

@@ -35,6 +35,7 @@ def test_a_search_on_features_can_be_confirmed_with_everything_training():
         name="mine",
         question="?",
         base=recipes.photographs(),
+        demo=recipes.demo(),
         space={"stage1.lr": Float(1e-4, 1e-2, log=True)},
         confirm_with=recipes.EVERYTHING,
     )

@@ -52,3 +52,15 @@ def test_lists_and_spans_of_time_can_be_printed_and_exported(sadcl, tmp_path):
     assert '"k",90,' in sadcl("export", query, "--csv")
     sadcl("export", query, "-o", str(tmp_path / "x.parquet"))
     assert pq.read_table(tmp_path / "x.parquet")["took_seconds"].to_pylist() == [90.0]
+
+
+def test_cells_that_a_spreadsheet_computes_are_named_and_stay_as_they_are():
+    table = pa.table({"n": [-1.5], "label": ["=cmd|' /C calc'!A0"], "text": ["-2e-3"]})
+    assert "=cmd|' /C calc'!A0" in export.encode(table, "csv").decode()
+    assert "A spreadsheet takes cells such as \"=cmd|' /C calc'!A0\" for" in export.formula_note(
+        table
+    )
+    for cell in ("@SUM(1,1)", "-2+3", "+a", "\tx"):
+        assert export.formula_note(pa.table({"label": ["a", None, cell]})), cell
+    for cell in ("a=b", "-2", "+.5e3", "", None):
+        assert not export.formula_note(pa.table({"label": ["a", cell]})), cell

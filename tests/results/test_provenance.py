@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
 from sadcl import results
-from sadcl.results import compact, schema, verify
+from sadcl.results import compact, provenance, schema, verify
 
 
 def test_its_row_says_where_it_comes_from_and_what_it_cost(trained):
@@ -46,3 +48,22 @@ def test_its_row_says_where_it_comes_from_and_what_it_cost(trained):
     compact.compact(str(root))
     assert results.read(root, "trials").to_pylist() == [read]
     assert not list(verify.verify(str(root), checkpoints=True))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("clone/experiments/tune.py", "experiments/tune.py"),
+        ("elsewhere/deep/tune.py", "tune.py"),
+        ("clone/notebook", None),
+        ("clone/missing.py", None),
+    ],
+)
+def test_the_file_of_an_experiment_has_no_path_of_a_machine(tmp_path, monkeypatch, path, expected):
+    (tmp_path / "clone" / ".git").mkdir(parents=True)
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.stem != "missing":
+        file.touch()
+    monkeypatch.setattr("sys.argv", [str(file), "--storage", "runs"])
+    assert provenance.experiment_file() == expected

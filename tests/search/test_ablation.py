@@ -71,6 +71,7 @@ def comparison(value=None, **changes):
         ({"marks": {"sarll": ("SARL",)}}, r"marks names the arm 'sarll'"),
         ({"published": {"bth": {}}}, r"published names the arm 'bth'"),
         ({"name": "a/b"}, r"must be a file name"),
+        ({"name": "a" * 240}, r"has 240 bytes; 150 are possible"),
         ({"sedes": (1,)}, r"An Ablation has no 'sedes'. Did you mean 'seeds'"),
     ],
 )

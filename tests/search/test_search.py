@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import warnings
 
+import numpy as np
 import pytest
 
 from sadcl import Search, recipes
@@ -38,6 +39,8 @@ def search(**changes):
         (lambda: Int(1, 2.5), r"whole bounds, but got low=1, high=2.5"),
         (lambda: Choice("a"), r"two different values"),
         (lambda: Choice(1, 1), r"two different values"),
+        (lambda: Choice(True, 1), r"two different values"),
+        (lambda: Choice(2, np.float32(2)), r"two different values"),
         (lambda: search(space={}), r"space is empty"),
         (
             lambda: search(space={"loss.tua": Float(0.1, 1)}),
@@ -54,6 +57,7 @@ def search(**changes):
             r"model.start belongs to the base",
         ),
         (lambda: search(name="a/b"), r"must be a file name"),
+        (lambda: search(name="ž" * 80), r"has 160 bytes; 150 are possible, because"),
         (lambda: search(confirm_seeds=(0, 1)), r"must not hold the search's own seed 0"),
         (lambda: search(confirm_seeds=Until(0.5)), r"Until is for the seeds of an Ablation"),
         (lambda: search(confirm_seeds=(1, 1)), r"confirm_seeds must hold each seed once, but got"),

@@ -54,7 +54,7 @@ def integers(draw):
 
 @st.composite
 def choices(draw):
-    return Choice(*draw(st.lists(VALUES, min_size=2, max_size=5, unique_by=repr)))
+    return Choice(*draw(st.lists(VALUES, min_size=2, max_size=5, unique=True)))
 
 
 PLAIN = st.one_of(floats(), integers(), choices())

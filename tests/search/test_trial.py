@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from sadcl import recipes
+from sadcl.errors import UserError
 from sadcl.search import Phase, Trial
 from sadcl.search.trial import study_name
 
@@ -50,3 +51,13 @@ def test_the_name_of_a_study_at_a_scale():
     assert study_name("a", "full", ["coco17"]) == "a"
     assert study_name("a", "demo", ["scenes"]) == "a-demo"
     assert study_name("a", "demo", ["voc2007", "coco17"]) == "a-demo-coco17-voc2007"
+
+
+def test_names_of_runs_that_no_file_can_have_are_refused_when_they_are_made():
+    assert len(Trial("s" * 90, "arm", "a" * 90, BASE).key.encode()) <= 210
+    with pytest.raises(
+        UserError, match=r"names of 217 bytes, which files cannot have; 210 are pos"
+    ):
+        Trial("s" * 100, "arm", "a" * 100, BASE)
+    with pytest.raises(UserError, match=r"Shorten the name of the study \(1 bytes\) or of the arm"):
+        Trial("s", "arm", "ž" * 100, BASE)

@@ -57,7 +57,7 @@ def concrete(name: str, root: Path) -> str:
         f"The data root {str(root)!r} is not a copy of COCO: looked for {' or '.join(expected)}, "
         f"found {(', '.join(entries[:6]) + more) or 'nothing'} in {str(folder)!r}.{hint} Give the "
         "folder that has annotations/instances_train2014.json (or 2017) and the image folders in "
-        "it."
+        f"it. {files.CONVERT}"
     )
 
 
@@ -98,7 +98,7 @@ def flat_boxes(
     Call it after :func:`read`, whose checks it relies on.
     """
     for split, part in enumerate(("train", "val")):
-        content = _content(_json(root, part, config.name))
+        content = read_content(_json(root, part, config.name))
         images = {image["id"]: image for image in content["images"]}
         labels = {category["id"]: category["name"] for category in content["categories"]}
         for annotation in content["annotations"]:
@@ -117,7 +117,7 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
     Call it after :func:`read`, whose checks it relies on. An image whose name differs from the
     listed one has no boxes.
     """
-    content = _content(root / "annotations" / images.list_name)
+    content = read_content(root / "annotations" / images.list_name)
     position = {file: i for i, file in enumerate(images.files.to_pylist())}
     by_id = {image["id"]: image for image in content["images"] if image["file_name"] in position}
     column = {name: i for i, name in enumerate(images.labels)}
@@ -158,7 +158,7 @@ def _json(root: Path, part: str, name: str) -> Path:
 
 def _split(root: Path, part: str, name: str, crowd: int) -> ImageSet:
     path, folder = _json(root, part, name), root / f"{part}{YEARS[name]}"
-    content = _content(path)
+    content = read_content(path)
     categories = _categories(content, path)
     images = {
         _field(i, "id", int, path): _field(i, "file_name", str, path) for i in content["images"]
@@ -241,8 +241,11 @@ def _targets(
     return targets
 
 
-def _content(path: Path) -> dict[str, list[Any]]:
-    """Return the content of an annotation file, without outlines, after checking its lists."""
+def read_content(path: Path) -> dict[str, list[Any]]:
+    """Return the content of an annotation file after checking that it has the three lists.
+
+    It is without outlines, and names of files have slashes, also where Windows wrote them.
+    """
     try:
         data = sources.read_bytes(path)
     except OSError as error:
@@ -251,7 +254,7 @@ def _content(path: Path) -> dict[str, list[Any]]:
             "part of COCO's annotations_trainval archive; unpack that into the data root."
         ) from None
     try:
-        content = json.loads(data, object_hook=_without_outlines)
+        content = json.loads(data, object_hook=_simplified)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} ({len(data):,} bytes) is not valid JSON: {error}. It may have been cut "
@@ -271,9 +274,11 @@ def _content(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _without_outlines(item: dict[str, Any]) -> dict[str, Any]:
-    """Drop what takes most of the memory while the file is still being parsed."""
+def _simplified(item: dict[str, Any]) -> dict[str, Any]:
+    """Drop outlines, which take most of the memory, while the file is still being parsed."""
     item.pop("segmentation", None)
+    if isinstance(name := item.get("file_name"), str) and "\\" in name:
+        item["file_name"] = files.with_slashes(name)
     return item
 
 

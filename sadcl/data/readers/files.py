@@ -26,6 +26,16 @@ from sadcl.data.base import ImageSet
 from sadcl.data.readers import sources
 from sadcl.errors import UserError
 
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".gif", ".jfif"),
+)
+"""Endings of image files, as tools write them; photographs mostly have the first."""
+CONVERT = (
+    "If another tool exported it (COCO, VOC, YOLO, CVAT, Label Studio, Roboflow, Hugging Face or a "
+    "table), sadcl data convert makes a folder of it that trains."
+)
+"""What to do with a root that is no copy of a data set, for messages."""
 _BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -36,6 +46,16 @@ def bad_character(name: str) -> str:
     """
     match = _BAD_CHARACTER.search(name)
     return ascii(match[0])[1:-1] if match else ""
+
+
+def composed(text: str) -> str:
+    """Return a text in the Unicode form that lists have: letters and accents in one (NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def with_slashes(name: str) -> str:
+    """Return a path with slashes, as Windows writes it with back-slashes."""
+    return name.replace("\\", "/")
 
 
 def is_inside(name: str) -> bool:
@@ -243,12 +263,12 @@ def match_files(images: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
         return images, np.arange(len(images))
     by_spelling: dict[str, list[str]] = {}
     for name in on_disk.to_pylist():
-        by_spelling.setdefault(_spelling(name), []).append(name)
+        by_spelling.setdefault(spelling(name), []).append(name)
     names = images.files.to_pylist()
     listed, existing, listed_as = set(names), [], dict[str, str]()
     for i, exists in enumerate(exists_N.to_pylist()):
         name = names[i]
-        others = by_spelling.get(_spelling(name), [])
+        others = by_spelling.get(spelling(name), [])
         fits = [name] if exists else [other for other in others if other not in listed]
         if len(fits) > 1:
             several = ", ".join(map(repr, sorted(fits)))
@@ -296,7 +316,7 @@ def _names_on_disk(images: ImageSet) -> list[str]:
     return list(names)
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     """Return the same text for all spellings of a name that one file system or another equates."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
 
@@ -309,7 +329,7 @@ def _folders_in_other_case(root: str, folder: str) -> list[str]:
             f"{place}{name}/"
             for place in places
             for name in os.listdir(f"{root}/{place}")
-            if _spelling(name) == _spelling(part)
+            if spelling(name) == spelling(part)
             and sources.is_utf8(name)
             and os.path.isdir(f"{root}/{place}{name}")
         ]

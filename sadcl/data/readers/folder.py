@@ -36,7 +36,8 @@ _NEED = "labels.csv, .jsonl or .parquet with a column 'split', or train.* and te
 
 
 _JOIN = (
-    "'cat;dog' (pandas: table.groupby(['file', 'split'], as_index=False)['labels'].agg(';'.join))"
+    "'cat;dog'. sadcl data convert {table!r} -o DIR joins them, or pandas: "
+    "table.groupby(['file', 'split'], as_index=False)['labels'].agg(';'.join)"
 )
 """How to make one row of several that have one label each."""
 
@@ -70,9 +71,10 @@ def _tables(root: Path) -> list[Path]:
     counts = tuple(len(paths) for paths in tables.values())
     if counts not in ((1, 0, 0), (0, 1, 1)):
         what = "ambiguous" if max(counts) > 1 or counts[0] else "incomplete"
+        convert = "" if names else f" {files.CONVERT}"
         raise UserError(
             f"The tables of {str(root)!r} are {what}: {_NEED}, found "
-            f"{', '.join(names) or 'none of them'}."
+            f"{', '.join(names) or 'none of them'}.{convert}"
         )
     vocabulary = root / "labels.txt"
     return [root / name for name in names] + ([vocabulary] if sources.is_file(vocabulary) else [])
@@ -94,10 +96,11 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
             file, row = _checked_row(position, values, part)
             if file in rows:
                 others = rows[file].labels != row.labels
+                join = _JOIN.format(table=str(path))
                 raise UserError(
                     f"{position} has {files.shown(file)} a second time, first in "
                     f"{rows[file].position}; remove one of the two rows"
-                    + (f", or give all labels of an image in one: {_JOIN}." if others else ".")
+                    + (f", or give all labels of an image in one: {join}." if others else ".")
                 )
             rows[file] = row
     if vocabulary is None:
@@ -221,7 +224,8 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
             f"{position} has labels {files.shown(labels)}; a list of names, or one text with ';' "
             "between them, is needed."
         )
-    name = posixpath.normpath(file.strip()) if isinstance(file, str) and file.strip() else "."
+    path = files.with_slashes(file.strip()) if isinstance(file, str) else ""
+    name = posixpath.normpath(path)  # of an empty text it is "."
     if not files.is_inside(name):
         raise UserError(
             f"{position} has the file {files.shown(file)}; a path below the folder of the table "

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from sadcl.config import Data
 from sadcl.data.base import TARGET, Boxes, ImageSet, has_area
-from sadcl.data.readers import files, sources
+from sadcl.data.readers import files, sources, xml_tree
 from sadcl.errors import UserError
 
 LABELS = (
@@ -41,8 +41,6 @@ LABELS = (
 """The classes in the devkit's order."""
 SERVER = 10_991
 """Number of test images of VOC 2012."""
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Endings of image files; the devkit has the first."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SIZE = ("size/width", "size/height")
 
@@ -96,7 +94,7 @@ def flat_boxes(
         if (images.targets < 0).all():  # the server's; annotations here are those of other tasks
             continue
         for file in images.files.to_pylist():
-            annotation = ElementTree.parse(_xml(home, file)).getroot()
+            annotation = _root(_xml(home, file))
             for thing in annotation.iterfind("object"):
                 if (box := thing.find("bndbox")) is None:
                     continue
@@ -120,7 +118,7 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
         path = _xml(home, images.files[i].as_py())
         if not path.exists():
             continue
-        annotation = ElementTree.parse(path).getroot()
+        annotation = _root(path)
         for thing in annotation.iterfind("object"):
             label = LABELS.index(thing.findtext("name", "").strip())
             size = _numbers(annotation, _SIZE)
@@ -131,6 +129,10 @@ def boxes(root: Path, config: Data, images: ImageSet) -> Boxes:
                     # pixels are counted from 1, and the last one belongs to the box
                     rows.append((i, label, (left - 1) / W, (top - 1) / H, right / W, bottom / H))
     return Boxes.sorted(rows)
+
+
+def _root(path: Path) -> ElementTree.Element:
+    return xml_tree.parse(path.read_bytes(), path)
 
 
 def _numbers(element: ElementTree.Element, paths: Sequence[str]) -> tuple[float, ...] | None:
@@ -144,7 +146,11 @@ def _numbers(element: ElementTree.Element, paths: Sequence[str]) -> tuple[float,
 def _xml(home: Path, file: str) -> Path:
     """Return the annotation file of an image file."""
     stem, dot, ending = file.rpartition(".")
-    return home / "Annotations" / f"{stem if f'{dot}{ending}'.lower() in _ENDINGS else file}.xml"
+    return (
+        home
+        / "Annotations"
+        / f"{stem if f'{dot}{ending}'.lower() in files.IMAGE_ENDINGS else file}.xml"
+    )
 
 
 def _folder_of_year(name: str) -> str:
@@ -168,14 +174,14 @@ def _home(root: Path, name: str) -> Path:
     raise UserError(
         f"The data root {str(root)!r} is not a copy of {name}: there is no folder ImageSets/Main "
         f"in it, in {folder} or in VOCdevkit/{folder}. Give the folder that the devkit's archives "
-        "were unpacked in."
+        f"were unpacked in. {files.CONVERT}"
     )
 
 
 def _split(home: Path, part: str, config: Data) -> ImageSet:
     path = home / "ImageSets" / "Main" / f"{part}.txt"
     hint = f"It comes with {config.name}'s archives; unpack them all into one folder."
-    names = list(files.read_entries(path, hint))
+    names = list(map(files.with_slashes, files.read_entries(path, hint)))
     targets = np.full((len(names), len(LABELS)), -1, dtype=np.int8)
     if part != "test" or config.name == "voc2007":
         for row_L, name in zip(targets, names, strict=True):
@@ -195,7 +201,7 @@ def _image_names(folder: Path, names: Sequence[str]) -> list[str]:
             existing[place] = {
                 f"{place}/{file}".lstrip("/") for file in sources.names_in(folder / place)
             }
-        fits = (name + ending for ending in _ENDINGS if name + ending in existing[place])
+        fits = (name + ending for ending in files.IMAGE_ENDINGS if name + ending in existing[place])
         images.append(next(fits, f"{name}.jpg"))
     return images
 
@@ -232,22 +238,20 @@ def _targets(path: Path, list_path: Path, config: Data) -> NDArray[np.int8]:
 
 def _parse(path: Path, list_path: Path, config: Data) -> ElementTree.Element:
     try:
-        return ElementTree.fromstring(sources.read_bytes(path))
+        data = sources.read_bytes(path)
     except OSError as error:
         raise UserError(
             f"{list_path.name} lists {path.stem!r}, but {str(path)!r} cannot be read: "
             f"{error.strerror or error}. Unpack all of {config.name}'s archives into one folder."
         ) from None
-    # the latter two are raised for encodings
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(
-            f"{str(path)!r} is not valid XML: {error}. It may have been cut short while it was "
-            "copied or unpacked; fetch it again."
-        ) from None
+    return xml_tree.parse(data, path)
 
 
 def _check_annotation(annotation: ElementTree.Element, path: Path, config: Data) -> None:
-    """Raise UserError unless an annotation is of this year and image and has objects."""
+    """Raise UserError unless an annotation is of this year and image.
+
+    It may have no object, as tools write it for a picture that shows none of the classes.
+    """
     folder = annotation.findtext("folder", "").strip()
     if folder.startswith("VOC") and folder != _folder_of_year(config.name):
         raise UserError(
@@ -260,14 +264,13 @@ def _check_annotation(annotation: ElementTree.Element, path: Path, config: Data)
         raise UserError(
             f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again."
         )
-    count = len(annotation.findall("object"))
     unknown_tags = [
         child.tag
         for child in annotation
         if child.tag not in ("object", "owner") and child.find("name") is not None
     ]
-    if annotation.tag != "annotation" or not count or unknown_tags:
-        tags = f"<{annotation.tag}> with {count} <object>"
+    if annotation.tag != "annotation" or unknown_tags:
+        tags = f"<{annotation.tag}> with {len(annotation.findall('object'))} <object>"
         tags += "".join(f" and <{tag}>" for tag in unknown_tags)
         raise UserError(
             f"{str(path)!r} is no annotation of VOC: an <annotation> of <object>s is needed, found "

@@ -8,6 +8,7 @@ from sadcl.reports.ablation import AblationReport
 from sadcl.reports.ablation_text import DEMO_NOTE, undecided
 from sadcl.reports.effect_text import (
     SPLITS,
+    arm_text,
     interval_text,
     pairs_text,
     plus_minus,
@@ -117,7 +118,7 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
     findings = [
         f"a significant {verdict} for "
         + ", ".join(
-            f"{effect.arm} ({effect.difference:+z.2f} points, {interval_text(effect)})"
+            f"{arm_text(effect.arm)} ({effect.difference:+z.2f} points, {interval_text(effect)})"
             for effect in effects
         )
         for verdict, effects in significant.items()
@@ -127,7 +128,9 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
     untested = sum(math.isnan(effect.p_corrected) for effect in compared)
     if others:
         which = (
-            others[0] if len(others) == 1 else f"{len(others)}{' other' if findings else ''} arms"
+            arm_text(others[0])
+            if len(others) == 1
+            else f"{len(others)}{' other' if findings else ''} arms"
         )
         if len(others) == len(compared) > 1:
             which = f"any of {len(others)} arms"
@@ -135,8 +138,11 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
     if untested:
         findings.append(f"{_count(untested, 'arm')} could not be tested")
     seeds = seeds_text([len(effect.pairs) for effect in compared])
+    start = f"compared with {arm_text(report.baseline)}"
+    if report.references:
+        start = "each arm compared with its own reference"
     return (
-        f"On {dataset}, compared with {report.compared_with} over {seeds} (95 % intervals for all "
+        f"On {dataset}, {start} over {seeds} (95 % intervals for all "
         f"arms together): {'; '.join(findings) or 'no other arm'}."
     )
 

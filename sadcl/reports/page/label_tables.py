@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sadcl.reports.effect_text import SPLITS
+from sadcl.reports.effect_text import SPLITS, arm_text
 from sadcl.reports.label_gains import gains_of
 from sadcl.reports.label_gains_text import gains_findings
 from sadcl.reports.page.study import Row, StudyData, complete_runs, mean
@@ -151,5 +151,5 @@ def _findings(
         until = until_from_json(study.description.get("until"))
         texts = gains_findings(gains_of(rows, labels, arm, first, split, until))
         sentences = tuple(text[0].upper() + text[1:] for text in texts)
-        findings.append((f"{arm} compared with {first}", sentences))
+        findings.append((f"{arm_text(arm)} compared with {arm_text(first)}", sentences))
     return tuple(findings)

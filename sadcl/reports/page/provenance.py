@@ -67,10 +67,9 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
     pins = " ".join(shlex.quote(f"{name}=={version}") for name, version in versions.items())
     lines.append(f"pip install -e . {pins}".strip())
     if study.kind != "runs":
-        lines.append(
-            "python experiments/FILE.py --storage NEW   # the file that defines the study "
-            f"{shlex.quote(study.name)}"
-        )
+        file = study.description.get("file")
+        comment = "" if file else "   # FILE.py defines the study; its name was not recorded"
+        lines.append(f"python {shlex.quote(file or 'FILE.py')} --storage NEW{comment}")
     lines.append(f"sadcl results report {shlex.quote(study.name)} {storage} -o report.html")
     if best and best["checkpoint"]:
         lines.append(

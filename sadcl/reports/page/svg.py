@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from sadcl.reports.page.study import printable
 from sadcl.reports.plot_style import DARK, FAINT, STYLE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#b57b00", "#4c4c4c")
@@ -33,6 +35,17 @@ SMALL_SIZE = (4.4, 2.75)
 SVG = "http://www.w3.org/2000/svg"
 ElementTree.register_namespace("", SVG)
 Tooltips = dict[str, str | list[str]]
+_id_prefix = contextvars.ContextVar("id_prefix", default="")
+
+
+@contextlib.contextmanager
+def ids_begin_with(prefix: str) -> Iterator[None]:
+    """Begin the ids of all figures with a prefix, for the second study of a page."""
+    token = _id_prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _id_prefix.reset(token)
 
 
 @contextlib.contextmanager
@@ -46,14 +59,66 @@ def page_style() -> Iterator[None]:
         yield
 
 
-def inline_svg(figure: Figure, name: str, alt: str, tooltips: Tooltips | None = None) -> str:
+def small_axes(
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    *,
+    is_count: bool = True,
+    size: tuple[float, float] = SMALL_SIZE,
+) -> tuple[Figure, Axes]:
+    """Make a small figure.
+
+    Args:
+        x_label, y_label, title: of the axes.
+        is_count: whether the ticks of the x axis are whole numbers.
+        size: width and height in inches.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=is_count))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=8.5, fontweight="bold", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(width=0.6, length=3)
+    return figure, axes
+
+
+def with_margin(values: Iterable[float]) -> tuple[float, float]:
+    """Return the limits of an axis that has these values inside."""
+    values = list(values)
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def dash_pattern(dash: str) -> Any:
+    """Convert dashes as SVG has them to matplotlib's; empty is a solid line."""
+    return (0, tuple(map(float, dash.split()))) if dash else "-"
+
+
+def inline_svg(
+    figure: Figure,
+    name: str,
+    alt: str,
+    tooltips: Tooltips | None = None,
+    *,
+    least_scale: float = 1.2,
+) -> str:
     """Convert a figure to an SVG element.
 
     Args:
         name: of the figure; a prefix of its ids, which must be unique in the page.
         alt: what the chart shows, for readers who cannot see it.
         tooltips: the text of an artist by its gid, or a text for each of its marks.
+        least_scale: the smallest scale of a figure that is wider than a small one, in CSS pixels
+            for a point; on a narrower screen it scrolls.
     """
+    name = f"{_id_prefix.get()}{name}"
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
     root = ElementTree.fromstring(printable(buffer.getvalue()))
@@ -68,7 +133,8 @@ def inline_svg(figure: Figure, name: str, alt: str, tooltips: Tooltips | None = 
             _add_tooltips(node, tooltip)
     width = float(root.attrib.pop("width").removesuffix("pt"))
     del root.attrib["height"]
-    min_width = f"min-width:{1.2 * width:.0f}px;" if width > 72 * SMALL_SIZE[0] + 1 else ""
+    is_wide = width > 72 * SMALL_SIZE[0] + 1
+    min_width = f"min-width:{least_scale * width:.0f}px;" if is_wide else ""
     root.attrib |= {
         "role": "img",
         "aria-label": alt,

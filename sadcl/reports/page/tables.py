@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sadcl.console import setting_text
 from sadcl.reports.ablation import AblationReport
-from sadcl.reports.ablation_text import ablation_table
+from sadcl.reports.ablation_text import DIFFERENCE, ablation_table
 from sadcl.reports.best_epoch import best_epoch
 from sadcl.reports.comparison import gpu_hours
-from sadcl.reports.effect_text import plus_minus
+from sadcl.reports.effect_text import SPLITS, arm_text, plus_minus
 from sadcl.reports.page.study import Row, StudyData, complete_runs, flat_config, run_title
-from sadcl.reports.statistics import interval
+from sadcl.reports.statistics import Verdict, interval
 from sadcl.results import published as paper
 from sadcl.search.ranking import is_finite, ranked_trials
 from sadcl.search.study_file import described_space, described_stopping
@@ -64,7 +65,7 @@ def space_or_arms(study: StudyData) -> Cells:
     arms = study.description.get("arms") or {}
     return space or [
         {
-            "arm": arm,
+            "arm": arm_text(arm),
             "changes": ", ".join(f"{k} = {v}" for k, v in changes.items()) or "the base unchanged",
         }
         for arm, changes in arms.items()
@@ -93,11 +94,25 @@ def base_config(study: StudyData) -> dict[str, Any]:
 def leaderboard(study: StudyData, report: AblationReport | None) -> dict[str, Cells]:
     """Format the result: arms by data set, the steps of a search, or the best runs."""
     if study.kind == "ablation" and report is not None:
-        return {dataset: ablation_table(report, dataset) for dataset in report.datasets}
+        return _arm_tables(report)
     if study.kind == "search":
         return {"": _search_steps(study)}
     best = ranked_trials(study.rows)[:MAX_ROWS]
     return {"": [_result_line(row["key"], row["arm"], [row]) for row in best]}
+
+
+def _arm_tables(report: AblationReport) -> dict[str, Cells]:
+    """Format the arms on each data set, by the caption of the table."""
+    images = f"{report.quantity} on the {SPLITS[report.split]}"
+    return {
+        f"{dataset}: {images}": [
+            row
+            | {"arm": arm_text(row["arm"])}
+            | ({DIFFERENCE: "reference"} if effect.verdict == Verdict.BASELINE else {})
+            for row, effect in zip(ablation_table(report, dataset), report.on(dataset), strict=True)
+        ]
+        for dataset in report.datasets
+    }
 
 
 def _search_steps(study: StudyData) -> Cells:
@@ -113,7 +128,7 @@ def _search_steps(study: StudyData) -> Cells:
 
     baseline, confirm = study.phase("baseline", "baseline"), study.phase("confirm", "stage2")
     steps = [
-        ("baseline", "pooled network, trained for the epochs of both stages", baseline),
+        ("pooled baseline", "pooled network, trained for the epochs of both stages", baseline),
         ("stage 1", "SARL alone, from which the trials start", by_key(chosen["stage1_key"])),
         ("control", "stage 2 without contrasts", study.phase("baseline", "stage2")),
         ("best of search", "chosen on these images: optimistic", by_key(chosen["key"])),
@@ -182,7 +197,7 @@ def best_epoch_table(study: StudyData) -> Cells:
     epochs = [epoch for row in rows for epoch in study.epochs.get(row["key"], ())]
     return [
         {
-            "arm": one.arm,
+            "arm": arm_text(one.arm),
             "data": one.dataset,
             "seeds": str(len(one.seeds)),
             "best epoch (optimistic) ± 95 %": plus_minus(one.best, one.best_half_width),
@@ -202,19 +217,30 @@ def cost_table(study: StudyData) -> Cells:
     phases = {phase: study.phase(phase) for phase in names}
     if len(phases) > 1:
         phases["all"] = list(study.rows)
-    return [_cost_line(phase, rows) for phase, rows in phases.items()]
-
-
-def _cost_line(phase: str, rows: Sequence[Row]) -> dict[str, str]:
-    memory = [row["memory_mb"] for row in rows if row["memory_mb"]]
-    return {
-        "phase": phase,
-        "runs": f"{len(rows):,}",
-        "hours": f"{sum(row['seconds'] or 0 for row in rows) / 3600:,.2f}",
-        "GPU hours": f"{sum(map(gpu_hours, rows)):,.2f}",
-        "images": f"{sum(row['images'] or 0 for row in rows):,}",
-        "peak memory, MB": f"{max(memory):,.0f}" if memory else "",
+    seconds = [sum(row["seconds"] or 0 for row in rows) for rows in phases.values()]
+    gpu_seconds = [3600 * sum(map(gpu_hours, rows)) for rows in phases.values()]
+    columns = {
+        "phase": list(phases),
+        "runs": [f"{len(rows):,}" for rows in phases.values()],
+        **_durations("", seconds),
+        **(_durations("GPU ", gpu_seconds) if any(gpu_seconds) else {}),
+        "images": [f"{sum(row['images'] or 0 for row in rows):,}" for rows in phases.values()],
+        "peak memory, MB": [_peak_memory(rows) for rows in phases.values()],
     }
+    lines = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, line, strict=True)) for line in lines]
+
+
+def _durations(of_what: str, seconds: Sequence[float]) -> dict[str, list[str]]:
+    """Format a column in hours, or in minutes where an entry would be 0.00 hours."""
+    if any(0 < value < 0.005 * 3600 for value in seconds):
+        return {f"{of_what}minutes": [f"{value / 60:,.2f}" for value in seconds]}
+    return {f"{of_what}hours": [f"{value / 3600:,.2f}" for value in seconds]}
+
+
+def _peak_memory(rows: Sequence[Row]) -> str:
+    memory = [row["memory_mb"] for row in rows if row["memory_mb"]]
+    return f"{max(memory):,.0f}" if memory else ""
 
 
 def failure_table(study: StudyData) -> Cells:
@@ -250,28 +276,18 @@ def _mean_text(rows: Sequence[Row], column: str) -> str:
     return plus_minus(*interval(values)) if values else ""
 
 
-def short_names(fields: Sequence[str]) -> dict[str, str]:
-    """Shorten field names to their last part, unless two of them would be the same."""
-    last = [field.rpartition(".")[2] for field in fields]
-    return {
-        field: name if last.count(name) == 1 else field
-        for field, name in zip(fields, last, strict=True)
-    }
-
-
-def value_text(value: Any) -> str:
+def setting_cell(value: Any) -> str:
     """Format the value of a setting; empty for None."""
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "" if value is None else setting_text(value)
 
 
 def _time_span(rows: Sequence[Row]) -> str:
-    """Format the first start and the last end of some runs; empty where there are none."""
-    if not rows:
+    """Format the first start and the last end of some runs; empty where none has them."""
+    starts = [row["started"] for row in rows if row["started"]]
+    if not starts:
         return ""
-    last = max(row["ended"] or row["started"] for row in rows)
-    return f"{_time_text(rows[0]['started'])} to {_time_text(last)}"
+    last = max(row["ended"] or row["started"] for row in rows if row["started"])
+    return f"{_time_text(min(starts))} to {_time_text(last)}"
 
 
 def _time_text(when: Any) -> str:

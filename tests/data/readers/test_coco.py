@@ -329,3 +329,20 @@ def test_coco_with_both_splits_in_one_folder(layout_copy):
         read,
         r"4 images are in instances_train2017.json and in instances_val2017.json .* must not train",
     )
+
+
+def test_paths_that_windows_wrote(layout_copy):
+    root, read = layout_copy("coco14")
+    before = read()
+    path = root / "annotations/instances_train2014.json"
+    content = json.loads(path.read_text())
+    (root / "train2014/sub").mkdir()
+    for image in content["images"]:
+        (root / "train2014" / image["file_name"]).rename(
+            root / "train2014/sub" / image["file_name"]
+        )
+        image["file_name"] = f"sub\\{image['file_name']}"
+    path.write_text(json.dumps(content))
+    train = read().train
+    assert train.files.to_pylist() == [f"sub/{name}" for name in before.train.files.to_pylist()]
+    assert train.targets.tolist() == before.train.targets.tolist()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sadcl.config import Data
+from sadcl.data.readers import files, folder
 from sadcl.errors import UserError
 from tests.data.readers.layouts import (
     put,
@@ -31,7 +37,7 @@ from tests.data.readers.layouts import (
         ),
         (
             ["file,labels,split", "a.jpg,cat,train", "a.jpg,ant,train"],
-            r"line 3 has 'a.jpg' a second time, .* all labels of an image in one: 'cat;dog'",
+            r"a second time, .* in one: 'cat;dog'. sadcl data convert '.*labels.csv' -o DIR joins",
         ),
         (
             ["file,labels,split", "a.jpg,cat,train"],
@@ -198,3 +204,45 @@ def test_names_on_disk_in_another_unicode_form(layout_copy, layout):
     after = read()
     assert (after.train.targets == before.train.targets).all()
     assert all(Path(after.test.path(i)).exists() for i in range(len(after.test)))
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=("C", "Z"), exclude_characters="\\/.\0"),
+    min_size=1,
+    max_size=6,
+)
+SPELLINGS = (
+    lambda path: path,
+    lambda path: path.replace("/", "\\"),
+    lambda path: f"./{path}",
+    lambda path: unicodedata.normalize("NFC", path),
+    lambda path: unicodedata.normalize("NFD", path),
+    lambda path: unicodedata.normalize("NFD", path).replace("/", "\\"),
+)
+"""How people's programs write the same path."""
+
+
+@given(
+    st.lists(st.tuples(NAMES, NAMES), min_size=2, max_size=4,
+             unique_by=lambda pair: files.spelling("/".join(pair))),
+    st.data(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_a_path_is_found_in_every_spelling(pairs, draw):
+    with tempfile.TemporaryDirectory() as folder_name:
+        root, rows = Path(folder_name), []
+        for i, pair in enumerate(pairs):
+            path = f"{'/'.join(pair)}.jpg"
+            put(root / path)
+            spelled = draw.draw(st.sampled_from(SPELLINGS))(path)
+            rows.append({"file": spelled, "labels": ["a"], "split": ("train", "test")[i % 2]})
+        table(root / "labels.jsonl", map(json.dumps, rows))
+        for part in folder.read(root, Data(name="folder")):
+            found = files.existing_images(part, "error")
+            assert all(Path(found.path(i)).exists() for i in range(len(found)))
+
+
+def test_a_folder_without_a_table_is_told_how_to_get_one(layout_copy):
+    root, read = layout_copy("folder-csv")
+    (root / "labels.csv").unlink()
+    refused(read, r"found none of them. If another tool exported it \(COCO, .*sadcl data convert")

@@ -140,10 +140,34 @@ def test_names_are_shown_as_they_are(visit):
     tab = visit("evil")
     assert tab.title() == f"{SHOWN} – sadcl"
     assert tab.locator("h1").text_content() == SHOWN
+    assert tab.locator("header .by").first.text_content() == SHOWN
     assert tab.locator("#labels tbody th").first.text_content() == SHOWN
     tab = visit("ablation")
     assert tab.locator("#leaderboard tbody th").nth(1).text_content() == SHOWN
-    assert "</style><script>" in " ".join(tab.locator("#leaderboard svg text").all_text_contents())
+    assert "</style><script>" in " ".join(tab.locator("header svg text").all_text_contents())
+
+
+@pytest.mark.parametrize("name", ["search", "ablation"])
+def test_the_first_screen_has_the_question_the_answer_and_a_picture(visit, name):
+    tab = visit(name, width=1280)
+    for place in ("h1", "#answer", "header figure svg"):
+        box = tab.locator(place).bounding_box()
+        assert 0 < box["y"] < box["y"] + box["height"] < 800
+    assert tab.locator("header figure svg").count() == 1
+
+
+def test_a_wide_table_shows_that_it_scrolls_and_code_is_not_clipped(visit):
+    tab = visit("search", width=390)
+    wide = tab.locator("#leaderboard .scroll").first
+    assert wide.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert wide.evaluate("e => getComputedStyle(e).backgroundAttachment") == (
+        "local, local, scroll, scroll"
+    )
+    for media in ("screen", "print"):
+        tab.emulate_media(media=media)
+        for code in tab.locator("pre").all():
+            assert code.evaluate("e => e.scrollWidth <= e.clientWidth")
+            assert code.evaluate("e => getComputedStyle(e).columnCount") == "auto"
 
 
 def test_charts_show_the_rows_and_say_which(visit, pages):

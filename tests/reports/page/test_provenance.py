@@ -36,6 +36,9 @@ def test_commands_name_revision_versions_and_checkpoint(tmp_path):
     lines = commands(study, best)
     assert lines[0] == "git checkout f00   # plus changes that were not committed"
     assert lines[1] == "pip install -e . torch==2.14.1"
+    assert lines[2].startswith("python FILE.py --storage NEW   # FILE.py defines the study")
+    study.description["file"] = "experiments/tune.py"
+    assert commands(study, best)[2] == "python experiments/tune.py --storage NEW"
     assert lines[3] == f"sadcl results report s --storage {tmp_path} -o report.html"
     assert lines[4].startswith(f"sadcl evaluate --checkpoint {best['key']} --storage {tmp_path}")
 

@@ -1,4 +1,4 @@
-"""Which rows of a study become which chart, and how many of them are drawn."""
+"""The section of a page that has a search: its trials, their settings, and what matters."""
 
 from __future__ import annotations
 
@@ -6,113 +6,25 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sadcl.reports.ablation import AblationReport
+from sadcl.console import short_names
 from sadcl.reports.importance import importances
 from sadcl.reports.importance_text import importance_sentences
-from sadcl.reports.page import charts
+from sadcl.reports.page import search_charts as charts
+from sadcl.reports.page.curves import thin
 from sadcl.reports.page.study import Row, StudyData, run_title, searched_settings
-from sadcl.reports.page.svg import COLOURS
-from sadcl.reports.page.tables import MAX_ROWS, Cells, short_names, value_text
+from sadcl.reports.page.svg import SMALL_SIZE
+from sadcl.reports.page.tables import MAX_ROWS, Cells, setting_cell
 from sadcl.search.ranking import ranked_trials
 from sadcl.search.space import Float, Int, plain
 from sadcl.search.study_file import described_stopping, read_space
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
-MAX_CURVES, MAX_LINES = 120, 150
-"""The largest numbers of curves and of lines in a chart; with more, the page says how many."""
+MAX_LINES = 150
+"""The largest number of lines in a chart; with more, the page says how many."""
 MAX_STRONG = 30
 """The largest number of trials that are drawn as the best."""
-
-
-def thin(items: Sequence[T], most: int) -> list[T]:
-    """Choose at most ``most`` items at even distances, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
-
-
-def forest(report: AblationReport | None) -> str:
-    """Draw the forest plot; empty where nothing is compared."""
-    if report is None or not any(effect.pairs for effect in report.effects):
-        return ""
-    return charts.effects_chart(report)
-
-
-@dataclass(frozen=True)
-class LegendEntry:
-    """A line of the legend: the colour's variable in the style sheet, and the dashes."""
-
-    name: str
-    colour: str
-    dashes: str
-
-
-@dataclass(frozen=True)
-class CurvesSection:
-    """The learning curves: a chart for each data set and stage, their legend, and notes."""
-
-    panels: tuple[str, ...]
-    legend: tuple[LegendEntry, ...]
-    notes: tuple[str, ...]
-
-
-def curves_section(study: StudyData) -> CurvesSection:
-    """Draw the learning curves."""
-    names = [name for name, rows in study.curve_groups().items() if rows]
-    panels: list[str] = []
-    notes: list[str] = []
-    has_background = False
-    for dataset in study.datasets:
-        groups = {
-            row["key"]: names.index(name)
-            for name, rows in study.curve_groups(dataset).items()
-            for row in rows
-        }
-        for stage in (1, 2):
-            runs = _stage_curves(study, dataset, stage, groups)
-            if not runs:
-                continue
-            drawn = _thin_curves(runs)
-            has_background |= any(run.group is None for run in drawn)
-            title = f"stage {stage}" + f", {dataset}" * (len(study.datasets) > 1)
-            panels.append(charts.curves_chart(drawn, title, f"curves{len(panels)}"))
-            if len(drawn) < len(runs):
-                notes.append(
-                    f"{title}: {len(drawn)} of {len(runs):,} runs are drawn, at even distances by "
-                    "their last held-out mAP."
-                )
-    legend = [_legend_entry(name, group) for group, name in enumerate(names)]
-    if has_background:
-        others = "other trials" if study.kind == "search" else "other runs"
-        legend.append(_legend_entry(others, None))
-    return CurvesSection(tuple(panels), tuple(legend), tuple(notes))
-
-
-def _legend_entry(name: str, group: int | None) -> LegendEntry:
-    colour, dashes = charts.group_style(group)
-    return LegendEntry(name, COLOURS[colour], dashes)
-
-
-def _stage_curves(
-    study: StudyData, dataset: str, stage: int, groups: Mapping[str, int]
-) -> list[charts.Curve]:
-    """Return the curves of a data set and stage, ordered by their last held-out mAP."""
-    runs = [
-        charts.Curve(run_title(row), groups.get(row["key"]), points, row["status"] == "pruned")
-        for row in study.rows
-        if row["dataset"] == dataset and (points := study.curve(row, stage))
-    ]
-    return sorted(runs, key=lambda run: run.points[-1][1])
-
-
-def _thin_curves(runs: Sequence[charts.Curve]) -> list[charts.Curve]:
-    """Choose the curves to draw, the background first; at least half may be of groups."""
-    named = thin([run for run in runs if run.group is not None], MAX_CURVES)
-    background = [run for run in runs if run.group is None]
-    return thin(background, MAX_CURVES - min(len(named), MAX_CURVES // 2)) + named
 
 
 @dataclass(frozen=True)
@@ -141,16 +53,46 @@ class SearchSection:
     stopped_note: str
 
 
-def search_section(study: StudyData, progress: Progress | None) -> SearchSection:
-    """Draw the history, the settings and the importance of a search, and list its best trials.
-
-    Args:
-        progress: called with the evaluations of importance done and their total.
-    """
-    trials = [
+def trial_points(study: StudyData) -> list[charts.TrialPoint]:
+    """Return the trials of a search by their start."""
+    return [
         charts.TrialPoint(number, run_title(row), row["status"], study.held_out_mAP(row))
         for number, row in enumerate(study.phase("search"), 1)
     ]
+
+
+def history(
+    study: StudyData, size: tuple[float, float] = SMALL_SIZE, others: Sequence[float] = ()
+) -> str:
+    """Draw the trials of a search by their start; empty where none has a held-out mAP.
+
+    Args:
+        study: the search.
+        size: width and height in inches.
+        others: held-out mAP of trials of another study, which the scale has too.
+    """
+    trials = trial_points(study)
+    references = {
+        name: runs[0]["val_mAP"]
+        for name, arm in (("control", "stage2"), ("pooled baseline", "baseline"))
+        if (runs := ranked_trials(study.phase("baseline", arm)))
+    }
+    if not any(math.isfinite(trial.held_out_mAP) for trial in trials):
+        return ""
+    return charts.history_chart(trials, references, size, others)
+
+
+def search_section(
+    study: StudyData, progress: Progress | None, *, with_history: bool = True
+) -> SearchSection:
+    """Draw the history, the settings and the importance of a search, and list its best trials.
+
+    Args:
+        study: the search.
+        progress: called with the evaluations of importance done and their total.
+        with_history: whether to draw the history, which may be at the top of the page.
+    """
+    trials = trial_points(study)
     scored = [
         (trial, row)
         for trial, row in zip(trials, study.phase("search"), strict=True)
@@ -162,14 +104,9 @@ def search_section(study: StudyData, progress: Progress | None) -> SearchSection
     num_strong = min(math.ceil(num_complete / 10), MAX_STRONG)
     drawn = ended[:num_strong] + thin(ended[num_strong:], MAX_LINES)
     names = short_names(sorted({field for _, row in drawn for field in searched_settings(row)}))
-    references = {
-        name: runs[0]["val_mAP"]
-        for name, arm in (("control", "stage2"), ("pooled baseline", "baseline"))
-        if (runs := ranked_trials(study.phase("baseline", arm)))
-    }
     importance, importance_note = _importance(study, progress)
     return SearchSection(
-        history=charts.history_chart(trials, references) if scored else "",
+        history=history(study) if with_history else "",
         parallel=_parallel(study, drawn, names, num_strong) if len(drawn) > 1 and names else "",
         importance=importance,
         importance_note=importance_note,
@@ -187,8 +124,13 @@ def _importance(study: StudyData, progress: Progress | None) -> tuple[str, str]:
     space = read_space(study.description)
     result = importances(study.name, study.phase("search"), space, progress=progress)
     names = short_names([*(one.field for one in result.fields), *result.omitted])
-    chart = charts.importance_chart(result.fields, names) if result.fields else ""
-    return chart, " ".join(importance_sentences(result))
+    sentences = list(importance_sentences(result))
+    if not result.fields:
+        return "", " ".join(sentences)
+    marks = (
+        "Diamonds: the share of each field, with its 95 % interval; filled where it is significant."
+    )
+    return charts.importance_chart(result.fields, names), " ".join([marks, *sentences])
 
 
 def _parallel(
@@ -212,7 +154,7 @@ def _parallel(
     ]
     tooltips = []
     for (trial, _), setting in zip(drawn, settings, strict=True):
-        text = ", ".join(f"{names[field]} {value_text(v)}" for field, v in setting.items())
+        text = ", ".join(f"{names[field]} {setting_cell(v)}" for field, v in setting.items())
         tooltips.append(f"{trial.name}: {text}: {trial.held_out_mAP:.2f}")
     return charts.parallel_chart(axes, tooltips, kinds)
 
@@ -221,7 +163,7 @@ def _trial_line(trial: charts.TrialPoint, row: Row, names: Mapping[str, str]) ->
     settings = searched_settings(row)
     return {
         "trial": trial.name,
-        **{name: value_text(settings.get(field)) for field, name in names.items()},
+        **{name: setting_cell(settings.get(field)) for field, name in names.items()},
         "held-out mAP": f"{trial.held_out_mAP:.2f}",
         "epochs": str(row["epochs_done"] or ""),
         "status": charts.STATUS_TEXTS.get(trial.status, trial.status),

@@ -1,0 +1,205 @@
+"""Tables of images and labels: CSV, TSV and JSON lines, in the forms that people have them.
+
+- A column of labels: one name, several with ``;`` or ``|`` between them, or a list; an image may
+  have a row for each of its labels.
+- A column for each label with 0 and 1 (multi-hot), as Roboflow's ``_classes.csv`` and Kaggle have.
+- ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders, also with objects.
+
+A column ``split``, or else the name of a folder, says the split.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sadcl.data.convert.source import Item, Source, head_of, split_of
+from sadcl.data.readers import files
+from sadcl.errors import UserError
+
+_FILE = (
+    *("file_name", "filename", "file", "filepath", "file_path", "path", "image_path", "image"),
+    *("image_name", "image_id", "imageid", "image index", "img", "img_name", "photo", "id"),
+)
+"""Names of a column of images, the surest first."""
+_LABELS = (
+    *("labels", "label", "label_name", "labelname", "tags", "tag", "classes", "class", "category"),
+    *("categories", "class_name", "finding labels", "objects", "target"),
+)
+"""Names of a column of labels."""
+_SPLIT = ("split", "set", "subset", "partition", "split_name", "usage", "phase")
+_SHOWN = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+_UNKNOWN = ("-1", "-1.0", "nan", "none")
+_HINT = "It is to be a table of images and labels."
+Row = dict[str, Any]
+
+
+def find_metadata(source: Source) -> list[Path]:
+    """Return the tables of Hugging Face's image folders."""
+    return [path for path in source.with_suffix(".csv", ".jsonl") if path.stem == "metadata"]
+
+
+def find(source: Source) -> list[Path]:
+    """Return the tables that have a column of images and another one."""
+    tables = source.with_suffix(".csv", ".tsv", ".jsonl")
+    return [path for path in tables if path.stem != "metadata" and _looks_right(path)]
+
+
+def _looks_right(path: Path) -> bool:
+    line = head_of(path).partition("\n")[0]
+    try:
+        names = list(json.loads(line)) if path.suffix == ".jsonl" else re.split("[,;\t]", line)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    clean = [str(name).strip().strip('"').lower() for name in names]
+    return len(clean) > 1 and any(name in clean for name in _FILE)
+
+
+def read(source: Source, paths: list[Path]) -> Iterator[Item]:
+    """Yield an image for each row; those of one image are joined."""
+    for path in paths:
+        rows = list(_rows(path))
+        if not rows:
+            source.remark("tables without a row", source.shown(path))
+            continue
+        columns = {str(name).strip().lower(): name for name in rows[0]}
+        file_column = _file_column(source, path, columns, rows)
+        split_column = next((columns[name] for name in _SPLIT if name in columns), None)
+        others = [name for name in rows[0] if name not in (file_column, split_column)]
+        label_column = next(
+            (columns[name] for name in _LABELS if columns.get(name) in others), None
+        )
+        multi_hot = _multi_hot(others, rows)
+        if len(multi_hot) > 1 or label_column is None:
+            label_column = None
+        if label_column is None and not multi_hot:
+            raise UserError(
+                f"{str(path)!r} has no labels: a column called {', '.join(_LABELS[:4])} or the "
+                f"like, or a column of 0 and 1 for each label, is needed. It has "
+                f"{files.shown(list(rows[0]))}."
+            )
+        used = [label_column] if label_column is not None else multi_hot
+        left = [name for name in others if name not in used]
+        source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
+        if label_column is None:
+            source.labels |= dict.fromkeys(str(name).strip() for name in multi_hot)
+        below = path.parent if source.image_folder == source.folder else None
+        for row in rows:
+            split = _split(source, path, row, split_column)
+            labels = (
+                _shown(source, row, multi_hot)
+                if label_column is None
+                else list(_names(row[label_column], source.between))
+            )
+            item = source.item(str(row[file_column]), labels, split, below)
+            if item is not None:
+                yield item
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    text = files.read_text(path, _HINT)
+    if path.suffix.lower() == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield _object(line, f"{str(path)!r} line {number}")
+        return
+    first = text.partition("\n")[0]
+    between = max("\t;,", key=first.count) if path.suffix.lower() == ".csv" else "\t"
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
+    try:
+        header = [name.strip() for name in next(rows)]
+        if len(set(header)) < len(header):
+            raise UserError(f"{str(path)!r} has two columns of one name: {files.shown(header)}.")
+        for row in rows:
+            if any(map(str.strip, row)):
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{str(path)!r} line {rows.line_num} has {len(row)} fields, the first line "
+                        f"has {len(header)}."
+                    )
+                yield dict(zip(header, map(str.strip, row), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
+
+
+def _object(line: str, position: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{position} is not valid JSON: {error}.") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{position} is {files.shown(row)}; one object a line is needed.")
+    return row
+
+
+def _file_column(source: Source, path: Path, columns: dict[str, Any], rows: Sequence[Row]) -> Any:
+    """Return the column of images: the first by its name whose values are images' names."""
+    named = [columns[name] for name in _FILE if name in columns]
+    for name in named:
+        if any(source.has(files.with_slashes(str(row[name])).rpartition("/")[2]) for row in rows):
+            return name
+    raise UserError(
+        f"No image below {str(source.image_folder)!r} has a name that {str(path)!r} has in a "
+        f"column called {', '.join(_FILE[:4])} or the like: give the folder with --images. The "
+        f"table has the columns {files.shown(list(rows[0]))}."
+    )
+
+
+def _multi_hot(names: Sequence[Any], rows: Sequence[Row]) -> list[Any]:
+    """Return the columns with 0 and 1 alone, and at least one of them."""
+    found = []
+    for name in names:
+        values = {str(row.get(name, "")).strip().lower() for row in rows}
+        if values <= {*_SHOWN, *_UNKNOWN} and values - {*_UNKNOWN, ""}:
+            found.append(name)
+    return found
+
+
+def _shown(source: Source, row: Row, names: Sequence[Any]) -> list[str]:
+    values = {name: str(row.get(name, "")).strip().lower() for name in names}
+    unknown = sum(value in _UNKNOWN for value in values.values())
+    source.remark("values of -1 (not known), read as not shown", next(iter(row.values())), unknown)
+    return [str(name).strip() for name, value in values.items() if _SHOWN.get(value)]
+
+
+def _split(source: Source, path: Path, row: Row, column: Any) -> str:
+    """Return the split of a row: by its column, or else by the folder of the table or image."""
+    if column is not None:
+        split = split_of(str(row.get(column, "")))
+        if not split:
+            source.remark("rows of no split that is known", repr(row.get(column)))
+        return split
+    inside = path.relative_to(source.folder)
+    folders = files.with_slashes(str(next(iter(row.values())))).split("/")[:-1]
+    return split_of(*inside.parts[:-1], path.stem, *folders)
+
+
+def _names(value: Any, between: str) -> Iterator[str]:
+    """Yield the labels of a cell: a text, a list, numbers, or the objects of an image."""
+    if isinstance(value, dict):  # the objects of an image
+        inner = {str(key).lower(): one for key, one in value.items()}
+        for name in _LABELS:
+            if name in inner:
+                yield from _names(inner[name], between)
+                return
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _names(one, between or "\0")
+    elif isinstance(value, str):
+        text = value.strip()
+        if text.startswith("[") and text.endswith("]"):
+            try:
+                yield from _names(ast.literal_eval(text), between)
+                return
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                pass
+        pattern = re.escape(between) if between else r"[;|]"
+        yield from filter(str.strip, re.split(pattern, text))
+    elif value is not None and not isinstance(value, float):
+        yield str(value)
