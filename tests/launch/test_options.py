@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,27 @@ def test_every_option_has_a_flag_that_sets_it():
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Options(**options)
+
+
+SCRIPT = """
+from sadcl.launch.options import TrainOptions, takes_options
+
+@takes_options(TrainOptions)
+def train(config, options):
+    print("trains")
+
+import study  # as the import path of a part of this file does
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "output"),
+    [("train(None)", 2, ""), ("if __name__ == '__main__':\n    train(None)", 0, "trains\n")],
+)
+def test_a_script_that_starts_a_run_while_it_is_imported_is_told(tmp_path, end, code, output):
+    file = tmp_path / "study.py"
+    file.write_text(SCRIPT + end + "\n")
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, output)
+    words = "line 9, starts sadcl.train while the file is imported as 'study'"
+    assert (words in done.stderr) == (code == 2)
