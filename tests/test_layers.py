@@ -29,11 +29,7 @@ FILES = {
     "data": (
         "base label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
-<<<<<<< HEAD
-        "socket_folder child_processes split manifest remote transforms readers/files sampler "
-=======
         "child_processes socket_folder split manifest remote transforms readers/files sampler "
->>>>>>> daily
         "image_augmentation readers/scenes readers/xml_tree readers/coco readers/folder "
         "readers/nuswide readers/vg500 readers/voc readers/label_groups readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "

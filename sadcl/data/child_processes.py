@@ -15,18 +15,10 @@ def without_main_module() -> Iterator[None]:
     They would run an experiment's file again that calls :func:`sadcl.train` without
     ``if __name__ == "__main__":``. Nothing that this package sends them is of that module.
     """
-<<<<<<< HEAD
-    main = sys.modules["__main__"]
-    names: tuple[str, ...] = ("__file__", "__spec__")
-    hidden = {name: vars(main)[name] for name in names if name in vars(main)}
-    vars(main).pop("__file__", None)
-    main.__spec__ = None
-=======
     names: dict[str, Any] = vars(sys.modules["__main__"])
     hidden = {name: names[name] for name in ("__file__", "__spec__") if name in names}
     names.pop("__file__", None)
     names["__spec__"] = None
->>>>>>> daily
     try:
         yield
     finally:

@@ -55,8 +55,6 @@ def test_a_variable_that_cannot_be_read_is_refused_with_an_example(text):
     )
 
 
-<<<<<<< HEAD
-=======
 def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsys):
     def init(**options):
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
@@ -70,7 +68,6 @@ def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsy
     assert "Stopping s." in capsys.readouterr().err
 
 
->>>>>>> daily
 def test_a_port_where_something_else_listens_is_refused_in_seconds(monkeypatch):
     """Ray would try for minutes."""
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
@@ -93,19 +90,3 @@ def test_what_ray_raises_when_it_cannot_start_is_one_paragraph(monkeypatch, kind
     with pytest.raises(UserError, match=message):
         with cluster.connected(None):
             pass
-<<<<<<< HEAD
-
-
-def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsys):
-    def init(**options):
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(SystemExit) as end, guarded(), resumable(lambda: "Stopping s."):
-        with cluster.connected(None):
-            raise AssertionError
-    assert end.value.code == 130
-    assert "Stopping s." in capsys.readouterr().err
-=======
->>>>>>> daily
