@@ -16,7 +16,7 @@ def without_main_module() -> Iterator[None]:
     ``if __name__ == "__main__":``. Nothing that this package sends them is of that module.
     """
     names: dict[str, Any] = vars(sys.modules["__main__"])
-    hidden = {name: names[name] for name in ("__file__", "__spec__") if name in names}
+    hidden = {name: value for name, value in names.items() if name in ("__file__", "__spec__")}
     names.pop("__file__", None)
     names["__spec__"] = None
     try:
