@@ -6,6 +6,7 @@ split, or the name of a folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,11 @@ _LISTS = {"trainval": "train", "train": "train", "val": "val", "test": "test"}
 
 def find(source: Source) -> list[Path]:
     """Return the annotation files."""
-    return [path for path in source.with_suffix(".xml") if "<annotation>" in head_of(path, 4096)]
+    return [
+        path
+        for path in source.with_suffix(".xml")
+        if re.search(r"<annotation[\s>]", head_of(path, 4096))
+    ]
 
 
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:
