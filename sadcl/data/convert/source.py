@@ -89,6 +89,15 @@ class Source:
         """Return the files with one of these endings."""
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
+    def add_labels(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Add labels in this order, and return them with one blank between words, in NFC.
+
+        One that has no name, or has a control character, is left out.
+        """
+        labels = dict.fromkeys(filter(None, map(_clean, names)))
+        self.labels |= labels
+        return tuple(labels)
+
     def item(
         self, name: str, labels: Iterable[str], split: str = "", below: Path | None = None
     ) -> Item | None:
@@ -103,15 +112,11 @@ class Source:
         image = self.image(name, split, below)
         if image is None:
             return None
-        kept = []
+        labels = list(labels)
         for label in labels:
-            clean = files.composed(" ".join(label.split()))
-            if not clean or files.bad_character(clean):
+            if not _clean(label):
                 self.remark("labels without a name, or with a control character", repr(label))
-            else:
-                kept.append(clean)
-        self.labels |= dict.fromkeys(kept)
-        return Item(image, name, tuple(dict.fromkeys(kept)), split)
+        return Item(image, name, self.add_labels(labels), split)
 
     def image(self, name: str, split: str = "", below: Path | None = None) -> Path | None:
         """Return the only file that a listed name fits best; None, with a remark, without one.
@@ -155,6 +160,12 @@ class Source:
             index = self._by_name
         without_upload = _UPLOAD.sub("", name)
         return index.get(files.spelling(name)) or index.get(files.spelling(without_upload), [])
+
+
+def _clean(label: str) -> str:
+    """Return a label as it is written; empty if it cannot be."""
+    clean = files.composed(" ".join(label.split()))
+    return "" if files.bad_character(clean) else clean
 
 
 def _paths_of(name: str) -> Iterator[str]:

@@ -88,7 +88,7 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         left = [name for name in others if name not in used]
         source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
         if label_column is None:
-            source.labels |= dict.fromkeys(str(name).strip() for name in multi_hot)
+            source.add_labels(map(str, multi_hot))
         below = path.parent if source.image_folder == source.folder else None
         for row in rows:
             split = _split(source, path, row, split_column)

@@ -14,7 +14,7 @@ from sadcl.data.convert.source import Item, Source, head_of, split_of
 from sadcl.data.readers import files, xml_tree
 
 _SPLITS = ("train", "val", "test")
-"""The splits of lists; of an image in several, the last counts, as with ``trainval`` and ``val``."""
+"""The splits of lists; of an image in several the last counts, as in ``trainval`` and ``val``."""
 
 
 def find(source: Source) -> list[Path]:

@@ -64,7 +64,7 @@ def _classes(path: Path) -> dict[int, str]:
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:
     """Yield each image; one without a text file, or with an empty one, has no label."""
     classes = _classes(paths[0])
-    source.labels |= dict.fromkeys(classes.values())
+    source.add_labels(classes.values())
     texts = {path: _lines(path) for path in source.with_suffix(".txt") if path != paths[0]}
     listed = _listed(source, paths[0], texts)
     used = set()

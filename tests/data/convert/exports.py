@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from sadcl.config import Data
-from sadcl.data.readers import folder
+from sadcl.data.readers.folder import read as read_folder
 from tests.data.pictures import picture
 from tests.data.readers.layouts import put
 
@@ -44,7 +44,7 @@ Images = Sequence[Shown]
 
 def read(root: Path) -> dict[str, tuple[str, set[str]]]:
     """Split and labels of each image of a folder that was written, by its name."""
-    splits = zip(("train", "test"), folder.read(root, Data(name="folder")), strict=True)
+    splits = zip(("train", "test"), read_folder(root, Data(name="folder")), strict=True)
     return {
         name.rpartition("/")[2]: (part, {images.labels[x] for x in np.flatnonzero(row_L == 1)})
         for part, images in splits
