@@ -106,12 +106,19 @@ class Source:
         Args:
             name: as listed: a path of any machine, or an address.
             labels: its labels; one that has no name is left out.
-            split: as :class:`Item` has it; an image in the folder of another split does not fit.
+            split: as :class:`Item` has it.
             below: a folder that the image must be in.
         """
         image = self.image(name, split, below)
         if image is None:
             return None
+        if split and self._split_of(image) not in ("", split):
+            what = "images in the folder of another split, taken as the source says"
+            self.remark(what, f"{self.shown(image)} ({split})")
+        return self.known_item(image, name, labels, split)
+
+    def known_item(self, image: Path, name: str, labels: Iterable[str], split: str) -> Item:
+        """Return an image with labels, as :meth:`item` does, where the file is known already."""
         labels = list(labels)
         for label in labels:
             if not _clean(label):
@@ -122,7 +129,8 @@ class Source:
         """Return the only file that a listed name fits best; None, with a remark, without one.
 
         It has the same name, apart from letter case and Unicode form, or without an ending the same
-        name before it. Of several, those with the most folders in common fit best.
+        name before it. Of several, those with the most folders in common fit best, and of these
+        those in the folder of the split, or of none.
         """
         parts: tuple[str, ...] = ()
         fits: list[Path] = []
@@ -133,14 +141,17 @@ class Source:
         if below is not None:
             fits = [image for image in fits if image.is_relative_to(below)]
         inside = {image: image.relative_to(self.image_folder).parts[:-1] for image in fits}
-        if split:
-            fits = [image for image in fits if split_of(*inside[image]) in ("", split)]
         common = {image: _common_end(inside[image], parts[:-1]) for image in fits}
         best = [image for image in fits if common[image] == max(common.values())]
+        if split and len(best) > 1:
+            best = [one for one in best if self._split_of(one) in ("", split)] or best
         if len(best) == 1:
             return best[0]
         self.remark("images that fit several files" if best else "images that are not there", name)
         return None
+
+    def _split_of(self, image: Path) -> str:
+        return split_of(*image.relative_to(self.image_folder).parts[:-1])
 
     def has(self, name: str) -> bool:
         """Return whether there is an image of this name, in any folder."""
