@@ -1,7 +1,8 @@
 """Tables of images and labels: CSV, TSV and JSON lines, in the forms that people have them.
 
 - A column of labels: one name, several with ``;`` or ``|`` between them, or a list; an image may
-  have a row for each of its labels.
+  have a row for each of its labels. Where a column ``confidence`` is 0, as in OpenImages, people
+  have verified that the label is absent.
 - A column for each label with 0 and 1 (multi-hot), as Roboflow's ``_classes.csv`` and Kaggle have.
 - ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders, also with objects.
 
@@ -75,22 +76,25 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         label_column = next(
             (columns[name] for name in _LABELS if columns.get(name) in others), None
         )
-        multi_hot = _multi_hot(others, rows)
-        if len(multi_hot) > 1 or label_column is None:
-            label_column = None
+        multi_hot = _multi_hot(others, rows) if label_column is None else []
         if label_column is None and not multi_hot:
             raise UserError(
                 f"{str(path)!r} has no labels: a column called {', '.join(_LABELS[:4])} or the "
                 f"like, or a column of 0 and 1 for each label, is needed. It has "
                 f"{files.shown(list(rows[0]))}."
             )
-        used = [label_column] if label_column is not None else multi_hot
+        confidence = columns.get("confidence") if label_column is not None else None
+        used = multi_hot if label_column is None else [label_column, confidence]
         left = [name for name in others if name not in used]
         source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
         if label_column is None:
             source.add_labels(map(str, multi_hot))
         below = path.parent if source.image_folder == source.folder else None
         for row in rows:
+            if confidence is not None and _is_zero(row.get(confidence)):
+                what = "rows of confidence 0, whose labels are absent, left out"
+                source.remark(what, f"{row[file_column]}: {row[label_column]}")
+                continue
             split = _split(source, path, row, split_column)
             labels = (
                 _shown(source, row, multi_hot)
@@ -159,6 +163,13 @@ def _multi_hot(names: Sequence[Any], rows: Sequence[Row]) -> list[Any]:
         if values <= {*_SHOWN, *_UNKNOWN} and values - {*_UNKNOWN, ""}:
             found.append(name)
     return found
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return float(value) == 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _shown(source: Source, row: Row, names: Sequence[Any]) -> list[str]:
