@@ -157,6 +157,14 @@ class Source:
         """Return whether there is an image of this name, in any folder."""
         return bool(self._candidates(name))
 
+    def place_of(self, path: Path) -> Path | None:
+        """Return the folder of an annotation file if the images are to be in it, or else None."""
+        folder = path.parent
+        if self.image_folder != self.folder:
+            return None
+        # in annotations/ beside images/ there is none
+        return folder if any(image.is_relative_to(folder) for image in self.images) else None
+
     def nearest(self, name: str, path: Path) -> Path | None:
         """Return the innermost folder above a file that has an image of this name."""
         images = self._candidates(name)

@@ -89,7 +89,7 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
         if label_column is None:
             source.add_labels(map(str, multi_hot))
-        below = path.parent if source.image_folder == source.folder else None
+        below = source.place_of(path)
         for row in rows:
             if confidence is not None and _is_zero(row.get(confidence)):
                 what = "rows of confidence 0, whose labels are absent, left out"
