@@ -112,7 +112,7 @@ class Source:
         image = self.image(name, split, below)
         if image is None:
             return None
-        if split and self._split_of(image) not in ("", split):
+        if split and self.split_of(image) not in ("", split):
             what = "images in the folder of another split, taken as the source says"
             self.remark(what, f"{self.shown(image)} ({split})")
         return self.known_item(image, name, labels, split)
@@ -144,13 +144,14 @@ class Source:
         common = {image: _common_end(inside[image], parts[:-1]) for image in fits}
         best = [image for image in fits if common[image] == max(common.values())]
         if split and len(best) > 1:
-            best = [one for one in best if self._split_of(one) in ("", split)] or best
+            best = [one for one in best if self.split_of(one) in ("", split)] or best
         if len(best) == 1:
             return best[0]
         self.remark("images that fit several files" if best else "images that are not there", name)
         return None
 
-    def _split_of(self, image: Path) -> str:
+    def split_of(self, image: Path) -> str:
+        """Return the split that the folder of an image says; empty if it says none."""
         return split_of(*image.relative_to(self.image_folder).parts[:-1])
 
     def has(self, name: str) -> bool:

@@ -98,8 +98,11 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
                     else list(_names(row.get(columns.labels), source.between))
                 )
                 item = source.item(str(name), labels, split, below)
-                if item is not None:
-                    yield item
+                if item is None:
+                    continue
+                if columns.split is None and not split:  # the name is listed without its folder
+                    item = item._replace(split=source.split_of(item.image))
+                yield item
 
 
 def _columns(source: Source, path: Path, rows: Sequence[Row]) -> _Columns:
@@ -208,7 +211,7 @@ def _split(source: Source, path: Path, row: Row, columns: _Columns) -> str:
             source.remark("rows of no split that is known", repr(row.get(columns.split)))
         return split
     inside = path.relative_to(source.folder)
-    folders = files.with_slashes(str(next(iter(row.values())))).split("/")[:-1]
+    folders = files.with_slashes(str(row[columns.file])).split("/")[:-1]
     return split_of(*inside.parts[:-1], path.stem, *folders)
 
 
