@@ -1,6 +1,7 @@
 """Write what a converter has read as a folder of one's own (``readers/folder.py``).
 
 It is written beside its place, read back, and moved there, so that it is whole or does not exist.
+An empty folder that exists is filled, its table last.
 """
 
 from __future__ import annotations
@@ -124,14 +125,17 @@ def write(
     Labels that no image shows are left out. A label with ``;`` needs JSON lines instead of CSV.
 
     Raises:
-        UserError: if the target exists and is not empty, or cannot be written.
+        UserError: if the target exists and is not empty, or cannot be written, or if what is
+            written cannot be read, as without an image that trains.
     """
     check_target(target)
     shown = {label for one in images for label in one.labels}
     labels = [label for label in source.labels if label in shown]
     for label in source.labels.keys() - shown:
         source.remark("labels that no image shows", label)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    place = target.absolute()  # "." has no name
+    hidden = f".{place.name}.{uuid.uuid4().hex[:8]}"
+    part = place / hidden if place.exists() else place.with_name(hidden)
     try:
         part.mkdir(parents=True)
         rows = []
@@ -147,16 +151,27 @@ def write(
         table, text = _table(rows, any(";" in label for label in labels))
         (part / table).write_text(text, encoding="utf-8")
         (part / "labels.txt").write_text("".join(f"{one}\n" for one in labels), encoding="utf-8")
-        splits = folder.read(part, Data(name="folder"))
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
+        splits = _read_back(part, target)
+        if part.parent == place:
+            for name in ("images", "labels.txt", table):
+                (part / name).rename(place / name)
+        else:
+            part.rename(place)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{str(target)!r} cannot be written: {reason}.") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return splits
+
+
+def _read_back(part: Path, target: Path) -> tuple[ImageSet, ImageSet]:
+    """Return both splits of the hidden folder; errors name the target instead of it."""
+    try:
+        return folder.read(part, Data(name="folder"))
+    except UserError as error:
+        hidden, shown = (repr(str(path))[1:-1] for path in (part, target))
+        raise UserError(str(error).replace(hidden, shown)) from None
 
 
 def check_target(target: Path) -> None:
