@@ -32,11 +32,9 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         content = coco.read_content(path)
         inside = path.relative_to(source.folder)
         split = split_of(*inside.parts[:-1], path.stem)
-        below = path.parent if source.image_folder == source.folder else None
-        if below is not None and not any(one.is_relative_to(below) for one in source.images):
-            below = None  # as with annotations/x.json beside images/
+        below = source.place_of(path)
         names = {_key(one, "id"): str(one.get("name", "")) for one in _dicts(content["categories"])}
-        source.labels |= dict.fromkeys(name for name in names.values() if name)
+        source.add_labels(names.values())
         labels: dict[str, list[str]] = {_key(one, "id"): [] for one in _dicts(content["images"])}
         for annotation in _dicts(content["annotations"]):
             image, category = _key(annotation, "image_id"), _key(annotation, "category_id")

@@ -27,8 +27,7 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
                 f"{str(path)!r} is about a video (it has tracks). Export the task as 'CVAT for "
                 "images 1.1' or COCO, with its frames as images."
             )
-        names = (label.findtext("name", "").strip() for label in root.iter("label"))
-        source.labels |= dict.fromkeys(filter(None, names))
+        source.add_labels(label.findtext("name", "") for label in root.iter("label"))
         for image in root.findall("image"):
             name = image.get("name", "")
             labels = [shape.get("label", "") for shape in image if shape.get("label") is not None]

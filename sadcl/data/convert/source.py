@@ -89,6 +89,15 @@ class Source:
         """Return the files with one of these endings."""
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
+    def add_labels(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Add labels in this order, and return them with one blank between words, in NFC.
+
+        One that has no name, or has a control character, is left out.
+        """
+        labels = dict.fromkeys(filter(None, map(_clean, names)))
+        self.labels |= labels
+        return tuple(labels)
+
     def item(
         self, name: str, labels: Iterable[str], split: str = "", below: Path | None = None
     ) -> Item | None:
@@ -97,27 +106,31 @@ class Source:
         Args:
             name: as listed: a path of any machine, or an address.
             labels: its labels; one that has no name is left out.
-            split: as :class:`Item` has it; an image in the folder of another split does not fit.
+            split: as :class:`Item` has it.
             below: a folder that the image must be in.
         """
         image = self.image(name, split, below)
         if image is None:
             return None
-        kept = []
+        if split and self.split_of(image) not in ("", split):
+            what = "images in the folder of another split, taken as the source says"
+            self.remark(what, f"{self.shown(image)} ({split})")
+        return self.known_item(image, name, labels, split)
+
+    def known_item(self, image: Path, name: str, labels: Iterable[str], split: str) -> Item:
+        """Return an image with labels, as :meth:`item` does, where the file is known already."""
+        labels = list(labels)
         for label in labels:
-            clean = files.composed(" ".join(label.split()))
-            if not clean or files.bad_character(clean):
+            if not _clean(label):
                 self.remark("labels without a name, or with a control character", repr(label))
-            else:
-                kept.append(clean)
-        self.labels |= dict.fromkeys(kept)
-        return Item(image, name, tuple(dict.fromkeys(kept)), split)
+        return Item(image, name, self.add_labels(labels), split)
 
     def image(self, name: str, split: str = "", below: Path | None = None) -> Path | None:
         """Return the only file that a listed name fits best; None, with a remark, without one.
 
         It has the same name, apart from letter case and Unicode form, or without an ending the same
-        name before it. Of several, those with the most folders in common fit best.
+        name before it. Of several, those with the most folders in common fit best, and of these
+        those in the folder of the split, or of none.
         """
         parts: tuple[str, ...] = ()
         fits: list[Path] = []
@@ -128,18 +141,30 @@ class Source:
         if below is not None:
             fits = [image for image in fits if image.is_relative_to(below)]
         inside = {image: image.relative_to(self.image_folder).parts[:-1] for image in fits}
-        if split:
-            fits = [image for image in fits if split_of(*inside[image]) in ("", split)]
         common = {image: _common_end(inside[image], parts[:-1]) for image in fits}
         best = [image for image in fits if common[image] == max(common.values())]
+        if split and len(best) > 1:
+            best = [one for one in best if self.split_of(one) in ("", split)] or best
         if len(best) == 1:
             return best[0]
         self.remark("images that fit several files" if best else "images that are not there", name)
         return None
 
+    def split_of(self, image: Path) -> str:
+        """Return the split that the folder of an image says; empty if it says none."""
+        return split_of(*image.relative_to(self.image_folder).parts[:-1])
+
     def has(self, name: str) -> bool:
         """Return whether there is an image of this name, in any folder."""
         return bool(self._candidates(name))
+
+    def place_of(self, path: Path) -> Path | None:
+        """Return the folder of an annotation file if the images are to be in it, or else None."""
+        folder = path.parent
+        if self.image_folder != self.folder:
+            return None
+        # in annotations/ beside images/ there is none
+        return folder if any(image.is_relative_to(folder) for image in self.images) else None
 
     def nearest(self, name: str, path: Path) -> Path | None:
         """Return the innermost folder above a file that has an image of this name."""
@@ -155,6 +180,12 @@ class Source:
             index = self._by_name
         without_upload = _UPLOAD.sub("", name)
         return index.get(files.spelling(name)) or index.get(files.spelling(without_upload), [])
+
+
+def _clean(label: str) -> str:
+    """Return a label as it is written; empty if it cannot be."""
+    clean = files.composed(" ".join(label.split()))
+    return "" if files.bad_character(clean) else clean
 
 
 def _paths_of(name: str) -> Iterator[str]:

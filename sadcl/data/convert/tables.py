@@ -1,7 +1,8 @@
 """Tables of images and labels: CSV, TSV and JSON lines, in the forms that people have them.
 
 - A column of labels: one name, several with ``;`` or ``|`` between them, or a list; an image may
-  have a row for each of its labels.
+  have a row for each of its labels. Where a column ``confidence`` is 0, as in OpenImages, people
+  have verified that the label is absent.
 - A column for each label with 0 and 1 (multi-hot), as Roboflow's ``_classes.csv`` and Kaggle have.
 - ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders, also with objects.
 
@@ -17,7 +18,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sadcl.data.convert.source import Item, Source, head_of, split_of
 from sadcl.data.readers import files
@@ -61,6 +62,17 @@ def _looks_right(path: Path) -> bool:
     return len(clean) > 1 and any(name in clean for name in _FILE)
 
 
+class _Columns(NamedTuple):
+    """Which columns of a table are used, by their names; None for those that it lacks."""
+
+    file: Any
+    split: Any
+    labels: Any
+    confidence: Any
+    multi_hot: list[Any]
+    """A column for each label, if there is no column of labels."""
+
+
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:
     """Yield an image for each row; those of one image are joined."""
     for path in paths:
@@ -68,38 +80,53 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         if not rows:
             source.remark("tables without a row", source.shown(path))
             continue
-        columns = {str(name).strip().lower(): name for name in rows[0]}
-        file_column = _file_column(source, path, columns, rows)
-        split_column = next((columns[name] for name in _SPLIT if name in columns), None)
-        others = [name for name in rows[0] if name not in (file_column, split_column)]
-        label_column = next(
-            (columns[name] for name in _LABELS if columns.get(name) in others), None
-        )
-        multi_hot = _multi_hot(others, rows)
-        if len(multi_hot) > 1 or label_column is None:
-            label_column = None
-        if label_column is None and not multi_hot:
-            raise UserError(
-                f"{str(path)!r} has no labels: a column called {', '.join(_LABELS[:4])} or the "
-                f"like, or a column of 0 and 1 for each label, is needed. It has "
-                f"{files.shown(list(rows[0]))}."
-            )
-        used = [label_column] if label_column is not None else multi_hot
-        left = [name for name in others if name not in used]
-        source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
-        if label_column is None:
-            source.labels |= dict.fromkeys(str(name).strip() for name in multi_hot)
-        below = path.parent if source.image_folder == source.folder else None
+        columns = _columns(source, path, rows)
+        source.add_labels(map(str, columns.multi_hot))
+        below = source.place_of(path)
         for row in rows:
-            split = _split(source, path, row, split_column)
-            labels = (
-                _shown(source, row, multi_hot)
-                if label_column is None
-                else list(_names(row[label_column], source.between))
-            )
-            item = source.item(str(row[file_column]), labels, split, below)
-            if item is not None:
+            name = row.get(columns.file)
+            if name is None:
+                source.remark("rows without an image", f"{source.shown(path)}: {row}")
+            elif columns.confidence is not None and _is_zero(row.get(columns.confidence)):
+                what = "rows of confidence 0, whose labels are absent, left out"
+                source.remark(what, f"{name}: {row.get(columns.labels)}")
+            else:
+                split = _split(source, path, row, columns)
+                labels = (
+                    _shown(source, row, columns)
+                    if columns.labels is None
+                    else list(_names(row.get(columns.labels), source.between))
+                )
+                item = source.item(str(name), labels, split, below)
+                if item is None:
+                    continue
+                if columns.split is None and not split:  # the name is listed without its folder
+                    item = item._replace(split=source.split_of(item.image))
                 yield item
+
+
+def _columns(source: Source, path: Path, rows: Sequence[Row]) -> _Columns:
+    """Return the columns of a table, which are those of all rows: JSON lines may lack some.
+
+    Raises:
+        UserError: if there is no column of images or none of labels.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    by_name = {str(name).strip().lower(): name for name in reversed(names)}
+    file = _file_column(source, path, by_name, rows)
+    split = next((by_name[name] for name in _SPLIT if name in by_name), None)
+    others = [name for name in names if name not in (file, split)]
+    label = next((by_name[name] for name in _LABELS if by_name.get(name) in others), None)
+    confidence = by_name.get("confidence") if label is not None else None
+    multi_hot = _multi_hot(others, rows) if label is None else []
+    if label is None and not multi_hot:
+        raise UserError(
+            f"{str(path)!r} has no labels: a column called {', '.join(_LABELS[:4])} or the like, "
+            f"or a column of 0 and 1 for each label, is needed. It has {files.shown(names)}."
+        )
+    left = [name for name in others if name not in (label, confidence, *multi_hot)]
+    source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
+    return _Columns(file, split, label, confidence, multi_hot)
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -142,12 +169,13 @@ def _file_column(source: Source, path: Path, columns: dict[str, Any], rows: Sequ
     """Return the column of images: the first by its name whose values are images' names."""
     named = [columns[name] for name in _FILE if name in columns]
     for name in named:
-        if any(source.has(files.with_slashes(str(row[name])).rpartition("/")[2]) for row in rows):
+        values = (files.with_slashes(str(row.get(name, ""))).rpartition("/")[2] for row in rows)
+        if any(map(source.has, values)):
             return name
     raise UserError(
         f"No image below {str(source.image_folder)!r} has a name that {str(path)!r} has in a "
         f"column called {', '.join(_FILE[:4])} or the like: give the folder with --images. The "
-        f"table has the columns {files.shown(list(rows[0]))}."
+        f"table has the columns {files.shown(list(columns.values())[::-1])}."
     )
 
 
@@ -161,22 +189,29 @@ def _multi_hot(names: Sequence[Any], rows: Sequence[Row]) -> list[Any]:
     return found
 
 
-def _shown(source: Source, row: Row, names: Sequence[Any]) -> list[str]:
-    values = {name: str(row.get(name, "")).strip().lower() for name in names}
+def _is_zero(value: Any) -> bool:
+    try:
+        return float(value) == 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _shown(source: Source, row: Row, columns: _Columns) -> list[str]:
+    values = {name: str(row.get(name, "")).strip().lower() for name in columns.multi_hot}
     unknown = sum(value in _UNKNOWN for value in values.values())
-    source.remark("values of -1 (not known), read as not shown", next(iter(row.values())), unknown)
+    source.remark("values of -1 (not known), read as not shown", row[columns.file], unknown)
     return [str(name).strip() for name, value in values.items() if _SHOWN.get(value)]
 
 
-def _split(source: Source, path: Path, row: Row, column: Any) -> str:
+def _split(source: Source, path: Path, row: Row, columns: _Columns) -> str:
     """Return the split of a row: by its column, or else by the folder of the table or image."""
-    if column is not None:
-        split = split_of(str(row.get(column, "")))
+    if columns.split is not None:
+        split = split_of(str(row.get(columns.split, "")))
         if not split:
-            source.remark("rows of no split that is known", repr(row.get(column)))
+            source.remark("rows of no split that is known", repr(row.get(columns.split)))
         return split
     inside = path.relative_to(source.folder)
-    folders = files.with_slashes(str(next(iter(row.values())))).split("/")[:-1]
+    folders = files.with_slashes(str(row[columns.file])).split("/")[:-1]
     return split_of(*inside.parts[:-1], path.stem, *folders)
 
 

@@ -6,19 +6,24 @@ split, or the name of a folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sadcl.data.convert.source import Item, Source, head_of, split_of
 from sadcl.data.readers import files, xml_tree
 
-_LISTS = {"trainval": "train", "train": "train", "val": "val", "test": "test"}
-"""The split of each list; a later list counts more."""
+_SPLITS = ("train", "val", "test")
+"""The splits of lists; of an image in several the last counts, as in ``trainval`` and ``val``."""
 
 
 def find(source: Source) -> list[Path]:
     """Return the annotation files."""
-    return [path for path in source.with_suffix(".xml") if "<annotation>" in head_of(path, 4096)]
+    return [
+        path
+        for path in source.with_suffix(".xml")
+        if re.search(r"<annotation[\s>]", head_of(path, 4096))
+    ]
 
 
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:
@@ -50,9 +55,14 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
 
 def _listed(source: Source) -> dict[str, str]:
     """Return the split of each name in the lists; empty without lists."""
-    listed: dict[str, str] = {}
-    for name, split in _LISTS.items():
-        for path in source.with_suffix(".txt"):
-            if path.name == f"{name}.txt" and path.parent.name == "Main":
-                listed |= dict.fromkeys(files.read_entries(path, "It lists images."), split)
-    return listed
+    lists: dict[str, list[Path]] = {split: [] for split in _SPLITS}
+    for path in source.with_suffix(".txt"):
+        split = split_of(path.stem)
+        if split and path.parent.name == "Main" and "_" not in path.stem:  # others are of one class
+            lists[split].append(path)
+    return {
+        name: split
+        for split, paths in lists.items()
+        for path in paths
+        for name in files.read_entries(path, "It lists images.")
+    }

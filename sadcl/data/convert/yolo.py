@@ -64,7 +64,7 @@ def _classes(path: Path) -> dict[int, str]:
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:
     """Yield each image; one without a text file, or with an empty one, has no label."""
     classes = _classes(paths[0])
-    source.labels |= dict.fromkeys(classes.values())
+    source.add_labels(classes.values())
     texts = {path: _lines(path) for path in source.with_suffix(".txt") if path != paths[0]}
     listed = _listed(source, paths[0], texts)
     used = set()
@@ -80,9 +80,7 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
         source.remark("lines of no class", path and source.shown(path), len(wrong))
         labels = [classes[number] for number in numbers if number in classes]
         split = listed.get(inside.as_posix()) or split_of(*inside.parts[:-1])
-        item = source.item(inside.as_posix(), labels, split, image.parent)
-        if item is not None:
-            yield item
+        yield source.known_item(image, inside.as_posix(), labels, split)
     for path in texts.keys() - used:
         if any(_number(line) in classes for line in texts[path]):
             source.remark("text files without an image", source.shown(path))

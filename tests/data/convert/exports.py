@@ -15,8 +15,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
 import yaml
 
+from sadcl.config import Data
+from sadcl.data.readers.folder import read as read_folder
 from tests.data.pictures import picture
 from tests.data.readers.layouts import put
 
@@ -37,6 +40,16 @@ IMAGES = (
     Shown("e.jpg", ("dog",), "test"),
 )
 Images = Sequence[Shown]
+
+
+def read(root: Path) -> dict[str, tuple[str, set[str]]]:
+    """Split and labels of each image of a folder that was written, by its name."""
+    splits = zip(("train", "test"), read_folder(root, Data(name="folder")), strict=True)
+    return {
+        name.rpartition("/")[2]: (part, {images.labels[x] for x in np.flatnonzero(row_L == 1)})
+        for part, images in splits
+        for name, row_L in zip(images.files.to_pylist(), images.targets, strict=True)
+    }  # fmt: skip
 
 
 def names_of(images: Images) -> list[str]:
