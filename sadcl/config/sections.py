@@ -175,8 +175,8 @@ class Model(Frozen):
     standardize: bool = False
     """Give each channel of the feature maps mean 0 and standard deviation 1 before the head. Both
     are measured once, over the plain training images and their positions, with the weights that the
-    first stage starts from. The channels of a pre-trained backbone differ much in scale, and a head
-    then needs far more steps."""
+    first stage starts from; a head of ``model.start`` keeps those that it was trained with. On few
+    images a pooled head then fits the training images less quickly."""
     hidden: Count | None = None
     """d, the width of SARL's transformer; None is the backbone's own number of channels."""
     encoder_layers: Annotated[int, Field(ge=0, le=12)] = 1

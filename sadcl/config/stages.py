@@ -30,8 +30,9 @@ class Stage(Frozen):
     """Highest learning rate of the stage."""
     head_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs at the start in which the backbone's weights stay as they are and the rest of the
-    network learns: a head with random weights would spoil what a pre-trained backbone has learned
-    (Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022)."""
+    network learns, or all epochs where there are fewer. A head with random weights would spoil what
+    a pre-trained backbone has learned (Kumar et al., Fine-Tuning can Distort Pretrained Features,
+    2022)."""
     class_loss: ClassLoss = ClassLoss()
     augmentation: Augmentation = Augmentation()
     """How training images are changed in this stage."""
@@ -41,10 +42,6 @@ class Stage(Frozen):
         if self.planned_epochs is not None and self.planned_epochs < self.epochs:
             raise ValueError(
                 f"planned_epochs >= epochs must hold, but got {self.planned_epochs} < {self.epochs}"
-            )
-        if self.head_epochs > self.epochs:
-            raise ValueError(
-                f"head_epochs <= epochs must hold, but got {self.head_epochs} > {self.epochs}"
             )
         return self
 

@@ -57,7 +57,7 @@ class Network(nn.Module):
             labels are known.
         head_path: import path of the head; None where no configuration describes it.
         head_arguments: its keyword arguments.
-        standardize: put the channels of the feature maps on one scale before the head.
+        standardize: standardise the channels of the feature maps before the head.
     """
 
     projection: nn.Module | None

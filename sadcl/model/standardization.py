@@ -1,4 +1,4 @@
-"""Channels of a feature map on one scale.
+"""Feature maps whose channels have mean 0 and standard deviation 1.
 
 Axes: B images, C channels, H, W height and width of the map.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-MIN_STD = 1e-6
-"""A channel that varies less is constant, and only its mean is subtracted."""
+MIN_SHARE = 0.01
+"""A channel is divided by at least this share of the channels' mean standard deviation: one that is
+nearly constant over the training images may not be so over others."""
 
 
 class Standardization(nn.Module):
@@ -41,13 +42,14 @@ class Standardization(nn.Module):
         count_C, sum_C, square_C = sums_3C
         mean_C = sum_C / count_C
         std_C = (square_C / count_C - mean_C.square()).clamp(min=0).sqrt()
+        least = MIN_SHARE * std_C.mean()
         self.mean_C.copy_(mean_C)
-        self.std_C.copy_(torch.where(std_C > MIN_STD, std_C, 1.0))
+        self.std_C.copy_(std_C.clamp(min=least) if least > 0 else torch.ones_like(std_C))
         self.is_measured.fill_(True)
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """Return the map with each channel standardised, in its own number format."""
         scale_C = self.std_C.reciprocal()
         bias_C = -self.mean_C * scale_C
-        scale_C11, bias_C11 = (part.to(map_BCHW.dtype)[:, None, None] for part in (scale_C, bias_C))
-        return torch.addcmul(bias_C11, map_BCHW, scale_C11)
+        scale_C11, bias_C11 = scale_C[:, None, None], bias_C[:, None, None]
+        return torch.addcmul(bias_C11, map_BCHW.to(scale_C.dtype), scale_C11).to(map_BCHW.dtype)

@@ -140,7 +140,8 @@ def _terminated_as_before() -> Iterator[None]:
         signal.signal(signal.SIGTERM, on_terminate)
         on_terminate(signal.SIGTERM, None)
         raise
-    signal.signal(signal.SIGTERM, on_terminate)
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
 
 
 def _connect(address: str | None, sources: Iterable[str]) -> None:
@@ -202,7 +203,8 @@ def _check_listening(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=PATIENCE).close()
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return
-    channel = grpc.insecure_channel(address)
+    # as Ray itself, which asks no proxy for its own nodes
+    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     try:
         grpc.channel_ready_future(channel).result(timeout=PATIENCE)
     except grpc.FutureTimeoutError:

@@ -157,7 +157,7 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
     final = _rows(complete, Phase.FINAL, "tuned", params=params)
     lines.append(ResultLine("tuned, confirmed", "over the same seeds", tuned))
     lines.append(ResultLine("tuned, final", "all training images", final))
-    compared = _compared(search)
+    compared = _compared(search, winner["scale"])
     gains = (_gain(split, tuned, control, compared) for split in ("val", "test"))
     return SearchResult(
         lines=_nonempty(lines),
@@ -173,19 +173,23 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
     )
 
 
-def control_text(search: Search) -> str:
-    """Return what the control of a search is."""
-    has_contrasts = search.base.stage2.epochs and search.base.loss.contrasts
-    return "stage 2 without contrasts" if has_contrasts else "the setting of the base"
+def _has_contrasts(search: Search, scale: str) -> bool:
+    """Whether the base has contrasts at a scale, so that the control is it without them."""
+    base = search.config(scale)
+    return bool(base.stage2.epochs) and base.loss.contrasts
 
 
-def _compared(search: Search) -> str:
+def _compared(search: Search, scale: str) -> str:
     """Say what tuned runs are compared with; only contrasts may differ for it to be about them."""
-    control = control_text(search)
-    of_contrasts = ("loss.", "bank.", "prototypes.")
-    if "contrasts" in control and all(field.startswith(of_contrasts) for field in search.space):
+    if not _has_contrasts(search, scale):
+        return "The best setting compared with the setting of the base"
+    of_class = ("loss.class_weight", "loss.class_reduction")
+    if all(
+        field.startswith(("loss.", "bank.", "prototypes.")) and field not in of_class
+        for field in search.space_at(scale)
+    ):
         return "Contrasts compared with stage 2 without them"
-    return f"The best setting compared with {control}"
+    return "The best setting compared with stage 2 without contrasts"
 
 
 def _agreement(complete: Sequence[Row], search: Search) -> RankAgreement:
@@ -213,8 +217,8 @@ def _search_lines(complete: Sequence[Row], search: Search) -> Iterator[ResultLin
     stage1 = _rows(complete, Phase.STAGE1, "stage1", key=stage1_key)
     yield ResultLine("stage 1", "SARL alone, shared", stage1)
     control = _rows(complete, Phase.BASELINE, "stage2")
-    has_none = "contrasts" in control_text(search)
-    meaning = "stage 2, no contrasts" if has_none else "setting of the base"
+    scale = control[0]["scale"] if control else "full"
+    meaning = "stage 2, no contrasts" if _has_contrasts(search, scale) else "setting of the base"
     yield ResultLine("control", meaning, control)
     trials = _rows(complete, Phase.SEARCH, "tuned", key=key)
     yield ResultLine("best of search", "best, so optimistic", trials)

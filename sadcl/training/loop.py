@@ -255,7 +255,7 @@ class _Stage:
         if remaining:
             images = self.loader.images_per_epoch * remaining / self.loader.steps
             metrics["images_per_second"] = images / (time.monotonic() - start)
-        metrics["lr"] = float(training.schedule.get_last_lr()[0])
+        metrics["lr"] = max(map(float, training.schedule.get_last_lr()))
         progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
         figures, progress.best = selection.select(
             training, self.run.data, progress.best, progress.epoch, self.run.worker, self.store

@@ -1,4 +1,4 @@
-"""Channels of feature maps on one scale, whatever wraps, moves or saves the network."""
+"""Standardised feature maps, whatever wraps, moves or saves the network."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def sums_of(map_BCHW):
 
 def test_a_map_passes_unchanged_until_it_is_measured_and_is_standardised_then():
     torch.manual_seed(0)
-    map_BCHW = torch.randn(9, 4, 3, 3) * torch.tensor([1.0, 50.0, 0.01, 0.0])[:, None, None] + 7.0
+    map_BCHW = torch.randn(9, 4, 3, 3) * torch.tensor([1.0, 50.0, 0.5, 0.0])[:, None, None] + 7.0
     module = Standardization(4)
     assert torch.equal(module(map_BCHW), map_BCHW)
     module.set_from(sums_of(map_BCHW))

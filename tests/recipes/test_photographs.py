@@ -43,6 +43,12 @@ def test_a_search_on_features_can_be_confirmed_with_everything_training():
     assert confirmed == recipes.photographs("everything")
 
 
+def test_runs_of_fewer_epochs_than_the_head_has_alone_can_be_planned():
+    """The final run of a search trains as many epochs as the best one."""
+    config = recipes.photographs("everything")
+    assert config.override({"stage1.epochs": 2, "stage2.epochs": 0}).stage1.head_epochs > 2
+
+
 def test_few_photographs_get_a_recipe_of_their_own():
     few = recipes.photographs().override(recipes.FEW)
     assert few.model.dropout > recipes.photographs().model.dropout

@@ -91,6 +91,8 @@ def test_a_gain_of_other_fields_is_not_called_one_of_the_contrasts():
     rates = dataclasses.replace(SEARCH, space={**SEARCH.space, "stage2.lr": Float(1e-5, 1e-3)})
     text = summary_text(rows, rates)[1]
     assert "The best setting compared with stage 2 without contrasts: +3.00 held-out" in text
+    weights = dataclasses.replace(SEARCH, space={"loss.class_weight": Float(0.5, 2.0)})
+    assert "The best setting compared with stage 2 without" in summary_text(rows, weights)[1]
     alone = {"stage2.epochs": 0}
     heads = dataclasses.replace(
         SEARCH,

@@ -15,7 +15,7 @@ from sadcl.reports.effect_text import (
     seeds_text,
     verdict_text,
 )
-from sadcl.reports.page.study import CONTROL, TUNED, StudyData, complete_runs
+from sadcl.reports.page.study import TUNED, StudyData, complete_runs
 from sadcl.reports.statistics import Effect, Verdict
 from sadcl.search.plan_text import image_warnings
 from sadcl.search.ranking import ranked_trials
@@ -88,7 +88,7 @@ def answer(study: StudyData, report: AblationReport | None) -> str:
     )
     if not tuned.pairs:
         return f"{start}; the control has no run of these seeds, so they cannot be compared."
-    return f"{start}; compared with {CONTROL}: {_difference(tuned)}: {verdict_text(tuned)}."
+    return f"{start}; compared with {study.control}: {_difference(tuned)}: {verdict_text(tuned)}."
 
 
 def _unconfirmed_answer(study: StudyData) -> str:

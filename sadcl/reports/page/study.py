@@ -20,11 +20,7 @@ from sadcl.search.ranking import chosen_trial, is_finite, ranked_trials
 from sadcl.search.trial import short_id
 
 Row = Mapping[str, Any]
-CONTROL, TUNED, BEST_TRIAL = (
-    "stage 2 without contrasts",
-    "the best setting",
-    "best trial of the search (optimistic)",
-)
+TUNED, BEST_TRIAL = "the best setting", "best trial of the search (optimistic)"
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,13 @@ class StudyData:
             arms = {arm: [row for row in self.rows if row["arm"] == arm] for arm in names}
         return {arm: _on(dataset, rows) for arm, rows in arms.items()}
 
+    @property
+    def control(self) -> str:
+        """What the control of a search is."""
+        runs = (*self.phase("baseline", "stage2"), *self.phase("confirm", "stage2"))
+        is_stage1 = any(not json.loads(row["config"])["stage2"]["epochs"] for row in runs)
+        return "the setting of the base" if is_stage1 else "stage 2 without contrasts"
+
     def _search_arms(self) -> dict[str, list[Row]]:
         chosen = self.chosen_run()
         tuned = [
@@ -128,16 +131,16 @@ class StudyData:
             if chosen and row["params"] == chosen["params"]
         ]
         if complete_runs(tuned):
-            return {CONTROL: self.phase("confirm", "stage2"), TUNED: tuned}
+            return {self.control: self.phase("confirm", "stage2"), TUNED: tuned}
         control = self.phase("baseline", "stage2")
-        return {CONTROL: control, BEST_TRIAL: [chosen] if chosen else []}
+        return {self.control: control, BEST_TRIAL: [chosen] if chosen else []}
 
     def curve_groups(self, dataset: str | None = None) -> dict[str, list[Row]]:
         """Return the runs of the learning curves: the arms, and the other runs of the study."""
         groups = self.arms(dataset)
-        if CONTROL in groups:
-            runs = (*groups[CONTROL], *self.phase("baseline", "stage2"))
-            groups[CONTROL] = list({row["key"]: row for row in runs}.values())
+        if self.control in groups:
+            runs = (*groups[self.control], *self.phase("baseline", "stage2"))
+            groups[self.control] = list({row["key"]: row for row in runs}.values())
         others = {
             "stage 1, from which others start": self.phase("stage1"),
             "pooled baseline": self.phase("baseline", "baseline"),
@@ -157,14 +160,14 @@ class StudyData:
         if TUNED not in arms:
             return None
         rows = [{**row, "arm": arm} for arm, runs in arms.items() for row in runs]
-        effects = compare_arms(rows, CONTROL, metric, (CONTROL, TUNED))
+        effects = compare_arms(rows, self.control, metric, (self.control, TUNED))
         return AblationReport(
             name=self.name,
             question="",
             scale="full" if self.is_full_scale else "demo",
-            baseline=CONTROL,
+            baseline=self.control,
             metric=metric,
-            arms=(CONTROL, TUNED),
+            arms=(self.control, TUNED),
             marks={},
             published={},
             effects=tuple(effects),

@@ -130,7 +130,7 @@ def _search_steps(study: StudyData) -> Cells:
     steps = [
         ("pooled baseline", "pooled network, trained for the epochs of both stages", baseline),
         ("stage 1", "SARL alone, from which the trials start", by_key(chosen["stage1_key"])),
-        ("control", "stage 2 without contrasts", study.phase("baseline", "stage2")),
+        ("control", study.control, study.phase("baseline", "stage2")),
         ("best of search", "chosen on these images: optimistic", by_key(chosen["key"])),
         ("control, confirmed", "fresh seeds, each with a stage 1 of its own", confirm),
         ("tuned, confirmed", "the best setting, the same fresh seeds", of_phase("confirm")),
