@@ -269,7 +269,7 @@ def _few_images(
     if few_L.any() and not is_published:
         yield (
             f"fewer than {MIN_POSITIVES} {part} images show {_labels_text(labels, few_L)}, so that "
-            "single images decide its AP."
+            "single images decide the AP of each."
         )
 
 
