@@ -149,7 +149,7 @@ def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path
         "no training image shows 2 labels of 3 ('dog', 'cow'), which cannot be learned.",
         "no test image shows 1 label of 3 ('cat'): without an AP there, mAP leaves that out.",
         "fewer than 5 test images show 2 labels of 3 ('dog', 'cow'), so that single images decide "
-        "its AP.",
+        "the AP of each.",
     ]
     limited = config.override({"data.limit_train": 1, "data.limit_test": 1})
     assert not list(datasets._warnings(limited, data))
