@@ -137,7 +137,6 @@ def _terminated_as_before() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        signal.signal(signal.SIGTERM, on_terminate)
         on_terminate(signal.SIGTERM, None)
         raise
     finally:
