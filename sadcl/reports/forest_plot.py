@@ -10,12 +10,12 @@ from sadcl.errors import UserError
 from sadcl.reports.ablation import AblationReport
 from sadcl.reports.effect_text import SPLITS, arm_text, p_comparison, seeds_text
 from sadcl.reports.plot_style import (
-    DARK,
     FAINT,
     OPEN_MARK,
     SEED_MARK,
     SIGNIFICANT_MARK,
     ZERO_LINE,
+    draw_interval,
     effect_axes,
     save_figure,
 )
@@ -116,17 +116,9 @@ def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
     for y, effect in enumerate(effects):
         text = _annotation(effect).replace("-", "\N{MINUS SIGN}")
         axes.text(1.03, y, text, va="center", **margin)
-        if not math.isnan(effect.difference_half_width):
-            axes.errorbar(
-                effect.difference,
-                y,
-                xerr=effect.difference_half_width,
-                color=DARK,
-                linewidth=1.1,
-                capsize=2.5,
-                capthick=0.9,
-                zorder=2,
-            )
+        half = effect.difference_half_width
+        ends = {"capsize": 2.5, "capthick": 0.9}
+        draw_interval(axes, effect.difference, y, half, linewidth=1.1, **ends)
         if len(effect.pairs) > 1:
             axes.plot(effect.differences, [y + 0.25] * len(effect.differences), **SEED_MARK)
         if effect.pairs:

@@ -16,6 +16,7 @@ from sadcl.reports.plot_style import (
     SEED_MARK,
     SIGNIFICANT_MARK,
     ZERO_LINE,
+    draw_interval,
     effect_axes,
     save_figure,
 )
@@ -111,15 +112,7 @@ def _draw_labels(axes: Axes, labels: Sequence[LabelGain], is_selection: bool) ->
         effect = gain.effect
         if len(effect.pairs) > 1:
             axes.plot(effect.differences, [y + 0.3] * len(effect.differences), **SEED_MARK)
-        if not math.isnan(effect.difference_half_width):
-            axes.errorbar(
-                effect.difference,
-                y,
-                xerr=effect.difference_half_width,
-                color=DARK,
-                linewidth=0.9,
-                zorder=2,
-            )
+        draw_interval(axes, effect.difference, y, effect.difference_half_width, linewidth=0.9)
         mark = SIGNIFICANT_MARK if effect.is_significant else OPEN_MARK
         axes.plot(effect.difference, y, **(mark | {"markersize": 3.8}))
         axes.text(1.0, y, f"{gain.support:,.0f}", **text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,23 @@ def effect_axes(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", width=0.6, length=3)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def draw_interval(
+    axes: Axes, x: float, y: float, half_width: float, *, upright: bool = False, **style: Any
+) -> None:
+    """Draw the interval of a difference, where it has one.
+
+    Args:
+        axes: to draw on.
+        x, y: the place of the difference.
+        half_width: of the interval; nan draws nothing.
+        upright: along y and not along x.
+        style: of ``errorbar``.
+    """
+    if not math.isnan(half_width):
+        style |= {"yerr" if upright else "xerr": half_width}
+        axes.errorbar(x, y, color=DARK, zorder=2, **style)
 
 
 def check_ending(uri: str) -> str:

@@ -12,12 +12,12 @@ from sadcl.reports.effect_text import SPLITS, interval_text
 from sadcl.reports.forest_plot import MAX_COLUMNS, forest_figure
 from sadcl.reports.page.svg import SERIES, Tooltips, inline_svg, page_style
 from sadcl.reports.plot_style import (
-    DARK,
     FAINT,
     OPEN_MARK,
     SEED_MARK,
     SIGNIFICANT_MARK,
     ZERO_LINE,
+    draw_interval,
 )
 from sadcl.reports.statistics import Effect
 
@@ -106,16 +106,9 @@ def _draw_difference(axes: Axes, effect: Effect) -> None:
     dots: dict[str, Any] = SEED_MARK | {"markersize": 3.5}
     axes.plot([-0.12] * len(effect.differences), effect.differences, **dots)
     text = f"{effect.difference:+z.2f} points"
-    if not math.isnan(effect.difference_half_width):
-        axes.errorbar(
-            0,
-            effect.difference,
-            yerr=effect.difference_half_width,
-            color=DARK,
-            linewidth=1.1,
-            capsize=3,
-            zorder=2,
-        )
+    half = effect.difference_half_width
+    draw_interval(axes, 0, effect.difference, half, upright=True, linewidth=1.1, capsize=3)
+    if not math.isnan(half):
         text += f"\n{interval_text(effect)}"
     axes.plot(0, effect.difference, **SIGNIFICANT_MARK if effect.is_significant else OPEN_MARK)
     axes.set_xticks([0], [text.replace("-", "\N{MINUS SIGN}")])
