@@ -117,8 +117,7 @@ def _draw_panel(axes: Axes, effects: list[Effect]) -> None:
         text = _annotation(effect).replace("-", "\N{MINUS SIGN}")
         axes.text(1.03, y, text, va="center", **margin)
         half = effect.difference_half_width
-        ends = {"capsize": 2.5, "capthick": 0.9}
-        draw_interval(axes, effect.difference, y, half, linewidth=1.1, **ends)
+        draw_interval(axes, effect.difference, y, half, linewidth=1.1, capsize=2.5, capthick=0.9)
         if len(effect.pairs) > 1:
             axes.plot(effect.differences, [y + 0.25] * len(effect.differences), **SEED_MARK)
         if effect.pairs:
