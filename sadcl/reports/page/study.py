@@ -120,7 +120,8 @@ class StudyData:
     def control(self) -> str:
         """What the control of a search is."""
         runs = (*self.phase("baseline", "stage2"), *self.phase("confirm", "stage2"))
-        is_stage1 = any(not json.loads(row["config"])["stage2"]["epochs"] for row in runs)
+        configs = [json.loads(row["config"]) for row in runs if row["config"]]
+        is_stage1 = any(not config["stage2"]["epochs"] for config in configs)
         return "the setting of the base" if is_stage1 else "stage 2 without contrasts"
 
     def _search_arms(self) -> dict[str, list[Row]]:
