@@ -344,6 +344,7 @@ def _detail(row: Finding) -> str:
         "damaged",
         "flat",
         "range",
+        "frames",
     ):
         return f"({row.label}{', ' * bool(row.label)}{row.detail})"
     if row.file and row.label:
