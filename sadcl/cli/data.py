@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check a copy of a data set, convert one, or prepare it for training.",
 )
+_RESIZES = ("stage1.augmentation.resize", "stage2.augmentation.resize")
 EXAMPLES, LABELS = 3, 5
 """How many files of each kind of finding, and labels at either end, are printed."""
 
@@ -251,7 +252,15 @@ def _config(name: str, changes: Sequence[str]) -> Data:
                 "here."
             )
         policies[f"data.{field.removeprefix('data.')}"] = value
-    return Config().override(policies).data
+    # here no network has a size that a prepared copy could be too small for
+    prepared = policies.pop("data.prepared", None)
+    data = Config().override(policies).data
+    if prepared is None:
+        return data
+    small = dict.fromkeys(("data.image_size", *_RESIZES), 32)
+    return data.model_copy(
+        update={"prepared": Config().override({**small, "data.prepared": prepared}).data.prepared}
+    )
 
 
 def _write(report: str | None, findings: Sequence[Finding]) -> None:

@@ -57,7 +57,7 @@ def concrete(name: str, root: Path) -> str:
         f"The data root {str(root)!r} is not a copy of COCO: looked for {' or '.join(expected)}, "
         f"found {(', '.join(entries[:6]) + more) or 'nothing'} in {str(folder)!r}.{hint} Give the "
         "folder that has annotations/instances_train2014.json (or 2017) and the image folders in "
-        f"it. {files.CONVERT}"
+        f"it. {files.convert_hint(root)}"
     )
 
 
