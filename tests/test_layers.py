@@ -37,7 +37,7 @@ FILES = {
         "prepare "
         "audit/published_counts audit/jpeg_scans audit/image_file audit/findings audit/__init__ "
         "convert/source convert/coco convert/voc convert/cvat convert/label_studio convert/yolo "
-        "convert/tables convert/write convert/__init__"
+        "convert/tables convert/class_folders convert/write convert/__init__"
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "

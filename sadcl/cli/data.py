@@ -155,8 +155,8 @@ def convert(
         typer.Option(
             "--from",
             metavar="FORMAT",
-            help="coco, voc, yolo, cvat, label-studio, huggingface or table (default: what is "
-            "recognised).",
+            help="coco, voc, yolo, cvat, label-studio, huggingface, table or class-folders "
+            "(default: what is recognised).",
         ),
     ] = None,
     images: Annotated[
@@ -186,9 +186,11 @@ def convert(
     """Write what another tool exported as a folder with labels.csv, which trains as it is.
 
     It reads COCO's JSON, VOC's XML, YOLO's text files, CVAT's XML, Label Studio's JSON, image
-    folders of Hugging Face, and tables: a column of labels, or one for each label with 0 and 1.
+    folders of Hugging Face, a folder for each class, and tables: a column of labels, or one for
+    each label with 0 and 1.
     """
     from sadcl.console import print_text, progress_bar, show_table
+    from sadcl.data import label_names
     from sadcl.data.convert import FORMATS
     from sadcl.data.convert import convert as write
     from sadcl.errors import UserError, did_you_mean
@@ -216,6 +218,8 @@ def convert(
     if rows:
         show_table(rows, title="skipped, or read in a way that is worth a look")
     print_text(_converted_text(done, output, copy))
+    if warning := label_names.warning_of(done.labels):
+        print_text(f"warning: {warning}")
 
 
 def _converted_text(done: Converted, output: Path, copy: bool) -> str:
