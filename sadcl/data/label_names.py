@@ -37,7 +37,8 @@ _LOOKALIKE = str.maketrans(
 """Small Cyrillic, Greek and other letters that are drawn as Latin ones."""
 _CAPITALS = (
     "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406"
-    "\u0408\u0405\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+    "\u0408\u0405\u0391\u0392\u0395\u0396\u0397\u0399"
+    "\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
 )
 """Capitals that are drawn as Latin ones, while their small letters may not be."""
 _NO_VALUE = {
