@@ -78,13 +78,25 @@ def main() -> None:
     # Imports create many objects that stay; collecting among them takes a tenth of the time.
     gc.set_threshold(50_000)
     from sadcl.console import guarded
+    from sadcl.errors import UserError
 
+    usage_error: Any = typer.BadParameter.__base__
     with guarded():
-        if sys.argv[1:2] in (["results"], ["studies"]):
-            _import_arrow_without_pandas()
         command = typer.main.get_command(app)
         _hide_types_of_switches(command)
-        command()
+        _prepare_arrow(command)
+        try:
+            code = command(standalone_mode=False)
+        except typer.Abort:  # the input ended at a question
+            sys.exit(130)
+        except usage_error as error:
+            if "NoArgs" in type(error).__name__ and error.ctx is not None:
+                typer.echo(error.ctx.get_help())
+                sys.exit(2)
+            from sadcl.cli import mistakes
+
+            raise UserError(mistakes.usage_text(error)) from None
+        sys.exit(int(code or 0))
 
 
 def _hide_types_of_switches(command: Any) -> None:
@@ -101,6 +113,18 @@ def _hide_types_of_switches(command: Any) -> None:
     command.get_params = get_params
     for below in getattr(command, "commands", {}).values():
         _hide_types_of_switches(below)
+
+
+def _prepare_arrow(command: Any) -> None:
+    """Let the commands that query tables import Arrow without pandas, once their flags are read."""
+    for name in ("results", "studies"):
+        for below in command.commands[name].commands.values():
+
+            def invoke(context: Any, run: Callable[[Any], Any] = below.invoke) -> Any:
+                _import_arrow_without_pandas()
+                return run(context)
+
+            below.invoke = invoke
 
 
 class _NoPandas:

@@ -74,6 +74,7 @@ def show(key: Key, storage: Storage = "runs") -> None:
 
     trial = query.show(storage, key)
     trial["checkpoint"] = checkpoints.checkpoint_uri(storage, trial)
+    trial["params"] = trial_tables.params_of(trial)
     epochs, labels = trial.pop("epochs"), trial.pop("labels")
     if is_fitted():
         show_fields(trial_tables.short_trial(trial))

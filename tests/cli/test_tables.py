@@ -74,7 +74,7 @@ def test_show_studies_and_schema(command, runs):
             "There is no column 'val_mpa' in the table trials; did you mean 'val_mAP'",
         ),
         (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
-        (("results", "tpo"), "No such command 'tpo'"),
+        (("results", "tpo"), "There is no command tpo; did you mean top?"),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, words, message):
