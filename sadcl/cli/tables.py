@@ -74,12 +74,12 @@ def show(key: Key, storage: Storage = "runs") -> None:
 
     trial = query.show(storage, key)
     trial["checkpoint"] = checkpoints.checkpoint_uri(storage, trial)
-    trial["params"] = trial_tables.params_of(trial)
     epochs, labels = trial.pop("epochs"), trial.pop("labels")
     if is_fitted():
         show_fields(trial_tables.short_trial(trial))
     else:
-        cells = [{"column": k, "value": v} for k, v in trial.items() if v is not None]
+        fields = {**trial, "params": trial_tables.params_of(trial)}  # rounded as on a terminal
+        cells = [{"column": k, "value": v} for k, v in fields.items() if v is not None]
         show_table(cells, ["column", "value"])
     for title, rows in (("epochs", epochs), ("labels", labels)):
         columns = [

@@ -130,8 +130,8 @@ def short_comparison(result: ComparedStudy) -> dict[str, Any]:
         "paper": result.published,
         "best epoch": result.best_epoch,
         "last epoch": result.last_epoch,
-        "hours": result.hours,
-        "GPU hours": result.gpu_hours,
+        "time": None if result.hours is None else clock_text(3600 * result.hours),
+        "GPU time": clock_text(3600 * result.gpu_hours) if result.gpu_hours else None,
     }
 
 
