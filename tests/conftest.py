@@ -96,6 +96,11 @@ def prototype_sum(x, targets, prototypes, valid, *, temperature, normalize=True)
     return prototype_to_sample(similarity, targets, valid)
 
 
+def pytest_xdist_auto_num_workers():
+    """Two test files at a time, also on a large machine: many of them start a Ray cluster."""
+    return 2
+
+
 @pytest.fixture(scope="session", autouse=True)
 def manifests(tmp_path_factory):
     """Data that tests make leaves nothing in the cache of whoever runs them."""

@@ -16,7 +16,13 @@ from tests.data.readers.layouts import LAYOUTS, TEST, TRAIN
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("README.md", "*/README.md", "*/*/README.md", ".github/CONTRIBUTING.md")
+    for pattern in (
+        "README.md",
+        "*/README.md",
+        "*/*/README.md",
+        "*/FIGURES.md",
+        ".github/CONTRIBUTING.md",
+    )
     for path in ROOT.glob(pattern)
     if path.relative_to(ROOT).parts[0]
     in ("README.md", "sadcl", "experiments", "cluster", ".github")

@@ -79,7 +79,7 @@ _NOT_IN_DIGEST: dict[str, Any] = {
 """Fields that change how the numbers are computed but not which: a run may be resumed with other
 values of them."""
 _NOT_AT_DEFAULT: dict[str, dict[str, Any]] = {
-    "data": {"feature_views": 1, "feature_dtype": "fp16"},
+    "data": {"feature_views": 1, "feature_dtype": "fp16", "scene_kind": "even"},
     "model": {"standardize": False},
     "stage1": {"head_epochs": 0},
     "stage2": {"head_epochs": 0},

@@ -76,6 +76,9 @@ class Data(Frozen):
     """Number of test images that are drawn for ``scenes``."""
     scene_seed: int = 0
     """Seed of the drawn scenes; another seed draws other images."""
+    scene_kind: Literal["even", "photographs"] = "even"
+    """``even``: frequencies and sizes of the drawn objects differ little. ``photographs``: their
+    frequencies, co-occurrence and sizes differ about as much as those of MS-COCO and VOC."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 1
     """With ``model.frozen = "all"``: the views of each training image whose feature maps are
     stored. 1 is the plain image, as evaluation sees it, whatever the augmentation. More are drawn

@@ -32,6 +32,16 @@ def test_a_map_passes_unchanged_until_it_is_measured_and_is_standardised_then():
     assert module(map_BCHW.bfloat16()).dtype == torch.bfloat16
 
 
+def test_a_channel_that_hardly_varied_is_not_blown_up():
+    torch.manual_seed(0)
+    map_BCHW = torch.randn(9, 3, 3, 3) * torch.tensor([1.0, 2.0, 1e-6])[:, None, None]
+    module = Standardization(3)
+    module.set_from(sums_of(map_BCHW))
+    unusual_BCHW = torch.full((1, 3, 1, 1), 0.1)
+    np.testing.assert_allclose(module.std_C[2] / module.std_C.mean(), 0.01, rtol=0.02)
+    assert module(unusual_BCHW).abs().max() < 0.1 / (0.009 * module.std_C.mean())
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     data = load(CONFIG.data, tmp_path_factory.mktemp("scenes"))

@@ -68,6 +68,22 @@ def test_a_start_of_ray_that_is_terminated_is_an_interruption(monkeypatch, capsy
     assert "Stopping s." in capsys.readouterr().err
 
 
+def test_after_ray_has_started_sigterm_does_what_it_did(monkeypatch):
+    def init(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+
+    mine = lambda number, frame: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        monkeypatch.setattr(ray, "init", init)
+        with cluster._terminated_as_before():
+            ray.init()
+            assert signal.getsignal(signal.SIGTERM) is not mine
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_port_where_something_else_listens_is_refused_in_seconds(monkeypatch):
     """Ray would try for minutes."""
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)

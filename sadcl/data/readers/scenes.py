@@ -4,7 +4,8 @@ This is a generator and no reader: it writes JPEG files and instances JSON in th
 2017, which the COCO reader reads. The 20 labels differ in shape, texture and scale. They mostly
 share their colours, so that a colour histogram does not reveal them. They occur in groups, with
 long-tailed frequencies, behind each other and among clutter. ``data.scene_train``,
-``data.scene_test`` and ``data.scene_seed`` say how many images are drawn and which.
+``data.scene_test`` and ``data.scene_seed`` say how many images are drawn and which, and
+``data.scene_kind`` how far frequencies, co-occurrence and sizes are those of photographs.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sadcl.data.base import Progress
+from sadcl.data.readers.scene_labels import LABELS, Label, Points
 from sadcl.errors import UserError
 
 VERSION = 2
@@ -33,124 +33,35 @@ SIDE = 96
 """Width and height of an image in pixels."""
 SPLITS = ("train2017", "val2017")
 
-Points = NDArray[np.float64]
-
-
-class Label(NamedTuple):
-    """The look of a label."""
-
-    name: str
-    group: str
-    """Labels of a group often occur together."""
-    hue: float
-    """Its most frequent hue, 0 to 1, which labels of other groups share."""
-    radius: tuple[float, float]
-    """Smallest and largest half of the object's size in pixels."""
-    parts: tuple[tuple[Points, int], ...]
-    """Polygons from -1 to 1, y down, each with the number of its ink: 0 light, 1 dark."""
-
-
-def _arc(
-    x: float, y: float, radius: float, start: float = 0.0, stop: float = 360.0, n: int = 20
-) -> Points:
-    angle = np.radians(np.linspace(start, stop, n))
-    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
-
-
-def _box(x0: float, y0: float, x1: float, y1: float) -> Points:
-    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-
-
-def _poly(*points: tuple[float, float]) -> Points:
-    return np.array(points, dtype=float)
-
-
-def _star(n: int, inner: float) -> Points:
-    angle = np.radians(np.arange(2 * n) * 180 / n - 90)
-    radius = np.where(np.arange(2 * n) % 2, inner, 1.0)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def _hollow(outer: Points, inner: Points) -> Points:
-    """Return one outline with a hole, by the even-odd rule."""
-    return np.concatenate([outer, outer[:1], inner, inner[:1]])
-
-
-def _petals(n: int) -> Iterator[tuple[Points, int]]:
-    for angle in np.radians(np.arange(n) * 360 / n - 90):
-        yield _arc(0.62 * math.cos(angle), 0.62 * math.sin(angle), 0.4, n=10), 0
-
-
-def _stripe(y0: float, y1: float) -> tuple[Points, int]:
-    """Return a band across the unit disc."""
-    x0, x1 = math.sqrt(1 - y0 * y0), math.sqrt(1 - y1 * y1)
-    return _poly((-x0, y0), (x0, y0), (x1, y1), (-x1, y1)), 1
-
-
-_CHECKS = tuple(
-    (_box(x, y, x + 0.5, y + 0.5), 1) for x, y in ((-1, -1), (0, -1), (-0.5, -0.5), (0.5, -0.5))
-)
-_CHECKS += tuple((points + np.array([0.0, 1.0]), ink) for points, ink in _CHECKS)
-
-# The most frequent label comes first: the position decides the frequency.
-LABELS: tuple[Label, ...] = (
-    Label("house", "street", 0.02, (12, 19), (
-        (_box(-0.75, -0.1, 0.75, 1), 0), (_poly((-1, -0.1), (0, -1), (1, -0.1)), 1),
-        (_box(-0.2, 0.4, 0.2, 1), 1))),
-    Label("disc", "garden", 0.10, (13, 20), ((_arc(0, 0, 1), 0),)),
-    Label("star", "sky", 0.14, (11, 18), ((_star(5, 0.42), 0),)),
-    Label("fish", "sea", 0.55, (12, 19), (
-        (_arc(-0.2, 0, 0.62) * np.array([1.25, 0.8]), 0),
-        (_poly((0.3, 0), (1, -0.55), (1, 0.55)), 0), (_arc(-0.6, -0.1, 0.13, n=8), 1))),
-    Label("board", "play", 0.02, (10, 17), ((_box(-1, -1, 1, 1), 0), *_CHECKS)),
-    Label("car", "street", 0.55, (13, 20), (
-        (_poly((-0.55, -0.1), (-0.3, -0.6), (0.4, -0.6), (0.6, -0.1)), 0),
-        (_box(-1, -0.1, 1, 0.4), 0),
-        (_arc(-0.5, 0.42, 0.25, n=12), 1), (_arc(0.5, 0.42, 0.25, n=12), 1))),
-    Label("moon", "sky", 0.14, (11, 18), (
-        (np.concatenate([_arc(0, 0, 1, 50, 310), _arc(0.42, 0, 0.8, 290, 70)]), 0),)),
-    Label("ring", "sea", 0.02, (11, 18), ((_hollow(_arc(0, 0, 1), _arc(0, 0, 0.58)), 0),)),
-    Label("flower", "garden", 0.88, (11, 18), (*_petals(5), (_arc(0, 0, 0.36, n=12), 1))),
-    Label("ball", "play", 0.55, (11, 18), (
-        (_arc(0, 0, 1), 0), _stripe(-0.75, -0.35), _stripe(0.0, 0.4), _stripe(0.7, 0.95))),
-    Label("tree", "street", 0.35, (13, 20), (
-        (_box(-0.16, 0.3, 0.16, 1), 1), (_poly((-0.8, 0.45), (0, -0.5), (0.8, 0.45)), 0),
-        (_poly((-0.6, -0.1), (0, -1), (0.6, -0.1)), 0))),
-    Label("kite", "sky", 0.88, (11, 18), (
-        (_poly((-0.7, -0.3), (0, -1), (0.7, -0.3), (0, 1)), 0),
-        (_poly((0, -1), (0.7, -0.3), (0, -0.3)), 1),
-        (_poly((-0.7, -0.3), (0, -0.3), (0, 1)), 1))),
-    Label("boat", "sea", 0.10, (13, 19), (
-        (_poly((-1, 0.35), (1, 0.35), (0.6, 0.9), (-0.6, 0.9)), 0),
-        (_poly((-0.05, -1), (-0.05, 0.25), (-0.8, 0.25)), 1),
-        (_poly((0.08, -0.7), (0.08, 0.25), (0.7, 0.25)), 1))),
-    Label("mushroom", "garden", 0.02, (11, 18), (
-        (_box(-0.28, 0, 0.28, 1), 1), (_arc(0, 0.05, 1, 180, 360), 0),
-        (_arc(-0.4, -0.4, 0.17, n=8), 1), (_arc(0.35, -0.35, 0.2, n=8), 1))),
-    Label("die", "play", 0.14, (10, 16), (
-        (_box(-1, -1, 1, 1), 0),
-        *((_arc(x, y, 0.22, n=10), 1)
-          for x, y in ((-0.5, -0.5), (0.5, 0.5), (0, 0), (-0.5, 0.5), (0.5, -0.5))))),
-    Label("arrow", "street", 0.35, (12, 19), (
-        (_poly((-1, -0.22), (0.1, -0.22), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.22),
-               (-1, 0.22)), 0),)),
-    Label("bolt", "sky", 0.10, (12, 19), (
-        (_poly((0.25, -1), (-0.55, 0.15), (-0.05, 0.15), (-0.25, 1), (0.55, -0.2),
-               (0.05, -0.2)), 0),)),
-    Label("bead", "sea", 0.88, (5, 8), ((_arc(0, 0, 1), 0),)),
-    Label("ladder", "garden", 0.10, (12, 19), (
-        (_box(-0.55, -1, -0.35, 1), 0), (_box(0.35, -1, 0.55, 1), 0),
-        *((_box(-0.5, y, 0.5, y + 0.2), 0) for y in (-0.8, -0.35, 0.1, 0.55)))),
-    Label("target", "play", 0.35, (12, 19), (
-        (_arc(0, 0, 1), 0), (_arc(0, 0, 0.7), 1), (_arc(0, 0, 0.38, n=12), 0))),
-)  # fmt: skip
 _GROUPS = tuple(dict.fromkeys(label.group for label in LABELS))
-_WEIGHTS = 0.91 ** np.arange(len(LABELS))
-_IN_GROUP = np.array(
-    [[4.0 if label.group == group else 0.6 for label in LABELS] for group in _GROUPS]
-)
-_CARDINALITY = np.array([0.02, 0.1, 0.23, 0.29, 0.22, 0.1, 0.04])
-"""Probability of 0, 1, 2, ... labels in an image; the mean is 3.0."""
+
+
+class Kind(NamedTuple):
+    """How often labels occur, alone and together, and how large their objects are."""
+
+    decay: float
+    """The weight of a label, over that of the next more frequent one."""
+    in_group: tuple[float, float]
+    """Factors on the weight of a label of the image's group, and of another group."""
+    cardinality: tuple[float, ...]
+    """Probability of 0, 1, 2, ... labels in an image."""
+    again: float
+    """Probability that a label has one more object in the image."""
+    copies: int
+    """The largest number of further objects of a label."""
+    scale: tuple[float, float] | None = None
+    """Range of a log-uniform factor on the radius; None leaves the label's own range."""
+
+
+KINDS = {
+    "even": Kind(0.91, (4.0, 0.6), (0.02, 0.1, 0.23, 0.29, 0.22, 0.1, 0.04), 0.2, 1),
+    "photographs": Kind(
+        0.75, (8.0, 0.3), (0.0, 0.2, 0.26, 0.2, 0.15, 0.11, 0.08), 0.5, 4, scale=(0.35, 2.2)
+    ),
+}
+"""``photographs`` is between MS-COCO and VOC: the most frequent label is in 40 % of the images and
+the rarest in less than 1 %, most labels occur with others of their group, and the areas of objects
+differ by a factor of forty."""
 _Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels, inside the image."""
 
@@ -161,7 +72,13 @@ class _Object(NamedTuple):
 
 
 def ensure(
-    root: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
+    root: Path,
+    *,
+    seed: int,
+    train: int,
+    test: int,
+    kind: str = "even",
+    progress: Progress | None = None,
 ) -> Path:
     """Return the folder with these scenes below ``root``, and draw them if there is none.
 
@@ -172,6 +89,7 @@ def ensure(
         seed: of the images.
         train: number of training images.
         test: number of test images.
+        kind: a key of ``KINDS``.
         progress: called with the number of drawn images and of all images.
 
     Returns:
@@ -181,14 +99,15 @@ def ensure(
     Raises:
         UserError: if the folder cannot be written.
     """
-    folder = root / f"scenes-v{VERSION}-{seed}-{train}-{test}"
+    like = "" if kind == "even" else f"-{kind}"
+    folder = root / f"scenes-v{VERSION}{like}-{seed}-{train}-{test}"
     if (folder / "complete").exists():
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=root))
         try:
-            write(part, seed=seed, train=train, test=test, progress=progress)
+            write(part, seed=seed, train=train, test=test, kind=kind, progress=progress)
             (part / "complete").touch()
             part.chmod(0o755)
             _publish(part, folder)
@@ -204,7 +123,13 @@ def ensure(
 
 
 def write(
-    folder: Path, *, seed: int, train: int, test: int, progress: Progress | None = None
+    folder: Path,
+    *,
+    seed: int,
+    train: int,
+    test: int,
+    kind: str = "even",
+    progress: Progress | None = None,
 ) -> None:
     """Draw all images and write both splits; an image depends on (seed, split, index) alone."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
@@ -213,7 +138,7 @@ def write(
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index in range(count):
-            image, objects = draw(seed, split, index)
+            image, objects = draw(seed, split, index, kind)
             identity = split * 500_000 + index + 1
             file = f"{identity:012d}.jpg"
             (folder / name / file).write_bytes(jpeg(image))
@@ -234,14 +159,17 @@ def write(
         (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
 
 
-def draw(seed: int, split: int, index: int) -> tuple[Image.Image, list[_Object]]:
+def draw(
+    seed: int, split: int, index: int, kind: str = "even"
+) -> tuple[Image.Image, list[_Object]]:
     """Draw one image, and return it with its objects, the farthest object first."""
+    statistics = KINDS[kind]
     rng = np.random.default_rng([VERSION, seed, split, index])
     objects: list[_Object] = []
     drawings: list[list[tuple[Points, int]]] = []
     # all objects come before the first pixel, so that they do not depend on an imaging library
-    for label in _choose_labels(rng):
-        placement = _place(LABELS[label], objects, rng)
+    for label in _choose_labels(statistics, rng):
+        placement = _place(LABELS[label], objects, statistics.scale, rng)
         if placement is not None:  # without room for it the object is left out
             drawings.append(placement[0])
             objects.append(_Object(label, placement[1]))
@@ -268,18 +196,26 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _choose_labels(rng: np.random.Generator) -> list[int]:
-    """Choose the labels of the objects: a few that belong together, some of them twice."""
-    group = rng.integers(len(_GROUPS))
-    weights = _WEIGHTS * _IN_GROUP[group]
-    count = rng.choice(len(_CARDINALITY), p=_CARDINALITY)
+def _choose_labels(kind: Kind, rng: np.random.Generator) -> list[int]:
+    """Choose the labels of the objects: a few that belong together, some of them repeatedly."""
+    group = _GROUPS[rng.integers(len(_GROUPS))]
+    inside, outside = kind.in_group
+    factors = np.array([inside if label.group == group else outside for label in LABELS])
+    weights = kind.decay ** np.arange(len(LABELS)) * factors
+    count = rng.choice(len(kind.cardinality), p=kind.cardinality)
     labels = rng.choice(len(LABELS), count, replace=False, p=weights / weights.sum())
-    second = labels[rng.random(count) < 0.2]
-    return [int(label) for label in rng.permutation(np.concatenate([labels, second]))]
+    objects = again = labels
+    for _ in range(kind.copies):
+        again = again[rng.random(len(again)) < kind.again]
+        objects = np.concatenate([objects, again])
+    return [int(label) for label in rng.permutation(objects)]
 
 
 def _place(
-    label: Label, objects: list[_Object], rng: np.random.Generator
+    label: Label,
+    objects: list[_Object],
+    scale: tuple[float, float] | None,
+    rng: np.random.Generator,
 ) -> tuple[list[tuple[Points, int]], _Box] | None:
     """Place an object so that its overlap with any other is less than 0.4 of the smaller box.
 
@@ -287,6 +223,8 @@ def _place(
         Its polygons and its box, or None if twelve random places do not fit.
     """
     radius = rng.uniform(*label.radius)
+    if scale is not None:
+        radius *= math.exp(rng.uniform(*np.log(scale)))
     angle = math.radians(rng.uniform(-15, 15))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     stretch = radius * np.array([rng.choice([-1.0, 1.0]), 1.0]) * rng.uniform(0.85, 1.15, 2)

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sadcl import recipes
-from sadcl.config import Data
+from sadcl.config import Config, Data
 from sadcl.data.load import load
 from sadcl.data.readers import scenes
 from sadcl.errors import UserError
@@ -79,7 +79,7 @@ def test_a_box_bounds_its_object():
     """The box is where the object's two inks are in the image at twice the size."""
     rng = np.random.default_rng(0)
     for label in scenes.LABELS:
-        parts, (left, top, right, bottom) = scenes._place(label, [], rng)
+        parts, (left, top, right, bottom) = scenes._place(label, [], None, rng)
         points = np.concatenate([points for points, _ in parts])
         inside = points.clip(0, scenes.SIDE)
         np.testing.assert_allclose(inside.min(axis=0), [left, top])
@@ -203,6 +203,32 @@ def test_damaged_scenes_say_what_to_delete(tmp_path):
     (tmp_path / f"scenes-v{scenes.VERSION}-0-8-3" / "val2017" / data.test.files[1].as_py()).unlink()
     with pytest.raises(UserError, match=r"1 of 3 images.*missing.*Delete '.*scenes-v"):
         load(config, tmp_path)
+
+
+def test_scenes_can_be_as_uneven_as_photographs():
+    drawn = [scenes.draw(0, 0, i, "photographs")[1] for i in range(400)]
+    targets = np.zeros((len(drawn), len(scenes.LABELS)), int)
+    for row, objects in enumerate(drawn):
+        targets[row, [thing.label for thing in objects]] = 1
+    count = targets.sum(axis=0)
+    assert 0.33 < count.max() / len(drawn) < 0.47
+    assert count.max() > 15 * count.min()
+    boxes = np.array([thing.box for objects in drawn for thing in objects])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    smallest, largest = np.quantile(areas, [0.05, 0.95])
+    assert largest > 15 * smallest
+    partner = (targets.T @ targets) * ~np.eye(len(count), dtype=bool) / np.maximum(count, 1)
+    assert partner.max(axis=0).mean() > 0.5
+
+
+def test_each_kind_of_scenes_is_a_data_set_of_its_own(tmp_path):
+    config = Data(name="scenes", scene_train=20, scene_test=5, holdout=0.25)
+    uneven = config.model_copy(update={"scene_kind": "photographs"})
+    assert Config(data=config).digest() != Config(data=uneven).digest()
+    one, other = load(config, tmp_path), load(uneven, tmp_path)
+    assert (one.name, other.name) == ("scenes", "scenes-photographs-0")
+    assert one.digest != other.digest
+    assert one.labels == other.labels
 
 
 def test_the_digest_knows_the_generator_and_not_the_place(tmp_path, monkeypatch):
