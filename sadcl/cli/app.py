@@ -83,7 +83,7 @@ def main() -> None:
     usage_error: Any = typer.BadParameter.__base__
     with guarded():
         command = typer.main.get_command(app)
-        _hide_types_of_switches(command)
+        _tidy_help(command)
         _prepare_arrow(command)
         try:
             code = command(standalone_mode=False)
@@ -99,8 +99,13 @@ def main() -> None:
         sys.exit(int(code or 0))
 
 
-def _hide_types_of_switches(command: Any) -> None:
-    """Let the help of a command, and of those below it, name no type where a flag has no value."""
+def _tidy_help(command: Any) -> None:
+    """Let the help of a command, and of those below it, be wrapped where the terminal ends.
+
+    It also names no type where a flag has no value.
+    """
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     parameters = command.get_params
 
     def get_params(context: Any) -> Any:
@@ -112,7 +117,7 @@ def _hide_types_of_switches(command: Any) -> None:
 
     command.get_params = get_params
     for below in getattr(command, "commands", {}).values():
-        _hide_types_of_switches(below)
+        _tidy_help(below)
 
 
 def _prepare_arrow(command: Any) -> None:

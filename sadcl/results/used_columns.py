@@ -63,5 +63,6 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 def _is_order_by_all(node: dict[str, Any]) -> bool:
     """Return whether a node is that of ``order by all``, which means what is selected."""
     expression = node.get("expression")
-    is_order = "null_order" in node and isinstance(expression, dict)
-    return is_order and expression.get("class") == "STAR"
+    return (
+        "null_order" in node and isinstance(expression, dict) and expression.get("class") == "STAR"
+    )
