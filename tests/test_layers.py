@@ -50,8 +50,8 @@ FILES = {
     ),
     "results": (
         "errors remedies status trial_columns schema provenance published table_file files "
-        "benchmarks cache store run_writer gradients compact published_tables query predictions "
-        "checkpoints file_faults verify export __init__"
+        "benchmarks joined_rows cache store run_writer gradients compact published_tables "
+        "used_columns query predictions checkpoints file_faults verify export __init__"
     ),
     "search": (
         "plain_values trial space settings pruning_rules study_file ranking search plan sequential "
@@ -81,9 +81,9 @@ FILES = {
         "study_estimate needed_seeds setup search cost ablation comparison next_steps run train"
     ),
     "cli": (
-        "__init__ shared_options table_options trial_tables data checkpoints import_checkpoint "
-        "tables reports studies configuration new_files new experiment run train app "
-        "start"
+        "__init__ shared_options table_options trial_tables mistakes data checkpoints "
+        "import_checkpoint tables reports studies configuration new_files new experiment run train "
+        "app start"
     ),
 }
 """The files of each package; a file imports only those before it."""

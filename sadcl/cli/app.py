@@ -78,17 +78,34 @@ def main() -> None:
     # Imports create many objects that stay; collecting among them takes a tenth of the time.
     gc.set_threshold(50_000)
     from sadcl.console import guarded
+    from sadcl.errors import UserError
 
+    usage_error: Any = typer.BadParameter.__base__
     with guarded():
-        if sys.argv[1:2] in (["results"], ["studies"]):
-            _import_arrow_without_pandas()
         command = typer.main.get_command(app)
-        _hide_types_of_switches(command)
-        command()
+        _tidy_help(command)
+        _prepare_arrow(command)
+        try:
+            code = command(standalone_mode=False)
+        except typer.Abort:  # the input ended at a question
+            sys.exit(130)
+        except usage_error as error:
+            if "NoArgs" in type(error).__name__ and error.ctx is not None:
+                typer.echo(error.ctx.get_help())
+                sys.exit(2)
+            from sadcl.cli import mistakes
+
+            raise UserError(mistakes.usage_text(error)) from None
+        sys.exit(int(code or 0))
 
 
-def _hide_types_of_switches(command: Any) -> None:
-    """Let the help of a command, and of those below it, name no type where a flag has no value."""
+def _tidy_help(command: Any) -> None:
+    """Let the help of a command, and of those below it, be wrapped where the terminal ends.
+
+    It also names no type where a flag has no value.
+    """
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     parameters = command.get_params
 
     def get_params(context: Any) -> Any:
@@ -100,7 +117,19 @@ def _hide_types_of_switches(command: Any) -> None:
 
     command.get_params = get_params
     for below in getattr(command, "commands", {}).values():
-        _hide_types_of_switches(below)
+        _tidy_help(below)
+
+
+def _prepare_arrow(command: Any) -> None:
+    """Let the commands that query tables import Arrow without pandas, once their flags are read."""
+    for name in ("results", "studies"):
+        for below in command.commands[name].commands.values():
+
+            def invoke(context: Any, run: Callable[[Any], Any] = below.invoke) -> Any:
+                _import_arrow_without_pandas()
+                return run(context)
+
+            below.invoke = invoke
 
 
 class _NoPandas:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sadcl.cli.mistakes import mistake_text, no_flag_text
 from sadcl.config import Config
 from sadcl.config.fields import parse_changes, value_text
 from sadcl.console import banner, guarded, print_text
@@ -187,12 +188,11 @@ class _Parser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 self.error(f"{word!r} belongs to no flag")
             near = difflib.get_close_matches(word, self._option_string_actions, n=1)
-            self.error(f"there is no flag {word}{f'; did you mean {near[0]}?' if near else ''}")
+            self.error(no_flag_text(word, near[0] if near else None))
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        end = "" if message.endswith((".", "?")) else "."
-        sys.exit(print_error(UserError(f"{message}{end} See --help.")))
+        sys.exit(print_error(UserError(mistake_text(message))))
 
 
 def _parse_roots(values: Sequence[str] | None) -> str | dict[str, str] | None:

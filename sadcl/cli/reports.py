@@ -13,11 +13,14 @@ from sadcl.cli.table_options import prints_tables
 
 @prints_tables
 def ablation(
-    study: Annotated[str, typer.Option(metavar="NAME", help="The ablation.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The name of the ablation.")],
     storage: Storage = "runs",
     baseline: Baseline = None,
     metric: Annotated[
-        str, typer.Option(help="A column of the trials table that is in percent.")
+        str,
+        typer.Option(
+            metavar="COLUMN", help="Compare this column of the trials table, which is in percent."
+        ),
     ] = "test_mAP",
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a document in Markdown instead.")
@@ -58,10 +61,12 @@ def ablation(
 
 @prints_tables
 def importance(
-    study: Annotated[str, typer.Option(metavar="NAME", help="The search.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The name of the search.")],
     storage: Storage = "runs",
-    evaluator: Annotated[str, typer.Option(help="ped-anova or fanova.")] = "ped-anova",
-    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    evaluator: Annotated[
+        str, typer.Option(metavar="NAME", help="Estimate with ped-anova or fanova.")
+    ] = "ped-anova",
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of the resampling.")] = 0,
 ) -> None:
     """Estimate which fields of a search matter for the held-out mAP, beyond chance."""
     from sadcl.console import print_note, progress_bar, show_table
@@ -92,8 +97,12 @@ def labels(
         typer.Option(metavar="ARM", help="The arm to look at (default for a search: tuned)."),
     ] = None,
     baseline: Baseline = None,
-    split: Annotated[str, typer.Option(help="test, or val: held-out training images.")] = "test",
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="test, or val: held-out training images.")
+    ] = "test",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Look only at this data set.")
+    ] = None,
     plot: Plot = None,
 ) -> None:
     """Find out which labels an arm helps, paired by seed: by label frequency and by object size."""
@@ -125,7 +134,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="STUDY [OTHER]",
-            help="Name of the study, as `studies list` prints it, or of two of one question.",
+            help="The name of the study, as `studies list` prints it, or of two of one question.",
         ),
     ],
     out: Annotated[

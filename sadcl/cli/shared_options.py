@@ -10,13 +10,13 @@ import typer
 Storage = Annotated[
     str,
     typer.Option(
-        metavar="ROOT", help="Root of tables and checkpoints: a folder, s3://... or gs://..."
+        metavar="ROOT", help="The root of tables and checkpoints: a folder, s3://... or gs://..."
     ),
 ]
-Study = Annotated[str | None, typer.Option(metavar="NAME", help="Only this study.")]
+Study = Annotated[str | None, typer.Option(metavar="NAME", help="Look only at this study.")]
 Key = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="Key of the trial, or any unique end of it."),
+    typer.Argument(metavar="KEY", help="The key of the trial, or any unique end of it."),
 ]
 Baseline = Annotated[
     str | None,
@@ -30,7 +30,7 @@ Checkpoint = Annotated[
     str,
     typer.Option(
         metavar="KEY",
-        help="Key of a trial in --storage, or any unique end of it, or the path of a best.pt.",
+        help="The key of a trial in --storage, or any unique end of it, or the path of a best.pt.",
     ),
 ]
 OptionalCheckpoint = Annotated[
@@ -38,12 +38,14 @@ OptionalCheckpoint = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="KEY",
-        help="Key of a trial in --storage, or the path of a best.pt; it is required.",
+        help="The key of a trial in --storage, or the path of a best.pt; it is required.",
     ),
 ]
 HiddenKey = Annotated[str | None, typer.Argument(metavar="KEY", hidden=True)]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-AnyImages = Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="The image files.")]
+AnyImages = Annotated[
+    list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="The image files.")
+]
 DataRoot = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where the data set is; not needed for the drawn scenes."),
@@ -58,7 +60,9 @@ Device = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Side of the input in pixels (default: that of training)."),
+    typer.Option(
+        metavar="PIXELS", help="The side of the input in pixels (default: that of training)."
+    ),
 ]
 Policies = Annotated[
     list[str] | None,

@@ -39,7 +39,7 @@ def list_studies(storage: Storage = "runs") -> None:
 @studies.command()
 def delete(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the study, as `list` prints it.")
+        str, typer.Argument(metavar="NAME", help="The name of the study, as `list` prints it.")
     ],
     storage: Storage = "runs",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

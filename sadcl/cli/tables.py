@@ -18,9 +18,12 @@ def top(
     storage: Storage = "runs",
     study: Study = None,
     metric: Annotated[
-        str, typer.Option(metavar="COLUMN", help="A column of the trials table that holds numbers.")
+        str,
+        typer.Option(
+            metavar="COLUMN", help="Rank by this column of the trials table, which holds numbers."
+        ),
     ] = "val_mAP",
-    n: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of trials.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Print so many trials.")] = 10,
     phase: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +81,8 @@ def show(key: Key, storage: Storage = "runs") -> None:
     if is_fitted():
         show_fields(trial_tables.short_trial(trial))
     else:
-        cells = [{"column": k, "value": v} for k, v in trial.items() if v is not None]
+        fields = {**trial, "params": trial_tables.params_of(trial)}  # rounded as on a terminal
+        cells = [{"column": k, "value": v} for k, v in fields.items() if v is not None]
         show_table(cells, ["column", "value"])
     for title, rows in (("epochs", epochs), ("labels", labels)):
         columns = [
@@ -141,7 +145,8 @@ def schema() -> None:
 @prints_tables
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[STUDY]...", help="Default: all studies.")
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="The studies to compare (default: all)."),
     ] = None,
     storage: Storage = "runs",
 ) -> None:
@@ -161,21 +166,23 @@ def compare(
 @results.command()
 def export(
     query: Annotated[
-        str, typer.Argument(metavar="TABLE|SQL", help="Name of a table, or a DuckDB query.")
+        str, typer.Argument(metavar="TABLE|SQL", help="The name of a table, or a DuckDB query.")
     ],
     storage: Storage = "runs",
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="The file: a path, s3://... or gs://..."
+            "--output", "-o", metavar="FILE", help="Write this file: a path, s3://... or gs://..."
         ),
     ] = None,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Comma-separated values, with lists as JSON.")
+        bool, typer.Option("--csv", help="Write comma-separated values, with lists as JSON.")
     ] = False,
-    arrow: Annotated[bool, typer.Option("--arrow", help="An Arrow file.")] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="A Parquet file.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="A LaTeX table for a paper.")] = False,
+    arrow: Annotated[bool, typer.Option("--arrow", help="Write an Arrow file.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write a Parquet file.")] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write a LaTeX table for a paper.")
+    ] = False,
 ) -> None:
     """Write a table, or the answer to a query, to a file; without --output to standard output."""
     import sys
@@ -242,7 +249,7 @@ def compact(storage: Storage = "runs") -> None:
 
 @results.command()
 def publish(storage: Storage = "runs") -> None:
-    """Write the tables for other programs, which the runs do by themselves, anew."""
+    """Write again the tables that other programs read; the runs keep them up to date."""
     from sadcl.results import compact as compacting
     from sadcl.results import published_tables
 

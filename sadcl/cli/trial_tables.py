@@ -61,7 +61,7 @@ def ranking_columns(metric: str) -> list[str]:
 def ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """Number the rows, with the settings of each in one cell."""
     numbered = [
-        {**row, "rank": number, "settings": _params(row)} for number, row in enumerate(rows, 1)
+        {**row, "rank": number, "settings": params_of(row)} for number, row in enumerate(rows, 1)
     ]
     return [{name: row[name] for name in ranking_columns(metric)} for row in numbered]
 
@@ -70,7 +70,7 @@ def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """A ranking with one column for each field that the trials set."""
     from sadcl.search.trial import short_id
 
-    settings = [_params(row) for row in rows]
+    settings = [params_of(row) for row in rows]
     names = short_names(sorted({field for one in settings for field in one}))
     lines = []
     for number, (row, values) in enumerate(zip(rows, settings, strict=True), 1):
@@ -93,7 +93,8 @@ def short_ranking(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _params(row: Row) -> dict[str, Any]:
+def params_of(row: Row) -> dict[str, Any]:
+    """The settings of a trial by their dotted names."""
     params: dict[str, Any] = json.loads(row["params"] or "{}")
     return params
 
@@ -129,8 +130,8 @@ def short_comparison(result: ComparedStudy) -> dict[str, Any]:
         "paper": result.published,
         "best epoch": result.best_epoch,
         "last epoch": result.last_epoch,
-        "hours": result.hours,
-        "GPU hours": result.gpu_hours,
+        "time": None if result.hours is None else clock_text(3600 * result.hours),
+        "GPU time": clock_text(3600 * result.gpu_hours) if result.gpu_hours else None,
     }
 
 
@@ -173,7 +174,7 @@ def short_trial(row: Row) -> dict[str, Any]:
     fields = {heading: row[name] for name, heading in _TRIAL.items() if row.get(name) is not None}
     if row.get("seconds") is not None:
         fields["time"] = clock_text(row["seconds"])
-    fields |= {field: _cell(value) for field, value in _params(row).items()}
+    fields |= {field: _cell(value) for field, value in params_of(row).items()}
     return {**fields, "": f"(--wide shows {len(row)} columns, sadcl results recipe the setting)"}
 
 

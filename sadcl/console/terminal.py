@@ -49,13 +49,18 @@ def banner(text: str, title: str) -> None:
         console.print(f"=== {title}: {text} ===", highlight=False)
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, *, wrap_piped: bool = False) -> None:
     """Print a line; on a terminal it is wrapped between words, with a hanging indent.
 
     A path stays whole, so that it can be copied: one that is longer than the terminal is wide, and
     one with blanks at the end of the line.
+
+    Args:
+        text: The line.
+        wrap_piped: Wrap it after 120 characters where there is no terminal: for what people read
+            in a file, and no program line by line.
     """
-    if console.is_terminal and not re.search(r": (/|~|\w+://)", text):
+    if (console.is_terminal or wrap_piped) and not re.search(r": (/|~|\w+://)", text):
         indent = " " * (len(text) - len(text.lstrip()))
         text = textwrap.fill(
             text.strip(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -52,28 +53,29 @@ def show_plan(
             on the disk, or where hours on CPUs are declined.
     """
     console.print(f"[bold]{question or plan.study}[/bold]", highlight=False)
+    show = functools.partial(print_text, wrap_piped=True)
     for part in prepared:
-        print_text(f"study {plan.study}: {part.description()}")
+        show(f"study {plan.study}: {part.description()}")
     for line in (*changes, *plan_lines(plan)):
-        print_text(line)
+        show(line)
     num_images = {part.images.name: part.context.num_images for part in prepared}
     for line in image_warnings(num_images):
-        print_text(f"  {line}")
+        show(f"  {line}")
     placement = prepared[0].placement
-    print_text(f"  each run: {_resources_text(placement)}; results in {placement.storage}")
+    show(f"  each run: {_resources_text(placement)}; results in {placement.storage}")
     study = StudyRecord(options.storage, plan)
     if not options.fresh:
         study.check_same()
     if isinstance(plan, AblationPlan):
         for line in needed_seeds_lines(plan, options.storage, [] if options.fresh else study.rows):
-            print_text(line)
+            show(line)
     remaining, freed = _remaining_runs(study, options)
     if not remaining.runs:
         return
     configs = planned_configs(plan, study.rows)
     warn_of_plain_view(configs)
     estimate = estimate_study(remaining, prepared, options, configs, _confirmed(plan, study.rows))
-    print_text(estimate.text())
+    show(estimate.text())
     check_feature_disk(estimate.maps, placement)
     check_disk(estimate, options, placement, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:

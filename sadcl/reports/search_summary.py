@@ -314,9 +314,11 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
 def _gain_sentence(gain: Gain) -> str:
     split = "held-out" if gain.split == "val" else "test"
     interval = f" (95 % interval {interval_text(gain.effect)})" if gain.is_tested else ""
+    optimistic = " The setting was chosen on these images, so this figure is optimistic."
     return (
         f"{gain.compared}: {gain.effect.difference:+z.2f} {split} mAP over "
         f"{pairs_text(gain.effect)} of seeds{interval}: {verdict_text(gain.effect)}."
+        f"{optimistic if gain.split == 'val' and gain.is_tested else ''}"
     )
 
 

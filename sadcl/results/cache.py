@@ -2,10 +2,11 @@
 
 Large files are read where they are. Many small ones are copied into few large ones, each once: a
 copy is recognised by the file's name, size and time. So a store of ten thousand files answers
-quickly. Nothing depends on the cache, and its folder may be removed at any time.
+quickly. The first queries copy only the columns that they use. Nothing depends on the cache, and
+its folder may be removed at any time.
 
 For each table the folder has ``index.parquet``, which lists what was copied, and parts
-``ID.parquet`` with the rows.
+``ID.parquet`` with the rows; ``columns/HASH/`` has the same of some of the columns.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,9 +30,10 @@ from pyarrow import fs
 
 from sadcl import storage
 from sadcl.errors import UserError
-from sadcl.results import files, schema, table_file
+from sadcl.results import files, joined_rows, schema, table_file
 from sadcl.results.errors import FileVanished
 from sadcl.results.files import RunFile, TableFiles
+from sadcl.results.joined_rows import Entry, Progress
 
 MAX_UNCACHED_FILES = 64
 """Up to so many new files, with up to so many bytes, are read where they are."""
@@ -44,18 +46,16 @@ PART_BYTES = 256 << 20
 """Bytes of Arrow data after which a part is full."""
 MAX_PARTS = 8
 """Parts after which their rows that still count are gathered in new ones."""
-READ_AHEAD = 64
-"""Files whose content is in memory at once."""
-MAX_PENDING = 512
-"""Small tables that wait to be joined; more would take more memory, and time, than one table."""
-MAX_ESTIMATED_ROWS = 1000
-"""Up to so many rows take as many bytes each as those before: to count them takes long."""
+MAX_NARROW = 4
+"""Sets of columns of which there are copies, before all columns are copied."""
+_NARROW = "columns"
+"""The folder of these copies below that of a table: one for each set, named by its hash."""
+_COMMON = {
+    *("key", "study", "phase", "arm", "seed", "dataset", "scale", "status"),
+    *("val_map", "test_map", "started", "ended", "seconds", "params", "stage", "epoch", "label"),
+}
 UNUSED_SECONDS = 600.0
 """Age at which an unused copy is removed; queries that started before may still read it."""
-Progress = Callable[[int, int], None]
-"""Called with how many files were handled, and of how many."""
-Entry = dict[str, object]
-"""What an index says of one file that a part, or a merged file, has the rows of."""
 _INDEX = pa.schema(
     [
         ("file", pa.string()),
@@ -86,22 +86,30 @@ class TableParts:
         ]
 
 
-def table_parts(root: str, table: str, progress: Progress | None = None) -> TableParts:
+def table_parts(
+    root: str,
+    table: str,
+    progress: Progress | None = None,
+    columns: Collection[str] | None = None,
+) -> TableParts:
     """Return a table as it is at one moment.
 
     Merged files of an object store are copied to the cache first.
 
     Args:
         progress: called while many files are read for the first time.
+        columns: the only ones that are needed, in lower case; others may be missing. None is all.
 
     Raises:
         BadFile: for a file that does not belong to the tables.
         UserError: if there is no room for a copy of an object store's files.
     """
-    return files.retry_if_vanished(lambda: _table_parts_once(root, table, progress))
+    return files.retry_if_vanished(lambda: _table_parts_once(root, table, progress, columns))
 
 
-def _table_parts_once(root: str, table: str, progress: Progress | None) -> TableParts:
+def _table_parts_once(
+    root: str, table: str, progress: Progress | None, columns: Collection[str] | None
+) -> TableParts:
     listed = files.list_table(storage.absolute(os.fspath(root)), table)
     folder = _table_cache(root, table)
     remote = not isinstance(storage.resolve(root)[0], fs.LocalFileSystem)
@@ -115,8 +123,8 @@ def _table_parts_once(root: str, table: str, progress: Progress | None) -> Table
     if table == "predictions" and not remote:  # its files are large, and their columns all alike
         uncopied = {storage.resolve(listed.uri(one))[1]: () for one in listed.run_files.values()}
         return TableParts({**merged, **uncopied}, [empty])
-    copies, new_files = _copy_small_files(listed, folder, progress)
-    return TableParts({**merged, **copies}, [empty, *read_run_files(listed, new_files)])
+    copies, new_files = _copy_small_files(listed, folder, progress, columns)
+    return TableParts({**merged, **copies}, [empty, *joined_rows.read_run_files(listed, new_files)])
 
 
 def cache_folder() -> Path:
@@ -134,7 +142,7 @@ def _table_cache(root: str, table: str) -> Path:
 
 
 def _copy_small_files(
-    listed: TableFiles, folder: Path, progress: Progress | None
+    listed: TableFiles, folder: Path, progress: Progress | None, columns: Collection[str] | None
 ) -> tuple[dict[str, list[str]], list[RunFile]]:
     """Copy new files if they are many.
 
@@ -145,20 +153,53 @@ def _copy_small_files(
     run_files = {one.file: one for one in listed.run_files.values()}
     index = _read_index(folder)
     copies, new_files = _match_copies(folder, index, run_files)
-    size = sum(one.mark[0] for one in new_files)
-    if len(new_files) <= MAX_UNCACHED_FILES and size <= MAX_UNCACHED_BYTES:
+    if not _are_many(new_files):
         return copies, new_files
+    names = None
+    if columns is not None and len(new_files) > len(run_files) / 2:
+        folder, names = _narrow_copy(folder, columns)
+        index = _read_index(folder)
+        copies, new_files = _match_copies(folder, index, run_files)
     settled = [one for one in new_files if time.time() - one.mark[1] / 1e9 > SETTLE_SECONDS]
-    if not settled:
+    if not settled or not _are_many(new_files):
         return copies, new_files
     with contextlib.suppress(
         OSError
     ):  # the cache may be read-only or full: then all is read in place
         folder.mkdir(parents=True, exist_ok=True)
-        source = _read_new_files(listed, settled, progress)
+        # In the order of their names the rows are in the order of keys too, and not to be sorted.
+        settled.sort(key=lambda one: one.file)
+        source = joined_rows.read_groups(listed, settled, progress, names)
         index = _add_copies(folder, index, run_files, source)
         copies, new_files = _match_copies(folder, index, run_files)
+        if names is None:
+            shutil.rmtree(folder / _NARROW, ignore_errors=True)
     return copies, new_files
+
+
+def _narrow_copy(folder: Path, columns: Collection[str]) -> tuple[Path, set[str] | None]:
+    """Choose the folder for a copy of some columns, and the names of these in lower case.
+
+    Those that a table is asked for most often are always among them. After a few sets of columns,
+    all are copied: then it is the table's own folder, and None.
+    """
+    others = {path.parent: set(json.loads(path.read_text()))
+              for path in folder.glob(f"{_NARROW}/*/names.json")}  # fmt: skip
+    for narrow, names in others.items():
+        if names.issuperset(columns):
+            return narrow, names
+    if len(others) >= MAX_NARROW:
+        return folder, None
+    names = {*_COMMON, *columns}
+    narrow = folder / _NARROW / hashlib.sha256(repr(sorted(names)).encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError):  # as where the copy is written
+        storage.write(narrow / "names.json", json.dumps(sorted(names)).encode())
+    return narrow, names
+
+
+def _are_many(new_files: Sequence[RunFile]) -> bool:
+    size = sum(one.mark[0] for one in new_files)
+    return len(new_files) > MAX_UNCACHED_FILES or size > MAX_UNCACHED_BYTES
 
 
 def _read_index(folder: Path) -> pa.Table | None:
@@ -216,9 +257,10 @@ def _add_copies(
         entries = []
     else:  # of a part that stays, the index also has to name the rows that do not count
         entries = [entry for entry in entries if entry["part"] in useful]
-    for rows, new_entries in batches(source, PART_BYTES):
+    for rows, new_entries in joined_rows.batches(source, PART_BYTES):
         part = uuid.uuid4().hex
-        storage.write(folder / f"{part}.parquet", table_file.encode_parquet(rows, large=True))
+        content = table_file.encode_parquet(rows, large=True, quick=True)
+        storage.write(folder / f"{part}.parquet", content)
         entries += [{**entry, "part": part} for entry in new_entries]
     table = pa.Table.from_pylist(entries, schema=_INDEX)
     storage.write(folder / "index.parquet", table_file.encode_parquet(table, large=True))
@@ -236,69 +278,6 @@ def _read_parts(
         by_path.setdefault(str(folder / f"{entry['part']}.parquet"), []).append(entry)
     for path, part_entries in by_path.items():
         yield table_file.without_keys(table_file.read_file(path), copies[path]), part_entries
-
-
-def _read_new_files(
-    listed: TableFiles, new_files: Sequence[RunFile], progress: Progress | None
-) -> Iterator[tuple[pa.Table, list[Entry]]]:
-    """Yield the rows of each new file, with its entry."""
-    for one, rows in zip(new_files, read_run_files(listed, new_files, progress), strict=True):
-        if "key" not in rows.column_names:
-            raise table_file.damaged(listed.uri(one), "it has no column 'key'")
-        key = rows["key"][0].as_py() if len(rows) else None
-        yield rows, [{"file": one.file, "size": one.mark[0], "time": one.mark[1], "key": key}]
-
-
-def read_run_files(
-    listed: TableFiles,
-    run_files: Sequence[RunFile],
-    progress: Progress | None = None,
-    columns: Sequence[str] | None = None,
-) -> Iterator[pa.Table]:
-    """Yield the content of runs' own files in their order, few of them in memory at once.
-
-    Args:
-        columns: those to read; None is all.
-    """
-    with ThreadPoolExecutor(4) as pool:
-        for start in range(0, len(run_files), READ_AHEAD):
-            yield from pool.map(
-                lambda one: table_file.read_file(listed.uri(one), columns),
-                run_files[start : start + READ_AHEAD],
-            )
-            if progress is not None:
-                progress(min(start + READ_AHEAD, len(run_files)), len(run_files))
-
-
-def batches(
-    source: Iterable[tuple[pa.Table, list[Entry]]], max_bytes: int
-) -> Iterator[tuple[pa.Table, list[Entry]]]:
-    """Join tables until they have so many bytes.
-
-    Yields:
-        Each joined table, sorted by key, with the index entries of the tables in it.
-    """
-    pending: list[pa.Table] = []
-    entries: list[Entry] = []
-    size = bytes_per_row = 0.0
-    for rows, row_entries in source:
-        pending.append(rows)
-        entries += row_entries
-        if not bytes_per_row or len(pending) == 1 or len(rows) > MAX_ESTIMATED_ROWS:
-            bytes_per_row = rows.nbytes / max(len(rows), 1)
-        size += len(rows) * bytes_per_row
-        if len(pending) >= MAX_PENDING:
-            pending = [table_file.concatenate(pending).combine_chunks()]
-        if size >= max_bytes:
-            yield _join_sorted(pending), entries
-            pending, entries, size = [], [], 0.0
-    if entries:
-        yield _join_sorted(pending), entries
-
-
-def _join_sorted(parts: Sequence[pa.Table]) -> pa.Table:
-    joined = table_file.concatenate(parts).sort_by("key")
-    return joined.replace_schema_metadata(schema.metadata())
 
 
 def _mirror_object(folder: Path, uri: str) -> str:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl import storage
-from sadcl.results import cache, files, schema, store, table_file
-from sadcl.results.cache import Entry
+from sadcl.results import files, joined_rows, schema, store, table_file
 from sadcl.results.files import RunFile, TableFiles
+from sadcl.results.joined_rows import Entry, Progress
 from sadcl.results.status import ENDED
 
 PART_BYTES = 256 << 20
@@ -43,7 +43,7 @@ class Compaction:
 
 
 def compact(
-    root: str, progress: Callable[[str], cache.Progress] | None = None, *, least: int = 0
+    root: str, progress: Callable[[str], Progress] | None = None, *, least: int = 0
 ) -> list[Compaction]:
     """Merge the files of runs that have ended; those of predictions are large, and stay single.
 
@@ -87,7 +87,9 @@ def _ended_numbers(root: str) -> dict[str, int]:
                 index["name"].to_pylist(), index["number"].to_pylist(), strict=True
             ):
                 ended[stem] = max(number, ended.get(stem, -1))
-        tables = cache.read_run_files(listed, list(listed.run_files.values()), columns=["status"])
+        tables = joined_rows.read_run_files(
+            listed, list(listed.run_files.values()), columns=["status"]
+        )
         for (stem, run_file), rows in zip(listed.run_files.items(), tables, strict=True):
             if not len(rows) or rows["status"][0].as_py() in ENDED:
                 ended[stem] = run_file.number
@@ -103,7 +105,7 @@ def _compact_table(
     table: str,
     ended: dict[str, int],
     locked: bool,
-    progress: Callable[[str], cache.Progress] | None,
+    progress: Callable[[str], Progress] | None,
     least: int,
 ) -> Compaction:
     listed = files.list_table(root, table)
@@ -132,7 +134,7 @@ def _compact_table(
     if not small and len(rewritten) < 2 and not any(listed.merged[uri] for uri in rewritten):
         return Compaction(table, before, before)
     inputs = _inputs(listed, rewritten, small, progress and progress(table))
-    for rows, entries in cache.batches(inputs, PART_BYTES):
+    for rows, entries in joined_rows.batches(inputs, PART_BYTES):
         _write_merged(files.merged_folders(root, table)[0], rows, entries)
     for uri in rewritten:
         storage.delete(
@@ -219,7 +221,7 @@ def _inputs(
     listed: TableFiles,
     rewritten: Sequence[str],
     small: dict[str, RunFile],
-    progress: cache.Progress | None,
+    progress: Progress | None,
 ) -> Iterator[tuple[pa.Table, list[Entry]]]:
     """Yield the rows to be merged, with the index entries of their runs: name, number and key."""
     for uri in rewritten:
@@ -229,7 +231,7 @@ def _inputs(
             table_file.without_keys(files.read_index(uri), superseded).to_pylist(),
         )
     ordered = sorted(small.items())
-    tables = cache.read_run_files(listed, [run_file for _, run_file in ordered], progress)
+    tables = joined_rows.read_run_files(listed, [run_file for _, run_file in ordered], progress)
     for (stem, run_file), rows in zip(ordered, tables, strict=True):
         if len(rows):
             key = rows["key"][0].as_py()

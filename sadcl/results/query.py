@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from sadcl.results import cache, files, schema, store, table_file
 from sadcl.results.errors import FileVanished, UnknownName
 from sadcl.results.status import ENDED, Status
 from sadcl.results.store import SEE_SCHEMA, read
+from sadcl.results.used_columns import used_columns
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,8 +73,11 @@ def _answer(
         if memory is not None:
             config["memory_limit"] = memory
         with duckdb.connect(config=config) as connection:
+            columns = used_columns(connection, query)
             paths = [
-                path for name in used for path in _create_view(connection, root, name, progress)
+                path
+                for name in used
+                for path in _create_view(connection, root, name, progress, columns)
             ]
             connection.execute(
                 "set enable_progress_bar = false"
@@ -142,13 +146,17 @@ def _with_unique_names(table: pa.Table) -> pa.Table:
 
 
 def _create_view(
-    connection: duckdb.DuckDBPyConnection, root: str, name: str, progress: cache.Progress | None
+    connection: duckdb.DuckDBPyConnection,
+    root: str,
+    name: str,
+    progress: cache.Progress | None,
+    columns: Collection[str] | None,
 ) -> list[str]:
-    """Hand DuckDB a table, and return the files that it reads for it."""
+    """Hand DuckDB a table with at least these columns, and return the files that it reads."""
     if name not in schema.TRIAL_TABLES:
         connection.register(name, read(root, name))
         return []
-    parts = cache.table_parts(root, name, progress)
+    parts = cache.table_parts(root, name, progress, columns)
     schemas = parts.schemas()
     selects = _selects_from_files(connection, parts, schemas)
     in_memory = _rows_in_memory(name, parts, schemas[: len(parts.paths)])
@@ -241,14 +249,15 @@ def top(
         condition += f" and phase in ({', '.join(map(_literal, phases))})"
     column = _identifier(metric)
     query = (
-        f"select * from trials where isfinite({column}){condition} "
+        f"select key from trials where isfinite({column}){condition} "
         f"order by {column} desc, key limit {int(n)}"
     )
     try:
-        rows: list[dict[str, Any]] = sql(root, query, progress=progress).to_pylist()
+        keys: list[str] = sql(root, query, progress=progress)["key"].to_pylist()
     except UserError:
         _check_metric(root, metric)
         raise
+    rows = store.trials_of(root, keys)
     if rows and metric not in rows[0]:  # DuckDB takes val_map for val_mAP
         _check_metric(root, metric)
     if not rows and study is not None:

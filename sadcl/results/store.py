@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -63,10 +63,13 @@ def read(
     key_array = None if keys is None else pa.array(list(keys), pa.string())
 
     def attempt() -> pa.Table:
-        parts = cache.table_parts(storage, table, progress)
+        needed = None if names is None else {name.lower() for name in names}
+        parts = cache.table_parts(storage, table, progress, needed)
         if names is not None:
-            existing = [column for one in parts.schemas() for column in one.names]
-            _check_columns(table, names, existing)
+            existing = {column for one in parts.schemas() for column in one.names}
+            if not existing.issuperset(names):  # the nearest name may be one that is not needed
+                parts = cache.table_parts(storage, table, progress)
+                _check_columns(table, names, [c for one in parts.schemas() for c in one.names])
         return _read_parts(parts, names, key_array)
 
     rows = files.retry_if_vanished(attempt)
@@ -222,6 +225,28 @@ def row_of(root: str, key: str) -> dict[str, Any] | None:
     """Return a trial's row of the trials table; None if there is none."""
     rows = newest_rows(root, "trials", key)[1]
     return rows[0] if rows else None
+
+
+def trials_of(root: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of the trials table of some keys, in their order.
+
+    Only these trials' files are read. All rows have the same columns. A key that is gone by now is
+    left out.
+    """
+
+    def attempt() -> list[dict[str, Any]]:
+        places = files.locate_all(root, "trials", keys)
+        found = [
+            table_file.read_rows_of(place.uri, key)
+            for place, key in zip(places, keys, strict=True)
+            if place.uri is not None
+        ]
+        rows: list[dict[str, Any]] = table_file.concatenate(
+            [schema.empty_table("trials"), *found]
+        ).to_pylist()
+        return rows
+
+    return files.retry_if_vanished(attempt)
 
 
 def epochs_of(root: str, key: str) -> list[dict[str, Any]]:

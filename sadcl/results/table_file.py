@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,94 @@ def read_file(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
 
 
 def _read_arrow(uri: str, columns: Iterable[str] | None) -> pa.Table:
-    try:
-        content = _read_local(uri) if uri.startswith("/") else read_bytes(uri)
-        rows = pa.ipc.open_file(pa.py_buffer(content)).read_all()
-        rows.validate()
-    except _UNREADABLE as error:
-        raise _damage_or_disk_error(uri, error) from None
-    _check_version(uri, rows.schema)
+    file_schema, batches = _read_arrow_batches(uri, None)
+    rows = pa.Table.from_batches(batches, file_schema)
     if columns is None:
         return rows
     return rows.select([name for name in columns if name in rows.column_names])
+
+
+def _read_arrow_batches(uri: str, fields: _Fields | None) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    try:
+        content = _read_local(uri) if uri.startswith("/") else read_bytes(uri)
+        buffer = pa.py_buffer(content)
+        reader = pa.ipc.open_file(buffer) if fields is None else fields.open(buffer)
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate()
+    except _UNREADABLE as error:
+        raise _damage_or_disk_error(uri, error) from None
+    _check_version(uri, reader.schema)
+    return reader.schema, batches
+
+
+class _Fields:
+    """Opens Arrow files for the columns of some names.
+
+    Args:
+        names: Of the columns, in lower case; what a file lacks is left out.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._schema: pa.Buffer | None = None
+        self._places: list[int] = []
+
+    def open(self, buffer: pa.Buffer) -> pa.ipc.RecordBatchFileReader:
+        """Open the content of a file.
+
+        It begins with eight bytes of the format's name and the message with the schema. That is
+        compared with the one before, and seldom has to be understood.
+        """
+        file_schema = pa.ipc.read_message(buffer.slice(min(8, buffer.size))).metadata
+        if self._schema is None or not file_schema.equals(self._schema):
+            columns = pa.ipc.open_file(buffer).schema.names
+            self._places = [i for i, name in enumerate(columns) if name.lower() in self._names]
+            self._schema = file_schema
+        options = pa.ipc.IpcReadOptions(included_fields=self._places)
+        return pa.ipc.open_file(buffer, options=options)
+
+
+def read_joined(
+    uris: Sequence[str], names: Collection[str] | None = None
+) -> tuple[pa.Table, list[str | None]]:
+    """Read files of one run each, and join their rows.
+
+    Of many small files with all columns, that takes half the time of :func:`read_file` and
+    :func:`concatenate`; with few columns, a fifth of it.
+
+    Args:
+        uris: At least one.
+        names: Of the columns to read, in lower case, with ``key`` among them; None is all.
+
+    Returns:
+        The rows, and the key of each file; None for a file without rows.
+
+    Raises:
+        FileVanished: As :func:`open_file`.
+        BadFile: As :func:`open_file`, and for a file without keys.
+    """
+    fields = None if names is None else _Fields(names)
+    parts: list[tuple[pa.Schema, list[pa.RecordBatch]]] = []
+    keys: list[str | None] = []
+    for uri in uris:
+        if uri.endswith(".arrow"):
+            file_schema, batches = _read_arrow_batches(uri, fields)
+        else:
+            rows = read_file(uri)
+            if names is not None:
+                rows = rows.select([name for name in rows.column_names if name.lower() in names])
+            file_schema, batches = rows.schema, rows.to_batches()
+        position = file_schema.get_field_index("key")
+        if position < 0:
+            raise damaged(uri, "it has no column 'key'")
+        parts.append((file_schema, batches))
+        keys.append(next((b.column(position)[0].as_py() for b in batches if len(b)), None))
+    batches = [batch for _, several in parts for batch in several]
+    with contextlib.suppress(pa.ArrowInvalid):  # that is quick if all have the same columns
+        return pa.Table.from_batches(batches, parts[0][0]).combine_chunks(), keys
+    tables = [pa.Table.from_batches(several, one) for one, several in parts]
+    return concatenate(tables).combine_chunks(), keys
 
 
 def _read_local(path: str) -> bytes:
@@ -138,13 +216,14 @@ def copy(source: str, target: str) -> None:
     storage.write(target, read_bytes(source))
 
 
-def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:
+def encode_parquet(rows: pa.Table, *, large: bool = False, quick: bool = False) -> memoryview:
     """Return the bytes of a Parquet file.
 
     Args:
         large: compress, and write statistics and row groups of 25,000 rows: DuckDB takes whole row
             groups into memory, so they are no larger than its speed needs. A small file is plain,
             which halves the time to write and read it.
+        quick: write a large file in a quarter of the time, for a copy that others can make again.
     """
     buffer = io.BytesIO()
     options: dict[str, Any] = (
@@ -152,6 +231,9 @@ def encode_parquet(rows: pa.Table, *, large: bool = False) -> memoryview:
         if large
         else {"compression": "none", "use_dictionary": False, "write_statistics": False}
     )
+    if quick:
+        texts = [column.name for column in rows.schema if pa.types.is_string(column.type)]
+        options |= {"compression": "lz4", "use_dictionary": texts}
     pq.write_table(rows, buffer, **options)
     return buffer.getbuffer()
 

@@ -23,7 +23,7 @@ from sadcl.study.trial_event import EpochEnded, TrialEnded, TrialEvent, TrialSta
 FOLDER = "tensorboard"
 RUN_COLUMNS = ("phase", "arm", "seed", "dataset")
 """Columns of the trials table that are among the settings of a run."""
-FINAL_COLUMNS = ("seconds", "test_CF1", "test_OF1", "test_mAP", "val_mAP")
+FINAL_COLUMNS = ("test_CF1", "test_OF1", "test_mAP", "val_mAP")
 """Its figures once a run has ended. TensorBoard shows five at first, by their names."""
 
 
@@ -96,7 +96,9 @@ class TensorBoardCurves:
         self._with_settings.add(row["key"])
         config = json.loads(row["config"])
         settings = {name: row.get(name) for name in RUN_COLUMNS}
-        settings |= {name: _plain(_value_at(config, name)) for name in self.fields}
+        values = {name: _value_at(config, name) for name in self.fields}
+        # With a null among its numbers, HPARAMS would take a setting for one of texts.
+        settings |= {name: _plain(value) for name, value in values.items() if value is not None}
         _, start, _ = hparams(settings, {})
         self._write(row["key"], start)
 
@@ -115,9 +117,10 @@ class TensorBoardCurves:
         from tensorboardX.summary import hparams, scalar
 
         key = row["key"]
-        for name in FINAL_COLUMNS:
+        for name in (*FINAL_COLUMNS, "seconds"):
             if row.get(name) is not None:
-                self._write(key, scalar(f"final/{name}", row[name]))
+                group = "total" if name == "seconds" else "final"  # is sorted behind the figures
+                self._write(key, scalar(f"{group}/{name}", row[name]))
         if key in self._with_settings:
             _, _, end = hparams({}, {})
             has_failed = row["status"] == Status.FAILED

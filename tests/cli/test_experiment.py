@@ -51,7 +51,8 @@ def test_the_plan_shows_what_is_set(command, study_file, tmp_path, how):
     assert "  --set model.head = my_lab:Linear, in place of sadcl.model.heads:SARL; not in " in text
     assert "  --set model.head_arguments.dropout = 0.25; not in baseline, which sets it\n" in text
     assert "  --set stage1.augmentation.multiscale = [1.0, 0.8], in place of []\n" in text
-    assert "one final run; 2 epochs each" in text
+    assert "one final run; 2 epochs each" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 120
     assert not (tmp_path / "runs").exists()
 
 

@@ -68,7 +68,7 @@ def test_flags_are_the_same_and_quick(command, study_file, how):
     assert max(map(len, text.splitlines())) <= 80
     done = command(*how, file, "--gpus-per-wroker", "1", check=False)
     assert done.returncode == 2
-    message = "error: there is no flag --gpus-per-wroker; did you mean --gpus-per-worker?"
+    message = "error: There is no flag --gpus-per-wroker; did you mean --gpus-per-worker?"
     assert done.stderr == f"{message} See --help.\n"
 
 
@@ -147,4 +147,4 @@ def test_commands_explain_themselves_and_name_the_nearest(command):
         assert f"│ {name} " in text
     done = command("sadcl", "rsults", check=False)
     assert done.returncode == 2
-    assert "No such command 'rsults'" in done.stderr
+    assert "There is no command rsults; did you mean results?" in done.stderr

@@ -74,7 +74,7 @@ def test_show_studies_and_schema(command, runs):
             "There is no column 'val_mpa' in the table trials; did you mean 'val_mAP'",
         ),
         (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
-        (("results", "tpo"), "No such command 'tpo'"),
+        (("results", "tpo"), "There is no command tpo; did you mean top?"),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, words, message):
@@ -111,3 +111,21 @@ def test_a_metric_that_no_search_trial_has_ranks_the_other_phases(tmp_path):
     words = ["results", "top", "--metric", "test_mAP", "--storage", str(tmp_path)]
     shown = CliRunner().invoke(app, words).stdout.splitlines()
     assert [line.split("\t")[1] for line in shown[1:]] == ["b"]
+
+
+def test_a_pipe_rounds_the_settings_and_raw_has_all_digits(tmp_path):
+    from typer.testing import CliRunner
+
+    from sadcl.cli.app import app
+    from sadcl.results import RunWriter
+
+    row = {"study": "s", "phase": "search", "params": '{"loss.tau": 0.123456789}'}
+    RunWriter(str(tmp_path), "a", row).finish("complete", metrics={"val_mAP": 60.123456789})
+    for words in (["show", "a"], ["top"]):
+        words = ["results", *words, "--storage", str(tmp_path)]
+        plain = CliRunner().invoke(app, words).stdout
+        assert "\t60.12\n" in plain or "\t60.12\t" in plain
+        assert "tau=0.123\n" in plain
+        exact = CliRunner().invoke(app, [*words, "--raw"]).stdout
+        assert "60.123456789" in exact
+        assert '{"loss.tau": 0.123456789}\n' in exact

@@ -72,6 +72,7 @@ def test_summary_says_what_it_shows_and_no_more():
     gain, half = interval([62.1 - 61.0, 61.2 - 60.0, 61.65 - 60.5])
     bounds = f"{gain - half:+.2f} to {gain + half:+.2f}"
     assert f"{gain:+.2f} held-out mAP over 3 pairs of seeds (95 % interval {bounds}): a sig" in text
+    assert "gain. The setting was chosen on these images, so this figure is optimistic." in text
     assert "Test mAP of the final run: 65.50 (one run, seed 0); the paper reports 85.6." in text
     assert "Best setting: loss.tau = 0.1." in text
     assert "1 run failed: b: NaN --retry-failed runs it again" in text

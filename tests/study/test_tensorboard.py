@@ -70,7 +70,7 @@ def test_hparams_have_the_settings_and_the_final_figures(tmp_path, is_new_start,
     fields = ("loss.tau", "model.frozen", "model.head_arguments.lam", "model.head_arguments.k")
     curves = TensorBoardCurves(str(tmp_path), "s", [], fields)
     curves.add([TrialStarted("k", "arm", "a"), TrialStarted("k", "arm", "a")])
-    writer.finish(status, metrics={"val_mAP": 41.5, "test_mAP": None})
+    writer.finish(status, metrics={"val_mAP": 41.5, "test_mAP": None, "seconds": 8.0})
     curves.add([TrialEnded("k", status)])
     if is_new_start:
         TensorBoardCurves(str(tmp_path), "s", [row_of(str(tmp_path), "k")], fields).close()
@@ -87,10 +87,10 @@ def test_hparams_have_the_settings_and_the_final_figures(tmp_path, is_new_start,
         "loss.tau": 0.2,
         "model.frozen": "[]",
         "model.head_arguments.lam": 0.5,
-        "model.head_arguments.k": "null",
-    }
+    }  # without one for k, which the configuration leaves out
     assert values["session_end_info"].session_end_info.status == state
     assert values["final/val_mAP", 0] == 41.5
+    assert values["total/seconds", 0] == 8.0
     assert ("final/test_mAP", 0) not in values
 
 
