@@ -159,8 +159,7 @@ def _header(image: Image.Image, data: bytes, suffix: str) -> Iterator[tuple[str,
     if image.format not in _JPEG and (number := getattr(image, "n_frames", 1)) > 1:
         yield "frames", f"the first of {number:,}"
     if image.has_transparency_data:
-        lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-        if lowest < 255:
+        if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
             yield "transparent", "the colours behind it are read"
 
 
