@@ -158,9 +158,8 @@ def _header(image: Image.Image, data: bytes, suffix: str) -> Iterator[tuple[str,
         yield "rotated", f"EXIF orientation {orientation}"
     if image.format not in _JPEG and (number := getattr(image, "n_frames", 1)) > 1:
         yield "frames", f"the first of {number:,}"
-    if image.has_transparency_data:
-        if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-            yield "transparent", "the colours behind it are read"
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        yield "transparent", "the colours behind it are read"
 
 
 def _first_scan(data: bytes) -> int:
