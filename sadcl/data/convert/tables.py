@@ -130,7 +130,7 @@ def _columns(source: Source, path: Path, rows: Sequence[Row]) -> _Columns:
     left = [name for name in others if name not in (label, confidence, *multi_hot)]
     _remark_on_columns(source, multi_hot, left if multi_hot else [], rows)
     source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
-    if not any(_text(row.get(split)) for row in rows):
+    if split is not None and not any(_text(row.get(split)) for row in rows):
         split = None  # an empty column says no split
     return _Columns(file, split, label, confidence, multi_hot)
 
