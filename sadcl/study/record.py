@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -100,8 +100,11 @@ class StudyRecord(Generic[PlanT]):
         """
         self._identities()
 
-    def claim(self) -> None:
+    def claim(self, flags: Sequence[str] = ()) -> None:
         """Write the study's file, unless it holds the same already.
+
+        Args:
+            flags: those of the experiment's file that make the study what it is.
 
         Raises:
             UserError: for another study of the same name, with the differences.
@@ -110,6 +113,10 @@ class StudyRecord(Generic[PlanT]):
         stored, identity = self._identities()
         content = {**identity, **_as_json(self.plan.description())}
         content |= _former_bounds(stored, content)
+        command = provenance.experiment_command()
+        command = [*command, *flags] if command else stored.get("command")
+        if command:
+            content["command"] = command
         if file := provenance.experiment_file() or stored.get("file"):
             content["file"] = file
         if content != stored:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from sadcl import main, results
+from sadcl.launch.options import Options
+from sadcl.launch.setup import given_flags
 from tests.launch.mistakes import SEARCH
 
 
@@ -30,3 +34,20 @@ def test_what_is_tried_again_is_in_the_plan(capsys):
     main(SEARCH, ["--dry-run", "--trials", "1", "--retry-failed"])
     (again,) = re.findall(r"to run: (\d+) runs", capsys.readouterr().out)
     assert (int(without), again) == (int(before) - 1, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "expected"),
+    [
+        ({"n_trials": 5}, [], []),  # the program passes it itself
+        ({"n_trials": 5, "workers": 2}, ["--tri=5", "--workers", "2"], ["--trials", "5"]),
+        ({"data_root": "/here"}, ["--data-root", "/here"], ["--data-root", "DIR"]),
+        (
+            {"data_root": {"coco14": "/here"}, "changes": {"loss.tau": 0.1, "seed": 3}},
+            ["--set", "loss.tau=0.1", "--set", "seed=3", "--data-root", "coco=/here"],
+            ["--data-root", "coco14=DIR", "--set", "loss.tau=0.1", "--set", "seed=3"],
+        ),
+    ],
+)
+def test_the_flags_that_a_study_depends_on_are_recorded(options, words, expected):
+    assert given_flags(Options(**options), words) == expected

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from sadcl.reports.page.study import Row, StudyData
 
@@ -67,9 +69,7 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
     pins = " ".join(shlex.quote(f"{name}=={version}") for name, version in versions.items())
     lines.append(f"pip install -e . {pins}".strip())
     if study.kind != "runs":
-        file = study.description.get("file")
-        comment = "" if file else "   # FILE.py defines the study; its name was not recorded"
-        lines.append(f"python {shlex.quote(file or 'FILE.py')} --storage NEW{comment}")
+        lines.append(_start_command(study.description))
     lines.append(f"sadcl results report {shlex.quote(study.name)} {storage} -o report.html")
     if best and best["checkpoint"]:
         lines.append(
@@ -77,6 +77,19 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
             "   # computes its figures again from the images"
         )
     return lines
+
+
+def _start_command(description: Mapping[str, Any]) -> str:
+    """Return the command that starts a study of a description, in a storage of its own."""
+    file = description.get("file") or "FILE.py"
+    words = description.get("command") or ["python", file]
+    comments = []
+    if "file" not in description:
+        comments.append("FILE.py defines the study; its name was not recorded")
+    if any(word == "DIR" or word.endswith("=DIR") for word in words):
+        comments.append("DIR is where the data set is")
+    comment = f"   # {'; '.join(comments)}" if comments else ""
+    return f"{shlex.join(words)} --storage NEW{comment}"
 
 
 def config_code(row: Row) -> str:

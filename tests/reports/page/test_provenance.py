@@ -39,6 +39,12 @@ def test_commands_name_revision_versions_and_checkpoint(tmp_path):
     assert lines[2].startswith("python FILE.py --storage NEW   # FILE.py defines the study")
     study.description["file"] = "experiments/tune.py"
     assert commands(study, best)[2] == "python experiments/tune.py --storage NEW"
+    words = ["sadcl", "run", "mine.py", "--data-root", "DIR", "--set", "loss.tau=0.1"]
+    study.description["command"] = words
+    assert commands(study, best)[2] == (
+        "sadcl run mine.py --data-root DIR --set loss.tau=0.1 --storage NEW"
+        "   # DIR is where the data set is"
+    )
     assert lines[3] == f"sadcl results report s --storage {tmp_path} -o report.html"
     assert lines[4].startswith(f"sadcl evaluate --checkpoint {best['key']} --storage {tmp_path}")
 
