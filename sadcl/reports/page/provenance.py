@@ -34,6 +34,8 @@ COLUMNS = {
     "schema_version": "table schema",
 }
 """Columns of the trials table, with the name that the page shows."""
+GPU_ONLY = ("cuda", "cudnn", "gpus")
+"""Columns that say nothing of a study whose runs all used CPUs."""
 MAX_VALUES = 6
 """The largest number of different values that are listed for a column."""
 PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
@@ -42,8 +44,12 @@ PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 def made_by(study: StudyData) -> list[dict[str, str]]:
     """List versions and machines; several values where the runs differ, with their counts."""
     lines = []
+    on_gpus = any(row.get("gpus") for row in study.rows)
     for column, name in COLUMNS.items():
-        values = [str(row[column]) for row in study.rows if row.get(column) not in (None, "")]
+        if column in GPU_ONLY and not on_gpus:
+            continue
+        cells = [row[column] for row in study.rows if row.get(column) not in (None, "")]
+        values = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
         counts = Counter(values)
         texts = [
             value if len(counts) == 1 else f"{value} ({n} runs)"

@@ -21,6 +21,18 @@ def test_the_versions_of_this_package_come_first(tmp_path):
     assert "Ray" not in lines  # no row has it
 
 
+def test_a_study_on_cpus_says_nothing_of_gpus(tmp_path):
+    search(tmp_path)
+    study = study_data(str(tmp_path), "s")
+    for row in study.rows:
+        row |= {"gpus": 0.0, "cuda": "13.0", "cudnn": "9"}
+    assert not {"GPUs per worker", "CUDA", "cuDNN"} & {line["what"] for line in made_by(study)}
+    study.rows[0]["gpus"] = 1.0
+    lines = {line["what"]: line["value"] for line in made_by(study)}
+    assert lines["GPUs per worker"].endswith("1 (1 runs)")
+    assert lines["CUDA"] == "13.0"
+
+
 def test_several_values_are_counted(tmp_path):
     rows = search(tmp_path)
     study = study_data(str(tmp_path), "s")
