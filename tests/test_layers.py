@@ -35,9 +35,9 @@ FILES = {
         "readers/label_lists "
         "readers/__init__ dataset load __init__ image_check feature_file feature_views loader "
         "prepare "
-        "audit/published_counts audit/image_file audit/findings audit/__init__ convert/source "
-        "convert/coco convert/voc convert/cvat convert/label_studio convert/yolo convert/tables "
-        "convert/write convert/__init__"
+        "audit/published_counts audit/jpeg_scans audit/image_file audit/findings audit/__init__ "
+        "convert/source convert/coco convert/voc convert/cvat convert/label_studio convert/yolo "
+        "convert/tables convert/class_folders convert/write convert/__init__"
     ),
     "training": (
         "heartbeat sync_points replica_check checkpoint checkpoint_writer published_state "

@@ -2,6 +2,7 @@
 
 python experiments/benchmarks/input.py --data-root /data/coco    # photographs of COCO
 python experiments/benchmarks/input.py                           # drawn scenes: only that it works
+python experiments/benchmarks/input.py --quick                   # no figures to quote
 
 The reference is what most training code does: Resize to 448 x 448, RandAugment, ToTensor and
 Normalize of torchvision's first transforms on Pillow images, and a batch stacked from them. It runs
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sadcl.data.base import ImageSet
 
 SIZE, BATCH = 448, 32
+QUICK = {"images": 4, "repeats": 1}
+"""Arguments of :func:`measure` to see that it runs."""
 
 
 def thread_seconds(work: Callable[[], Any]) -> float:
@@ -241,8 +244,7 @@ def benchmark(quick: bool = False, data_root: str | None = None) -> list[Row]:
 
     The limit is the speed of decoding the same files.
     """
-    options = {"images": 4, "repeats": 1} if quick else {}
-    reference, _, decoding, *ways = measure(data_root, **options)
+    reference, _, decoding, *ways = measure(data_root, **(QUICK if quick else {}))
     rows = []
     for way in ways:
         decodes = "prepared" not in way["what"] and "apart" not in way["what"]
@@ -287,4 +289,6 @@ if __name__ == "__main__":
     parser.add_argument("--data-root", help="a copy of COCO (default: drawn scenes)")
     parser.add_argument("--images", type=int, default=128, help="training images (default: 128)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
-    print_measurements(measure(**vars(parser.parse_args())))
+    parser.add_argument("--quick", action="store_true", help="4 images, to see that it runs")
+    arguments = vars(parser.parse_args())
+    print_measurements(measure(**arguments | (QUICK if arguments.pop("quick") else {})))

@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check a copy of a data set, convert one, or prepare it for training.",
 )
+_RESIZES = ("stage1.augmentation.resize", "stage2.augmentation.resize")
 EXAMPLES, LABELS = 3, 5
 """How many files of each kind of finding, and labels at either end, are printed."""
 
@@ -154,8 +155,8 @@ def convert(
         typer.Option(
             "--from",
             metavar="FORMAT",
-            help="coco, voc, yolo, cvat, label-studio, huggingface or table (default: what is "
-            "recognised).",
+            help="coco, voc, yolo, cvat, label-studio, huggingface, table or class-folders "
+            "(default: what is recognised).",
         ),
     ] = None,
     images: Annotated[
@@ -185,9 +186,11 @@ def convert(
     """Write what another tool exported as a folder with labels.csv, which trains as it is.
 
     It reads COCO's JSON, VOC's XML, YOLO's text files, CVAT's XML, Label Studio's JSON, image
-    folders of Hugging Face, and tables: a column of labels, or one for each label with 0 and 1.
+    folders of Hugging Face, a folder for each class, and tables: a column of labels, or one for
+    each label with 0 and 1.
     """
     from sadcl.console import print_text, progress_bar, show_table
+    from sadcl.data import label_names
     from sadcl.data.convert import FORMATS
     from sadcl.data.convert import convert as write
     from sadcl.errors import UserError, did_you_mean
@@ -215,6 +218,8 @@ def convert(
     if rows:
         show_table(rows, title="skipped, or read in a way that is worth a look")
     print_text(_converted_text(done, output, copy))
+    if warning := label_names.warning_of(done.labels):
+        print_text(f"warning: {warning}")
 
 
 def _converted_text(done: Converted, output: Path, copy: bool) -> str:
@@ -251,7 +256,15 @@ def _config(name: str, changes: Sequence[str]) -> Data:
                 "here."
             )
         policies[f"data.{field.removeprefix('data.')}"] = value
-    return Config().override(policies).data
+    # here no network has a size that a prepared copy could be too small for
+    prepared = policies.pop("data.prepared", None)
+    data = Config().override(policies).data
+    if prepared is None:
+        return data
+    small = dict.fromkeys(("data.image_size", *_RESIZES), 32)
+    return data.model_copy(
+        update={"prepared": Config().override({**small, "data.prepared": prepared}).data.prepared}
+    )
 
 
 def _write(report: str | None, findings: Sequence[Finding]) -> None:
@@ -344,6 +357,7 @@ def _detail(row: Finding) -> str:
         "damaged",
         "flat",
         "range",
+        "frames",
     ):
         return f"({row.label}{', ' * bool(row.label)}{row.detail})"
     if row.file and row.label:

@@ -15,6 +15,10 @@ _ORIENTATION, _SHORT = 0x0112, 3  # tag and type of EXIF
 _TURNING_CHUNKS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtRaw profile", b"iTXtXML")
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How a PNG file begins."""
+
+
 class Header(NamedTuple):
     """What a header says."""
 
@@ -34,7 +38,7 @@ def read_header(data: bytes) -> Header | None:
     try:
         if data.startswith(b"\xff\xd8"):
             return _jpeg(data)
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        if data.startswith(PNG):
             return _png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
@@ -94,6 +98,17 @@ def _png(data: bytes) -> Header:
             return Header(width, height, None)
         at += 12 + int.from_bytes(data[at : at + 4])
     return Header(width, height, 1)
+
+
+def essential_png(data: bytes) -> bytes:
+    """Return a PNG file without the chunks that no pixel depends on, which may be damaged alone."""
+    parts, at = [data[:8]], 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
 
 
 def _webp(data: bytes) -> Header | None:

@@ -1,4 +1,5 @@
-"""Labels that a table probably means otherwise than it says: one written twice, or several in one.
+"""Labels that a table probably means otherwise than it says: one written twice, several in one, or
+a text that was read in another encoding.
 
 Nothing here looks at images, so that it takes no time. A remark is a question: some data sets do
 have such labels.
@@ -6,8 +7,10 @@ have such labels.
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
+import urllib.parse
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -15,22 +18,57 @@ from typing import NamedTuple
 PUBLISHED = {"voc2007", "voc2012", "nuswide", "vg500", "scenes"}
 """Data sets whose readers take the publisher's labels alone, which are as they are."""
 QUOTES = "\"'`´‘’‚‛“”„‟«»‹›＂＇"
+_MARKS = f"{QUOTES}_"
 _FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 """Letters and marks that are drawn as nothing."""
+_DASH = re.compile(
+    "(?<=[^\\W\\d_])[-\u2010-\u2015\u2212](?=\\w)|(?<=\\d)[-\u2010-\u2015\u2212](?=[^\\W\\d_])"
+)
+"""A dash between letters, or letters and digits, where others write a blank or nothing."""
+_STOPS = ".,:;!?"
+"""What ends a sentence, and not a name."""
+_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
+"""A whole number as spreadsheets and pandas write it: ``7``, ``007`` or ``7.0``."""
+_LOOKALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501"
+    "\u03bf\u03c1\u03bd\u0131\u0251",
+    "aeopcyxijshdopvia",
+)
+"""Small Cyrillic, Greek and other letters that are drawn as Latin ones."""
+_CAPITALS = (
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406"
+    "\u0408\u0405\u0391\u0392\u0395\u0396\u0397\u0399"
+    "\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+)
+"""Capitals that are drawn as Latin ones, while their small letters may not be."""
+_NO_VALUE = {
+    *("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "nil", "undefined", "(null)", "?"),
+}
+"""How programs write that there is no value, in small letters."""
 _UNSEEN_ASCII = {code: None for code in range(128) if not chr(code).isprintable()} | {
     ord(character): None for character in f" _{QUOTES}"
 }
-_LISTS = re.compile(r"\s*[|,;\t]\s*")
+_LISTS = re.compile("\\s*[|,;\t\u3001\u060c\u061b\u00a6\u2016\u2022]\\s*")
 """What joins names in no language, so that one is enough for a remark."""
-_JOINERS = {"/": r"\s*/\s*", "+": r"\s*\+\s*", "&": r"\s*&\s*", " ": r"\s+"}
-"""What joins names in tables, but also stands in names, so that the parts must be names too."""
+_JOINERS = {"/": r"\s*/\s*", "+": r"\s*\+\s*", "&": r"\s*&\s*"}
+"""What joins names in tables, but also stands in names, so that one part must be a name too."""
+_WEAK_JOINERS = {
+    **{sign: rf"\s*{re.escape(sign)}\s*" for sign in ":\\>~#*^=.\u00b7\u30fb"},
+    "-": r"\s*[-\u2010-\u2015]\s*",
+    "_": r"[\s_]*_[\s_]*",
+    "and": r"\s+(?:and|und|et|y|e|och|en|or)\s+",
+    " ": r"\s+",
+}
+"""What mostly stands in names, so that all parts must be names too."""
+_ENTITY = re.compile(r"&#?\w+;")
 
 
 class Remark(NamedTuple):
     """A label that may be wrong."""
 
     kind: str
-    """``alike`` (the same as another but for its writing) or ``joined`` (several in one)."""
+    """``alike`` (the same as another but for its writing), ``joined`` (several in one), ``garbled``
+    (read in another encoding) or ``empty`` (no label, but how programs write that)."""
     label: str
     reason: str
 
@@ -38,7 +76,7 @@ class Remark(NamedTuple):
 def remarks_on(labels: Sequence[str]) -> list[Remark]:
     """Return what is odd about labels, at most one remark a label."""
     first: dict[str, Remark] = {}
-    for remark in (*_alike(labels), *_joined(labels)):
+    for remark in (*_garbled(labels), *_alike(labels), *_joined(labels)):
         first.setdefault(remark.label, remark)
     return list(first.values())
 
@@ -59,13 +97,23 @@ def warning_of(labels: Sequence[str], examples: int = 3) -> str:
 def plain(label: str) -> str:
     """Return a label without what a reader of it does not see or hear.
 
-    That is letter case, blanks, underscores, invisible characters, quotes, and the Unicode form
-    (NFKC, so that full-width and joined letters count as the usual ones).
+    That is letter case, blanks, underscores, dashes between letters, a stop at the end, invisible
+    characters, quotes, letters of other scripts that are drawn as Latin ones, and the Unicode form
+    (NFKC, so that full-width and joined letters count as the usual ones). Whole numbers have no
+    zeros before them or behind a point.
     """
     if label.isascii():  # the same, faster
-        return label.lower().translate(_UNSEEN_ASCII)
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
-    return "".join(c for c in text if not (c.isspace() or c in QUOTES or c == "_" or _invisible(c)))
+        text = label.lower() if "-" not in label else _DASH.sub("", label.lower())
+        text = text.translate(_UNSEEN_ASCII)
+    else:
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+        text = "".join(
+            c for c in _DASH.sub("", text) if not (c.isspace() or c in _MARKS or _invisible(c))
+        )
+        text = text.translate(_LOOKALIKE)
+    text = text.rstrip(_STOPS) or text
+    number = _NUMBER.fullmatch(text) if text[:1].isdigit() else None
+    return number[1] if number else text
 
 
 def _invisible(character: str) -> bool:
@@ -85,26 +133,72 @@ def _alike(labels: Sequence[str]) -> Iterator[Remark]:
             yield Remark(
                 "alike",
                 label,
-                f"({label!a}) is {other!r} ({other!a}) but for case, blanks, quotes or characters "
-                "that are not seen",
+                f"({label!a}) is {other!r} ({other!a}) but for case, blanks, dashes, quotes or "
+                "characters that are not seen, or look the same",
             )
         elif not bare and not label.isascii():
             yield Remark("alike", label, f"({label!a}) has no character that is seen")
+        elif not label.isascii() and (word := _mixed_word(label)):
+            what = f"has {word!r} ({word!a}), whose letters look Latin, and are of another script"
+            yield Remark("alike", label, what)
+
+
+def _mixed_word(label: str) -> str:
+    """Return the first word that has Latin letters, and others which are drawn like such."""
+    for word in re.findall(r"\w+", label):
+        lookalike = any(
+            c in _CAPITALS or ord(c) in _LOOKALIKE for c in word if c not in "\u0131\u0251"
+        )
+        if lookalike and any("LATIN" in unicodedata.name(c, "") for c in word):
+            return word
+    return ""
+
+
+def _garbled(labels: Sequence[str]) -> Iterator[Remark]:
+    """Yield labels that were read in another encoding, are escaped, or say that there is none."""
+    for label in labels:
+        if label.strip().lower() in _NO_VALUE:
+            yield Remark("empty", label, "is how programs write that there is no value")
+        elif "\ufffd" in label:
+            yield Remark("garbled", label, "has the sign for a character that could not be read")
+        elif (text := _unescaped(label)) != label:
+            yield Remark("garbled", label, f"is {text!r} in another writing, or another encoding")
+
+
+def _unescaped(label: str) -> str:
+    """Return what a label is without escapes of HTML and addresses, and in its own encoding."""
+    if label.isascii():
+        text = html.unescape(label) if _ENTITY.search(label) else label
+        try:
+            return urllib.parse.unquote(text, errors="strict") if "%" in text else text
+        except UnicodeDecodeError:
+            return text
+    for encoding in ("cp1252", "latin-1", "mac-roman"):
+        try:
+            return label.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            pass
+    return label
 
 
 def _joined(labels: Sequence[str]) -> Iterator[Remark]:
     """Yield labels that look like several."""
     names = {plain(label) for label in labels}
     parts_of = {
-        joiner: {label: parts for label in labels if len(parts := _parts(label, pattern)) > 1}
-        for joiner, pattern in _JOINERS.items()
+        joiner: {
+            label: parts
+            for label in labels
+            if _may_have(joiner, label) and len(parts := _parts(label, pattern)) > 1
+        }
+        for joiner, pattern in (_JOINERS | _WEAK_JOINERS).items()
     }
     recurring = {joiner: _recurring(split.values()) for joiner, split in parts_of.items()}
     for label in labels:
+        usual = _usual(label)
         if label.startswith(("[", "(", "{")) and label.endswith(("]", ")", "}")):
             yield Remark("joined", label, "is in brackets, as a list is written")
-        elif len([part for part in _LISTS.split(label) if part]) > 1:
-            mark = next(mark for mark in "|,;\t" if mark in label)
+        elif len([part for part in _LISTS.split(usual) if part]) > 1:
+            mark = next(mark for mark in _LISTS.pattern[4:-4] if mark in usual)
             yield Remark("joined", label, f"has {mark!r}, which stands between names")
         elif label.startswith(("[", "{")) or label.endswith(("]", "}")):
             yield Remark("joined", label, "has one bracket of two, as a part of a list does")
@@ -121,8 +215,22 @@ def _joined(labels: Sequence[str]) -> Iterator[Remark]:
                     break
 
 
+def _may_have(joiner: str, label: str) -> bool:
+    """Return False, fast, for most labels without this joiner."""
+    if not label.isascii():
+        return True
+    if joiner in ("-", "and"):
+        return ("-" if joiner == "-" else " ") in label
+    return joiner in label
+
+
+def _usual(label: str) -> str:
+    """Return a label whose separators are not full-width."""
+    return label if label.isascii() else unicodedata.normalize("NFKC", label)
+
+
 def _parts(label: str, pattern: str) -> list[str]:
-    return [bare for part in re.split(pattern, label) if (bare := plain(part))]
+    return [bare for part in re.split(pattern, _usual(label)) if (bare := plain(part))]
 
 
 def _known(
@@ -130,10 +238,10 @@ def _known(
 ) -> Sequence[str]:
     """Return the parts if they are likely to be labels, else nothing.
 
-    A blank stands in many names, so that all parts must be labels, or all must stand in other
-    labels, some of them at other places, which the words of a name rarely do.
+    A blank or a dash stands in many names, so that all parts must be labels, or all must stand in
+    other labels, some of them at other places, which the words of a name rarely do.
     """
-    if joiner == " ":
+    if joiner in _WEAK_JOINERS:
         return parts if names.issuperset(parts) or recurring.issuperset(parts) else ()
     if names.issuperset(parts) or recurring.issuperset(parts):
         return parts

@@ -167,4 +167,6 @@ def _is_current(path: str, copy: Path, size: int) -> bool:
         state = copy.stat()
     except FileNotFoundError:
         return False
+    if not remote.is_remote(path) and os.stat(path).st_ctime_ns > state.st_ctime_ns:
+        return False  # copying another photograph here may keep the time of its last change
     return (state.st_size, state.st_mtime_ns) == (pixmap_bytes(size), _mtime(path))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sadcl.data import remote
 from sadcl.data.augment import resize
-from sadcl.data.image_header import Header, read_header
+from sadcl.data.image_header import PNG, Header, essential_png, read_header
 from sadcl.errors import UserError
 
 try:
@@ -118,7 +118,8 @@ def decode(data: bytes, name: str, max_pixels: int | None = None) -> Tensor:
     except UserError:
         raise
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        if pixels is not None:  # Pillow is stricter than torchvision about what no pixel depends on
+        # Pillow is stricter than others about what no pixel depends on
+        if pixels is not None or (pixels := _decode_essential(data)) is not None:
             return pixels
         reason = (
             "no known image format"
@@ -225,10 +226,21 @@ def _decode_pixmap(data: bytes) -> Tensor | None:
     return None
 
 
+def _decode_essential(data: bytes) -> Tensor | None:
+    """Return the pixels of a PNG file whose pixels are whole; None for others."""
+    if not data.startswith(PNG):
+        return None
+    try:
+        with Image.open(io.BytesIO(essential_png(data))) as image:
+            return _to_tensor(image)
+    except Exception:  # Pillow's readers raise many kinds
+        return None
+
+
 def _decode_with_torchvision(data: bytes) -> Tensor | None:
     """Return pixels as they are stored; None for what torchvision does not know, or damage."""
-    if decode_image is None:
-        return None
+    if decode_image is None or data.startswith(PNG):
+        return None  # a damaged PNG file ends the process there; Pillow's pixels are the same
     try:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         image = decode_image(encoded, mode=ImageReadMode.RGB)

@@ -235,16 +235,14 @@ def trials_of(root: str, keys: Sequence[str]) -> list[dict[str, Any]]:
     """
 
     def attempt() -> list[dict[str, Any]]:
-        places = files.locate_all(root, "trials", keys)
-        found = [
-            table_file.read_rows_of(place.uri, key)
-            for place, key in zip(places, keys, strict=True)
-            if place.uri is not None
-        ]
-        rows: list[dict[str, Any]] = table_file.concatenate(
-            [schema.empty_table("trials"), *found]
-        ).to_pylist()
-        return rows
+        keys_by_file: dict[str, list[str]] = {}
+        for place, key in zip(files.locate_all(root, "trials", keys), keys, strict=True):
+            if place.uri is not None:
+                keys_by_file.setdefault(place.uri, []).append(key)
+        found = [table_file.read_rows_of(uri, *some) for uri, some in keys_by_file.items()]
+        rows = table_file.concatenate([schema.empty_table("trials"), *found]).to_pylist()
+        by_key: dict[str, dict[str, Any]] = {row["key"]: row for row in rows}
+        return [by_key[key] for key in keys if key in by_key]
 
     return files.retry_if_vanished(attempt)
 

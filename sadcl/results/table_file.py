@@ -157,17 +157,18 @@ def _read_local(path: str) -> bytes:
         raise FileVanished from None
 
 
-def read_rows_of(uri: str, key: str) -> pa.Table:
-    """Read the rows of one key; row groups whose statistics exclude the key are skipped.
+def read_rows_of(uri: str, *keys: str) -> pa.Table:
+    """Read the rows of some keys; row groups whose statistics exclude them are skipped.
 
     Raises:
         FileVanished, BadFile: as :func:`open_file`.
     """
     import pyarrow.compute as pc
 
+    wanted = pa.array(keys, pa.string())
     if uri.endswith(".arrow"):
         rows = _read_arrow(uri, None)
-        return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
+        return rows.filter(pc.is_in(rows["key"], wanted))
     file = open_file(uri)
     position = file.schema_arrow.names.index("key")
     groups = []
@@ -177,13 +178,13 @@ def read_rows_of(uri: str, key: str) -> pa.Table:
             if (
                 statistics is None
                 or not statistics.has_min_max
-                or statistics.min <= key <= statistics.max
+                or any(statistics.min <= key <= statistics.max for key in keys)
             ):
                 groups.append(i)
         rows = file.read_row_groups(groups, use_threads=False)
     except _UNREADABLE as error:
         raise _damage_or_disk_error(uri, error) from None
-    return rows.filter(pc.equal(rows["key"], pa.scalar(key, pa.string())))
+    return rows.filter(pc.is_in(rows["key"], wanted))
 
 
 def read_bytes(uri: str) -> bytes:

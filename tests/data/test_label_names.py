@@ -21,6 +21,7 @@ def disguised(name):
     return [
         *(name[:middle] + sign + name[middle:] for sign in (*INVISIBLE, " ", "\u00a0", "_")),
         *(f"{mark}{name}{mark}" for mark in "'\"”`"),
+        *(f"{name}{stop}" for stop in ".:!"),
         *(change(name) for change in (str.upper, str.lower, str.title, str.swapcase)),
         *(unicodedata.normalize(form, name) for form in ("NFC", "NFD", "NFKC", "NFKD")),
         f" {name}",
@@ -41,7 +42,29 @@ def test_a_label_in_another_writing_is_found(names, data):
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(NAMES, min_size=3, max_size=6, unique_by=plain),
-    st.sampled_from(["|", ",", ", ", ";", "/", " / ", "+", "&", " & ", " ", "\t"]),
+    st.sampled_from(
+        [
+            *(
+                "|",
+                ",",
+                ", ",
+                ";",
+                "/",
+                " / ",
+                "+",
+                "&",
+                " & ",
+                " ",
+                "\t",
+                "、",
+                "，",
+                "；",
+                "｜",
+                "،",
+            ),
+            *("-", " - ", " – ", "_", "__", ":", "\\", " > ", "~", "#", ".", " and ", "・", "•"),
+        ]
+    ),
     st.booleans(),
 )
 def test_labels_joined_to_one_are_found(names, joiner, alone):
@@ -50,6 +73,55 @@ def test_labels_joined_to_one_are_found(names, joiner, alone):
     assume(not remarks_on(names))
     found = remarks_on([*names, *joined] if alone else joined)
     assert {remark.label for remark in found if remark.kind == "joined"} == set(joined)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("traffic light", "traffic-light"),
+        ("e-bike", "e\u2011bike"),
+        ("cat", "c\u0430t"),
+        ("cat", "\u0441\u0430t"),
+        ("7", "7.0"),
+        ("7", "007"),
+        ("T1", "T-1"),
+    ],
+)
+def test_two_writings_of_a_name(one, other):
+    (remark,) = remarks_on([one, other])
+    assert (remark.kind, remark.label) == ("alike", other)
+
+
+@pytest.mark.parametrize("label", ["\u0412US", "d\u03bfg", "b\u043ex 2"])
+def test_a_word_of_two_scripts_is_found_alone(label):
+    assert [remark.kind for remark in remarks_on(["cat", label])] == ["alike"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(st.characters(min_codepoint=0xC0, max_codepoint=0x2FF, categories=["Ll"]), min_size=1)
+)
+def test_a_name_in_another_encoding_is_found(name):
+    assume(not remarks_on([name]))
+    encoded = name.encode()
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            garbled = encoded.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        assert {remark.label for remark in remarks_on([name, garbled])} == {garbled}
+    lost = name.encode("ascii", errors="replace").decode().replace("?", "\ufffd")
+    assert remarks_on([lost])[0].kind == "garbled"
+
+
+@pytest.mark.parametrize("label", ["caf&eacute;", "Q&amp;A", "hot%20dog", "caf%C3%A9", "it&#39;s"])
+def test_an_escaped_name_is_found(label):
+    assert [remark.kind for remark in remarks_on(["cat", label])] == ["garbled"]
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "None", "NULL", "N/A", "<NA>", "?"])
+def test_what_programs_write_for_no_value_is_found(label):
+    assert [remark.kind for remark in remarks_on(["cat", label])] == ["empty"]
 
 
 @pytest.mark.parametrize("text", ["['cat', 'dog']", '["cat","dog"]', "[cat", "('cat', 'dog')"])
@@ -64,6 +136,9 @@ def test_a_list_that_was_not_read_as_one_is_found(text):
         [label.name for label in scenes.LABELS],
         ["red car", "blue car", "red bus", "blue bus"],
         ["C++", "C#", "R&B", "AC/DC", "dog (small)", "18+", "x-ray", "50 %"],
+        ["1-2", "12", "100%ad", "AT&T", "5 µm", "β-carotene", "кот", "nano", "No. 1", "1.5", "15"],
+        ["fire-truck", "fire-man", "post-man", "animal: dog", "animal: cat", "rock and roll"],
+        ["かき", "かぎ", "ma", "má", "mà"],
         ["cat"],
         [],
     ],

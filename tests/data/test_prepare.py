@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +92,10 @@ def test_it_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch):
     assert seen == [(n, 16) for n in range(17 - done.written, 17)]
     assert prepare(config, root, copy, 64).written == 0
     changed = load(root).train.path(0)
+    os.utime(changed, ns=(1, 1))
+    assert prepare(config, root, copy, 64).written == 1
+    time.sleep(0.01)  # a tick of the file system's clock
+    Path(changed).write_bytes(Path(load(root).train.path(1)).read_bytes())  # as cp -p copies
     os.utime(changed, ns=(1, 1))
     assert prepare(config, root, copy, 64).written == 1
 

@@ -1,5 +1,6 @@
 """From a file to the network's input; Pillow is the reference for decoding."""
 
+import contextlib
 import io
 import struct
 import warnings
@@ -154,7 +155,7 @@ def test_damaged_exif_is_none():
     assert decode(data, "a").shape == (3, 30, 40)
 
 
-def test_what_only_torchvision_opens_is_read():
+def test_a_png_whose_text_alone_is_damaged_is_read():
     data = encoded(picture(), "PNG")
     chunk = b"tEXtkey\0value"
     odd = data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + b"\0\0\0\0" + data[33:]
@@ -226,6 +227,18 @@ def test_damaged_files_are_named(data, message, tmp_path):
         read_image(tmp_path / "bad.jpg", 32)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_png_is_an_error_and_does_not_end_the_process(data):
+    """torchvision's decoder ended it for a wrong checksum."""
+    whole = encoded(picture(), "PNG")
+    start = data.draw(st.integers(33, len(whole) - 1))
+    patch = data.draw(st.binary(min_size=1, max_size=9))
+    content = whole[:start] + patch + data.draw(st.sampled_from([b"", whole[start + len(patch) :]]))
+    with contextlib.suppress(UserError):
+        assert decode(content, "a.png").dtype == torch.uint8
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

@@ -60,6 +60,8 @@ KINDS = {
     "unlabelled": ("note", "an image without a label"),
     "ignored": ("note", "it is not known whether the image shows the label"),
     "misnamed": ("note", "another format than its name says"),
+    "frames": ("note", "several pictures in one file, of which the first is read"),
+    "transparent": ("note", "transparent in part, which is ignored"),
     "grayscale": ("note", "no colours"),
     "CMYK": ("note", "colours for printing"),
     "rotated": ("note", "turned upright by its EXIF orientation"),

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sadcl.data import remote
+from sadcl.data.audit.jpeg_scans import missing_scans
 from sadcl.data.image_check import THREADS
 from sadcl.data.transforms import decode, open_image, orientation_of
 from sadcl.errors import UserError
 
 _JPEG = ("JPEG", "MPO")
+_WITHOUT_CHECKSUM = ("WEBP", "AVIF")
+"""Formats whose decoders make a picture of zero bytes as well; those of others complain."""
 HOLE_BYTES = 512
 """Length of a run of zero bytes that the coded pixels of a photograph never have; decoders make
 grey of it without an error."""
@@ -30,6 +33,9 @@ _BATCH = 128
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
 FLAT = 0.2
 """Share of the rows above which one colour at the lower end of a picture is remarked on."""
+
+DARK, EVEN = 32, 8
+"""Largest value, and difference of two values, below which a picture is remarked on."""
 
 
 class ImageFile(NamedTuple):
@@ -67,7 +73,10 @@ def inspect_files(
 def _inspect_alone(path: str, max_pixels: int | None) -> ImageFile:
     with _complaints() as complaints:
         found = inspect_file(path, max_pixels)
-    return found._replace(remarks=(*found.remarks, *(("damaged", text) for text in complaints[:1])))
+    if not complaints:
+        return found
+    others = (remark for remark in found.remarks if remark[0] != "damaged")
+    return found._replace(remarks=(*others, ("damaged", complaints[0])))
 
 
 @contextlib.contextmanager
@@ -110,11 +119,15 @@ def inspect_file(path: str, max_pixels: int | None = None) -> ImageFile:
         return ImageFile(b"", (("empty", "0 bytes"),))
     digest = hashlib.blake2b(data, digest_size=16).digest()
     remarks: list[tuple[str, str]] = []
+    is_bottom_up = False
     try:
         with open_image(data, path, max_pixels) as image:
             remarks += _header(image, data, Path(path).suffix.lower())
+            is_bottom_up = image.format == "BMP"
             if image.format in _JPEG:
-                remarks += _hole(data)
+                remarks += _hole(data, _first_scan(data))
+            elif image.format in _WITHOUT_CHECKSUM:
+                remarks += _hole(_without_metadata(image, data))
             elif image.mode[:1] in "IF":
                 remarks += _range(np.asarray(image), image.mode)
     except UserError as error:
@@ -122,7 +135,11 @@ def inspect_file(path: str, max_pixels: int | None = None) -> ImageFile:
     except Exception:  # Pillow's readers raise many kinds for damaged files
         pass
     try:  # the decoder of the training decides, and its error is the detail
-        remarks += _flat(decode(data, path, max_pixels).permute(1, 2, 0).numpy())
+        pixels = decode(data, path, max_pixels).permute(1, 2, 0).numpy()
+        remarks += missing_scans(data)
+        remarks += _flat(pixels[::-1] if is_bottom_up else pixels, is_bottom_up)
+        if not {"flat", "range"} & dict(remarks).keys():
+            remarks += _contrast(pixels)
     except UserError as error:
         remarks.append(("corrupt", str(error)))
     return ImageFile(digest, tuple(remarks))
@@ -139,27 +156,46 @@ def _header(image: Image.Image, data: bytes, suffix: str) -> Iterator[tuple[str,
         yield "misnamed", f"{image.format} by its content"
     if (orientation := orientation_of(image, data)) > 1:
         yield "rotated", f"EXIF orientation {orientation}"
+    if image.format not in _JPEG and (number := getattr(image, "n_frames", 1)) > 1:
+        yield "frames", f"the first of {number:,}"
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        yield "transparent", "the colours behind it are read"
 
 
-def _hole(data: bytes) -> Iterator[tuple[str, str]]:
-    """Yield a remark about zero bytes between the first scan of a JPEG file and its end.
-
-    Other segments, and bytes after the end, may have such runs.
-    """
+def _first_scan(data: bytes) -> int:
+    """Return where the first scan of a JPEG file begins; other segments may have zero bytes."""
     at = 2
     while data[at] == 0xFF and data[at + 1] != 0xDA:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    if (start := data.find(bytes(HOLE_BYTES), at, data.find(b"\xff\xd9", at))) >= 0:
-        yield "hole", f"from byte {start:,} of {len(data):,}"
+    return at
 
 
-def _flat(pixels: NDArray[np.uint8]) -> Iterator[tuple[str, str]]:
+def _without_metadata(image: Image.Image, data: bytes) -> bytes:
+    """Return a file without what may rightly have runs of zero bytes."""
+    for key in ("exif", "xmp", "icc_profile"):
+        if isinstance(content := image.info.get(key), bytes) and content:
+            data = data.replace(content, b"\1" * len(content))
+    return data
+
+
+def _hole(data: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield a remark about zero bytes between the first scan of a JPEG file and its end.
+
+    What follows the end may have such runs. Of other formats, ``start`` is 0, all is looked at.
+    """
+    end = data.find(b"\xff\xd9", start) if start else len(data)
+    if (hole := data.find(bytes(HOLE_BYTES), start, end)) >= 0:
+        yield "hole", f"from byte {hole:,} of {len(data):,}"
+
+
+def _flat(pixels: NDArray[np.uint8], is_bottom_up: bool = False) -> Iterator[tuple[str, str]]:
     """Yield a remark about one colour in all rows at the lower end of a picture.
 
     Decoders fill so what a file lacks. The same colour at the upper end is a frame, not a lack.
 
     Args:
         pixels: (height, width, 3).
+        is_bottom_up: the rows are in the order of a file that begins with the lowest.
     """
     every_eighth = pixels[:, :: 8 if pixels.shape[1] >= 64 else 1]
     is_flat_H = (every_eighth == pixels[-1, -1]).all(axis=(1, 2))
@@ -168,7 +204,19 @@ def _flat(pixels: NDArray[np.uint8]) -> Iterator[tuple[str, str]]:
     if below == len(pixels):
         yield "flat", "the whole picture"
     elif below > 2 * above and below / len(pixels) > FLAT:
-        yield "flat", f"the lower {below / len(pixels):.0%}"
+        yield "flat", f"the {'upper' if is_bottom_up else 'lower'} {below / len(pixels):.0%}"
+
+
+def _contrast(pixels: NDArray[np.uint8]) -> Iterator[tuple[str, str]]:
+    """Yield a remark about a picture that is nearly black, or nearly of one colour.
+
+    Of 16 bits a channel, 12 or 10 may be used; a picture may have been divided by 255 twice.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    if high < DARK:
+        yield "range", f"no value above {high} of 255: nearly black as it is read"
+    elif high - low < EVEN:
+        yield "range", f"all values from {low} to {high} of 255: nearly one colour"
 
 
 def _range(values: NDArray[Any], mode: str) -> Iterator[tuple[str, str]]:
@@ -176,8 +224,11 @@ def _range(values: NDArray[Any], mode: str) -> Iterator[tuple[str, str]]:
 
     Training takes the upper byte of 16 bits, and floating-point numbers as they are, 0 to 255.
     """
-    low, high = float(values.min()), float(values.max())
     white = 255.0 if mode == "F" else 65_535.0
+    if nan := int(np.isnan(values).sum()):
+        yield "range", f"{nan:,} values are NaN, read as black"
+        return
+    low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= white):
         yield "range", f"values from {low:,g} to {high:,g}; 0 to {white:,g} are read"
     elif high < white / 8:

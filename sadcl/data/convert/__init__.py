@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sadcl.data.base import Progress
-from sadcl.data.convert import coco, cvat, label_studio, tables, voc, write, yolo
+from sadcl.data.convert import class_folders, coco, cvat, label_studio, tables, voc, write, yolo
 from sadcl.data.convert.source import Item, Source
 from sadcl.errors import UserError
 
@@ -33,6 +33,7 @@ FORMATS = {
     "label-studio": Format(label_studio.find, label_studio.read),
     "huggingface": Format(tables.find_metadata, tables.read),
     "table": Format(tables.find, tables.read),
+    "class-folders": Format(class_folders.find, class_folders.read),
 }
 """Converters by the name of their format."""
 
@@ -122,7 +123,7 @@ def _recognised(source: Source, kind: str | None) -> tuple[str, list[Path]]:
         more = f" and {len(source.files) - 5:,} more" if len(source.files) > 5 else ""
         raise UserError(
             f"{str(source.path)!r} is not in a format that is known ({', '.join(kinds)}): it has "
-            f"{some or 'no files'}{more}."
+            f"{some or 'no files'}{more}.{yolo.lack_of_names(source)}"
         )
     return found.popitem()
 

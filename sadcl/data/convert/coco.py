@@ -46,6 +46,9 @@ def read(source: Source, paths: list[Path]) -> Iterator[Item]:
                 source.remark(what, f"{source.shown(path)}: category_id {category}")
             else:
                 labels[image].append(names[category])
+                if "score" in annotation:
+                    what = "annotations with a score, as predictions have, read as labels"
+                    source.remark(what, f"image_id {image}: {annotation['score']}")
         for one in _dicts(content["images"]):
             name = str(one.get("file_name", ""))
             item = source.item(name, labels[_key(one, "id")], split, below)

@@ -240,7 +240,8 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files but hidden ones, and those of a disk's own: ``@eaDir``, ``$RECYCLE.BIN``."""
     for place, folders, names in os.walk(folder, followlinks=True):
         # archives of a Mac have a second tree, and files that begin with a dot
-        folders[:] = [one for one in folders if one[0] != "." and one != "__MACOSX"]
+        folders[:] = [one for one in folders if one[0] not in ".@$" and one != "__MACOSX"]
         yield from (Path(place, name) for name in names if name[0] != "." and sources.is_utf8(name))

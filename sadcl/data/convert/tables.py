@@ -35,7 +35,10 @@ _LABELS = (
 )
 """Names of a column of labels."""
 _SPLIT = ("split", "set", "subset", "partition", "split_name", "usage", "phase")
-_SHOWN = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+_SHOWN = {
+    **dict.fromkeys(("1", "1.0", "true", "yes", "y", "x"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no", "n", ""), False),
+}
 _UNKNOWN = ("-1", "-1.0", "nan", "none")
 _HINT = "It is to be a table of images and labels."
 Row = dict[str, Any]
@@ -125,6 +128,7 @@ def _columns(source: Source, path: Path, rows: Sequence[Row]) -> _Columns:
             f"or a column of 0 and 1 for each label, is needed. It has {files.shown(names)}."
         )
     left = [name for name in others if name not in (label, confidence, *multi_hot)]
+    _remark_on_columns(source, multi_hot, left if multi_hot else [], rows)
     source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
     return _Columns(file, split, label, confidence, multi_hot)
 
@@ -187,6 +191,20 @@ def _multi_hot(names: Sequence[Any], rows: Sequence[Row]) -> list[Any]:
         if values <= {*_SHOWN, *_UNKNOWN} and values - {*_UNKNOWN, ""}:
             found.append(name)
     return found
+
+
+def _remark_on_columns(
+    source: Source, multi_hot: Sequence[Any], left: Sequence[Any], rows: Sequence[Row]
+) -> None:
+    """Remark on columns that may be labels and are not read so, or the other way round."""
+    for name in left:
+        values = [str(row.get(name, "")).strip() for row in rows]
+        if "0" in values and all(re.fullmatch(r"\d{0,4}", value) for value in values):
+            what = "columns of counts, not read as labels; if they are, write 0 and 1"
+            source.remark(what, name)
+    for name in multi_hot:
+        if all(_SHOWN.get(str(row.get(name, "")).strip().lower()) for row in rows):
+            source.remark("columns of 1 alone, read as a label that every image shows", name)
 
 
 def _is_zero(value: Any) -> bool:

@@ -24,8 +24,21 @@ def find(source: Source) -> list[Path]:
     """Return the file of the classes: of several the YAML file, or the first."""
     named = [path for path in source.with_suffix(".yaml", ".yml") if _yaml(path).get("names")]
     listed = [path for path in source.files if path.name.lower() in _LISTS]
-    has_boxes = any(_looks_right(path) for path in source.with_suffix(".txt"))
-    return [*named, *listed][:1] if has_boxes else []
+    return [*named, *listed][:1] if _has_boxes(source) else []
+
+
+def lack_of_names(source: Source) -> str:
+    """Return a sentence about boxes without the names of their classes; empty without boxes."""
+    if not _has_boxes(source):
+        return ""
+    return (
+        " Its text files look like YOLO's boxes, but no file names the classes: data.yaml with "
+        "names (valid YAML), or classes.txt with one a line, is needed."
+    )
+
+
+def _has_boxes(source: Source) -> bool:
+    return any(_looks_right(path) for path in source.with_suffix(".txt"))
 
 
 def _looks_right(path: Path) -> bool:

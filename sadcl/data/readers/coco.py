@@ -29,6 +29,7 @@ from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
 
 YEARS = {"coco14": "2014", "coco17": "2017"}
+_LISTS = ("images", "annotations", "categories")
 
 
 def concrete(name: str, root: Path) -> str:
@@ -57,7 +58,7 @@ def concrete(name: str, root: Path) -> str:
         f"The data root {str(root)!r} is not a copy of COCO: looked for {' or '.join(expected)}, "
         f"found {(', '.join(entries[:6]) + more) or 'nothing'} in {str(folder)!r}.{hint} Give the "
         "folder that has annotations/instances_train2014.json (or 2017) and the image folders in "
-        f"it. {files.CONVERT}"
+        f"it. {files.convert_hint(root)}"
     )
 
 
@@ -255,12 +256,14 @@ def read_content(path: Path) -> dict[str, list[Any]]:
         ) from None
     try:
         content = json.loads(data, object_hook=_simplified)
+        if any(data.count(b'"%s"' % key.encode()) > 1 for key in _LISTS):
+            json.loads(data, object_pairs_hook=_check_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} ({len(data):,} bytes) is not valid JSON: {error}. It may have been cut "
             "short while it was copied or unpacked; fetch it again."
         ) from None
-    for key in ("images", "annotations", "categories"):
+    for key in _LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             keys = (
                 ", ".join(map(repr, content))
@@ -272,6 +275,15 @@ def read_content(path: Path) -> dict[str, list[Any]]:
                 "needed, not captions or the image lists of the test server."
             )
     return content
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raise ValueError for an object with two lists of one name, of which JSON keeps the last."""
+    item = dict(pairs)
+    for key in _LISTS if len(item) < len(pairs) else ():
+        if sum(name == key for name, _ in pairs) > 1:
+            raise ValueError(f"it has two lists {key!r}, of which one would be lost")
+    return item
 
 
 def _simplified(item: dict[str, Any]) -> dict[str, Any]:

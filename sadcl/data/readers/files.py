@@ -12,6 +12,7 @@ import io
 import os
 import posixpath
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,12 +32,16 @@ IMAGE_ENDINGS = (
     *(".avif", ".gif", ".jfif"),
 )
 """Endings of image files, as tools write them; photographs mostly have the first."""
-CONVERT = (
-    "If another tool exported it (COCO, VOC, YOLO, CVAT, Label Studio, Roboflow, Hugging Face or a "
-    "table), sadcl data convert makes a folder of it that trains."
-)
-"""What to do with a root that is no copy of a data set, for messages."""
 _BAD_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def convert_hint(root: Path) -> str:
+    """Return what to do with a root that is no copy of a data set, for messages."""
+    return (
+        "If another tool exported it (COCO, VOC, YOLO, CVAT, Label Studio, Roboflow, Hugging Face "
+        f"or a table), sadcl data convert {shlex.quote(str(root))} -o DIR makes a folder of it "
+        "that trains."
+    )
 
 
 def bad_character(name: str) -> str:
@@ -162,7 +167,7 @@ def read_csv(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, di
         )
     rows = csv.reader(io.StringIO(content, newline=""), strict=True, skipinitialspace=True)
     try:
-        header = _header(path, next(rows), columns)
+        header = _header(path, next(rows), columns, hint)
         for row in rows:
             position = f"{str(path)!r} line {rows.line_num}"
             if not any(map(str.strip, row)):
@@ -184,12 +189,13 @@ def read_csv(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, di
         raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
 
 
-def _header(path: Path, first_row: list[str], columns: set[str]) -> list[str]:
+def _header(path: Path, first_row: list[str], columns: set[str], hint: str) -> list[str]:
     """Return the column names of a CSV file after checking them."""
     header = [name.strip() for name in first_row]
     if missing := columns - set(header):
         raise UserError(
-            f"{str(path)!r} has no column {min(missing)!r}: its first line is {', '.join(header)}."
+            f"{str(path)!r} has no column {min(missing)!r}: its first line is "
+            f"{shown(', '.join(header))}. {hint}"
         )
     if duplicates := [name for name in header if name and header.count(name) > 1]:
         raise UserError(

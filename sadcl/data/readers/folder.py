@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import json
 import posixpath
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def _tables(root: Path) -> list[Path]:
     counts = tuple(len(paths) for paths in tables.values())
     if counts not in ((1, 0, 0), (0, 1, 1)):
         what = "ambiguous" if max(counts) > 1 or counts[0] else "incomplete"
-        convert = "" if names else f" {files.CONVERT}"
+        convert = "" if names else f" {files.convert_hint(root)}"
         raise UserError(
             f"The tables of {str(root)!r} are {what}: {_NEED}, found "
             f"{', '.join(names) or 'none of them'}.{convert}"
@@ -156,11 +157,19 @@ def _image_set(
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each row of a table as a mapping, with its position for messages."""
     if path.suffix == ".csv":
-        yield from files.read_csv(path, {"file", "labels"}, _NEED)
+        yield from files.read_csv(path, {"file", "labels"}, _csv_hint(path))
     elif path.suffix == ".parquet":
         yield from _parquet_rows(path)
     else:
         yield from _json_rows(path)
+
+
+def _csv_hint(path: Path) -> str:
+    return (
+        "Commas are needed between the columns file, labels and split. sadcl data convert "
+        f"{shlex.quote(str(path))} -o DIR also reads semicolons and tabs, other names of columns, "
+        "and a column of 0 and 1 for each label."
+    )
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -184,7 +193,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 row = json.loads(line, object_pairs_hook=_without_duplicates)
             except (ValueError, RecursionError) as error:
                 raise UserError(
-                    f"{str(path)!r} line {number} is not valid JSON: {error}."
+                    f"{str(path)!r} line {number} is not valid JSON: {error}. One object a line is "
+                    "needed (pandas: to_json(..., orient='records', lines=True))."
                 ) from None
             yield f"{str(path)!r} line {number}", row
 
@@ -211,6 +221,9 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
                     f"{position} is a list of {len(row):,} items; one object a line is needed "
                     "(pandas: to_json(..., orient='records', lines=True))."
                 )
+            if isinstance(row, dict) and key in row:
+                none = "; an image without labels has [] or an empty text" * (key == "labels")
+                raise UserError(f"{position} has no value for {key!r} (null){none}.")
             content = ", ".join(map(repr, row)) if isinstance(row, dict) else repr(row)
             more = "..." if len(content) > 120 else ""
             raise UserError(f"{position} has no {key!r}, found {content[:120]}{more}; {_NEED}.")
@@ -229,10 +242,14 @@ def _checked_row(position: str, row: Any, part: str | None) -> tuple[str, _Row]:
     if not files.is_inside(name):
         raise UserError(
             f"{position} has the file {files.shown(file)}; a path below the folder of the table "
-            "is needed."
+            "is needed (sadcl data convert finds images by paths of another place)."
         )
     if part not in ("train", "test"):
-        raise UserError(f"{position} has the split {files.shown(part)}; train or test is possible.")
+        raise UserError(
+            f"{position} has the split {files.shown(part)}; train or test is possible. The part "
+            "that selects is held out of train (data.holdout), and sadcl data convert makes train "
+            "or test of val."
+        )
     labels = [label.strip() for label in labels]
     for value in (name, *labels):
         if char := files.bad_character(value):

@@ -174,7 +174,7 @@ def _home(root: Path, name: str) -> Path:
     raise UserError(
         f"The data root {str(root)!r} is not a copy of {name}: there is no folder ImageSets/Main "
         f"in it, in {folder} or in VOCdevkit/{folder}. Give the folder that the devkit's archives "
-        f"were unpacked in. {files.CONVERT}"
+        f"were unpacked in. {files.convert_hint(root)}"
     )
 
 
@@ -262,7 +262,8 @@ def _check_annotation(annotation: ElementTree.Element, path: Path, config: Data)
     name = re.split(r"[/\\]", filename)[-1].lower()  # tools write paths, or no ending
     if path.stem.lower() not in (name, name.rpartition(".")[0]):
         raise UserError(
-            f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again."
+            f"{str(path)!r} is the annotation of another image, {filename!r}; fetch it again. If a "
+            "tool has renamed the images, sadcl data convert goes by the names of the files."
         )
     unknown_tags = [
         child.tag

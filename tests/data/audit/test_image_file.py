@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sadcl.data.audit import image_file
+from sadcl.data.audit import image_file, jpeg_scans
 from sadcl.errors import UserError
 from tests.data.audit.copies import picture
 
@@ -103,6 +103,71 @@ def test_wherever_a_file_is_cut_and_closed(share, quality):
     assert remarks.keys() & {"damaged", "corrupt"}
 
 
+def scans_of(data):
+    """Where each scan of a JPEG file, with its tables, ends."""
+    ends, at = [], 2
+    while (match := re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]").search(data, at)) is not None:
+        at = match.end()
+        if match[0] in (b"\xff\xda", b"\xff\xd9", b"\xff\xc4"):
+            ends.append((match[0], match.start()))
+        if match[0] != b"\xff\xd9":
+            at += int.from_bytes(data[at : at + 2])
+    first = next(i for i, (kind, _) in enumerate(ends) if kind == b"\xff\xda")
+    return [start for _, start in ends[first + 1 :]]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data(), st.sampled_from(["RGB", "L", "CMYK"]))
+def test_a_file_that_ends_between_two_scans_is_not_whole(data, mode):
+    """No decoder complains, because every scan that there is is right."""
+    with Image.open(io.BytesIO(photograph((96, 64)))) as image:
+        image.convert(mode).save(sink := io.BytesIO(), "JPEG", progressive=True)
+    whole = sink.getvalue()
+    cut = whole[: data.draw(st.sampled_from(scans_of(whole)[:-1]))] + b"\xff\xd9"
+    assert dict(jpeg_scans.missing_scans(cut))["damaged"].startswith("scans of")
+    assert not dict(jpeg_scans.missing_scans(whole))
+    assert not dict(jpeg_scans.missing_scans(photograph((96, 64))))
+
+
+@given(st.binary(max_size=60), st.integers(0, 2000))
+@settings(max_examples=50, deadline=None)
+def test_no_bytes_break_the_reading_of_scans(junk, place):
+    whole = photograph((48, 32), progressive=True)
+    list(jpeg_scans.missing_scans(whole[:place] + junk + whole[place + len(junk) :]))
+
+
+def saved(kind, image, **options):
+    image.save(sink := io.BytesIO(), kind, **options)
+    return sink.getvalue()
+
+
+def test_what_a_decoder_passes_over_is_remarked_on(tmp_path):
+    with Image.open(io.BytesIO(photograph())) as image:
+        image.load()
+    several = {"save_all": True, "append_images": [image.rotate(90)]}
+    clear = image.convert("RGBA")
+    clear.putalpha(image.convert("L"))
+    dim = image.point(lambda value: value // 16)  # 12 of 16 bits
+    even = image.point(lambda value: 100 + value // 64)
+    bitmap, webp = saved("BMP", image), saved("WEBP", image)
+    holes = [one[: len(one) // 2] + bytes(len(one) - len(one) // 2) for one in (bitmap, webp)]
+    contents = [
+        *(saved(kind, image, **several) for kind in ("GIF", "WEBP", "PNG", "TIFF")),
+        *(saved("PNG", one) for one in (clear, dim, even)),
+        *holes,
+        *(bitmap, webp, saved("PNG", image), saved("PNG", image.convert("RGBA"))),
+    ]
+    remarks = remarks_of(tmp_path, *contents)
+    assert [one.get("frames") for one in remarks[:4]] == 4 * ["the first of 2"]
+    assert remarks[4]["transparent"] == "the colours behind it are read"
+    assert remarks[5]["range"] == "no value above 14 of 255: nearly black as it is read"
+    assert remarks[6]["range"].endswith("of 255: nearly one colour")
+    assert remarks[7]["flat"] == "the upper 50%"
+    assert "hole" in remarks[8]
+    notes = {"misnamed"}  # they are all called .jpg
+    assert all(one.keys() <= notes for one in remarks[9:])
+
+
 def test_one_colour_below_is_remarked_on_but_a_frame_is_not(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
     below, framed, blank = pixels.copy(), pixels.copy(), np.full_like(pixels, 7)
@@ -121,7 +186,7 @@ def test_one_colour_below_is_remarked_on_but_a_frame_is_not(tmp_path):
         (np.linspace(0, 4095, 600).astype(np.uint16), "no value above 4,095 of 65,535"),
         (np.linspace(0, 1, 600).astype(np.float32), "no value above 1 of 255"),
         (np.linspace(-4, 300, 600).astype(np.float32), "values from -4 to 300"),
-        (np.full(600, np.nan, np.float32), "values from nan to nan"),
+        (np.full(600, np.nan, np.float32), "600 values are NaN"),
         (np.linspace(0, 1_000_000, 600).astype(np.int32), r"values from 0 to 1e\+06"),
         (np.linspace(0, 65_535, 600).astype(np.uint16), None),
         (np.linspace(0, 255, 600).astype(np.float32), None),

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sadcl.data.convert import convert
+from sadcl.errors import UserError
 from tests.data.convert.exports import read
 from tests.data.readers.layouts import put
 
@@ -59,3 +67,57 @@ def test_names_of_classes_are_spelled_as_labels_of_images(tmp_path):
     done = convert(tmp_path / "export", tmp_path / "out")
     assert done.labels == ("two words", "cat", "caf\u00e9")
     assert not done.remarks
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    st.sampled_from([("train", "test"), ("Training", "val"), ("train2017", "valid"), ("", "")]),
+    st.lists(
+        st.sampled_from(["dog", "Katze", "\u72ac", "a b", "e\u0301"]), min_size=2, unique=True
+    ),
+)
+def test_a_folder_for_each_class(splits, classes):
+    with tempfile.TemporaryDirectory() as place:
+        export = Path(place, "export")
+        for split in set(splits):
+            for i, name in enumerate(classes):
+                for number in range(1 if split else 4):
+                    put(export / split / name / f"{i}{split}{number}.jpg")
+        done = convert(export, Path(place, "out"), test=0.5 if splits == ("", "") else None)
+        assert done.kind == "class-folders"
+        composed = {unicodedata.normalize("NFC", name) for name in classes}
+        assert {label for _, (label,) in read(Path(place, "out")).values()} == composed
+        assert set(done.labels) == composed
+
+
+def test_folders_that_are_no_classes_are_not_taken_for_such(tmp_path):
+    for place in ("train/a.jpg", "test/b.jpg", "deep/er/c/d.jpg"):
+        put(tmp_path / "export" / place)
+    with pytest.raises(UserError, match="not in a format that is known"):
+        convert(tmp_path / "export", tmp_path / "out")
+
+
+def test_thumbnails_of_a_network_disk_are_passed_over(tmp_path):
+    for name in ("@eaDir/a.jpg/S.jpg", "$RECYCLE.BIN/a.jpg", "__MACOSX/a.jpg", "._a.jpg", "a.jpg"):
+        put(tmp_path / "export/train" / name)
+    put(tmp_path / "export/test/b.jpg")
+    for part in ("train/a", "test/b"):
+        put(tmp_path / f"export/{part}.txt", f"0{BOX}")
+    with pytest.raises(UserError, match="look like YOLO's boxes, but no file names the classes"):
+        convert(tmp_path / "export", tmp_path / "out")
+    put(tmp_path / "export/classes.txt", "dog\n")
+    assert convert(tmp_path / "export", tmp_path / "out").unlabelled == 0
+    assert read(tmp_path / "out") == {"a.jpg": ("train", {"dog"}), "b.jpg": ("test", {"dog"})}
+
+
+def test_annotations_of_a_model_are_remarked_on(tmp_path):
+    for part in ("train", "val"):
+        put(tmp_path / f"export/{part}/{part}.jpg")
+        content = {
+            "images": [{"id": 1, "file_name": f"{part}.jpg"}],
+            "annotations": [{"image_id": 1, "category_id": 1, "score": 0.07}],
+            "categories": [{"id": 1, "name": "dog"}],
+        }
+        put(tmp_path / f"export/{part}/_annotations.coco.json", json.dumps(content))
+    done = convert(tmp_path / "export", tmp_path / "out")
+    assert done.remarks["annotations with a score, as predictions have, read as labels"] == 2

@@ -73,3 +73,19 @@ def test_other_columns_say_no_split(table):
     lines = ("url,file,label", "https://x/train/a.jpg,a.jpg,dog", "https://x/test/b.jpg,b.jpg,cat")
     with pytest.raises(UserError, match="No image is said to test"):
         table(lines, ("a.jpg", "b.jpg"))
+
+
+@pytest.mark.parametrize(("yes", "no"), [("yes", "no"), ("Y", "N"), ("x", ""), ("1.0", "0.0")])
+def test_a_column_for_each_label_with_words(table, yes, no):
+    lines = ("file,dog,cat,split", f"a.jpg,{yes},{no},train", f"b.jpg,{yes},{yes},test")
+    _, images = table(lines, ("a.jpg", "b.jpg"))
+    assert images == {"a.jpg": ("train", {"dog"}), "b.jpg": ("test", {"dog", "cat"})}
+
+
+def test_columns_of_counts_and_of_1_alone_are_remarked_on(table):
+    lines = ("file,dog,cows,valid,width,split", "a.jpg,1,0,1,96,train", "b.jpg,0,3,1,96,test")
+    done, images = table(lines, ("a.jpg", "b.jpg"))
+    assert images == {"a.jpg": ("train", {"dog", "valid"}), "b.jpg": ("test", {"valid"})}
+    remarks = {text.partition(",")[0]: examples for text, examples in done.examples.items()}
+    assert remarks["columns of counts"] == ["cows"]
+    assert remarks["columns of 1 alone"] == ["valid"]

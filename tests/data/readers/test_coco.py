@@ -216,6 +216,13 @@ def test_json_cut_in_the_middle(copy, share):
         load(ALL, copy[0])
 
 
+def test_a_second_list_of_one_name_does_not_hide_the_first(copy):
+    path = copy[0] / "annotations/instances_train2017.json"
+    path.write_text(f'{path.read_text()[:-1]}, "annotations": []}}')
+    with pytest.raises(UserError, match="two lists 'annotations', of which one would be lost"):
+        load(ALL, copy[0])
+
+
 def test_wrong_roots(copy, tmp_path):
     root, _ = copy
     with pytest.raises(UserError, match=r"'coco' needs images: give their folder with --data-root"):

@@ -111,6 +111,13 @@ DEEP = "[" * 100_000
             r'{"file": "a\u0000.jpg", "labels": ["cat"]}',
             r"line 1 has the character .x00 in 'a.x00.jpg'",
         ),
+        ("{", "line 1 is not valid JSON: .* One object a line is needed"),
+        (
+            '{"file": "a.jpg", "labels": null}',
+            r"has no value for 'labels' \(null\); an image without",
+        ),
+        ('{"file": null, "labels": []}', r"line 1 has no value for 'file' \(null\)\."),
+        ('{"file": "/a.jpg", "labels": []}', "finds images by paths of another place"),
         ('{"file": "a.jpg", "labels": ["cat", " "]}', r"line 1 has labels \['cat', ' '\]"),
         (
             '{"file": "a.jpg", "labels": ["caf\u00e9", "cafe\u0301"]}',
