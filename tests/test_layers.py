@@ -190,7 +190,7 @@ MAY = {
         *("config", "console", "errors", "ray_backend", "reports", "search", "study"),
     },
     "launch/cost": {"build", "config"},
-    "launch/next_steps": {"config", "console", "errors", "search", "study"},
+    "launch/next_steps": {"config", "console", "errors", "results", "search", "study"},
     "launch/comparison": {"console", "errors", "search", "study"},
     "launch/run": {
         "console",

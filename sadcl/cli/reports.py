@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sadcl.cli.shared_options import Baseline, Plot, Storage
+from sadcl.cli.shared_options import Baseline, Plot, Storage, StudyFlag, StudyName, study_of
 from sadcl.cli.table_options import prints_tables
 
 
 @prints_tables
 def ablation(
-    study: Annotated[str, typer.Option(metavar="NAME", help="The name of the ablation.")],
+    name: StudyName = None,
+    study: StudyFlag = None,
     storage: Storage = "runs",
     baseline: Baseline = None,
     metric: Annotated[
@@ -40,6 +41,7 @@ def ablation(
         raise UserError("--markdown and --latex cannot both be printed: choose one of them.")
     if plot is not None:
         plot_style.check_ending(plot)
+    study = study_of(name, study, "ablation")
     report = ablation_reports.ablation_report(storage, study, baseline, metric)
     if markdown:
         typer.echo(ablation_documents.markdown(report), nl=False)
@@ -61,7 +63,8 @@ def ablation(
 
 @prints_tables
 def importance(
-    study: Annotated[str, typer.Option(metavar="NAME", help="The name of the search.")],
+    name: StudyName = None,
+    study: StudyFlag = None,
     storage: Storage = "runs",
     evaluator: Annotated[
         str, typer.Option(metavar="NAME", help="Estimate with ped-anova or fanova.")
@@ -73,6 +76,7 @@ def importance(
     from sadcl.reports import importance as importances
     from sadcl.reports import importance_text
 
+    study = study_of(name, study, "importance")
     with progress_bar("reading the trials") as show:
         result = importances.field_importances(
             storage, study, evaluator, seed=seed, progress=show("resampling the trials")
@@ -85,12 +89,8 @@ def importance(
 
 @prints_tables
 def labels(
-    study: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="An ablation, or a search that has confirmed its setting."
-        ),
-    ],
+    name: StudyName = None,
+    study: StudyFlag = None,
     storage: Storage = "runs",
     arm: Annotated[
         str | None,
@@ -105,13 +105,17 @@ def labels(
     ] = None,
     plot: Plot = None,
 ) -> None:
-    """Find out which labels an arm helps, paired by seed: by label frequency and by object size."""
+    """Find out which labels an arm helps, paired by seed: by label frequency and by object size.
+
+    The study is an ablation, or a search that has confirmed its setting.
+    """
     from sadcl.console import print_note, show_table
     from sadcl.errors import UserError
     from sadcl.reports import label_gains, label_gains_text, label_plot, plot_style
 
     if plot is not None:
         plot_style.check_ending(plot)
+    study = study_of(name, study, "labels")
     gains = label_gains.label_gains(storage, study, arm, baseline, split, dataset)
     if plot is not None and len(gains) > 1:
         names = ", ".join(part.dataset for part in gains)

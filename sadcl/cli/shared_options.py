@@ -13,7 +13,13 @@ Storage = Annotated[
         metavar="ROOT", help="The root of tables and checkpoints: a folder, s3://... or gs://..."
     ),
 ]
-Study = Annotated[str | None, typer.Option(metavar="NAME", help="Look only at this study.")]
+StudyName = Annotated[
+    str | None,
+    typer.Argument(metavar="STUDY", help="The study's name, as `sadcl studies list` has it."),
+]
+StudyFlag = Annotated[
+    str | None, typer.Option("--study", metavar="NAME", help="The same as STUDY.")
+]
 Key = Annotated[
     str,
     typer.Argument(metavar="KEY", help="The key of the trial, or any unique end of it."),
@@ -73,3 +79,33 @@ Policies = Annotated[
         "repeated.",
     ),
 ]
+
+
+def study_of(name: str | None, flag: str | None, command: str) -> str:
+    """The study that a command is told, as an argument or with --study.
+
+    Raises:
+        UserError: Where there is none, or where the two differ.
+    """
+    study = either(name, flag)
+    if study is None:
+        from sadcl.errors import UserError
+
+        raise UserError(
+            f"Which study? Give its name: `sadcl results {command} NAME`; `sadcl studies list` "
+            "prints the names."
+        )
+    return study
+
+
+def either(name: str | None, flag: str | None) -> str | None:
+    """The study that is given as an argument or with --study; None for neither.
+
+    Raises:
+        UserError: Where the two differ.
+    """
+    if name is not None and flag is not None and name != flag:
+        from sadcl.errors import UserError
+
+        raise UserError(f"Give one study, but got {name!r} and --study {flag!r}.")
+    return flag if name is None else name

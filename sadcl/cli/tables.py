@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sadcl.cli.shared_options import Key, Storage, Study
+from sadcl.cli.shared_options import Key, Storage, StudyFlag, either
 from sadcl.cli.table_options import prints_tables
 
 results = typer.Typer(no_args_is_help=True, help="Query the tables of results.")
@@ -15,8 +15,11 @@ results = typer.Typer(no_args_is_help=True, help="Query the tables of results.")
 @results.command()
 @prints_tables
 def top(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Look only at this study.")
+    ] = None,
     storage: Storage = "runs",
-    study: Study = None,
+    study: StudyFlag = None,
     metric: Annotated[
         str,
         typer.Option(
@@ -38,6 +41,7 @@ def top(
     from sadcl.console import is_fitted, print_note, progress_bar, show_table
     from sadcl.results import query
 
+    study = either(name, study)
     with progress_bar("reading") as show:
         progress = show("reading files for the first time")
         counts = query.phase_counts(storage, study, progress=progress)
@@ -45,6 +49,7 @@ def top(
             rows = query.top(storage, study, metric, n, phases=phases, progress=progress)
             if rows:
                 break
+    rows = trial_tables.with_whole_numbers(rows)
     show_table(
         trial_tables.ranking(rows, metric),
         trial_tables.ranking_columns(metric),
@@ -72,16 +77,21 @@ def print_studies(storage: Storage = "runs") -> None:
 def show(key: Key, storage: Storage = "runs") -> None:
     """Print everything about one trial: its row, its epochs, its labels."""
     from sadcl.cli import trial_tables
-    from sadcl.console import is_fitted, show_fields, show_table
+    from sadcl.console import is_exact, is_fitted, show_fields, show_table
     from sadcl.results import checkpoints, query
 
     trial = query.show(storage, key)
     trial["checkpoint"] = checkpoints.checkpoint_uri(storage, trial)
-    epochs, labels = trial.pop("epochs"), trial.pop("labels")
+    epochs, labels = map(
+        trial_tables.with_whole_numbers, (trial.pop("epochs"), trial.pop("labels"))
+    )
+    (trial,) = trial_tables.with_whole_numbers([trial])
     if is_fitted():
         show_fields(trial_tables.short_trial(trial))
     else:
         fields = {**trial, "params": trial_tables.params_of(trial)}  # rounded as on a terminal
+        if not is_exact() and trial["config"]:
+            fields["config"] = f"({len(trial['config']):,} characters of JSON: --raw shows them)"
         cells = [{"column": k, "value": v} for k, v in fields.items() if v is not None]
         show_table(cells, ["column", "value"])
     for title, rows in (("epochs", epochs), ("labels", labels)):
@@ -107,6 +117,7 @@ def sql(
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Print the answer to a DuckDB query: one SELECT over the tables that `schema` lists."""
+    from sadcl.cli import trial_tables
     from sadcl.console import progress_bar, show_table
     from sadcl.results import sql as query_tables
 
@@ -120,7 +131,8 @@ def sql(
         if note := export.formula_note(table):
             typer.echo(f"warning: {note}", err=True)
     else:
-        show_table(table.to_pylist(), table.column_names)
+        rows = trial_tables.with_whole_numbers(table.to_pylist())
+        show_table(rows, table.column_names)
 
 
 @results.command()

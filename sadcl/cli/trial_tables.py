@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,27 @@ Row = Mapping[str, Any]
 RANKED = ("search", "arm", "train")
 """The phases whose trials are ranked, the first that a study has; the others serve these."""
 _FIGURES = {"val_mAP": "held-out", "test_mAP": "test"}
+
+
+def with_whole_numbers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows in which counts and whole fields of the configuration are integers.
+
+    The tables store them as float64. Of a query, the columns ``max(NAME)`` and the like count too.
+    """
+    from sadcl.results import trial_columns
+
+    names = {name for row in rows for name, value in row.items() if isinstance(value, float)}
+    whole = {name for name in names if _source(name) in trial_columns.whole_columns()}
+    return [{name: _whole(v) if name in whole else v for name, v in row.items()} for row in rows]
+
+
+def _source(column: str) -> str:
+    found = re.fullmatch(r"(?:any_value|first|last|max|median|min|mode|sum)\((\w+)\)", column)
+    return found[1] if found else column
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def ranked_phases(counts: Mapping[str, int], phase: str | None) -> list[list[str] | None]:
@@ -197,12 +219,7 @@ def _short_epochs(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _short_labels(rows: Sequence[Row]) -> list[dict[str, Any]]:
     names = ("split", "label", "AP", "P", "R", "F1", "support")
-    support = [row.get("support") for row in rows]
-    counts = [None if n is None else int(n) for n in support]
-    return [
-        {**{name: row.get(name) for name in names}, "support": count}
-        for row, count in zip(rows, counts, strict=True)
-    ]
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 SHORT: dict[str, Callable[[Sequence[Row]], list[dict[str, Any]]]] = {

@@ -3,6 +3,7 @@
 from sadcl.console.ending import guarded, resumable
 from sadcl.console.table import (
     cell_text,
+    is_exact,
     is_fitted,
     print_note,
     show_fields,
@@ -38,6 +39,7 @@ __all__ = [
     "console",
     "count_text",
     "guarded",
+    "is_exact",
     "is_fitted",
     "left_text",
     "print_command",

@@ -23,8 +23,6 @@ _GAP = "  "
 """Between two columns."""
 _LEAST_TEXT = 16
 """Characters of a text that are always shown."""
-_LEAST_HEADING = 6
-"""Characters of a heading's word that stay together."""
 
 
 def show_table(
@@ -173,30 +171,27 @@ def _line(
 def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
     """The width of each column, of as many columns as fit.
 
-    Headings are broken first, between words and then within them, texts are shortened next, and
-    then the last columns are left out.
+    Headings are broken first, between words and not within them, texts are shortened next, and then
+    the last columns are left out.
     """
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in headings]
     natural = [max(map(cell_len, column), default=0) for column in columns]
     whole = [max(w, cell_len(text)) for w, text in zip(natural, headings, strict=True)]
     if width is None:
         return whole
-    words = [max(map(len, _heading_parts(text))) for text in headings]
-    least = whole
-    for most in range(max(words, default=0), _LEAST_HEADING - 1, -1):
-        least = [max(w, min(word, most)) for w, word in zip(natural, words, strict=True)]
-        if _total(least) <= width:
-            for i in range(len(least)):  # headings that fit in fewer lines
-                least[i] = min(whole[i], least[i] + width - _total(least))
-            return least
+    words = [max(cell_len(part.rstrip()) for part in _heading_parts(text)) for text in headings]
+    least = [max(pair) for pair in zip(natural, words, strict=True)]
     texts = [i for i in range(len(least)) if not all(map(_is_number, columns[i]))]
     while _total(least) > width and texts:
         longest = max(texts, key=lambda i: least[i])
-        if least[longest] <= _LEAST_TEXT:
+        if least[longest] <= max(_LEAST_TEXT, words[longest]):
             break
         least[longest] -= 1
     while len(least) > 1 and _total(least) > width:
         least.pop()
+    for i in range(len(least)):  # headings that fit in fewer lines
+        if least[i] >= natural[i]:
+            least[i] = min(whole[i], least[i] + max(width - _total(least), 0))
     return least
 
 
@@ -301,6 +296,11 @@ def _without_nan(value: Any) -> Any:
 def is_fitted() -> bool:
     """Whether tables are fitted to a terminal, so that people read them."""
     return _form == "fit" and console.is_terminal
+
+
+def is_exact() -> bool:
+    """Whether tables are printed for programs, with every digit of every column."""
+    return _form in ("raw", "json", "csv")
 
 
 def print_note(text: str) -> None:

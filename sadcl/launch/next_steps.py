@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sadcl.config import Config
 from sadcl.console import print_command, print_text
 from sadcl.errors import UserError
 from sadcl.launch.datasets import roots_of
-from sadcl.search.ranking import best_trials, ranked_trials
+from sadcl.results import store
+from sadcl.results.status import Status
+from sadcl.search.ranking import best_trials, chosen_trial, ranked_trials
 from sadcl.search.trial import Phase
 from sadcl.study import execute, record
 
@@ -19,7 +21,10 @@ PICTURE = "PICTURE.jpg"
 
 
 def print_study_steps(study: str, storage: str, data_root: str | Mapping[str, str] | None) -> None:
-    """Print how to open a study's report, look at its best trial, and predict a picture.
+    """Print how to open a study's report, look at the runs that count, and predict a picture.
+
+    Of a search these are the trial whose setting was chosen and the final run with that setting; of
+    an ablation it is the run with the best held-out mAP.
 
     Args:
         study: The study that has ended.
@@ -30,8 +35,11 @@ def print_study_steps(study: str, storage: str, data_root: str | Mapping[str, st
     print_text("Next:")
     print_command("write the report, which any browser opens:", report)
     rows = [row for row in record.all_rows(storage) if row["study"] == study]
-    if (best := _best_row(rows)) is not None:
-        _print_trial_steps("look at the best trial:", best, storage, data_root)
+    runs = list(_runs_to_look_at(rows, store.study_record(storage, study)))
+    for label, row in runs:
+        _print_show(label, row, storage)
+    if runs:
+        _print_predict(runs[-1][1], storage, data_root)
 
 
 def print_run_steps(
@@ -44,27 +52,43 @@ def print_run_steps(
         storage, data_root: As for :func:`print_study_steps`.
     """
     print_text("Next:")
-    _print_trial_steps("look at the run:", row, storage, data_root)
+    _print_show("look at the run:", row, storage)
+    _print_predict(row, storage, data_root)
 
 
-def _best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The run that one would use: the final one of a search, or the best by the held-out images."""
+def _runs_to_look_at(
+    rows: Sequence[Mapping[str, Any]], description: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What one looks at after a study, in words, and its row; the last is the one to predict with.
+
+    Args:
+        rows: The study's, of the trials table.
+        description: The content of its file.
+    """
+    if (chosen := chosen_trial(rows, description)) is not None:
+        held_out = f"{chosen['val_mAP']:.2f}"
+        best = best_trials(rows, 1)[0]["key"] == chosen["key"]
+        what = "the best trial of the search" if best else "the trial whose setting was chosen"
+        yield f"look at {what} (held-out mAP {held_out}):", chosen
     for row in rows:
-        if row["phase"] == Phase.FINAL and row["status"] == "complete":
-            return row
-    arms = ranked_trials(row for row in rows if row["phase"] == Phase.ARM)
-    return next(iter([*best_trials(rows, 1), *arms]), None)
+        if row["phase"] == Phase.FINAL and row["status"] == Status.COMPLETE:
+            yield "look at the final run, trained once on all training images:", row
+            return
+    for row in ranked_trials(row for row in rows if row["phase"] == Phase.ARM)[:1]:
+        name = f"arm {row['arm']}, seed {row['seed']}"
+        yield f"look at the run with the best held-out mAP ({name}):", row
 
 
-def _print_trial_steps(
-    label: str, row: Mapping[str, Any], storage: str, data_root: str | Mapping[str, str] | None
+def _print_show(label: str, row: Mapping[str, Any], storage: str) -> None:
+    print_command(label, ["sadcl", "results", "show", row["key"], "--storage", storage])
+
+
+def _print_predict(
+    row: Mapping[str, Any], storage: str, data_root: str | Mapping[str, str] | None
 ) -> None:
-    key = row["key"]
-    print_command(label, ["sadcl", "results", "show", key, "--storage", storage])
     if row["checkpoint"] is not None:
-        picture = _picture(row, data_root)
-        words = ["sadcl", "predict", picture, "--checkpoint", key, "--storage", storage]
-        print_command("predict the labels of a picture:", words)
+        words = ["sadcl", "predict", _picture(row, data_root), "--checkpoint", row["key"]]
+        print_command("predict the labels of a picture:", [*words, "--storage", storage])
 
 
 def _picture(row: Mapping[str, Any], data_root: str | Mapping[str, str] | None) -> str:

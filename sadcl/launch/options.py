@@ -32,6 +32,9 @@ _PLACEHOLDER = "**options: those of this start."
 SEARCH_ONLY = ("n_trials", "max_epochs", "max_hours")
 """Options that an ablation refuses, because it runs all of its arms and seeds."""
 
+STUDY_FLAGS = ("data_root", "scale", "n_trials", "max_epochs", "max_hours", "changes", "name")
+"""Options that decide what a study computes; the others say where and how fast."""
+
 
 def option(
     default: Any,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sadcl import storage
 from sadcl.config import Config
+from sadcl.config.fields import value_text
 from sadcl.console import (
     bytes_text,
     confirm,
@@ -24,7 +26,7 @@ from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes, hours_text
 from sadcl.launch.features import check_feature_disk, warn_of_plain_view
 from sadcl.launch.needed_seeds import needed_seeds_lines
-from sadcl.launch.options import Options
+from sadcl.launch.options import STUDY_FLAGS, Options, flag
 from sadcl.launch.study_estimate import (
     RemainingRuns,
     check_disk,
@@ -157,6 +159,33 @@ def _remaining_runs(study: StudyRecord[Any], options: Options) -> tuple[Remainin
     return RemainingRuns(*work, 0, least), freed
 
 
+def given_flags(options: Options, words: Sequence[str]) -> list[str]:
+    """The flags of a start that its study depends on, as they can be given again.
+
+    Args:
+        options: Those of the start.
+        words: The command line. An option that has no flag there was set by the program itself.
+
+    Returns:
+        Flags with their values. Folders of this machine are called ``DIR``.
+    """
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    flags = []
+    for name in STUDY_FLAGS:
+        names = Options.__dataclass_fields__[name].metadata["flags"] or (flag(name),)
+        value = getattr(options, name)
+        if value is None or not any(one.startswith(word) for word in given for one in names):
+            continue
+        if name == "data_root":
+            texts = [f"{key}=DIR" for key in value] if isinstance(value, Mapping) else ["DIR"]
+        elif name == "changes":
+            texts = [f"{field}={value_text(one)}" for field, one in value.items()]
+        else:
+            texts = [str(value)]
+        flags += [word for text in texts for word in (flag(name), text)]
+    return flags
+
+
 @contextlib.contextmanager
 def claim_study(plan: PlanT, options: Options) -> Iterator[StudyRecord[PlanT]]:
     """Keep other drivers off a study while the block runs, and record what the study is.
@@ -175,7 +204,7 @@ def claim_study(plan: PlanT, options: Options) -> Iterator[StudyRecord[PlanT]]:
     with study.locked():
         if options.fresh:
             _remove_study(study, options.yes)
-        study.claim()
+        study.claim(given_flags(options, sys.argv[1:]))
         if study_rows := study.study_rows:
             print_text(_resume_text(study_rows, options.retry_failed))
         if options.retry_failed:

@@ -218,8 +218,7 @@ def _ablation_description(root: str, study: str) -> Mapping[str, Any]:
     description = store.study_record(root, study)
     if description.get("kind") != "ablation":
         raise UserError(
-            f"The study {study!r} is a search, not an ablation: use "
-            f"`sadcl results top --study {study}`."
+            f"The study {study!r} is a search, not an ablation: use `sadcl results top {study}`."
         )
     return description
 

@@ -138,7 +138,7 @@ def field_importances(
     if not rows and description.get("kind") == "ablation":
         raise UserError(
             f"The study {study!r} is an ablation, which searches nothing: use "
-            f"`sadcl results ablation --study {study}`."
+            f"`sadcl results ablation {study}`."
         )
     space = read_space(description)
     return importances(study, rows, space, evaluator, seed=seed, progress=progress)

@@ -10,6 +10,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from sadcl import storage
+
 PACKAGES = ("sadcl", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "pyarrow")
 """Packages whose versions are recorded."""
 
@@ -33,11 +35,24 @@ def experiment_file() -> str | None:
     It is relative to its git checkout, or its name alone outside of one. None where no file runs,
     as in a notebook, a test or a command of this package.
     """
-    path = Path(sys.argv[0]).resolve()
+    path = storage.local(sys.argv[0]).resolve()
     if path.suffix != ".py" or not path.is_file() or path.is_relative_to(sys.prefix):
         return None
     checkout = next((folder for folder in path.parents if (folder / ".git").exists()), path.parent)
     return path.relative_to(checkout).as_posix()
+
+
+def experiment_command() -> list[str]:
+    """Return the words that run the file of :func:`experiment_file` again, without its flags.
+
+    A file that only defines a study is run by ``sadcl run``. Empty where no file runs.
+    """
+    file = experiment_file()
+    if file is None:
+        return []
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    runs_itself = main is not None and storage.local(main) == storage.local(sys.argv[0])
+    return ["python", file] if runs_itself else ["sadcl", "run", file]
 
 
 def _package_version(name: str) -> str | None:

@@ -47,6 +47,28 @@ def trial_columns() -> dict[str, tuple[pa.DataType, str]]:
     return columns | _metrics()
 
 
+@functools.cache
+def whole_columns() -> frozenset[str]:
+    """Return the columns that hold whole numbers although their type is float64."""
+    from sadcl.config import fields
+
+    counts = ("support", "bank_fill", "val_undefined", "test_undefined")
+    return frozenset(counts).union(
+        name.replace(".", "_")
+        for name, field in fields.all_fields().items()
+        if _is_whole(field.annotation)
+    )
+
+
+def _is_whole(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is Annotated:
+        return _is_whole(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(annotation) if part is not types.NoneType]
+        return all(map(_is_whole, parts))
+    return annotation is int
+
+
 def _kind(annotation: Any) -> pa.DataType:
     """Return the type of a field's column: numbers are float64, and what is no value is text."""
     if typing.get_origin(annotation) is Annotated:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -101,8 +101,11 @@ class StudyRecord(Generic[PlanT]):
         """
         self._identities()
 
-    def claim(self) -> None:
+    def claim(self, flags: Sequence[str] = ()) -> None:
         """Write the study's file, unless it holds the same already.
+
+        Args:
+            flags: those of the experiment's file that make the study what it is.
 
         Raises:
             UserError: for another study of the same name, with the differences.
@@ -111,6 +114,10 @@ class StudyRecord(Generic[PlanT]):
         stored, identity = self._identities()
         content = {**identity, **_as_json(self.plan.description())}
         content |= _former_bounds(stored, content)
+        if own := provenance.experiment_command():
+            content["command"] = [*own, *flags]
+        elif stored.get("command"):
+            content["command"] = stored["command"]
         if file := provenance.experiment_file() or stored.get("file"):
             content["file"] = file
         if content != stored:

@@ -52,7 +52,7 @@ def test_ablation_prints_table_notes_sentences_and_what_is_missing(sadcl, tmp_pa
 
 def test_a_document_is_all_that_is_printed(sadcl, tmp_path):
     store_ablation(tmp_path, {"stage2": [50.0, 51.0], "both": [50.5, 51.7]})
-    assert sadcl("results", "ablation", "--study", "ab", "--markdown").startswith(
+    assert sadcl("results", "ablation", "ab", "--markdown").startswith(
         "### ab: Why?\n\n| arm | mAP ± 95 % |"
     )
     plot = tmp_path / "x.svg"
@@ -92,7 +92,7 @@ def ablation(tmp_path):
 @pytest.mark.usefixtures("ablation")
 def test_labels_prints_labels_thirds_and_sentences_and_draws(results_lines, tmp_path):
     plot = tmp_path / "x.png"
-    lines = results_lines("labels", "--study", "ab", "--arm", "both", "--plot", plot)
+    lines = results_lines("labels", "ab", "--arm", "both", "--plot", plot)
     assert lines[:2] == [
         "# coco14",
         "label\timages\tbaseline AP\tdifference (95 %, that label alone)\tp (Benjamini-Hochberg)",
@@ -141,7 +141,7 @@ def test_importance_prints_fields_and_sentences(results_lines, tmp_path, monkeyp
     storage.write(
         f"{tmp_path}/studies/s.json", json.dumps({"name": "s", "space": UNIT_TEXTS}).encode()
     )
-    lines = results_lines("importance", "--study", "s")
+    lines = results_lines("importance", "s")
     assert lines[:2] == [
         "# s: ped-anova",
         "field\tshare\t95 %, that field alone\ttrials\tp (Holm)\tverdict",
@@ -171,3 +171,10 @@ def test_both_load_no_more_than_they_need(command, ablation):
     )
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: The study 'ab' is an ablation")
+
+
+def test_the_study_is_named_once(sadcl):
+    with pytest.raises(UserError, match="Which study"):
+        sadcl("results", "labels")
+    with pytest.raises(UserError, match="got 'a' and --study 'b'"):
+        sadcl("results", "ablation", "a", "--study", "b")

@@ -48,6 +48,12 @@ def test_show_studies_and_schema(command, runs):
         "mushroom",
     ):
         assert word in shown
+    for line in ("data_image_size\t32\n", "seed\t0\n", "--raw shows them)\n"):
+        assert line in shown
+    assert '"image_size"' not in shown
+    query = "select max(data_image_size), avg(data_image_size) from trials"
+    answer = command("sadcl", "results", "sql", query, "--storage", root).stdout
+    assert answer.splitlines()[1] == "32\t32.00"
     assert (
         "cli\tscenes\tdemo\t1\t1"
         in command("sadcl", "results", "studies", "--storage", root).stdout

@@ -59,9 +59,14 @@ def test_headings_are_broken_before_texts_are_cut_and_columns_left_out(printed):
         ["prototype_"],
         ["rank", "id", "held-out", "weight", "arm"],
     ]
-    lines = printed(44, ROWS, narrow=NARROW)
-    assert max(map(len, lines)) <= 44
-    assert "   1  a111  71.23     1.5  a long name of a…" in "\n".join(lines)
+    lines = printed(47, ROWS, narrow=NARROW)
+    assert max(map(len, lines)) <= 47
+    assert "   1  a111  71.23         1.5  a long name of…" in "\n".join(lines)
+    lines = printed(40, ROWS, narrow=NARROW)  # no heading is broken within a word
+    assert [line.split() for line in lines[1:3]] == [
+        ["loss.prototype_"],
+        ["rank", "id", "held-out", "weight"],
+    ]
     lines = printed(30, ROWS, narrow=NARROW)
     assert max(map(len, lines[:-2])) <= 30
     assert " ".join(line.strip() for line in lines[-2:]) == (

@@ -44,6 +44,23 @@ def test_after_a_study_the_best_trial_is_named(capsys, tmp_path):
     assert report[:4] == ["sadcl", "results", "report", "it's one"]
     assert report[-2:] == ["--storage", root]
     assert show[3] == "b"
+    run(root, "f", study="it's one", phase="final", arm="tuned")
+    print_study_steps("it's one", root, None)
+    text = capsys.readouterr().out
+    assert [words[3] for words in commands(text)[1:3]] == ["b", "f"]
+    assert "look at the best trial of the search (held-out mAP 60.00):" in text
+    assert "look at the final run, trained once on all training images:" in text
+
+
+def test_after_an_ablation_the_run_that_is_shown_is_said(capsys, tmp_path):
+    root = str(tmp_path)
+    for key, seed, value in (("a", 0, 50.0), ("b", 1, 60.0)):
+        run(root, key, study="ab", phase="arm", arm="SSCL", seed=seed)
+        store.amend(root, key, val_mAP=value)
+    print_study_steps("ab", root, None)
+    text = capsys.readouterr().out
+    assert commands(text)[1][3] == "b"
+    assert "look at the run with the best held-out mAP (arm SSCL, seed 1):" in text
 
 
 def test_a_study_without_a_complete_trial_has_a_report_only(capsys, tmp_path):

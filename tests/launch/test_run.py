@@ -35,7 +35,7 @@ def test_a_cluster_that_is_not_there(command, study_file, how):
         (("--storage", ""), "The storage is an empty text"),
         (("--trials", "0"), "--trials 0 is not possible: it must be at least 1"),
         (("--max-concurrent", "0"), "--max-concurrent 0 is not possible: it must be at least 1"),
-        (("--scale", "hug"), "invalid choice: 'hug'"),
+        (("--scale", "hug"), "--scale 'hug' is not possible: it must be one of 'demo', 'full'"),
         (("--data_root", "x"), "There is no flag --data_root; did you mean --data-root?"),
         (("/data/coco",), "'/data/coco' belongs to no flag"),
         (("--storage", "/proc/nothing"), "storage '/proc/nothing' cannot be written"),

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from sadcl import main, results
+from sadcl.launch.options import Options
+from sadcl.launch.setup import given_flags
 from sadcl.study import record
 from tests.launch.mistakes import SEARCH, refused
 
@@ -65,3 +67,20 @@ def test_a_second_start_is_refused_before_the_data_are_read(capsys, monkeypatch)
         assert text.index("note: Another") < text.index("What is wrong?") < text.index("to run:")
         monkeypatch.setattr("sadcl.launch.datasets.read_data", None)
         assert "Another process is at work on the study 'wrong-demo'" in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "expected"),
+    [
+        ({"n_trials": 5}, [], []),  # the program passes it itself
+        ({"n_trials": 5, "workers": 2}, ["--tri=5", "--workers", "2"], ["--trials", "5"]),
+        ({"data_root": "/here"}, ["--data-root", "/here"], ["--data-root", "DIR"]),
+        (
+            {"data_root": {"coco14": "/here"}, "changes": {"loss.tau": 0.1, "seed": 3}},
+            ["--set", "loss.tau=0.1", "--set", "seed=3", "--data-root", "coco=/here"],
+            ["--data-root", "coco14=DIR", "--set", "loss.tau=0.1", "--set", "seed=3"],
+        ),
+    ],
+)
+def test_the_flags_that_a_study_depends_on_are_recorded(options, words, expected):
+    assert given_flags(Options(**options), words) == expected

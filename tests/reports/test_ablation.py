@@ -61,7 +61,7 @@ def test_data_sets_and_seeds_that_the_study_lists_count_before_they_have_a_run(t
     [
         (("an",), "no study 'an' here; did you mean 'ab'"),
         (("../studies/ab",), "There is no study"),
-        (("search",), "is a search, not an ablation: use `sadcl results top --study search`"),
+        (("search",), "is a search, not an ablation: use `sadcl results top search`"),
         (("ab", "stage"), "has no arm 'stage'; did you mean 'stage2'"),
         (("ab", None, "test_map"), "no metric 'test_map' in percent; did you mean 'test_mAP'"),
         (("ab", None, "seconds"), "no metric 'seconds' in percent"),

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from sadcl import results
 from sadcl.results import compact, provenance, schema, verify
+from sadcl.study import process
 
 
 def test_its_row_says_where_it_comes_from_and_what_it_cost(trained):
@@ -67,3 +69,16 @@ def test_the_file_of_an_experiment_has_no_path_of_a_machine(tmp_path, monkeypatc
         file.touch()
     monkeypatch.setattr("sys.argv", [str(file), "--storage", "runs"])
     assert provenance.experiment_file() == expected
+
+
+@pytest.mark.parametrize("runs_itself", [True, False])
+def test_a_relative_file_is_known_after_its_folder_was_left(tmp_path, monkeypatch, runs_itself):
+    (tmp_path / "clone" / ".git").mkdir(parents=True)
+    (tmp_path / "clone" / "my study.py").touch()
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.setattr("sys.argv", ["my study.py", "--storage", "runs"])
+    main = "my study.py" if runs_itself else "/bin/sadcl"
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", main, raising=False)
+    with process.away_from_start_folder():
+        start = ["python"] if runs_itself else ["sadcl", "run"]
+        assert provenance.experiment_command() == [*start, "my study.py"]

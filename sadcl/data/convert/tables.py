@@ -179,9 +179,9 @@ def _file_column(source: Source, path: Path, columns: dict[str, Any], rows: Sequ
         if any(map(source.has, values)):
             return name
     raise UserError(
-        f"Give the folder of the images with --images: below {str(source.image_folder)!r} there "
-        f"are {len(source.images):,}, none of which has a name that {str(path)!r} has in a column "
-        f"called {', '.join(_FILE[:4])} or the like. The table has the columns "
+        f"Give the folder of the images with --images: {str(path)!r} has, in a column called "
+        f"{', '.join(_FILE[:4])} or the like, the name of no image below "
+        f"{str(source.image_folder)!r} ({len(source.images):,} found). The table has the columns "
         f"{files.shown(list(columns.values())[::-1])}."
     )
 

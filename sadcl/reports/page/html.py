@@ -135,7 +135,7 @@ def _titles(sides: Sequence[Mapping[str, Any]], both: SideBySide | None) -> dict
         "search": "The search" if any(side["search"] for side in sides) else "",
         "labels": "Labels" if any(side["label_tables"] for side in sides) else "",
         "cost": "Cost",
-        "failures": f"Failures ({num_failures})" if num_failures else "Failures",
+        "failures": f"Failures ({num_failures})" if num_failures else "",
         "provenance": "Provenance",
         "recipe": "The best setting" if any(side["recipe"] for side in sides) else "",
     }
@@ -157,6 +157,7 @@ def _template() -> Any:
     )
     environment.filters |= {
         "arm": arm_text,
+        "breaks": _with_breaks,
         "class": _column_class,
         "minus": _with_minus_signs,
         "text": json.dumps,
@@ -170,6 +171,13 @@ def _column_class(rows: Sequence[Mapping[str, str]], name: str) -> str:
     if all(re.fullmatch(r"[<+-]?[\d.,]+( ±.*| \(.*)?", text) for text in texts):
         return "n"
     return "t" if max(map(len, texts)) > 24 else "s"
+
+
+def _with_breaks(text: str) -> Any:
+    """Escape a text, and let names such as ``loss.prototype_tau`` break after dots and the like."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=[A-Za-z])([._])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
 
 
 def _with_minus_signs(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from sadcl.reports.page.study import Row, StudyData
 
@@ -32,6 +34,8 @@ COLUMNS = {
     "schema_version": "table schema",
 }
 """Columns of the trials table, with the name that the page shows."""
+GPU_ONLY = ("cuda", "cudnn", "gpus")
+"""Columns that say nothing of a study whose runs all used CPUs."""
 MAX_VALUES = 6
 """The largest number of different values that are listed for a column."""
 PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
@@ -40,8 +44,12 @@ PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 def made_by(study: StudyData) -> list[dict[str, str]]:
     """List versions and machines; several values where the runs differ, with their counts."""
     lines = []
+    on_gpus = any(row.get("gpus") for row in study.rows)
     for column, name in COLUMNS.items():
-        values = [str(row[column]) for row in study.rows if row.get(column) not in (None, "")]
+        if column in GPU_ONLY and not on_gpus:
+            continue
+        cells = [row[column] for row in study.rows if row.get(column) not in (None, "")]
+        values = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
         counts = Counter(values)
         texts = [
             value if len(counts) == 1 else f"{value} ({n} runs)"
@@ -67,9 +75,7 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
     pins = " ".join(shlex.quote(f"{name}=={version}") for name, version in versions.items())
     lines.append(f"pip install -e . {pins}".strip())
     if study.kind != "runs":
-        file = study.description.get("file")
-        comment = "" if file else "   # FILE.py defines the study; its name was not recorded"
-        lines.append(f"python {shlex.quote(file or 'FILE.py')} --storage NEW{comment}")
+        lines.append(_start_command(study.description))
     lines.append(f"sadcl results report {shlex.quote(study.name)} {storage} -o report.html")
     if best and best["checkpoint"]:
         lines.append(
@@ -77,6 +83,19 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
             "   # computes its figures again from the images"
         )
     return lines
+
+
+def _start_command(description: Mapping[str, Any]) -> str:
+    """Return the command that starts a study of a description, in a storage of its own."""
+    file = description.get("file") or "FILE.py"
+    words = description.get("command") or ["python", file]
+    comments = []
+    if "file" not in description:
+        comments.append("FILE.py defines the study; its name was not recorded")
+    if any(word == "DIR" or word.endswith("=DIR") for word in words):
+        comments.append("DIR is where the data set is")
+    comment = f"   # {'; '.join(comments)}" if comments else ""
+    return f"{shlex.join(words)} --storage NEW{comment}"
 
 
 def config_code(row: Row) -> str:

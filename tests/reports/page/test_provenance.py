@@ -21,6 +21,18 @@ def test_the_versions_of_this_package_come_first(tmp_path):
     assert "Ray" not in lines  # no row has it
 
 
+def test_a_study_on_cpus_says_nothing_of_gpus(tmp_path):
+    search(tmp_path)
+    study = study_data(str(tmp_path), "s")
+    for row in study.rows:
+        row |= {"gpus": 0.0, "cuda": "13.0", "cudnn": "9"}
+    assert not {"GPUs per worker", "CUDA", "cuDNN"} & {line["what"] for line in made_by(study)}
+    study.rows[0]["gpus"] = 1.0
+    lines = {line["what"]: line["value"] for line in made_by(study)}
+    assert lines["GPUs per worker"].endswith("1 (1 runs)")
+    assert lines["CUDA"] == "13.0"
+
+
 def test_several_values_are_counted(tmp_path):
     rows = search(tmp_path)
     study = study_data(str(tmp_path), "s")
@@ -39,6 +51,12 @@ def test_commands_name_revision_versions_and_checkpoint(tmp_path):
     assert lines[2].startswith("python FILE.py --storage NEW   # FILE.py defines the study")
     study.description["file"] = "experiments/tune.py"
     assert commands(study, best)[2] == "python experiments/tune.py --storage NEW"
+    words = ["sadcl", "run", "mine.py", "--data-root", "DIR", "--set", "loss.tau=0.1"]
+    study.description["command"] = words
+    assert commands(study, best)[2] == (
+        "sadcl run mine.py --data-root DIR --set loss.tau=0.1 --storage NEW"
+        "   # DIR is where the data set is"
+    )
     assert lines[3] == f"sadcl results report s --storage {tmp_path} -o report.html"
     assert lines[4].startswith(f"sadcl evaluate --checkpoint {best['key']} --storage {tmp_path}")
 
