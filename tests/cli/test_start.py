@@ -88,3 +88,14 @@ def test_streams_that_are_closed_from_the_start_go_nowhere(tmp_path, closed):
     done = subprocess.run(words, cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert (tmp_path / "out").read_text() == "True"
+
+
+def test_a_working_folder_that_was_removed_is_one_paragraph(tmp_path):
+    """PyTorch's libraries end the process there without a word about it."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    code = "from sadcl.cli.start import main; main()"
+    words = ["sh", "-c", 'rmdir "$PWD"; exec "$0" -c "$1" data check', sys.executable, code]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The working folder was removed")
