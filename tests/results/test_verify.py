@@ -204,7 +204,7 @@ def test_no_figure_where_no_label_is_shown_is_a_note(tmp_path, sadcl, split):
 
 
 def test_a_run_in_progress_whose_held_out_images_show_no_label_has_no_fault(tmp_path):
-    """Its labels have no rows before it ends; one epoch without a figure among others is a fault."""
+    """Its labels have no rows before it ends; a NaN beside other figures is a fault."""
     writer = RunWriter(str(tmp_path), "k", {"study": "s", "phase": "train", "params": "{}"})
     for epoch, value in enumerate((float("nan"), float("nan")), 1):
         writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value, "loss": 0.5})
