@@ -92,7 +92,7 @@ def test_streams_that_are_closed_from_the_start_go_nowhere(tmp_path, closed):
 
 
 def test_a_character_that_the_terminal_lacks_is_written_as_its_code():
-    code = "import sadcl.console; print('fox \U0001f98a')"
+    code = r"import sadcl.console; print('fox \U0001f98a')"
     words = [sys.executable, "-c", code]
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=plain)
