@@ -241,6 +241,23 @@ def check_new(uri: str) -> None:
         raise UserError(f"The file to be written, {uri!r}, {what}: give another place.")
 
 
+def check_folder(uri: str | os.PathLike[str]) -> None:
+    """Check that a folder of this name is there or can be made; object stores are not asked.
+
+    Raises:
+        UserError: if it, or a folder above it, is a file.
+    """
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem):
+        return
+    nearest = next(place for place in (Path(path), *Path(path).parents) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(
+            f"The storage cannot be used: {str(nearest)!r} is a file, not a folder. Give another "
+            "--storage."
+        )
+
+
 def read(uri: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file.
 
@@ -334,6 +351,19 @@ def exclusive(uri: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def is_locked(uri: str | os.PathLike[str]) -> bool:
+    """Return whether somebody holds the lock of this name; in an object store nobody does."""
+    system, path = resolve(uri)
+    if not isinstance(system, fs.LocalFileSystem) or not Path(path).is_file():
+        return False
+    with open(path) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def delete(uri: str | os.PathLike[str]) -> None:

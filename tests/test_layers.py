@@ -27,7 +27,7 @@ FILES = {
         "heads/ml_decoder heads/__init__ network attention_maps check __init__"
     ),
     "data": (
-        "base label_names image_header one_copy batch_step torchvision_operations "
+        "base bad_rows label_names image_header one_copy batch_step torchvision_operations "
         "pillow_operations randaugment augment gpu_prefetch prepared readers/sources freed_memory "
         "child_processes socket_folder split manifest remote transforms readers/files sampler "
         "image_augmentation readers/scene_labels readers/scenes readers/xml_tree readers/coco "

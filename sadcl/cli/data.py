@@ -20,8 +20,8 @@ app = typer.Typer(
     help="Check a copy of a data set, convert one, or prepare it for training.",
 )
 _RESIZES = ("stage1.augmentation.resize", "stage2.augmentation.resize")
-EXAMPLES, LABELS = 3, 5
-"""How many files of each kind of finding, and labels at either end, are printed."""
+EXAMPLES, LABELS, ROWS = 3, 5, 20
+"""How many files of each kind of finding, labels at either end, and bad rows are printed."""
 
 
 @app.command()
@@ -293,6 +293,7 @@ def _print_audit(audit: Audit, fast: bool, root: str | None, report: str | None)
     title = f"{audit.name} in {root}" if root else audit.name
     show_table([line._asdict() for line in audit.lines], CountLine._fields, title)
     show_table(_kinds(audit), title="findings")
+    _print_rows([one for one in audit.findings if one.kind == "row"])
     show_table(_labels(audit), ["label", "train", "test"], "images of a label")
     if fast:
         print_text("No image file was opened (--fast), so damage and duplicates are unknown.")
@@ -301,6 +302,11 @@ def _print_audit(audit: Audit, fast: bool, root: str | None, report: str | None)
         print_text(
             f"{audit.opened:,} image files were read and decoded in {clock_text(audit.seconds)} "
             f"({speed:,.0f} images/s)."
+        )
+    if audit.held_out is not None:
+        print_text(
+            f"Training will hold out {count_text(audit.held_out, 'training image')} to select by "
+            "(data.holdout)."
         )
     errors, warnings = audit.number("error"), audit.number("warning")
     looked_at = "lists and label names" if fast else "lists, label names and image files"
@@ -312,6 +318,16 @@ def _print_audit(audit: Audit, fast: bool, root: str | None, report: str | None)
         verdict = f"RIGHT: no errors in {looked_at}"
     more = "all findings are in" if report else "to write all findings, pass --report"
     print_text(f"{verdict}; {more} {report or 'FILE.parquet'}.")
+
+
+def _print_rows(rows: Sequence[Finding]) -> None:
+    """Print what is wrong with the first rows of a table, and how many more there are."""
+    from sadcl.console import print_text
+
+    for row in rows[:ROWS]:
+        print_text(row.detail)
+    if more := sum(row.number or 1 for row in rows[ROWS:]):
+        print_text(f"... and {more:,} more rows.")
 
 
 def _kinds(audit: Audit) -> list[Mapping[str, Any]]:
@@ -335,6 +351,8 @@ def _kinds(audit: Audit) -> list[Mapping[str, Any]]:
 
 
 def _examples(group: Sequence[Finding]) -> str:
+    if group[0].kind == "row":
+        return "see below"
     texts = [
         " ".join(filter(None, [one.file or one.label, _detail(one)])) for one in group[:EXAMPLES]
     ]

@@ -70,6 +70,7 @@ def main_train(
     """
     options = _parse(f"Train {name}.", TrainOptions, arguments, skip=("name",), is_training=True)
     seed, texts = options.pop("seed"), options.pop("changes")
+    dry_run = options.pop("dry_run")
     name = options.pop("name") or name
     with guarded():
         changes = _training_changes(texts)
@@ -79,7 +80,7 @@ def main_train(
         dataset = config.data.name
         from sadcl.launch.datasets import roots_of, scale_of
         from sadcl.launch.next_steps import print_run_steps
-        from sadcl.launch.train import train
+        from sadcl.launch.train import show_plan, train
         from sadcl.study.process import away_from_start_folder
 
         root = roots_of([dataset], _parse_roots(options["data_root"])).get(dataset)
@@ -95,8 +96,12 @@ def main_train(
         study = name if scale == "full" else f"{name}-demo"
         for field, value in changes.items():
             print_text(f"--set {field} = {value_text(value)}")
+        chosen = chosen.override({"seed": seed})
         with away_from_start_folder():
-            run = train(chosen.override({"seed": seed}), name=study, **options)
+            if dry_run:
+                show_plan(chosen, TrainOptions(name=study, **options))
+                return
+            run = train(chosen, name=study, **options)
             _print_run(run)
             print_run_steps(run, options["storage"], root)
 
@@ -136,8 +141,8 @@ def _parse(
         kind: The options that there are flags for.
         arguments: The flags; None takes those of this process.
         skip: Options without a flag.
-        is_training: Whether there are flags for the seed, for the name, and for changes of the
-            configuration, which are no options of a single run.
+        is_training: Whether there are flags for the seed, for the name, for changes of the
+            configuration and for a dry run, which are no options of a single run.
 
     Returns:
         The options by name.
@@ -150,7 +155,7 @@ def _parse(
         if one.name not in skip:
             _add_flag(parser, one)
     if is_training:
-        for field in ("changes", "name"):
+        for field in ("changes", "name", "dry_run"):
             _add_flag(parser, Options.__dataclass_fields__[field])
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="Seed of the run (default: 0)."

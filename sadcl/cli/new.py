@@ -117,6 +117,7 @@ def _text(path: Path, kind: str, data: str) -> str:
         root=_root(data),
         demo_data="your images" if data == "folder" else "drawn scenes",
         demo_flags=_demo_flags(data),
+        hint=new_files.FOLDER_HINT if data == "folder" else "",
         base=base,
         demo=f'recipes.demo("{demo}")',
         name=path.stem.replace("_", "-"),

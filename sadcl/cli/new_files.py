@@ -14,6 +14,12 @@ sadcl config fields
 """
 '''
 
+FOLDER_HINT = """\
+# For some hundreds of images, append .override(recipes.FEW) to the base. Its ImageNet
+# weights are downloaded; without a network, pass --set model.weights=FILE.
+"""
+"""What stands above the base of an experiment on images of one's own."""
+
 SEARCH = Template(
     '''"""Which temperature, learning rate and memory bank serve best on $title?
 '''
@@ -23,7 +29,7 @@ from sadcl import Search, main, recipes
 from sadcl.search import ASHA, Choice, Float, Int, When
 
 # A recipe has a value for each field, and override changes some of them.
-base = $base
+${hint}base = $base
 demo = $demo
 
 search = Search(
@@ -61,7 +67,7 @@ ABLATION = Template(
 from sadcl import Ablation, main, recipes
 
 # A recipe has a value for each field, and override changes some of them.
-base = $base
+${hint}base = $base
 demo = $demo
 
 ablation = Ablation(

@@ -9,7 +9,15 @@ from sadcl.console.table import (
     show_table,
     table_form,
 )
-from sadcl.console.terminal import banner, confirm, console, print_command, print_text, progress_bar
+from sadcl.console.terminal import (
+    banner,
+    confirm,
+    console,
+    print_command,
+    print_text,
+    progress_bar,
+    working,
+)
 from sadcl.console.words import (
     bytes_text,
     clock_text,
@@ -44,4 +52,5 @@ __all__ = [
     "show_fields",
     "show_table",
     "table_form",
+    "working",
 ]

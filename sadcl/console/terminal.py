@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -45,6 +46,8 @@ def _escape_other_characters() -> None:
 _open_closed_streams()
 _escape_other_characters()
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
+_QUIET_SECONDS = 3.0
+"""What takes less time is not said where there is no terminal."""
 _PLAIN_SECONDS = 60
 """Seconds between two lines about an epoch or a task in progress, where there is no terminal."""
 
@@ -141,6 +144,28 @@ def progress_bar(description: str) -> Iterator[Callable[[str], Callable[[int, in
             progress.update(task, description=description, completed=done, total=total or None)
 
         yield lambda description: functools.partial(update, description)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on standard error what is being done while the block runs.
+
+    A terminal shows it until the block ends. Elsewhere a line says it, if that takes long.
+
+    Args:
+        what: Such as ``measuring the time of a step``.
+    """
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(what):
+            yield
+        return
+    line = threading.Timer(_QUIET_SECONDS, print, [f"{what} ..."], {"file": sys.stderr})
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
 
 class _PlainLines:

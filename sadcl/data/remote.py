@@ -18,6 +18,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from sadcl import storage
+from sadcl.data.bad_rows import BadRows
 from sadcl.data.base import ImageSet, Progress, digest_of
 from sadcl.errors import UserError
 
@@ -128,7 +129,10 @@ def errors_name_root(root: str | Path, mirror: Path) -> Iterator[None]:
     except UserError as error:
         if not is_remote(root):
             raise
-        raise UserError(str(error).replace(str(mirror), str(root).rstrip("/"))) from None
+        place, name = str(mirror), str(root).rstrip("/")
+        if isinstance(error, BadRows):
+            raise error.with_root(place, name) from None
+        raise UserError(str(error).replace(place, name)) from None
 
 
 def _update_names(mirror: Path, remote_files: Mapping[str, fs.FileInfo]) -> list[str]:

@@ -9,7 +9,7 @@ from sadcl.config import Config
 from sadcl.console import banner, show_table
 from sadcl.errors import UserError
 from sadcl.launch.cost import network_cost
-from sadcl.launch.datasets import PreparedData, prepare_data, roots_of
+from sadcl.launch.datasets import PreparedData, check_free, prepare_data, roots_of
 from sadcl.launch.options import SEARCH_ONLY, Options, flag
 from sadcl.launch.setup import claim_study, show_plan
 from sadcl.ray_backend import environment
@@ -92,6 +92,7 @@ def _prepare_datasets(ablation: Ablation, scale: str, options: Options) -> dict[
         key: full.get(key, base).data.model_copy(update={"name": key})
         for key, base in bases.items()
     }
+    check_free(ablation.name, scale, [(datasets[key], roots[key]) for key in bases], options)
     parts = [
         prepare_data(ablation.name, base, datasets[key], scale, roots[key], options, arms)
         for key, base in bases.items()

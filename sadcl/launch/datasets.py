@@ -12,17 +12,18 @@ from typing import Any
 
 from sadcl import build, data, storage
 from sadcl.config import Config, Data
-from sadcl.console import count_text, print_text, progress_bar
+from sadcl.console import count_text, print_text, progress_bar, working
 from sadcl.data import image_check, label_names
 from sadcl.data.sampler import check_sampler
 from sadcl.errors import UserError, did_you_mean
 from sadcl.launch import estimate, resources
 from sadcl.launch.loss_check import check_losses
-from sadcl.launch.options import StartOptions
+from sadcl.launch.options import Options, StartOptions
 from sadcl.metrics import check_metrics, check_names
-from sadcl.search.trial import DataContext
+from sadcl.search.trial import DataContext, study_name
 from sadcl.study import execute
 from sadcl.study.placement import Placement
+from sadcl.study.record import check_unlocked
 from sadcl.training import checkpoint
 from sadcl.training.setup import co_occurrence
 
@@ -99,12 +100,32 @@ def prepare_data(
         base = base.override({"data.name": concrete, "data.arguments": dataset.arguments})
     placement = resources.make_placement(options, scale, root, workers=int(options.workers))
     images, whole_digest = _read(base, root)
-    check_parts([base, *variants(base)], images)
-    build.check_batches(base, images)
+    with working("checking the networks and losses of the study"):
+        check_parts([base, *variants(base)], images)
+        build.check_batches(base, images)
     base, start = check_start(base, images.labels)
     num_images = {split: len(getattr(images, split)) for split in ("train", "val", "test")}
     context = DataContext(name, base, images.digest, whole_digest, start, num_images)
     return PreparedData(context, placement, images, data.witness_files(images, base.data, root))
+
+
+def check_free(
+    name: str, scale: str, datasets: Iterable[tuple[Data, str | None]], options: Options
+) -> None:
+    """Look whether another start runs a study, before its data are read and its plan is made.
+
+    Args:
+        name: That its file gives it.
+        scale: ``demo`` or ``full``.
+        datasets: Each data set, and where it is; None for the drawn scenes.
+        options: Those of the start; a dry run only prints that one does.
+
+    Raises:
+        UserError: Where one does, or for a folder that is not a copy of the data set.
+    """
+    names = [data.resolve(one, root).name for one, root in datasets if root is not None]
+    study = study_name(name, scale, names)
+    check_unlocked(options.storage, study, dry_run=options.dry_run)
 
 
 _kept: ContextVar[dict[Any, tuple[data.MultiLabelData, str]] | None] = ContextVar(
@@ -253,7 +274,7 @@ def _warnings(config: Config, images: data.MultiLabelData) -> Iterator[str]:
     shown_L = (images.train.targets == 1).any(axis=0) | (images.val.targets == 1).any(axis=0)
     if config.data.limit_train is None and not shown_L.all():
         never = _labels_text(images.labels, ~shown_L)
-        yield f"no training image shows {never}, which cannot be learned."
+        yield f"{never} by no training image, and cannot be learned."
     for name, part in (("held-out", images.val), ("test", images.test)):
         limit = config.data.limit_test if name == "test" else config.data.limit_train
         count_L = (part.targets == 1).sum(axis=0)
@@ -266,24 +287,26 @@ def _few_images(
 ) -> Iterator[str]:
     """What the number of images of each label means for a split's figures."""
     if (absent_L := shown_L & (count_L == 0)).any():
-        yield (
-            f"no {part} image shows {_labels_text(labels, absent_L)}: without an AP there, mAP "
-            "leaves that out."
-        )
+        text = _labels_text(labels, absent_L)
+        them = "it" if absent_L.sum() == 1 else "them"
+        yield f"{text} by no {part} image: without an AP, mAP leaves {them} out."
     few_L = (count_L > 0) & (count_L < MIN_POSITIVES)
     if few_L.any() and not is_published:
+        text = _labels_text(labels, few_L)
+        each, whose = ("", "its") if few_L.sum() == 1 else (" each", "their")
         yield (
-            f"fewer than {MIN_POSITIVES} {part} images show {_labels_text(labels, few_L)}, so that "
-            "single images decide the AP of each."
+            f"{text} by fewer than {MIN_POSITIVES} {part} images{each}: single images decide "
+            f"{whose} AP."
         )
 
 
 def _labels_text(labels: Sequence[str], is_meant_L: Any) -> str:
-    """How many labels are meant, and the first of them."""
+    """How many labels are meant, with the first of them, as the subject of what shows them."""
     meant = [label for label, is_meant in zip(labels, is_meant_L, strict=True) if is_meant]
     first = ", ".join(repr(label) for label in meant[:3])
     more = ", ..." if len(meant) > 3 else ""
-    return f"{count_text(len(meant), 'label')} of {len(labels):,} ({first}{more})"
+    verb = "is" if len(meant) == 1 else "are"
+    return f"{len(meant):,} of {count_text(len(labels), 'label')} ({first}{more}) {verb} shown"
 
 
 def image_counts(images: data.MultiLabelData) -> str:

@@ -68,11 +68,12 @@ def _print_trial_steps(
 
 
 def _picture(row: Mapping[str, Any], data_root: str | Mapping[str, str] | None) -> str:
-    """The first test image of a run's data set where it is a local file."""
+    """A test image of a run's data set where it is a local file: the first that has a label."""
     try:
         config = Config.stored(row["config"])
         root = roots_of([config.data.name], data_root).get(config.data.name)
-        path = execute.cached_data(config, root).test.path(0)
+        test = execute.cached_data(config, root).test
+        path = test.path(int((test.targets == 1).any(axis=1).argmax()))
     except (UserError, OSError, LookupError, TypeError):  # the data may have gone since
         return PICTURE
     return path if os.path.isfile(path) else PICTURE

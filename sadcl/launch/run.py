@@ -80,8 +80,7 @@ def _begin(name: str, options: Options) -> str:
     scale = scale_of(options.scale, options.data_root)
     if options.data_root is None:
         banner(f"No --data-root: {name} trains a small network on drawn scenes.", "DEMO SCALE")
-    if not options.dry_run:
-        environment.check_storage(options.storage)
+    environment.check_storage(options.storage, write=not options.dry_run)
     return scale
 
 

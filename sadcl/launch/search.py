@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sadcl.errors import UserError
-from sadcl.launch.datasets import PreparedData, prepare_data
+from sadcl.launch.datasets import PreparedData, check_free, prepare_data
 from sadcl.launch.options import Options
 from sadcl.launch.setup import claim_study, show_plan
 from sadcl.launch.study_estimate import checkpoint_limit, maps_of, planned_configs
@@ -49,6 +49,7 @@ def prepare_search(
         max_hours=options.max_hours or search.max_hours,
     )
     dataset = search.base.data
+    check_free(search.name, scale, [(dataset, root)], options)
     prepared = prepare_data(
         search.name,
         search.config(scale),

@@ -10,7 +10,15 @@ from typing import Any
 
 from sadcl import storage
 from sadcl.config import Config
-from sadcl.console import bytes_text, confirm, console, count_text, print_text, resumable
+from sadcl.console import (
+    bytes_text,
+    confirm,
+    console,
+    count_text,
+    print_text,
+    resumable,
+    working,
+)
 from sadcl.errors import UserError
 from sadcl.launch.datasets import PreparedData
 from sadcl.launch.estimate import checkpoint_bytes, hours_text
@@ -74,8 +82,11 @@ def show_plan(
         return
     configs = planned_configs(plan, study.rows)
     warn_of_plain_view(configs)
-    estimate = estimate_study(remaining, prepared, options, configs, _confirmed(plan, study.rows))
-    show(estimate.text())
+    confirmed = _confirmed(plan, study.rows)
+    with working("measuring the time of a step"):
+        estimate = estimate_study(remaining, prepared, options, configs, confirmed)
+    for line in estimate.text().splitlines():
+        show(line)
     check_feature_disk(estimate.maps, placement)
     check_disk(estimate, options, placement, freed)
     if not estimate.gpus and placement.scale == "full" and not options.dry_run:

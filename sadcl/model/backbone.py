@@ -172,8 +172,9 @@ def create(
         reason = first_line_of(error)
         raise UserError(
             f"The weights of {name} are not on this machine and cannot be downloaded ({reason}). "
-            "Connect the machine once so that they are cached, or copy the file to it and set "
-            "model.weights to its path, or train from random weights with model.pretrained = false."
+            "Connect the machine once so that they are cached, or copy the file to it and pass "
+            "--set model.weights=FILE, or train from random weights with --set "
+            "model.pretrained=false."
         ) from None
 
 

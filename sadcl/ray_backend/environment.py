@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 
 from sadcl import storage
 from sadcl.errors import UserError
+from sadcl.results import store
 from sadcl.study import process
 
 _REQUIRED = {
@@ -71,8 +72,12 @@ def cluster_address(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def check_storage(root: str) -> None:
+def check_storage(root: str, *, write: bool = True) -> None:
     """Write, read and remove a file below the root.
+
+    Args:
+        root: The storage.
+        write: False only looks whether files stand where its folders are to be.
 
     Raises:
         UserError: Where that is not possible, or where the results of a job would be lost.
@@ -84,6 +89,9 @@ def check_storage(root: str) -> None:
             "all nodes share, or s3://... or gs://..."
         )
     storage.resolve(root)  # an unknown scheme is reported of the root, not of the probe below it
+    store.check_folders(root)
+    if not write:
+        return
     probe = storage.join(root, f".probe-{uuid.uuid4().hex[:8]}")
     try:
         storage.write(probe, b"sadcl")

@@ -121,8 +121,23 @@ def _check_columns(table: str, columns: list[str], existing: Iterable[str]) -> N
             raise UnknownName("column", column, names, f"the table {table}", SEE_SCHEMA)
 
 
+def check_folders(root: str) -> None:
+    """Check that no file stands where a storage, or a folder of it, is to be.
+
+    Raises:
+        UserError: if one does.
+    """
+    for folder in (TABLES_FOLDER, "studies"):
+        storage.check_folder(storage.join(root, folder))
+
+
 def is_store(root: str) -> bool:
-    """Return whether a place holds tables."""
+    """Return whether a place holds tables.
+
+    Raises:
+        UserError: if a file stands where they are to be.
+    """
+    check_folders(root)
     return storage.exists(storage.join(root, TABLES_FOLDER))
 
 
@@ -205,19 +220,19 @@ def study_record(root: str, study: str) -> dict[str, Any]:
     """Read a study's description from ``studies/NAME.json``; empty if there is none.
 
     Raises:
-        BadFile: if the file is damaged.
+        BadFile: if the file is damaged or cannot be read.
     """
+    remedy = "Move it away; running the study again writes it anew."
     uri = storage.join(root, "studies", f"{study}.json")
     try:
         record = json.loads(storage.read(uri))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise BadFile(
-            uri,
-            f"is damaged: {str(error).rstrip('.')}",
-            "Move it away; running the study again writes it anew.",
-        ) from None
+        raise BadFile(uri, f"is damaged: {str(error).rstrip('.')}", remedy) from None
+    except OSError as error:
+        reason = error.strerror or str(error).rstrip(".")
+        raise BadFile(uri, f"cannot be read: {reason}", remedy) from None
     return record if isinstance(record, dict) else {}
 
 

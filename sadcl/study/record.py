@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sadcl import storage
+from sadcl.console import print_text
 from sadcl.errors import UserError
 from sadcl.results import checkpoints, provenance, published_tables, store
 from sadcl.results.status import Status
@@ -63,7 +64,7 @@ class StudyRecord(Generic[PlanT]):
         return self.rows
 
     def _read_rows(self) -> list[dict[str, Any]]:
-        if not storage.exists(storage.join(self.root, store.TABLES_FOLDER)):
+        if not store.is_store(self.root):
             return []
         trials = store.read(self.root, "trials")
         in_study = pc.equal(trials["study"], self.name).fill_null(False)
@@ -271,18 +272,44 @@ def locked(root: str, name: str) -> Iterator[None]:
     Raises:
         UserError: if another driver is at work on it.
     """
-    with storage.exclusive(storage.join(root, "studies", f".{name}.lock"), wait=False) as alone:
+    with storage.exclusive(_lock(root, name), wait=False) as alone:
         if not alone:
-            raise UserError(
-                f"Another process is at work on the study {name!r} in {root!r}. Wait for it, or "
-                "stop it first; two would train the same trials."
-            )
+            raise UserError(_held_text(root, name))
         yield
+
+
+def check_unlocked(root: str, name: str, *, dry_run: bool = False) -> None:
+    """Look whether another driver is at work, before minutes are spent on a plan.
+
+    Args:
+        root: the storage root.
+        name: the name of the study, or the key of the run.
+        dry_run: only print that one is.
+
+    Raises:
+        UserError: if one is, and this is no dry run.
+    """
+    if not storage.is_locked(_lock(root, name)):
+        return
+    if not dry_run:
+        raise UserError(_held_text(root, name))
+    print_text(f"note: {_held_text(root, name)}")
+
+
+def _lock(root: str, name: str) -> str:
+    return storage.join(root, "studies", f".{name}.lock")
+
+
+def _held_text(root: str, name: str) -> str:
+    return (
+        f"Another process is at work on the study {name!r} in {root!r}. Wait for it, or stop it "
+        "first; two would train the same trials."
+    )
 
 
 def all_rows(root: str) -> list[dict[str, Any]]:
     """Return the trials table; no rows if there is no store yet."""
-    if not storage.exists(storage.join(root, store.TABLES_FOLDER)):
+    if not store.is_store(root):
         return []
     return store.read(root, "trials").to_pylist()
 

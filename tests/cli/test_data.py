@@ -7,12 +7,18 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from sadcl.cli.app import app
+from sadcl.config import Data
+from sadcl.data import bad_rows
+from sadcl.data.audit import findings
 from sadcl.data.audit.findings import audit_copy
+from sadcl.data.load import load
 from sadcl.data.readers import vg500
 from sadcl.errors import UserError
+from sadcl.search import plan_text
 from tests.data.audit.copies import write_copy
 from tests.data.convert import exports
 from tests.data.readers.layouts import objects_xml, put
@@ -76,7 +82,8 @@ def test_a_copy_that_cannot_be_read_is_one_paragraph_and_one_row(copy):
     assert "000001.xml' has an object of class 'kat'" in row["detail"]
 
 
-def test_a_right_copy_and_few_examples_of_many(copy):
+def test_a_right_copy_and_few_examples_of_many(copy, monkeypatch):
+    monkeypatch.setattr(findings, "MIN_IMAGES", 1)
     _, root, _ = copy("folder-csv", [set()] * 9 + [{0, 1, 2}], [{0, 1, 2}])
     code, output, _ = typed("folder", "--data-root", root, "--fast")
     assert code == 0
@@ -167,3 +174,53 @@ def test_an_export_is_converted_and_then_checks_right(tmp_path, monkeypatch):
         (["-o", "x", "--to", "coco"], "--to 'coco' is not possible"),
     ):
         assert message in str(converted(*words).exception)
+
+
+def test_all_bad_rows_of_a_folder_are_listed_and_the_others_checked(tmp_path):
+    rows = ["a.png,cat,train", "b.png,dog,test", "a.png,cat,train", "c.png,cat,training", "d.png"]
+    rows += [f"x{i}.png,cat,validation" for i in range(30)]
+    put(tmp_path / "labels.csv", "\n".join(["file,labels,split", *rows]) + "\n")
+    for name in "abc":
+        Image.effect_noise((40, 40), 60 + ord(name)).save(tmp_path / f"{name}.png")
+    report = tmp_path / "report.parquet"
+    code, output, _ = typed("folder", "--data-root", tmp_path, "--report", report)
+    assert code == 1
+    text = output
+    assert "error\t33\t\trow: rows of the table that cannot be used" in text
+    assert "line 4 has 'a.png' a second time, first in" in text
+    assert "line 5 has the split 'training'; train or test is possible" in text
+    assert "line 6 has 1 fields, the first line has 3" in text
+    assert "... and 13 more rows." in text
+    assert "2 image files were read and decoded" in text
+    assert "WRONG: 33 errors; all findings are in" in text
+    assert [row["kind"] for row in pq.read_table(report).to_pylist()].count("row") == 33
+    with pytest.raises(
+        UserError, match=r"line 4 has 'a.png' .* 32 more rows are wrong; this lists"
+    ):
+        load(Data(name="folder"), tmp_path)
+
+
+def test_more_bad_rows_than_are_described_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(bad_rows, "MOST_ROWS", 4)
+    rows = [f"x{i}.png,cat,validation" for i in range(9)]
+    put(tmp_path / "labels.csv", "\n".join(["file,labels,split", *rows]) + "\n")
+    code, output, _ = typed("folder", "--data-root", tmp_path)
+    assert code == 1
+    assert "more rows, which are not listed" in output
+    assert "WRONG: 9 errors" in output
+
+
+def test_few_held_out_images_are_warned_of(tmp_path):
+    assert findings.MIN_IMAGES == plan_text.MIN_IMAGES
+    names = [f"{i}.png" for i in range(30)]
+    for name in names:
+        Image.effect_noise((40, 40), 60).save(tmp_path / name)
+    rows = [f"{name},cat,{'test' if i < 3 else 'train'}" for i, name in enumerate(names)]
+    put(tmp_path / "labels.csv", "\n".join(["file,labels,split", *rows]) + "\n")
+    _, output, _ = typed("folder", "--data-root", tmp_path, "--fast")
+    assert "Training will hold out 3 training images to select by" in output
+    warned = [
+        row for row in audit_copy(Data(name="folder"), tmp_path).findings if row.kind == "few"
+    ]
+    assert [row.split for row in warned] == ["held-out", "test"]
+    assert len(load(Data(name="folder"), tmp_path).val) == 3

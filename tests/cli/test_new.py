@@ -58,6 +58,8 @@ def test_each_data_set_has_its_base(command, tmp_path, monkeypatch, kind, data):
     assert variables["demo"].data.name == "scenes"
     assert variables["search" if kind == "search" else kind].base == base
     assert len(file.read_text().splitlines()) <= 60
+    assert ("--set model.weights=FILE" in file.read_text()) == (data == "folder")
+    assert (".override(recipes.FEW)" in file.read_text()) == (data == "folder")
 
 
 @pytest.mark.soak

@@ -1,6 +1,7 @@
 """Sentences, questions and progress on the terminal."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -58,3 +59,14 @@ def test_a_question_is_answered_on_a_terminal(monkeypatch, answer):
     else:
         with pytest.raises(UserError, match=r"Nothing was changed\."):
             terminal.confirm("This removes 2 runs.", yes=False)
+
+
+def test_what_takes_long_is_said_without_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_QUIET_SECONDS", 0.01)
+    with terminal.working("measuring"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == "measuring ...\n"
+    monkeypatch.setattr(terminal, "_QUIET_SECONDS", 60)
+    with terminal.working("measuring"):
+        pass
+    assert capsys.readouterr().err == ""

@@ -47,9 +47,8 @@ def test_images_that_were_left_out_are_counted(capsys, copy):
         path.unlink()
     dropping = dataclasses.replace(SEARCH, demo=DEMO.override({"data.missing": "drop"}))
     main(dropping, ["--dry-run", "--scale", "demo", "--data-root", str(copy)])
-    assert "20 labels; 2 listed images are not on disk and are left out)" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    text = " ".join(capsys.readouterr().out.split())
+    assert "20 labels; 2 listed images are not on disk and are left out)" in text
 
 
 def test_the_demo_on_real_images_is_small():
@@ -145,10 +144,10 @@ def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path
     config = Config(data=Data(name="folder"))
     warnings = list(datasets._warnings(config, data))
     assert warnings == [
-        "no training image shows 2 labels of 3 ('dog', 'cow'), which cannot be learned.",
-        "no test image shows 1 label of 3 ('cat'): without an AP there, mAP leaves that out.",
-        "fewer than 5 test images show 2 labels of 3 ('dog', 'cow'), so that single images decide "
-        "the AP of each.",
+        "2 of 3 labels ('dog', 'cow') are shown by no training image, and cannot be learned.",
+        "1 of 3 labels ('cat') is shown by no test image: without an AP, mAP leaves it out.",
+        "2 of 3 labels ('dog', 'cow') are shown by fewer than 5 test images each: single images "
+        "decide their AP.",
     ]
     limited = config.override({"data.limit_train": 1, "data.limit_test": 1})
     assert not list(datasets._warnings(limited, data))

@@ -30,8 +30,9 @@ def test_a_dry_run_says_both_costs_and_what_is_not_augmented(capsys):
         confirm_with={"model.frozen": ()},
     )
     main(value, ["--dry-run", "--trials", "5"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "feature maps: " in text
+    text = capsys.readouterr().out
+    assert "of checkpoints\n  feature maps: " in text
+    text = " ".join(text.split())
     assert "computing them once takes about" in text
     assert "Without them (data.feature_views = 0) it would take about" in text
     assert "NO AUGMENTATION" in text

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from types import SimpleNamespace
 
+import numpy as np
 from PIL import Image
 
-from sadcl.launch.next_steps import print_run_steps, print_study_steps
+from sadcl.config import Config
+from sadcl.launch.next_steps import _picture, print_run_steps, print_study_steps
 from sadcl.results import store
+from sadcl.study import execute
 from tests.results.runs import run
 
 
@@ -47,3 +51,15 @@ def test_a_study_without_a_complete_trial_has_a_report_only(capsys, tmp_path):
     run(root, "a", study="s", phase="baseline")
     print_study_steps("s", root, None)
     assert len(commands(capsys.readouterr().out)) == 1
+
+
+def test_the_picture_to_predict_shows_a_label_if_one_does(monkeypatch, tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for path in paths:
+        Image.new("RGB", (4, 4)).save(path)
+    row = {"config": Config().model_dump_json()}
+    for last, picture in (([0, 1], paths[2]), ([0, 0], paths[0])):
+        targets = np.array([[0, 0], [-1, 0], last])
+        images = SimpleNamespace(test=SimpleNamespace(targets=targets, path=paths.__getitem__))
+        monkeypatch.setattr(execute, "cached_data", lambda *_, images=images: images)
+        assert _picture(row, None) == picture

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sadcl import Run, UserError, results, train
+from sadcl import Run, UserError, recipes, results, train
+from sadcl.cli.experiment import main_train
 from sadcl.errors import TrialFailed
 from tests.launch.mistakes import DEMO
 
@@ -75,3 +76,13 @@ def test_a_gpu_that_fails_leaves_a_run_that_the_same_command_resumes(good, monke
     assert row["status"] == "running"
     assert row["cause"].startswith("AcceleratorError: CUDA error: uncorrectable ECC")
     assert train(config, **options)["status"] == "complete"
+
+
+def test_a_dry_run_says_what_training_takes_and_writes_nothing(capsys, good, tmp_path):
+    words = ["--data-root", str(good), "--scale", "demo", "--dry-run"]
+    main_train(recipes.coco14(), DEMO, "mine", words)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mine-demo-s0-" in text
+    assert "coco17 (46 train, 14 held-out, 24 test images), 1 worker" in text
+    assert "to run: 5 epochs, about 1 minute (estimated from the median of " in text
+    assert not (tmp_path / "runs").exists()

@@ -150,5 +150,9 @@ def test_storage_is_probed_and_left_clean(tmp_path):
     environment.check_storage(str(tmp_path / "new" / "folder"))
     assert list((tmp_path / "new" / "folder").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
-        environment.check_storage(str(tmp_path / "file"))
+    for place in ("file", "file/below"):
+        for write in (True, False):
+            with pytest.raises(UserError, match="/file' is a file, not a folder. Give another"):
+                environment.check_storage(str(tmp_path / place), write=write)
+    environment.check_storage(str(tmp_path / "other"), write=False)
+    assert not (tmp_path / "other").exists()

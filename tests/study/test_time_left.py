@@ -63,4 +63,13 @@ def test_nothing_is_said_too_early():
     left = TimeLeft()
     assert left.update(0.0, 0, 10) is None
     assert left.update(5.0, 3, 7) is None
-    assert left.update(25.0, 3, 7) is not None
+    assert left.update(25.0, 4, 6) is not None
+
+
+def test_what_the_start_takes_is_no_rate_of_the_rest():
+    """Workers start and feature maps are computed for 7 minutes; then an epoch takes 3 seconds."""
+    lines = shown(list(range(420, 996, 3)), 192)
+    assert not any(value for now, value in lines if now < 420)
+    for now, value in lines:
+        if now > 420 + 24 * 3:
+            assert value == pytest.approx(996 - now, rel=0.1, abs=15)

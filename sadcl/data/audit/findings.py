@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +24,19 @@ from sadcl.config import Data
 from sadcl.data import label_names, remote
 from sadcl.data.audit.image_file import inspect_files
 from sadcl.data.audit.published_counts import CountLine, compare_counts
+from sadcl.data.bad_rows import BadRows
 from sadcl.data.base import ImageSet, Progress
+from sadcl.data.load import READERS
 from sadcl.data.readers import files
+from sadcl.data.split import hold_out
 
 PARTS = ("train", "test")
+MIN_IMAGES = 50
+"""Fewer held-out or test images are warned of, as in the plan of a study."""
 SEVERITIES = ("error", "warning", "note", "fact")
 KINDS = {
     "count": ("error", "a number differs from the published one"),
+    "row": ("error", "rows of the table that cannot be used, and are left out below"),
     "missing": ("error", "listed, but not on disk (data.missing = 'drop' leaves them out)"),
     "unreadable": ("error", "the file cannot be read"),
     "empty": ("error", "the file has zero bytes"),
@@ -52,6 +58,7 @@ KINDS = {
     ),
     "range": ("warning", "numbers that are read as a nearly black, or a clipped, picture"),
     "absent": ("warning", "no image of the split shows the label"),
+    "few": ("warning", "so few images that single ones move the figures by points"),
     "label": (
         "warning",
         "several labels in one, or one written in two ways? ';' goes between names in a table",
@@ -96,6 +103,8 @@ class Audit:
     """Number of image files that were read whole."""
     seconds: float = 0.0
     """Time that reading them took."""
+    held_out: int | None = None
+    """Training images that training holds out to select by; None where it is not known."""
 
     @property
     def right(self) -> bool:
@@ -103,8 +112,8 @@ class Audit:
         return not self.number("error")
 
     def number(self, severity: str) -> int:
-        """Return the number of findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)
+        """Return the number of findings of a severity; one may stand for several."""
+        return sum(one.number or 1 for one in self.findings if one.severity == severity)
 
 
 def findings_table(findings: Sequence[Finding]) -> pa.Table:
@@ -137,15 +146,29 @@ def audit_copy(
         UserError: for a copy that cannot be read.
     """
     show = progress or (lambda what: lambda done, total: None)
-    listing = data.read_listing(config, root, progress=show("drawing the scenes"))
+    bad_rows: list[Finding] = []
+    try:
+        listing = data.read_listing(config, root, progress=show("drawing the scenes"))
+    except BadRows as bad:
+        bad_rows = list(_bad_rows(bad))
+        if bad.good is None or root is None:
+            return Audit(config.name, [], bad_rows)
+        place = data.annotation_folder(root)
+        config = data.resolve(config, root)
+        listing = data.Listing(config, place, READERS[config.name], config, bad.good)
     splits = [replace(images, max_pixels=config.max_pixels) for images in listing.splits]
     result = Audit(listing.config.name, compare_counts(listing.config, splits))
+    result.findings += bad_rows
     result.findings += _count_findings(result.lines)
     matches = [files.match_files(images) for images in splits]
     files.check_disjoint(*(images for images, _ in matches))
     for part, images, (_, existing) in zip(PARTS, splits, matches, strict=True):
         result.findings += _missing_images(part, images, existing, config.missing)
         result.findings += _target_findings(part, images)
+    if listing.config.name not in label_names.PUBLISHED:
+        train, test = (images.subset(exist, images.name) for images, exist in matches)
+        result.held_out = _number_held_out(train, config)
+        result.findings += _few_images({"held-out": result.held_out, "test": len(test)})
     result.findings += _suspicious_labels(listing.config.name, splits[0].labels)
     if (flat_boxes := getattr(listing.reader, "flat_boxes", None)) is not None:
         show("looking at the boxes")(0, 0)
@@ -172,6 +195,14 @@ def _finding(
     return Finding(kind, KINDS[kind][0], split, file, label, detail)
 
 
+def _bad_rows(bad: BadRows) -> Iterator[Finding]:
+    """Yield the rows of a table that cannot be used, as far as they are described."""
+    for row in bad.rows:
+        yield _finding("row", detail=row)
+    if more := bad.number - len(bad.rows):
+        yield _finding("row", detail="more rows, which are not listed")._replace(number=more)
+
+
 def _count_findings(lines: Sequence[CountLine]) -> Iterator[Finding]:
     """Yield the numbers that differ from the published ones."""
     for line in lines:
@@ -191,6 +222,21 @@ def _missing_images(
             yield _finding("missing", part, file, detail=detail)._replace(severity="note")
         else:
             yield _finding("missing", part, file, detail=f"not in {images.folder}")
+
+
+def _number_held_out(train: ImageSet, config: Data) -> int:
+    """Return how many of the training images that exist training will hold out."""
+    targets = train.targets
+    if config.unlabelled == "drop":
+        targets = targets[(targets != 0).any(axis=1)]
+    return int(hold_out(targets, config.holdout, config.split_seed).sum())
+
+
+def _few_images(counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Yield the parts that have few images for the figures that are measured on them."""
+    for part, number in counts.items():
+        if 0 < number < MIN_IMAGES:
+            yield _finding("few", part, detail=f"{number} images, fewer than {MIN_IMAGES}")
 
 
 def _suspicious_labels(name: str, labels: Sequence[str]) -> Iterator[Finding]:

@@ -87,8 +87,8 @@ def convert(
     found = write.joined(FORMATS[kind].read(source, paths), source)
     if not found:
         raise UserError(
-            f"No image of {str(path)!r} can be used: {_remarks_text(source)}. Is the folder of the "
-            "images part of it? Else give it with --images."
+            f"No image of {str(path)!r} can be used. If the images are in another folder, give it "
+            f"with --images. What was read: {_remarks_text(source)}."
         )
     kept = write.divided(found, test, source)
     if not any(one.labels for one in kept):

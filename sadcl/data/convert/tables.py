@@ -130,6 +130,8 @@ def _columns(source: Source, path: Path, rows: Sequence[Row]) -> _Columns:
     left = [name for name in others if name not in (label, confidence, *multi_hot)]
     _remark_on_columns(source, multi_hot, left if multi_hot else [], rows)
     source.remark("columns that are no labels", ", ".join(map(str, left)), len(left))
+    if split is not None and not any(_text(row.get(split)) for row in rows):
+        split = None  # an empty column says no split
     return _Columns(file, split, label, confidence, multi_hot)
 
 
@@ -177,9 +179,10 @@ def _file_column(source: Source, path: Path, columns: dict[str, Any], rows: Sequ
         if any(map(source.has, values)):
             return name
     raise UserError(
-        f"No image below {str(source.image_folder)!r} has a name that {str(path)!r} has in a "
-        f"column called {', '.join(_FILE[:4])} or the like: give the folder with --images. The "
-        f"table has the columns {files.shown(list(columns.values())[::-1])}."
+        f"Give the folder of the images with --images: below {str(source.image_folder)!r} there "
+        f"are {len(source.images):,}, none of which has a name that {str(path)!r} has in a column "
+        f"called {', '.join(_FILE[:4])} or the like. The table has the columns "
+        f"{files.shown(list(columns.values())[::-1])}."
     )
 
 
@@ -224,13 +227,18 @@ def _shown(source: Source, row: Row, columns: _Columns) -> list[str]:
 def _split(source: Source, path: Path, row: Row, columns: _Columns) -> str:
     """Return the split of a row: by its column, or else by the folder of the table or image."""
     if columns.split is not None:
-        split = split_of(str(row.get(columns.split, "")))
-        if not split:
-            source.remark("rows of no split that is known", repr(row.get(columns.split)))
+        said = _text(row.get(columns.split))
+        split = split_of(said)
+        if said and not split:
+            source.remark("rows of no split that is known", repr(said))
         return split
     inside = path.relative_to(source.folder)
     folders = files.with_slashes(str(row[columns.file])).split("/")[:-1]
     return split_of(*inside.parts[:-1], path.stem, *folders)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _names(value: Any, between: str) -> Iterator[str]:

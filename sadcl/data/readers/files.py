@@ -14,7 +14,7 @@ import posixpath
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,13 +147,24 @@ def read_entries(path: Path, hint: str) -> dict[str, int]:
     return entries
 
 
-def read_csv(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _raise(error: UserError) -> None:
+    raise error
+
+
+def read_csv(
+    path: Path,
+    columns: set[str],
+    hint: str,
+    bad_row: Callable[[UserError], None] = _raise,
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each row of a CSV file as a mapping, with its position for messages.
 
     Args:
         path: the file.
         columns: names that the first line must have; more are possible.
         hint: where the file comes from.
+        bad_row: takes the error of a row with a missing field or a control character, which is then
+            left out; by default it is raised.
 
     Raises:
         UserError: as :func:`read_text`, and for a column that is missing or duplicate, a field that
@@ -172,21 +183,28 @@ def read_csv(path: Path, columns: set[str], hint: str) -> Iterator[tuple[str, di
             position = f"{str(path)!r} line {rows.line_num}"
             if not any(map(str.strip, row)):
                 continue
+            values = dict(zip(header, map(str.strip, row), strict=False))
             if len(row) != len(header):
-                raise UserError(
-                    f"{position} has {len(row)} fields, the first line has {len(header)}: "
+                mistake = (
+                    f"has {len(row)} fields, the first line has {len(header)}: "
                     f"{', '.join(row)[:120]}"
                 )
-            values = dict(zip(header, map(str.strip, row), strict=True))
-            for name in sorted(columns):
-                if char := bad_character(values[name]):
-                    raise UserError(
-                        f"{position} has the character {char} in {name} {values[name][:80]!r}; "
-                        "remove it."
-                    )
-            yield position, values
+            else:
+                mistake = _control_character(values, sorted(columns))
+            if mistake:
+                bad_row(UserError(f"{position} {mistake}"))
+            else:
+                yield position, values
     except csv.Error as error:
         raise UserError(f"{str(path)!r} line {rows.line_num} is not valid CSV: {error}.") from None
+
+
+def _control_character(values: Mapping[str, str], columns: Iterable[str]) -> str:
+    """Say which value of a row has a control character; empty if none has."""
+    for name in columns:
+        if char := bad_character(values[name]):
+            return f"has the character {char} in {name} {values[name][:80]!r}; remove it."
+    return ""
 
 
 def _header(path: Path, first_row: list[str], columns: set[str], hint: str) -> list[str]:

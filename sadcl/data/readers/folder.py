@@ -19,7 +19,7 @@ import json
 import posixpath
 import shlex
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sadcl.config import Data
+from sadcl.data.bad_rows import RowProblems
 from sadcl.data.base import ImageSet
 from sadcl.data.readers import files, sources
 from sadcl.errors import UserError
@@ -85,30 +86,69 @@ def read(root: Path, config: Data) -> tuple[ImageSet, ImageSet]:
     """Return the training and the test split, images in the order of the rows.
 
     Raises:
-        UserError: with file and row, for a label that is not listed, a file that is listed twice, a
-            value that is missing, or a table without test rows.
+        BadRows: with file and row, for labels that are not listed, files that are listed twice and
+            values that are missing or not possible.
+        UserError: for a table without test rows, or one that cannot be read.
     """
     paths = _tables(root)
     vocabulary = paths.pop() if paths[-1].name == "labels.txt" else None
+    listed = None
+    if vocabulary is not None:
+        listed = list(files.read_entries(vocabulary, "It names the labels, one a line."))
+    problems = RowProblems()
     rows: dict[str, _Row] = {}
     for path in paths:
-        for position, values in _rows(path):
-            part = None if path.stem == "labels" else path.stem
-            file, row = _checked_row(position, values, part)
-            if file in rows:
-                others = rows[file].labels != row.labels
-                join = _JOIN.format(table=str(path))
-                raise UserError(
-                    f"{position} has {files.shown(file)} a second time, first in "
-                    f"{rows[file].position}; remove one of the two rows"
-                    + (f", or give all labels of an image in one: {join}." if others else ".")
-                )
-            rows[file] = row
-    if vocabulary is None:
+        part = None if path.stem == "labels" else path.stem
+        needed = {"file", "labels", *(["split"] if part is None else [])}
+        for position, values in _rows(path, problems.add):
+            try:
+                file, row = _checked_row(position, values, part)
+                _check_is_new(file, row, rows, path)
+                _check_is_listed(row, listed)
+            except UserError as error:
+                if path.suffix != ".jsonl" and not needed <= values.keys():
+                    raise  # a column is missing, which is no mistake of a row
+                problems.add(error)
+            else:
+                rows[file] = row
+    try:
+        splits = _splits(root, rows, listed, paths)
+    except UserError:
+        problems.check(root, None)
+        raise
+    problems.check(root, splits)
+    return splits
+
+
+def _check_is_new(file: str, row: _Row, rows: Mapping[str, _Row], table: Path) -> None:
+    if file in rows:
+        others = rows[file].labels != row.labels
+        join = _JOIN.format(table=str(table))
+        raise UserError(
+            f"{row.position} has {files.shown(file)} a second time, first in "
+            f"{rows[file].position}; remove one of the two rows"
+            + (f", or give all labels of an image in one: {join}." if others else ".")
+        )
+
+
+def _check_is_listed(row: _Row, listed: Collection[str] | None) -> None:
+    for label in row.labels:
+        if listed is not None and label not in listed:
+            near = difflib.get_close_matches(label, listed, n=1, cutoff=0)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"{row.position} has the label {files.shown(label)}, which is not in labels.txt."
+                f"{hint}"
+            )
+
+
+def _splits(
+    root: Path, rows: dict[str, _Row], listed: Sequence[str] | None, paths: Sequence[Path]
+) -> tuple[ImageSet, ImageSet]:
+    """Return both splits of the rows, with the listed labels or those that occur."""
+    labels = listed
+    if labels is None:
         labels = sorted({label for row in rows.values() for label in row.labels})
-    else:
-        hint = "It names the labels, one a line."
-        labels = list(files.read_entries(vocabulary, hint))
     _check_labels(labels, root, paths)
     train = _image_set(root, "train", rows, labels, paths[0])
     return train, _image_set(root, "test", rows, labels, paths[-1])
@@ -141,27 +181,24 @@ def _image_set(
     column = {label: i for i, label in enumerate(labels)}
     targets = np.zeros((len(images), len(column)), dtype=np.int8)
     for row_L, file in zip(targets, images, strict=True):
-        row = rows[file]
-        for label in row.labels:
-            if label not in column:
-                near = difflib.get_close_matches(label, labels, n=1, cutoff=0)
-                raise UserError(
-                    f"{row.position} has the label {files.shown(label)}, which is not in "
-                    f"labels.txt. Did you mean {near[0]!r}?"
-                )
-            row_L[column[label]] = 1
+        row_L[[column[label] for label in rows[file].labels]] = 1
     array = pa.array(images, pa.string())
     return ImageSet(f"folder-{part}", str(root), array, targets, tuple(labels), table.name)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row of a table as a mapping, with its position for messages."""
+def _rows(path: Path, bad_row: Callable[[UserError], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row of a table as a mapping, with its position for messages.
+
+    Args:
+        path: of the table.
+        bad_row: takes the error of a row that cannot be read.
+    """
     if path.suffix == ".csv":
-        yield from files.read_csv(path, {"file", "labels"}, _csv_hint(path))
+        yield from files.read_csv(path, {"file", "labels"}, _csv_hint(path), bad_row)
     elif path.suffix == ".parquet":
         yield from _parquet_rows(path)
     else:
-        yield from _json_rows(path)
+        yield from _json_rows(path, bad_row)
 
 
 def _csv_hint(path: Path) -> str:
@@ -186,16 +223,20 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{str(path)!r} row {number}", row
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_rows(
+    path: Path, bad_row: Callable[[UserError], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(files.read_lines(path, _NEED), start=1):
         if line.strip():
             try:
                 row = json.loads(line, object_pairs_hook=_without_duplicates)
             except (ValueError, RecursionError) as error:
-                raise UserError(
+                text = (
                     f"{str(path)!r} line {number} is not valid JSON: {error}. One object a line is "
                     "needed (pandas: to_json(..., orient='records', lines=True))."
-                ) from None
+                )
+                bad_row(UserError(text))
+                continue
             yield f"{str(path)!r} line {number}", row
 
 

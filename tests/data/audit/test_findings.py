@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sadcl.config import Data
+from sadcl.data.audit import findings
 from sadcl.data.audit.findings import KINDS, audit_copy
 from sadcl.data.load import load
 from sadcl.data.readers import vg500
@@ -25,6 +26,11 @@ def three_categories(monkeypatch):
 def copy(tmp_path):
     """Writes a copy (:func:`write_copy`) into the test's folder."""
     return functools.partial(write_copy, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_enough(monkeypatch):
+    monkeypatch.setattr(findings, "MIN_IMAGES", 1)
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -89,3 +89,21 @@ def test_columns_of_counts_and_of_1_alone_are_remarked_on(table):
     remarks = {text.partition(",")[0]: examples for text, examples in done.examples.items()}
     assert remarks["columns of counts"] == ["cows"]
     assert remarks["columns of 1 alone"] == ["valid"]
+
+
+def test_an_empty_split_is_no_split(tmp_path):
+    lines = ["file,label,split", *(f"{i}.jpg,{'dog' if i % 2 else 'cat'}," for i in range(10))]
+    for i in range(10):
+        put(tmp_path / f"images/{i}.jpg")
+    put(tmp_path / "tab.csv", "".join(f"{line}\n" for line in lines))
+    done = convert(tmp_path / "tab.csv", tmp_path / "out", images=tmp_path / "images", test=0.2)
+    assert (done.train, done.test) == (8, 2)
+    assert not done.remarks
+
+
+def test_images_elsewhere_are_asked_for_first(tmp_path):
+    put(tmp_path / "export/tab.csv", "file,label,split\n0.jpg,dog,\n")
+    with pytest.raises(
+        UserError, match=r"^Give the folder of the images with --images: below .* 0"
+    ):
+        convert(tmp_path / "export/tab.csv", tmp_path / "out", test=0.2)
