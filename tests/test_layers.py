@@ -51,7 +51,8 @@ FILES = {
     "results": (
         "errors remedies status trial_columns schema provenance published table_file files "
         "benchmarks joined_rows cache store run_writer gradients compact published_tables "
-        "used_columns query predictions checkpoints file_faults verify export __init__"
+        "used_columns query predictions checkpoints file_faults figure_faults verify export "
+        "__init__"
     ),
     "search": (
         "plain_values trial space settings pruning_rules study_file ranking search plan sequential "

@@ -82,6 +82,7 @@ def main() -> None:
 
     usage_error: Any = typer.BadParameter.__base__
     with guarded():
+        _check_working_folder()
         command = typer.main.get_command(app)
         _tidy_help(command)
         _prepare_arrow(command)
@@ -97,6 +98,21 @@ def main() -> None:
 
             raise UserError(mistakes.usage_text(error)) from None
         sys.exit(int(code or 0))
+
+
+def _check_working_folder() -> None:
+    """Refuse to start in a folder that was removed, which libraries end the process for."""
+    import os
+
+    from sadcl.errors import UserError
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError(
+            "The working folder was removed, or made anew, after the shell went there. Change to "
+            "one that exists (cd), and run the command again."
+        ) from None
 
 
 def _tidy_help(command: Any) -> None:

@@ -285,12 +285,14 @@ def verify(
     from sadcl.results import verify as verifying
 
     with progress_bar("checking") as show:
-        faults = list(
+        found = list(
             verifying.verify(
                 storage, checkpoints=checkpoints, progress=lambda table: show(f"checking {table}")
             )
         )
-    for fault in faults:
-        typer.echo(f"{fault.file}: {fault.problem}. {fault.remedy}")
+    for fault in found:
+        note = "Note: " if fault.is_note else ""
+        typer.echo(f"{note}{fault.file}: {fault.problem}. {fault.remedy}")
+    faults = [fault for fault in found if not fault.is_note]
     typer.echo(f"{count_text(len(faults), 'fault')}." if faults else "No fault was found.")
     raise typer.Exit(bool(faults))

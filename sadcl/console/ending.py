@@ -54,7 +54,12 @@ def guarded() -> Iterator[None]:
                 text = "\nStopped. Nothing is lost; run the same command to resume."
                 print(text, file=sys.stderr)
             sys.exit(130)
-        if isinstance(error, OSError) and error.errno in (*DISK_FULL, *DISK_UNAVAILABLE):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            error = UserError(
+                f"A disk is full, or a quota is used up: {error}. Nothing that was saved is lost; "
+                "make room, and run the same command again."
+            )
+        if isinstance(error, OSError) and error.errno in DISK_UNAVAILABLE:
             error = UserError(
                 f"A disk failed: {error}. Nothing that was saved is lost; run the same command to "
                 "resume once the disk works."

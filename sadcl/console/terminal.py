@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import re
 import shlex
@@ -36,7 +37,14 @@ def _open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
+def _escape_other_characters() -> None:
+    """Write what the encoding of the output lacks, of a label for example, as its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 _open_closed_streams()
+_escape_other_characters()
 console = Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
 _QUIET_SECONDS = 3.0
 """What takes less time is not said where there is no terminal."""

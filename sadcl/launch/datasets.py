@@ -266,6 +266,11 @@ def _warnings(config: Config, images: data.MultiLabelData) -> Iterator[str]:
             "no test image has a label, so that no figure of the test will be a number. If their "
             "labels are not known, test on a part of the labelled images."
         )
+    if len(images.val) and not (images.val.targets == 1).any():
+        yield (
+            "no held-out image has a label, so that no epoch and no setting can be chosen by their "
+            "figures. Hold out more images with data.holdout."
+        )
     shown_L = (images.train.targets == 1).any(axis=0) | (images.val.targets == 1).any(axis=0)
     if config.data.limit_train is None and not shown_L.all():
         never = _labels_text(images.labels, ~shown_L)

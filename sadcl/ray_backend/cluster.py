@@ -150,6 +150,7 @@ def _connect(address: str | None, sources: Iterable[str]) -> None:
         "configure_logging": True,
     }
     if address is None:
+        environment.check_limits()
         folder = environment.session_folder()
         try:
             # Ray gives its workers the path of the modules in the start folder

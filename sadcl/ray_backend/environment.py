@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -41,6 +42,8 @@ SESSION_BYTES = 66
 """What Ray adds to its folder: /session_DATE_TIME_PROCESS/sockets/plasma_store, and a number."""
 LISTENER_BYTES = 34
 """What Python adds to ``TMPDIR`` for a socket: /pymp-XXXXXXXX/listener-XXXXXXXX."""
+LEAST_OPEN_FILES = 256
+"""Fewer files that a process may have open than these are too few for a private cluster."""
 SESSION_ROOM = 100_000_000
 """Bytes that must be free for the logs of a private cluster."""
 _previous: dict[str, str | None] = {}
@@ -99,6 +102,28 @@ def check_storage(root: str, *, write: bool = True) -> None:
         raise UserError(
             f"The storage {root!r} cannot be written: {error}. Give another --storage."
         ) from None
+
+
+def check_limits() -> None:
+    """Look at the limits of this process within which Ray waits for itself without an end.
+
+    Raises:
+        UserError: For a limit on open files or on the size of a file that is too low.
+    """
+    for limit, least, what, letter in (
+        (resource.RLIMIT_NOFILE, LEAST_OPEN_FILES, "open files", "n"),
+        (resource.RLIMIT_FSIZE, SESSION_ROOM, "bytes in a file", "f"),
+    ):
+        current, highest = resource.getrlimit(limit)
+        if current != resource.RLIM_INFINITY and current < least:
+            more = "unlimited" if letter == "f" else "4096"
+            fixed = highest != resource.RLIM_INFINITY and highest < least
+            command = f"Raise it (ulimit -{letter} {more})"
+            raised = "An administrator can raise it" if fixed else command
+            raise UserError(
+                f"Ray cannot start a cluster where a process is limited to {current:,} {what}: it "
+                f"needs at least {least:,}. {raised}, and run the same command again."
+            )
 
 
 def session_folder() -> str:

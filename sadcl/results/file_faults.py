@@ -12,17 +12,19 @@ from sadcl.results.remedies import MOVE_AWAY, RESTORE
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is wrong.
+    """Something that is wrong, or that looks wrong and is not.
 
     Attributes:
         file: the file's URI.
         problem: what is wrong with it, as a clause whose subject is the file.
         remedy: a sentence that says what to do.
+        is_note: whether it is no fault, and is reported so that nobody wonders.
     """
 
     file: str
     problem: str
     remedy: str
+    is_note: bool = False
 
 
 def check_file_names(root: str) -> Iterator[Fault]:

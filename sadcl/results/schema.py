@@ -80,7 +80,7 @@ TRIALS: Columns = {
         _FLOAT,
         "percent, on the test images, which never choose anything: measured once, at the end of "
         "runs of the phases arm, confirm, final and train; null in the other phases, and where the "
-        "labels of the test images are unknown",
+        "labels of the test images are unknown; nan where no label has a positive",
     ),
     "weights": (
         _TEXT,

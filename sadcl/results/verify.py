@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from sadcl import storage
 from sadcl.results import benchmarks, cache, files, schema, store, table_file
 from sadcl.results.checkpoints import checkpoint_uri
 from sadcl.results.errors import BadFile, FileVanished
+from sadcl.results.figure_faults import EPOCH_FIGURES, MEASURED_COLUMNS, Figures
 from sadcl.results.file_faults import Fault, check_file_names
 from sadcl.results.files import TableFiles
 from sadcl.results.remedies import MOVE_AWAY, RESTORE, doubtful
@@ -43,6 +43,7 @@ class _Contents:
         trials: file and row of each trial, by key.
         other_files: the file with rows of a key in each other table, by table and key.
         epochs: the epochs of each stage, by key and stage.
+        figures: what is not a finite number, and what could not be measured.
     """
 
     trials: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
@@ -50,12 +51,13 @@ class _Contents:
     epochs: dict[str, dict[int, list[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
+    figures: Figures = field(default_factory=Figures)
 
 
 def verify(
     root: str, *, checkpoints: bool = False, progress: Callable[[str], cache.Progress] | None = None
 ) -> Iterator[Fault]:
-    """Yield everything that is wrong with a store.
+    """Yield everything that is wrong with a store, and notes on what only looks wrong.
 
     Args:
         root: of the store.
@@ -75,6 +77,7 @@ def verify(
     for key, (uri, row) in contents.trials.items():
         yield from _check_trial(root, uri, row, contents)
         yield from _check_epochs(root, key, row, contents)
+    yield from contents.figures.check(contents.trials)
     yield from _check_studies(root, contents)
     try:
         benchmarks.read_benchmarks(root)
@@ -96,10 +99,12 @@ def _check_table(
         (listed.uri(run_file), ()) for run_file in listed.run_files.values()
     ]
     sources += listed.merged.items()
-    # Of the trials all columns are needed, of the other tables the key, and of epochs two figures.
+    # Of the trials all columns are needed, of the other tables the key, and a few figures.
     columns = None if table == "trials" else [*schema.KEYS[table]]
     if columns is not None and table == "epochs":
-        columns += _EPOCH_FIGURES
+        columns += EPOCH_FIGURES
+    if columns is not None and table == "labels":
+        columns += [name for name in MEASURED_COLUMNS if name not in columns]
     for i, (uri, superseded) in enumerate(sources):
         try:
             rows = table_file.without_keys(table_file.read_file(uri, columns), superseded)
@@ -111,9 +116,6 @@ def _check_table(
         yield from _check_rows(table, uri, listed, rows, contents)
         if progress is not None:
             progress(table)(i + 1, len(sources))
-
-
-_EPOCH_FIGURES = ("val_mAP", "loss")
 
 
 def _check_rows(
@@ -147,7 +149,9 @@ def _check_rows(
             *(rows[name].to_pylist() for name in schema.KEYS[table]), strict=True
         ):
             contents.epochs[key][stage].append(epoch)
-        yield from _check_epoch_figures(uri, rows)
+        contents.figures.add_epochs(uri, rows)
+    if table == "labels":
+        contents.figures.add_labels(rows)
 
 
 def _check_keys(uri: str, listed: TableFiles, keys: list[str]) -> Iterator[Fault]:
@@ -166,21 +170,6 @@ def _check_keys(uri: str, listed: TableFiles, keys: list[str]) -> Iterator[Fault
                 uri,
                 f"has rows of another key, {key!r}",
                 f"No run has written it there. {MOVE_AWAY}",
-            )
-
-
-def _check_epoch_figures(uri: str, rows: pa.Table) -> Iterator[Fault]:
-    for name in _EPOCH_FIGURES:
-        if name not in rows.column_names:
-            continue
-        not_finite = pc.invert(pc.is_finite(pc.cast(rows[name], pa.float64())))
-        bad = rows.filter(pc.fill_null(not_finite, pa.scalar(False, pa.bool_())))
-        if len(bad):
-            first = f"{bad['key'][0]} stage {bad['stage'][0]} epoch {bad['epoch'][0]}"
-            yield Fault(
-                uri,
-                f"has {len(bad)} epochs whose {name} is not a finite number, the first is {first}",
-                "That run's figures are in doubt.",
             )
 
 
@@ -205,7 +194,7 @@ def _check_orphans(root: str, contents: _Contents) -> Iterator[Fault]:
 def _check_trial(
     root: str, uri: str, row: Mapping[str, Any], contents: _Contents
 ) -> Iterator[Fault]:
-    """Check one row of the trials table: status, digest, figures and stage 1."""
+    """Check one row of the trials table: status, digest, that it has figures, and stage 1."""
     key, status = row["key"], row.get("status")
     if status not in tuple(Status):
         yield Fault(
@@ -221,15 +210,8 @@ def _check_trial(
             f"{digest!r}",
             doubtful(root, key, "Its setting is"),
         )
-    figures = {name: row[name] for name in ("val_mAP", "test_mAP") if row.get(name) is not None}
-    for name, value in figures.items():
-        if not math.isfinite(value) or not 0 <= value <= 100:
-            yield Fault(
-                uri,
-                f"gives {key!r} {name} = {value}, which is not a percentage",
-                "No comparison counts it; the run's labels may show the cause.",
-            )
-    if status == Status.COMPLETE and not figures and _is_measured(row, contents):
+    has_figures = any(row.get(name) is not None for name in ("val_mAP", "test_mAP"))
+    if status == Status.COMPLETE and not has_figures and _is_measured(row, contents):
         yield Fault(
             uri,
             f"says that {key!r} is complete, but without val_mAP and test_mAP",

@@ -111,7 +111,8 @@ def _in_words(
 ) -> Iterator[str]:
     """Yield the differences but those of sources."""
     ends = {difference.path[-1] for difference in found}
-    fields = _changed_fields(plan, rows) if ends & {"base", "data"} else {}
+    # with the same base, runs of one purpose differ in what their arms and settings are alone
+    fields = _changed_fields(plan, rows) if "base" in ends else {}
     for field, (before, now) in list(fields.items())[:MOST_FIELDS]:
         name = "data" if field == "data.name" else field
         yield f"{name}: {value_text(before)} before, {value_text(now)} now"

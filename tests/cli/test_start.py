@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -88,3 +89,22 @@ def test_streams_that_are_closed_from_the_start_go_nowhere(tmp_path, closed):
     done = subprocess.run(words, cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert (tmp_path / "out").read_text() == "True"
+
+
+def test_a_character_that_the_terminal_lacks_is_written_as_its_code():
+    code = r"import sadcl.console; print('fox \U0001f98a')"
+    words = [sys.executable, "-c", code]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=plain)
+    assert (done.returncode, done.stdout) == (0, "fox \\U0001f98a\n")
+
+
+def test_a_working_folder_that_was_removed_is_one_paragraph(tmp_path):
+    """PyTorch's libraries end the process there without a word about it."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    code = "from sadcl.cli.start import main; main()"
+    words = ["sh", "-c", 'rmdir "$PWD"; exec "$0" -c "$1" data check', sys.executable, code]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The working folder was removed")

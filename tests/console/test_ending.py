@@ -37,6 +37,15 @@ def test_a_disk_that_fails_is_said_without_a_traceback(capsys):
     )
 
 
+def test_a_full_disk_is_not_called_a_failed_one(capsys):
+    with pytest.raises(SystemExit) as end, guarded():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: A disk is full, or a quota is used up: [Errno 28] No space")
+    assert "make room" in message
+
+
 def test_a_store_of_somebody_else_is_one_paragraph(capsys):
     """As where a lock is to be taken in one that may only be read."""
     with pytest.raises(SystemExit) as end, guarded():

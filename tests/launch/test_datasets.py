@@ -151,3 +151,6 @@ def test_labels_that_no_training_image_shows_are_named_before_the_start(tmp_path
     ]
     limited = config.override({"data.limit_train": 1, "data.limit_test": 1})
     assert not list(datasets._warnings(limited, data))
+    val = image_set(tmp_path, ["c.jpg"], [[0, 0, 0]], labels)
+    data = MultiLabelData("own", labels, train, val, test)
+    assert next(datasets._warnings(limited, data)).startswith("no held-out image has a label, ")

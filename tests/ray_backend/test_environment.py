@@ -1,6 +1,7 @@
 """What Ray reads from this process is set before, and is put back afterwards."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,7 @@ def test_the_token_of_a_private_cluster_outlives_the_connection():
     """Ray has read it for the whole process, and a second private cluster needs it too."""
     code = """
 import os
+import resource
 import shutil
 from sadcl.errors import UserError
 from sadcl.ray_backend import environment
@@ -135,3 +137,23 @@ def test_processes_get_a_short_temporary_folder_while_a_cluster_starts(monkeypat
         with environment.short_temporary_folder():
             assert os.environ["TMPDIR"] == given
         assert os.environ["TMPDIR"] == folder
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        (resource.RLIMIT_NOFILE, 64, "limited to 64 open files: it needs at least 256. Raise it ("),
+        (resource.RLIMIT_FSIZE, 16_384, "limited to 16,384 bytes in a file: "),
+    ],
+)
+def test_limits_within_which_ray_never_starts_are_refused(limit, value, words):
+    """With either, Ray waits minutes for itself."""
+    environment.check_limits()
+    before = resource.getrlimit(limit)
+    resource.setrlimit(limit, (value, before[1]))
+    try:
+        with pytest.raises(UserError) as refused:
+            environment.check_limits()
+    finally:
+        resource.setrlimit(limit, before)
+    assert words in str(refused.value)

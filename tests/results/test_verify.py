@@ -172,3 +172,42 @@ def test_a_run_that_nothing_could_measure_needs_no_figures(tmp_path, phase, hold
     problems = [fault.problem for fault in verify.verify(str(tmp_path))]
     expected = "says that 'k' is complete, but without val_mAP and test_mAP"
     assert problems == ([expected] if is_fault else [])
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_no_figure_where_no_label_is_shown_is_a_note(tmp_path, sadcl, split):
+    """A competition's test images come without labels, and a small held-out part may show none."""
+    storage.write(f"{tmp_path}/studies/s.json", b'{"name": "s"}')
+    unknown, known = float("nan"), 50.0
+    values = {name: unknown if name == split else known for name in ("val", "test")}
+    for key in ("a", "b"):
+        writer = RunWriter(str(tmp_path), key, {"study": "s", "phase": "arm", "params": "{}"})
+        writer.epoch({"stage": 2, "epoch": 1, "val_mAP": values["val"], "loss": 0.5})
+        labels = [
+            {"split": name, "label": label, "AP": value}
+            for name, value in values.items()
+            for label in ("cat", "dog")
+        ]
+        figures = {f"{name}_mAP": value for name, value in values.items()}
+        writer.finish("complete", metrics=figures, labels=labels)
+    text = sadcl("verify")
+    assert re.search(rf"^Note: .*: gives 'a' \(and 1 more\) {split}_mAP = nan", text)
+    assert text.endswith("\nNo fault was found.\n")
+    assert text.count("\n") == 2
+    rows = store.rows_of(str(tmp_path), "labels", "b")
+    rows[0 if split == "val" else 2]["AP"] = known  # one label has a positive: the mean is wrong
+    uri = files.run_uri(str(tmp_path), "labels", "b", 0)
+    storage.write(uri, table_file.encode(schema.to_table("labels", rows), uri))
+    text = sadcl("verify", code=1)
+    assert f"gives 'b' {split}_mAP = nan, which is not a percentage" in text
+    assert ("1 epochs whose val_mAP is not a finite number" in text) == (split == "val")
+
+
+def test_a_run_in_progress_whose_held_out_images_show_no_label_has_no_fault(tmp_path):
+    """Its labels have no rows before it ends; a NaN beside other figures is a fault."""
+    writer = RunWriter(str(tmp_path), "k", {"study": "s", "phase": "train", "params": "{}"})
+    for epoch, value in enumerate((float("nan"), float("nan")), 1):
+        writer.epoch({"stage": 2, "epoch": epoch, "val_mAP": value, "loss": 0.5})
+    assert [fault.is_note for fault in verify.verify(str(tmp_path))] == [True]
+    writer.epoch({"stage": 2, "epoch": 3, "val_mAP": 50.0, "loss": 0.5})
+    assert [fault.is_note for fault in verify.verify(str(tmp_path))] == [False]

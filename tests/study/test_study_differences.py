@@ -55,6 +55,17 @@ def test_fields_and_values_are_named(root, changes, words):
     assert PLAN.base.digest() not in text
 
 
+def test_corrected_labels_are_not_taken_for_other_settings(root):
+    """The stage 1 of a confirmation is that of one of its arms, whose losses the base has not."""
+    trial = PLAN.planned_trials([])[0]
+    config = trial.config.override({"loss.sample_weight": 0.5})
+    row = {name: getattr(trial, name) for name in ("study", "phase", "arm")} | {"seed": 0}
+    writer = RunWriter(root, "other", {**row, "params": "{}", "config": config.json_text()})
+    writer.finish("complete", metrics={"val_mAP": 60.0})
+    with pytest.raises(UserError, match=r"is another one \(data: the file names, the labels or "):
+        StudyRecord(root, dataclasses.replace(PLAN, digest="x")).check_same()
+
+
 def test_an_edited_module_is_named_by_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "top_cells.py").write_text("")
