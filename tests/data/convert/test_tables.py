@@ -104,6 +104,6 @@ def test_an_empty_split_is_no_split(tmp_path):
 def test_images_elsewhere_are_asked_for_first(tmp_path):
     put(tmp_path / "export/tab.csv", "file,label,split\n0.jpg,dog,\n")
     with pytest.raises(
-        UserError, match=r"^Give the folder of the images with --images: below .* 0"
+        UserError, match=r"^Give the folder of the images with --images: .*\(0 found"
     ):
         convert(tmp_path / "export/tab.csv", tmp_path / "out", test=0.2)
