@@ -192,7 +192,7 @@ def _joined(labels: Sequence[str]) -> Iterator[Remark]:
         }
         for joiner, pattern in (_JOINERS | _WEAK_JOINERS).items()
     }
-    recurring = {joiner: _recurring(split.values()) for joiner, split in parts_of.items()}
+    recurring = {joiner: _recurring(split.values(), joiner) for joiner, split in parts_of.items()}
     for label in labels:
         usual = _usual(label)
         if label.startswith(("[", "(", "{")) and label.endswith(("]", ")", "}")):
@@ -248,9 +248,14 @@ def _known(
     return [part for part in parts if part in names]
 
 
-def _recurring(splits: Collection[Sequence[str]]) -> set[str]:
-    """Return parts that stand in several labels, if any stands now first and now not."""
+def _recurring(splits: Collection[Sequence[str]], joiner: str) -> set[str]:
+    """Return parts that stand in several labels, if any stands now first and now not.
+
+    Between words there are blanks in most names, so that each part has to stand at both places.
+    """
     count = Counter(part for parts in splits for part in set(parts))
     first = {parts[0] for parts in splits}
     later = {part for parts in splits for part in parts[1:]}
-    return {part for part, number in count.items() if number > 1} if first & later else set()
+    both = first & later
+    several = {part for part, number in count.items() if number > 1}
+    return several & both if joiner == " " else several if both else set()

@@ -123,7 +123,9 @@ def _table_parts_once(
     if table == "predictions" and not remote:  # its files are large, and their columns all alike
         uncopied = {storage.resolve(listed.uri(one))[1]: () for one in listed.run_files.values()}
         return TableParts({**merged, **uncopied}, [empty])
-    copies, new_files = _copy_small_files(listed, folder, progress, columns)
+    copies, new_files, names = _copy_small_files(listed, folder, progress, columns)
+    if names is not None:  # a column that is asked for all the same is missing, and not null
+        empty = empty.select([name for name in empty.column_names if name.lower() in names])
     return TableParts({**merged, **copies}, [empty, *joined_rows.read_run_files(listed, new_files)])
 
 
@@ -143,26 +145,26 @@ def _table_cache(root: str, table: str) -> Path:
 
 def _copy_small_files(
     listed: TableFiles, folder: Path, progress: Progress | None, columns: Collection[str] | None
-) -> tuple[dict[str, list[str]], list[RunFile]]:
+) -> tuple[dict[str, list[str]], list[RunFile], set[str] | None]:
     """Copy new files if they are many.
 
     Returns:
-        The superseded keys of each part that is of use, by its path, and the files that have no
-        copy.
+        The superseded keys of each part that is of use, by its path; the files that have no copy;
+        and the columns of the parts in lower case, None for all.
     """
     run_files = {one.file: one for one in listed.run_files.values()}
     index = _read_index(folder)
     copies, new_files = _match_copies(folder, index, run_files)
-    if not _are_many(new_files):
-        return copies, new_files
     names = None
+    if not _are_many(new_files):
+        return copies, new_files, names
     if columns is not None and len(new_files) > len(run_files) / 2:
         folder, names = _narrow_copy(folder, columns)
         index = _read_index(folder)
         copies, new_files = _match_copies(folder, index, run_files)
     settled = [one for one in new_files if time.time() - one.mark[1] / 1e9 > SETTLE_SECONDS]
     if not settled or not _are_many(new_files):
-        return copies, new_files
+        return copies, new_files, names
     with contextlib.suppress(
         OSError
     ):  # the cache may be read-only or full: then all is read in place
@@ -174,7 +176,7 @@ def _copy_small_files(
         copies, new_files = _match_copies(folder, index, run_files)
         if names is None:
             shutil.rmtree(folder / _NARROW, ignore_errors=True)
-    return copies, new_files
+    return copies, new_files, names
 
 
 def _narrow_copy(folder: Path, columns: Collection[str]) -> tuple[Path, set[str] | None]:
@@ -183,10 +185,9 @@ def _narrow_copy(folder: Path, columns: Collection[str]) -> tuple[Path, set[str]
     Those that a table is asked for most often are always among them. After a few sets of columns,
     all are copied: then it is the table's own folder, and None.
     """
-    others = {path.parent: set(json.loads(path.read_text()))
-              for path in folder.glob(f"{_NARROW}/*/names.json")}  # fmt: skip
+    others = {path.parent: _read_names(path) for path in folder.glob(f"{_NARROW}/*/names.json")}
     for narrow, names in others.items():
-        if names.issuperset(columns):
+        if names and names.issuperset(columns):
             return narrow, names
     if len(others) >= MAX_NARROW:
         return folder, None
@@ -197,19 +198,28 @@ def _narrow_copy(folder: Path, columns: Collection[str]) -> tuple[Path, set[str]
     return narrow, names
 
 
+def _read_names(path: Path) -> set[str]:
+    """Read the columns of a copy; none if they cannot be read, or if it was just removed."""
+    try:
+        return set(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
 def _are_many(new_files: Sequence[RunFile]) -> bool:
     size = sum(one.mark[0] for one in new_files)
     return len(new_files) > MAX_UNCACHED_FILES or size > MAX_UNCACHED_BYTES
 
 
 def _read_index(folder: Path) -> pa.Table | None:
-    """Read what was copied; None if nothing was, the index is damaged or a part is missing."""
+    """Read what was copied; None if nothing was, or if the index or a part is damaged or gone."""
     try:
         index = pq.ParquetFile(pa.OSFile(str(folder / "index.parquet"))).read()
+        for part in index["part"].unique().to_pylist():
+            pq.read_schema(folder / f"{part}.parquet")
     except (OSError, pa.ArrowInvalid):
         return None
-    parts = index["part"].unique().to_pylist()
-    return index if all((folder / f"{part}.parquet").exists() for part in parts) else None
+    return index
 
 
 def _match_copies(

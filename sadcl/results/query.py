@@ -59,7 +59,12 @@ def sql(
 
 
 def _answer(
-    root: str, query: str, used: Sequence[str], memory: str | None, progress: cache.Progress | None
+    root: str,
+    query: str,
+    used: Sequence[str],
+    memory: str | None,
+    progress: cache.Progress | None,
+    all_columns: bool = False,
 ) -> pa.Table:
     import duckdb
 
@@ -73,7 +78,7 @@ def _answer(
         if memory is not None:
             config["memory_limit"] = memory
         with duckdb.connect(config=config) as connection:
-            columns = used_columns(connection, query)
+            columns = None if all_columns else used_columns(connection, query)
             paths = [
                 path
                 for name in used
@@ -91,8 +96,14 @@ def _answer(
                     "The query cannot be answered: it must be one SELECT (or WITH, FROM, DESCRIBE, "
                     "SUMMARIZE), because the tables are only read."
                 )
-            with _detect_vanished(paths):
-                return _with_unique_names(connection.sql(query).to_arrow_table())
+            try:
+                with _detect_vanished(paths):
+                    return _with_unique_names(connection.sql(query).to_arrow_table())
+            except duckdb.BinderException:
+                if columns is None:
+                    raise
+    # the query uses a column that its text does not show, or one that does not exist
+    return _answer(root, query, used, memory, progress, all_columns=True)
 
 
 def _query_error(error: duckdb.Error, root: str, query: str, used: Sequence[str]) -> UserError:

@@ -18,7 +18,10 @@ from sadcl.results import schema
 from sadcl.results.errors import BadFile, FileVanished
 from sadcl.results.remedies import TAKE_COPY
 
-_UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+_UNREADABLE = (
+    *(pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError),
+    *(EOFError, UnicodeDecodeError),  # a file that ends early, a damaged name of a column
+)
 
 
 def open_file(uri: str) -> pq.ParquetFile:

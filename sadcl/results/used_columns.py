@@ -35,16 +35,24 @@ def used_columns(connection: duckdb.DuckDBPyConnection, query: str) -> set[str] 
     if parsed.get("error", True):
         return None
     nodes = list(_nodes(parsed))
-    if any(_ALL & {node.get(name) for name in ("class", "type", "ref_type")} for node in nodes):
+    kinds = [node.get(name) for node in nodes for name in ("class", "type", "ref_type")]
+    if any(kind in _ALL for kind in kinds if isinstance(kind, str)):
         return None
     if any(node.get("column_name_alias") for node in nodes):  # `trials(a, b)` counts the columns
+        return None
+    functions = [node for node in nodes if node.get("class") == "FUNCTION"]
+    # `query('...')` has columns in a text, and `device.upper()` one in place of a schema
+    if any(
+        one["function_name"] in ("query", "query_table") or one.get("schema") or one.get("catalog")
+        for one in functions
+    ):
         return None
     tables = {
         str(node[name]).lower() for node in nodes for name in ("alias", "table_name")
         if node.get("type") in ("BASE_TABLE", "SUBQUERY") and node.get(name)
     }  # fmt: skip
     references = [node["column_names"] for node in nodes if node.get("class") == "COLUMN_REF"]
-    if any(len(names) == 1 and names[0].lower() in tables for names in references):
+    if any(names[-1].lower() in tables for names in references):
         return None  # `select t from trials t` is whole rows
     references += [node.get("using_columns") or [] for node in nodes]
     return {name.lower() for names in references for name in names}
@@ -52,17 +60,24 @@ def used_columns(connection: duckdb.DuckDBPyConnection, query: str) -> set[str] 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
-        if _is_order_by_all(value):
-            return
         yield value
-        value = list(value.values())
+        for name, part in value.items():
+            if name == "modifiers":
+                part = [_without_order_by_all(one) for one in part or ()]
+            yield from _nodes(part)
     for part in value if isinstance(value, list) else ():
         yield from _nodes(part)
 
 
-def _is_order_by_all(node: dict[str, Any]) -> bool:
-    """Return whether a node is that of ``order by all``, which means what is selected."""
-    expression = node.get("expression")
-    return (
-        "null_order" in node and isinstance(expression, dict) and expression.get("class") == "STAR"
-    )
+def _without_order_by_all(modifier: dict[str, Any]) -> dict[str, Any]:
+    """Leave out ``order by all`` of a query, which means what is selected.
+
+    In a function it means all columns of the table, and ``order by columns('...')`` those of a
+    pattern.
+    """
+    orders = [
+        order
+        for order in modifier.get("orders") or ()
+        if (one := order["expression"]).get("class") != "STAR" or one.get("expr")
+    ]
+    return modifier | {"orders": orders}

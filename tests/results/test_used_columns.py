@@ -4,6 +4,7 @@ import duckdb
 import pytest
 
 from sadcl import results
+from sadcl.errors import UserError
 from sadcl.results import cache, joined_rows
 from sadcl.results.used_columns import used_columns
 from tests.results.runs import trial
@@ -25,6 +26,12 @@ from tests.results.runs import trial
         ("select key from trials natural join labels", None),
         ("select columns('val_.*') from trials", None),
         ("pivot trials on arm using avg(val_mAP)", None),
+        ("select key from trials where seed = 1 using sample 3", {"key", "seed"}),
+        ("select device.upper() from trials", None),
+        ("select key from trials order by columns('workers')", None),
+        ("select list(arm order by all) from trials", None),
+        ("select count(*) from query('select workers from trials')", None),
+        ("select main.trials from trials", None),
         ("selec arm", None),
     ],
 )  # fmt: skip
@@ -41,11 +48,12 @@ def test_a_first_query_copies_only_what_it_uses(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     for i in range(8):
         params = {"loss_tau": i / 10, "mine": str(i) if i % 4 == 1 else 0.5 * i}
-        trial(root, f"k{i}", epochs=1, **(params if i % 2 else {}))
+        trial(root, f"k{i}", epochs=1, host=f"h{i}", workers=8 - i, **(params if i % 2 else {}))
     queries = (
         "select key, loss_tau, mine from trials order by key",
         "select Mine, count(*) as n from trials group by all order by all",
         "select key, loss from epochs order by key",
+        "select upper(Host) as h from trials where workers > 2 order by workers",
         "select t.key, e.loss, t.loss_tau from trials t join epochs e using (key) order by all",
     )
     first = [results.sql(root, query).to_pylist() for query in queries]
@@ -57,6 +65,47 @@ def test_a_first_query_copies_only_what_it_uses(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     assert [results.sql(root, query).to_pylist() for query in queries] == first
+
+
+def test_a_column_that_its_text_does_not_show_is_read_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "MAX_UNCACHED_FILES", 2)
+    monkeypatch.setattr(cache, "SETTLE_SECONDS", -1.0)
+    for i in range(4):
+        trial(tmp_path / "runs", f"k{i}", host=f"h{i}")
+    monkeypatch.setattr("sadcl.results.query.used_columns", lambda connection, query: {"key"})
+    rows = results.sql(tmp_path / "runs", "select host from trials order by host")
+    assert rows["host"].to_pylist() == ["h0", "h1", "h2", "h3"]
+
+
+@pytest.mark.parametrize("damaged", ["names.json", "*.parquet"])
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"PAR1" * 20])
+def test_a_damaged_copy_is_made_again(tmp_path, monkeypatch, damaged, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "MAX_UNCACHED_FILES", 2)
+    monkeypatch.setattr(cache, "SETTLE_SECONDS", -1.0)
+    for i in range(4):
+        trial(tmp_path / "runs", f"k{i}", host=f"h{i}")
+    query = "select key, host from trials order by key"
+    before = results.sql(tmp_path / "runs", query)
+    paths = list(cache.cache_folder().rglob(f"columns/*/{damaged}"))
+    assert paths
+    for path in paths:
+        path.write_bytes(content)
+    assert results.sql(tmp_path / "runs", query) == before
+
+
+@pytest.mark.parametrize("length", [0, 1, 8])
+def test_a_file_that_ends_early_is_named(tmp_path, monkeypatch, length):
+    monkeypatch.setattr(cache, "MAX_UNCACHED_FILES", 1)
+    monkeypatch.setattr(cache, "SETTLE_SECONDS", -1.0)
+    for i in range(3):
+        trial(tmp_path / "runs", f"k{i}")
+    (path,) = (tmp_path / "runs/tables").glob("_runs/trials/k1*")
+    path.write_bytes(path.read_bytes()[:length])
+    for query in ("select key from trials", "select * from trials"):
+        with pytest.raises(UserError, match="k1.*is damaged"):
+            results.sql(tmp_path / "runs", query)
 
 
 def test_after_a_few_sets_of_columns_all_are_copied(tmp_path, monkeypatch):

@@ -28,6 +28,8 @@ _WITHOUT_CHECKSUM = ("WEBP", "AVIF")
 HOLE_BYTES = 512
 """Length of a run of zero bytes that the coded pixels of a photograph never have; decoders make
 grey of it without an error."""
+PROGRESSIVE_HOLE_BYTES = 4096
+"""The same of a progressive JPEG file, whose later scans have long runs for a plain background."""
 _BATCH = 128
 """Number of files during which the decoder's complaints are collected together."""
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
@@ -125,7 +127,8 @@ def inspect_file(path: str, max_pixels: int | None = None) -> ImageFile:
             remarks += _header(image, data, Path(path).suffix.lower())
             is_bottom_up = image.format == "BMP"
             if image.format in _JPEG:
-                remarks += _hole(data, _first_scan(data))
+                least = PROGRESSIVE_HOLE_BYTES if "progressive" in image.info else HOLE_BYTES
+                remarks += _hole(data, _first_scan(data), least)
             elif image.format in _WITHOUT_CHECKSUM:
                 remarks += _hole(_without_metadata(image, data))
             elif image.mode[:1] in "IF":
@@ -178,13 +181,13 @@ def _without_metadata(image: Image.Image, data: bytes) -> bytes:
     return data
 
 
-def _hole(data: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
+def _hole(data: bytes, start: int = 0, least: int = HOLE_BYTES) -> Iterator[tuple[str, str]]:
     """Yield a remark about zero bytes between the first scan of a JPEG file and its end.
 
     What follows the end may have such runs. Of other formats, ``start`` is 0, all is looked at.
     """
     end = data.find(b"\xff\xd9", start) if start else len(data)
-    if (hole := data.find(bytes(HOLE_BYTES), start, end)) >= 0:
+    if (hole := data.find(bytes(least), start, end)) >= 0:
         yield "hole", f"from byte {hole:,} of {len(data):,}"
 
 

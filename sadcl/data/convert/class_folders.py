@@ -13,6 +13,12 @@ from sadcl.data.convert.source import Item, Source, split_of
 from sadcl.data.readers import files
 
 _ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".parquet")
+_NO_CLASSES = {
+    *("images", "image", "imgs", "jpegimages", "photos", "rgb"),
+    *("masks", "mask", "labels", "label", "annotations", "annots", "gt", "groundtruth", "depth"),
+    *("segmentation", "segmentationclass", "segmentationobject", "vg_100k", "vg_100k_2"),
+}
+"""Names of folders, in lower case, that say what their files are and not what is on them."""
 
 
 def find(source: Source) -> list[Path]:
@@ -23,9 +29,9 @@ def find(source: Source) -> list[Path]:
     splits = {split_of(*place[:-1]) for place in places}
     depths = {len(place) for place in places}
     classes = {place[-1] for place in places if place}
-    is_split = any(split_of(name) for name in classes)
+    are_others = any(split_of(name) or name.lower() in _NO_CLASSES for name in classes)
     usual = depths in ({1}, {2}) and (depths == {1} or "" not in splits)
-    return [source.folder] if usual and len(classes) > 1 and not is_split else []
+    return [source.folder] if usual and len(classes) > 1 and not are_others else []
 
 
 def read(source: Source, paths: list[Path]) -> Iterator[Item]:

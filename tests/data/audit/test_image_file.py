@@ -57,6 +57,16 @@ def test_a_hole_in_a_file_that_decodes_all_the_same(tmp_path, options):
     assert "corrupt" not in remarks
 
 
+def test_a_progressive_file_with_a_plain_background_has_no_hole(tmp_path):
+    """Its later scans have runs of zero bytes."""
+    image = Image.new("RGB", (1200, 900), "white")
+    image.paste(Image.open(io.BytesIO(photograph())), (400, 300))
+    image.save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert bytes(image_file.HOLE_BYTES // 4) in content
+    assert not image_file.inspect_file(str(tmp_path / "a.jpg")).remarks
+
+
 def photograph(size=(320, 240), **options):
     """A smooth picture with some noise, as a photograph is coded."""
     y, x = np.mgrid[: size[1], : size[0]]

@@ -97,6 +97,13 @@ def test_folders_that_are_no_classes_are_not_taken_for_such(tmp_path):
         convert(tmp_path / "export", tmp_path / "out")
 
 
+def test_pictures_and_their_masks_are_no_classes(tmp_path):
+    for place in ("train/images/a.jpg", "train/masks/a.png", "test/images/b.jpg"):
+        put(tmp_path / "export" / place)
+    with pytest.raises(UserError, match="not in a format that is known"):
+        convert(tmp_path / "export", tmp_path / "out")
+
+
 def test_thumbnails_of_a_network_disk_are_passed_over(tmp_path):
     for name in ("@eaDir/a.jpg/S.jpg", "$RECYCLE.BIN/a.jpg", "__MACOSX/a.jpg", "._a.jpg", "a.jpg"):
         put(tmp_path / "export/train" / name)
