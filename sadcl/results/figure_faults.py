@@ -42,10 +42,11 @@ class Figures:
         if not set(MEASURED_COLUMNS) <= set(rows.column_names):
             return
         finite = pc.fill_null(pc.is_finite(pc.cast(rows["AP"], pa.float64())), False)
-        rows = rows.select(["key", "split"]).append_column("finite", finite)
-        for row in rows.group_by(["key", "split"]).aggregate([("finite", "any")]).to_pylist():
-            place = (row["key"], row["split"])
-            self.splits[place] = self.splits.get(place, False) or row["finite_any"]
+        for split in rows["split"].drop_null().unique().to_pylist():
+            is_split = pc.equal(rows["split"], pa.scalar(split, pa.string()))
+            measured = set(rows["key"].filter(pc.and_(is_split, finite)).unique().to_pylist())
+            for key in rows["key"].filter(is_split).unique().to_pylist():
+                self.splits[key, split] = self.splits.get((key, split), False) or key in measured
 
     def add_epochs(self, uri: str, rows: pa.Table) -> None:
         """Collect the rows of a file of the table epochs."""
