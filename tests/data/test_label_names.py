@@ -36,7 +36,7 @@ def test_a_label_in_another_writing_is_found(names, data):
     other = data.draw(st.sampled_from(disguised(name)))
     assume(other not in names)
     kinds = {remark.kind for remark in remarks_on([*names, other])}
-    assert "alike" in kinds
+    assert kinds & {"alike", "garbled"}  # an invisible sign may also look like a wrong encoding
 
 
 @settings(max_examples=60, deadline=None)
