@@ -63,7 +63,7 @@ def test_each_data_set_has_its_base(command, tmp_path, monkeypatch, kind, data):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("kind", "runs"), [("search", 13), ("ablation", 18)])
+@pytest.mark.parametrize(("kind", "runs"), [("search", 16), ("ablation", 18)])
 def test_a_study_runs_to_its_end(command, kind, runs):
     command("sadcl", "new", "my_study.py", "--kind", kind)
     words = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
