@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check a copy of a data set, convert one, or prepare it for training.",
 )
-_RESIZES = ("stage1.augmentation.resize", "stage2.augmentation.resize")
+_SIZES = ("data.image_size", "stage1.augmentation.resize", "stage2.augmentation.resize")
 EXAMPLES, LABELS, ROWS = 3, 5, 20
 """How many files of each kind of finding, labels at either end, and bad rows are printed."""
 
@@ -257,14 +257,8 @@ def _config(name: str, changes: Sequence[str]) -> Data:
             )
         policies[f"data.{field.removeprefix('data.')}"] = value
     # here no network has a size that a prepared copy could be too small for
-    prepared = policies.pop("data.prepared", None)
-    data = Config().override(policies).data
-    if prepared is None:
-        return data
-    small = dict.fromkeys(("data.image_size", *_RESIZES), 32)
-    return data.model_copy(
-        update={"prepared": Config().override({**small, "data.prepared": prepared}).data.prepared}
-    )
+    small = dict.fromkeys(_SIZES, 32) if "data.prepared" in policies else {}
+    return Config().override({**small, **policies}).data
 
 
 def _write(report: str | None, findings: Sequence[Finding]) -> None:

@@ -48,7 +48,8 @@ _NO_VALUE = {
 _UNSEEN_ASCII = {code: None for code in range(128) if not chr(code).isprintable()} | {
     ord(character): None for character in f" _{QUOTES}"
 }
-_LISTS = re.compile("\\s*[|,;\t\u3001\u060c\u061b\u00a6\u2016\u2022]\\s*")
+_LIST_MARKS = "|,;\t\u3001\u060c\u061b\u00a6\u2016\u2022"
+_LISTS = re.compile(rf"\s*[{_LIST_MARKS}]\s*")
 """What joins names in no language, so that one is enough for a remark."""
 _JOINERS = {"/": r"\s*/\s*", "+": r"\s*\+\s*", "&": r"\s*&\s*"}
 """What joins names in tables, but also stands in names, so that one part must be a name too."""
@@ -198,7 +199,7 @@ def _joined(labels: Sequence[str]) -> Iterator[Remark]:
         if label.startswith(("[", "(", "{")) and label.endswith(("]", ")", "}")):
             yield Remark("joined", label, "is in brackets, as a list is written")
         elif len([part for part in _LISTS.split(usual) if part]) > 1:
-            mark = next(mark for mark in _LISTS.pattern[4:-4] if mark in usual)
+            mark = next(mark for mark in _LIST_MARKS if mark in usual)
             yield Remark("joined", label, f"has {mark!r}, which stands between names")
         elif label.startswith(("[", "{")) or label.endswith(("]", "}")):
             yield Remark("joined", label, "has one bracket of two, as a part of a list does")

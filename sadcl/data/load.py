@@ -77,8 +77,8 @@ READERS: dict[str, Reader] = {
 }
 """The reader of each concrete data set; drawn scenes are read as ``coco17``."""
 _NOT_IN_KEY = {
-    *("name", "image_size", "prepared", "scene_train", "scene_test", "scene_seed"),
-    "scene_kind",
+    *("name", "image_size", "prepared"),
+    *("scene_train", "scene_test", "scene_seed", "scene_kind"),
     *("arguments", "sampler", "sampler_arguments", "max_pixels"),
     *("feature_views", "feature_dtype"),
 }
@@ -158,14 +158,13 @@ def load(
     train, val, test = manifest.open_or_derive(key, lambda: _divide(config, *splits))
     if config.max_pixels is not None:
         train, val, test = (replace(s, max_pixels=config.max_pixels) for s in (train, val, test))
-    like = "" if config.scene_kind == "even" else f"-{config.scene_kind}"
-    drawn = f"{like}-{config.scene_seed}" if like or config.scene_seed > 0 else ""
-    is_drawn = config.name == "scenes"
-    version = f"scenes-v{scenes.VERSION}{like}-{config.scene_seed}" if is_drawn else ""
+    name, version = config.name, ""
+    if name == "scenes":
+        name = scenes.name_of(config.scene_kind, config.scene_seed)
+        version = scenes.version_of(config.scene_kind, config.scene_seed)
     missing = sum(map(len, listed)) - sum(map(len, splits))
     read_boxes = getattr(reader, "boxes", None)
     boxes = partial(read_boxes, place, reader_config) if read_boxes is not None else None
-    name = config.name + (drawn if is_drawn else "")
     return MultiLabelData(name, train.labels, train, val, test, version, missing, boxes)
 
 

@@ -88,9 +88,7 @@ def show_plan(config: Config, options: TrainOptions) -> None:
         print_text(f"{trial.key} is complete already, so nothing would be trained.")
         return
     _check_room(ready)
-    count = trial.epochs * len(ready.images.train)
-    with working("measuring the time of a step"):
-        timed = estimate.training_hours(trial.config, len(ready.images.labels), count, placement)
+    timed = _timed(ready)
     hours = estimate.hours_text(timed.hours / placement.workers)
     print_text(
         f"  to run: {count_text(trial.epochs, 'epoch')}, about {hours} (estimated from "
@@ -171,14 +169,19 @@ def _check_room(ready: _Ready) -> None:
     check_room(config, len(images.labels), placement.storage, folder)
 
 
+def _timed(ready: _Ready) -> estimate.TimedTraining:
+    """Estimate how long one worker would train."""
+    trial, images = ready.trial, ready.images
+    count = trial.epochs * len(images.train)
+    with working("measuring the time of a step"):
+        return estimate.training_hours(trial.config, len(images.labels), count, ready.placement)
+
+
 def _check_costs(ready: _Ready, options: TrainOptions) -> None:
     """Check that the files of the run fit, and ask before hours on CPUs."""
     _check_room(ready)
-    trial, placement, images = ready.trial, ready.placement, ready.images
-    if placement.scale == "full" and not placement.gpus:
-        count = trial.epochs * len(images.train)
-        with working("measuring the time of a step"):
-            timed = estimate.training_hours(trial.config, len(images.labels), count, placement)
+    if ready.placement.scale == "full" and not ready.placement.gpus:
+        timed = _timed(ready)
         confirm_without_gpu(timed.hours, timed.step.text(), options.yes)
 
 

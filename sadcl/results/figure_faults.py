@@ -87,8 +87,8 @@ class Figures:
         for key, epochs in self.epochs.items():
             # a run that has not ended has no rows of its labels yet
             nothing_to_measure = not self.splits.get((key, "val"), key in self.measured_epochs)
-            has_losses = all(name != "loss" for *_, name in epochs)
-            if nothing_to_measure and has_losses:
+            losses_are_finite = all(name != "loss" for *_, name in epochs)
+            if nothing_to_measure and losses_are_finite:
                 if (key, "val") not in self.splits or key not in trials:
                     unmeasured["val"].append((epochs[0][0], key))
                 continue

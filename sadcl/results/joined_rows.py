@@ -17,7 +17,7 @@ READ_AHEAD = 64
 GROUP_FILES, GROUP_BYTES = 64, 16 << 20
 """Up to so many new files, with up to so many bytes, are read and joined by one thread."""
 READERS = 4
-"""Threads that do it."""
+"""Threads that read files."""
 MAX_PENDING = 512
 """Small tables that wait to be joined; more would take more memory, and time, than one table."""
 MAX_ESTIMATED_ROWS = 1000
@@ -87,7 +87,7 @@ def read_run_files(
     Args:
         columns: those to read; None is all.
     """
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(run_files), READ_AHEAD):
             yield from pool.map(
                 lambda one: table_file.read_file(listed.uri(one), columns),

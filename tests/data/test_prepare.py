@@ -132,6 +132,8 @@ def test_ctrl_c_leaves_whole_files_and_says_that_it_goes_on(root, tmp_path, monk
     assert "16 images of 64 x 64 pixels" in ended.output
     assert f"({16 - len(copies)} written now" in " ".join(ended.output.split())
     assert load(tmp_path / "copy", prepared=64).digest == load(root).digest
+    check = ["data", "check", "coco", "--data-root", str(tmp_path / "copy"), "--set", "prepared=64"]
+    assert "16 image files were read" in CliRunner().invoke(app, check).output
     with pytest.raises(UserError, match="--set 'missing' is not possible"):
         CliRunner().invoke(app, [*words, "--set", "missing"], catch_exceptions=False)
 

@@ -71,6 +71,20 @@ class _Object(NamedTuple):
     box: _Box
 
 
+def version_of(kind: str, seed: int) -> str:
+    """Return what says which images are drawn, but for their numbers."""
+    return f"scenes-v{VERSION}{_suffix(kind)}-{seed}"
+
+
+def name_of(kind: str, seed: int) -> str:
+    """Return the name of the data set; the default kind and seed are ``scenes`` alone."""
+    return f"scenes{_suffix(kind)}-{seed}" if kind != "even" or seed > 0 else "scenes"
+
+
+def _suffix(kind: str) -> str:
+    return "" if kind == "even" else f"-{kind}"
+
+
 def ensure(
     root: Path,
     *,
@@ -99,8 +113,7 @@ def ensure(
     Raises:
         UserError: if the folder cannot be written.
     """
-    like = "" if kind == "even" else f"-{kind}"
-    folder = root / f"scenes-v{VERSION}{like}-{seed}-{train}-{test}"
+    folder = root / f"{version_of(kind, seed)}-{train}-{test}"
     if (folder / "complete").exists():
         return folder
     try:

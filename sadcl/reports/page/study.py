@@ -116,7 +116,7 @@ class StudyData:
             arms = {arm: [row for row in self.rows if row["arm"] == arm] for arm in names}
         return {arm: _on(dataset, rows) for arm, rows in arms.items()}
 
-    @property
+    @functools.cached_property
     def control(self) -> str:
         """What the control of a search is."""
         runs = (*self.phase("baseline", "stage2"), *self.phase("confirm", "stage2"))
