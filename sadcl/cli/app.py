@@ -96,7 +96,7 @@ def main() -> None:
                 sys.exit(2)
             from sadcl.cli import mistakes
 
-            raise UserError(mistakes.usage_text(error)) from None
+            raise UserError(mistakes.usage_text(error, command, sys.argv[1:])) from None
         sys.exit(int(code or 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _WORDS = (
@@ -54,10 +55,20 @@ def no_flag_text(name: str, nearest: str | None) -> str:
     return f"There is no flag {name}" + (f"; did you mean {nearest}?" if nearest else ".")
 
 
-def usage_text(error: Any) -> str:
-    """Say what typer's error of usage says."""
-    command = error.ctx.command_path if error.ctx is not None else "sadcl"
+def usage_text(error: Any, command: Any, words: Sequence[str]) -> str:
+    """Say what typer's error of usage says.
+
+    Args:
+        error: Typer's.
+        command: The one that was started, with those below it.
+        words: The command line behind its name.
+    """
+    path = "sadcl"
+    for word in words:  # an error in reading the words does not know its own command
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path += f" {word}"
     if (name := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
         nearest = next(iter(error.possibilities or ()), None)
-        return mistake_text(no_flag_text(name, nearest), command)
-    return mistake_text(error.format_message(), command)
+        return mistake_text(no_flag_text(name, nearest), path)
+    return mistake_text(error.format_message(), path)

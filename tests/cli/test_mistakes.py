@@ -20,7 +20,7 @@ from tests.conftest import ROOT
         ("results top --qqq", "There is no flag --qqq. `sadcl results top --help`"),
         ("results top -n x", "The value of -n is not possible: it must be a whole number."),
         ("results top -n 0", "The value of -n is not possible: it must be greater than or equal"),
-        ("results top --study", "The flag --study needs a value."),
+        ("results top --study", "The flag --study needs a value. `sadcl results top --help`"),
         ("results top one two", "'two' belongs to no flag. `sadcl results top --help`"),
         ("results show", "KEY is missing. `sadcl results show --help`"),
     ],
