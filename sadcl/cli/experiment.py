@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sadcl.cli.mistakes import mistake_text, no_flag_text
+from sadcl.cli.mistakes import mistake_text
 from sadcl.config import Config
 from sadcl.config.fields import parse_changes, value_text
 from sadcl.console import banner, guarded, print_text
@@ -191,9 +191,9 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             word = unknown[0].split("=")[0]
             if not word.startswith("-"):
-                self.error(f"{word!r} belongs to no flag")
-            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
-            self.error(no_flag_text(word, near[0] if near else None))
+                self.error(f"Got unexpected extra argument: {word}")
+            near = ", ".join(difflib.get_close_matches(word, self._option_string_actions))
+            self.error(f"No such option: {word}" + (f" (Possible options: {near})" if near else ""))
         return parsed
 
     def error(self, message: str) -> NoReturn:

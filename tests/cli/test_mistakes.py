@@ -14,15 +14,21 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("results topp", "There is no command topp; did you mean top? `sadcl results --help`"),
-        ("xyzzy", "There is no command xyzzy. `sadcl --help`"),
-        ("results top --studdy x", "There is no flag --studdy; did you mean --study? `sadcl "),
-        ("results top --qqq", "There is no flag --qqq. `sadcl results top --help`"),
-        ("results top -n x", "The value of -n is not possible: it must be a whole number."),
-        ("results top -n 0", "The value of -n is not possible: it must be greater than or equal"),
-        ("results top --study", "The flag --study needs a value. `sadcl results top --help`"),
-        ("results top one two", "'two' belongs to no flag. `sadcl results top --help`"),
-        ("results show", "KEY is missing. `sadcl results show --help`"),
+        ("results topp", "No such command 'topp'. Did you mean 'top'? `sadcl results --help`"),
+        ("xyzzy", "No such command 'xyzzy'. `sadcl --help`"),
+        ("results top --studdy x", "No such option: --studdy (Possible options: --study). `sadcl "),
+        ("results top --qqq", "No such option: --qqq. `sadcl results top --help`"),
+        ("results top -n x", "Invalid value for '-n': Input should be a valid integer"),
+        ("results top -n 0", "Invalid value for '-n': Input should be greater than or equal"),
+        (
+            "results top --study",
+            "Option '--study' requires an argument. `sadcl results top --help`",
+        ),
+        (
+            "results top one two",
+            "Got unexpected extra argument(s) (two). `sadcl results top --help`",
+        ),
+        ("results show", "Missing argument 'KEY'. `sadcl results show --help`"),
     ],
 )
 def test_of_sadcl(monkeypatch, capsys, words, message):
@@ -39,14 +45,14 @@ def test_of_sadcl(monkeypatch, capsys, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--trails 3", "There is no flag --trails; did you mean --trials?"),
-        ("--qqq", "There is no flag --qqq."),
-        ("--trials x", "--trials 'x' is not possible: it must be a whole number."),
-        ("--max-hours x", "--max-hours 'x' is not possible: it must be a number."),
-        ("--scale big", "--scale 'big' is not possible: it must be one of 'demo', 'full'."),
-        ("--trials", "The flag --trials needs a value."),
-        ("--workers x", "--workers: give a whole number or"),
-        ("extra", "'extra' belongs to no flag."),
+        ("--trails 3", "No such option: --trails (Possible options: --trials,"),
+        ("--qqq", "No such option: --qqq."),
+        ("--trials x", "argument --trials/--n-trials: invalid int value: 'x'."),
+        ("--max-hours x", "argument --max-hours: invalid float value: 'x'."),
+        ("--scale big", "argument --scale: invalid choice: 'big' (choose from "),
+        ("--trials", "argument --trials/--n-trials: expected one argument."),
+        ("--workers x", "argument --workers: give a whole number or"),
+        ("extra", "Got unexpected extra argument: extra."),
     ],
 )
 def test_of_an_experiment(capsys, words, message):

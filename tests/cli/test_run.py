@@ -68,8 +68,8 @@ def test_flags_are_the_same_and_quick(command, study_file, how):
     assert max(map(len, text.splitlines())) <= 80
     done = command(*how, file, "--gpus-per-wroker", "1", check=False)
     assert done.returncode == 2
-    message = "error: There is no flag --gpus-per-wroker; did you mean --gpus-per-worker?"
-    assert done.stderr == f"{message} See --help.\n"
+    nearest = "(Possible options: --gpus-per-worker, --gpus-per-trial)"
+    assert done.stderr == f"error: No such option: --gpus-per-wroker {nearest}. See --help.\n"
 
 
 def test_flags_are_read_before_torch_and_ray_are_imported(command, study_file):
@@ -147,4 +147,4 @@ def test_commands_explain_themselves_and_name_the_nearest(command):
         assert f"│ {name} " in text
     done = command("sadcl", "rsults", check=False)
     assert done.returncode == 2
-    assert "There is no command rsults; did you mean results?" in done.stderr
+    assert "No such command 'rsults'. Did you mean 'results'?" in done.stderr
