@@ -3,11 +3,11 @@
 python experiments/benchmarks/features.py --data-root DIR --weights FILE   # your own folder
 python experiments/benchmarks/features.py                                  # drawn scenes
 
-Both trials are the same call of ``fit``: the pooled head or SARL on tf_efficientnet_lite0, frozen
-whole, on the same images without augmentation, with the held-out images after each epoch. The
-reference sends each image through the backbone in each epoch (``data.feature_views = 0``), forward
-only. Ours reads float16 maps that were computed once before (``data.feature_views = 1``), and that
-is a row of its own, because all trials and seeds share it.
+Both trials are the same call of ``fit``: ``recipes.photographs()`` with SARL or the pooled head, on
+the same images without augmentation, with the held-out images after each epoch. The reference sends
+each image through the backbone in each epoch (``data.feature_views = 0``), forward only. Ours reads
+float16 maps that were computed once before (``data.feature_views = 1``). Computing them is a row of
+its own, because all trials and seeds share it.
 
 How to read it: times are processor times of the process, in one thread, to which other processes do
 not add; the two trials run in turn. A ratio is reference / ours of one round, so more is better,
@@ -32,44 +32,36 @@ if TYPE_CHECKING:
     from sadcl.data.base import MultiLabelData
     from sadcl.training import Outcome
 
-BACKBONE, SIZE, BATCH = "tf_efficientnet_lite0", 128, 64
-HEADS = ("pooled", "SARL")
+HEADS = ("SARL", "pooled")
 GOAL = 20.0
 
 
 def configuration(
-    data_root: str | None, weights: str | None, images: int | None, epochs: int
+    data_root: str | None, weights: str | None, images: int | None, epochs: int, size: int
 ) -> Config:
-    """Return what both trials train, with the pooled head.
+    """Return what both trials train, with SARL.
 
     Args:
         data_root: a folder of images with a table; None draws scenes.
         weights: of the backbone; None takes random ones, which cost the same.
         images: of the training set; None takes all, of scenes 1,000.
         epochs: of a trial.
+        size: of the images, in pixels.
     """
     from sadcl import recipes
 
-    return recipes.demo().override(
+    return recipes.photographs().override(
         {
             "data.name": "scenes" if data_root is None else "folder",
-            "data.image_size": SIZE,
+            "data.image_size": size,
             "data.limit_train": images,
             "data.limit_test": None if images is None else max(images // 4, 8),
             "data.scene_train": images or 1000,
-            "model.backbone": BACKBONE,
-            "model.feature": -1,
             "model.weights": weights,
             "model.pretrained": weights is not None,
-            "model.frozen": "all",
-            "model.freeze_batchnorm": True,
-            "model.head": "sadcl.model.heads:Pooled",
-            "model.hidden": 128,
-            "optim.batch_size": BATCH,
             "stage1.epochs": epochs,
             "stage2.epochs": 0,
         }
-        | {f"stage{i}.augmentation.flip": False for i in (1, 2)}
     )
 
 
@@ -107,6 +99,7 @@ def measure(
     *,
     images: int | None = None,
     epochs: int = 5,
+    size: int = 224,
     repeats: int = 3,
     heads: Sequence[str] = HEADS,
 ) -> list[Row]:
@@ -117,6 +110,7 @@ def measure(
         weights: see :func:`configuration`.
         images: see :func:`configuration`.
         epochs: see :func:`configuration`.
+        size: see :func:`configuration`.
         repeats: rounds of each head.
         heads: those of :data:`HEADS` to measure.
     """
@@ -124,7 +118,7 @@ def measure(
         before = os.environ.get("XDG_CACHE_HOME")
         os.environ["XDG_CACHE_HOME"] = folder
         try:
-            config = configuration(data_root, weights, images, epochs)
+            config = configuration(data_root, weights, images, epochs, size)
             return _measure(config, data_root or f"{folder}/scenes", repeats, heads)
         finally:
             os.environ.pop("XDG_CACHE_HOME")
@@ -135,14 +129,14 @@ def measure(
 def _measure(config: Config, root: str, repeats: int, heads: Sequence[str]) -> list[Row]:
     import torch
 
-    from sadcl.config import SARL
+    from sadcl.config import POOLED
     from sadcl.data.load import load
 
     torch.set_num_threads(1)
     data = load(config.data, Path(root))
     seconds, count, size = fill_store(config, data)
     rows = [
-        Row(f"storing feature maps at {SIZE} px", count / seconds, "images/s"),
+        Row(f"storing feature maps at {config.data.image_size} px", count / seconds, "images/s"),
         Row("their size", size / count / 1e3, "kB/image"),
     ]
     length = f"{config.stage1.epochs} epochs of {len(data.train):,} images"
@@ -156,7 +150,7 @@ def _measure(config: Config, root: str, repeats: int, heads: Sequence[str]) -> l
         return run
 
     for head in heads:
-        stored = config if head == "pooled" else config.override({"model.head": SARL})
+        stored = config.override({"model.head": POOLED}) if head == "pooled" else config
         computed = stored.override({"data.feature_views": 0})
         pair = [(trial(stored)(), trial(computed)()) for _ in range(repeats)]
         ours, reference = ([times[i] for times in pair] for i in (0, 1))
@@ -170,7 +164,7 @@ def _measure(config: Config, root: str, repeats: int, heads: Sequence[str]) -> l
 def benchmark(quick: bool = False, data_root: str | None = None) -> list[Row]:
     """Return rows of the store and of trials; ``quick`` takes few drawn scenes."""
     if quick:
-        return measure(images=64, epochs=1, repeats=1, heads=HEADS[:1])
+        return measure(images=64, epochs=1, size=64, repeats=1)
     return measure(data_root)
 
 
@@ -183,9 +177,10 @@ def main() -> None:
     parser.add_argument("--weights", help="file of the backbone's weights (default: random ones)")
     parser.add_argument("--images", type=int, help="training images (default: all)")
     parser.add_argument("--epochs", type=int, default=5, help="of a trial (default: 5)")
+    parser.add_argument("--size", type=int, default=224, help="of images in pixels (default: 224)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
-        "--heads", type=lambda text: text.split(","), default=HEADS, help="default: pooled,SARL"
+        "--heads", type=lambda text: text.split(","), default=HEADS, help="default: SARL,pooled"
     )
     options: dict[str, Any] = vars(parser.parse_args())
     print_rows(measure(**options), title="features")
