@@ -19,9 +19,9 @@ search = Search(
     base=recipes.photographs().override(ALONE),
     demo=recipes.demo().override(ALONE),
     space={
-        "stage1.lr": Float(5e-4, 1e-2, log=True),
+        "stage1.lr": Float(5e-4, 3e-2, log=True),
         "stage1.class_loss.kind": Choice("bce", "asymmetric"),
-        "model.dropout": Float(0.1, 0.7),
+        "model.dropout": Float(0.0, 0.7),
         "optim.weight_decay": Float(0.1, 30.0, log=True),
         "optim.pct_start": Float(0.1, 0.5),
     },

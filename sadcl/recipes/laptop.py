@@ -81,7 +81,7 @@ def photographs(variant: str = "features") -> Config:
             decoder_layers=1,
             heads=4,
             feedforward=64,
-            dropout=0.2,
+            dropout=0.0,
             projection=64,
         ),
         loss=Loss(
@@ -93,7 +93,7 @@ def photographs(variant: str = "features") -> Config:
         ),
         bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="learned"),
-        stage1=Stage(epochs=10, lr=3e-3, class_loss=asymmetric),
+        stage1=Stage(epochs=10, lr=1e-2, class_loss=asymmetric),
         stage2=Stage(epochs=4, lr=1e-3, class_loss=asymmetric),
         optim=Optim(
             batch_size=64, weight_decay=0.3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
