@@ -29,6 +29,9 @@ from sadcl.training.setup import co_occurrence
 
 MIN_POSITIVES = 5
 """Fewer images of a label than these are too few for its AP."""
+MOST_AT_ONCE = 4
+"""Runs that read stored feature maps find room for so many at once on this machine's CPUs: a head
+gains little from several threads, and each run takes a GB of memory or two."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,14 @@ def prepare_data(
     if root is not None:
         concrete = data.resolve(base.data.model_copy(update={"name": dataset.name}), root).name
         base = base.override({"data.name": concrete, "data.arguments": dataset.arguments})
-    placement = resources.make_placement(options, scale, root, workers=int(options.workers))
+    placement = resources.make_placement(
+        options,
+        scale,
+        root,
+        workers=int(options.workers),
+        decodes=not base.stores_features,
+        at_once=MOST_AT_ONCE if base.stores_features else 1,
+    )
     images, whole_digest = _read(base, root)
     with working("checking the networks and losses of the study"):
         check_parts([base, *variants(base)], images)

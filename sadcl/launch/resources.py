@@ -25,7 +25,14 @@ def _timeout() -> int:
 
 
 def make_placement(
-    options: StartOptions, scale: str, data_root: str | None, *, workers: int, up_to: int = 0
+    options: StartOptions,
+    scale: str,
+    data_root: str | None,
+    *,
+    workers: int,
+    up_to: int = 0,
+    decodes: bool = True,
+    at_once: int = 1,
 ) -> Placement:
     """Decide where a run runs and what each of its workers gets.
 
@@ -39,6 +46,8 @@ def make_placement(
         data_root: Where the run's data set is; None for the drawn scenes.
         workers: Training processes.
         up_to: Most training processes where the number is a range; 0 for a fixed number.
+        decodes: Whether the runs decode images; if not, they read stored feature maps.
+        at_once: Runs that are to find room at once on the CPUs of this machine, if it has as many.
 
     Raises:
         UserError: For a number of workers or GPUs that is not possible.
@@ -62,11 +71,19 @@ def make_placement(
         fit_to_cluster(trial, _this_machine())
     cpus = 1
     if scale == "full":
-        at_once = max(int(local_gpus / gpus), workers) if gpus and local_gpus else workers
-        cpus = 8 if is_remote else max(1, min(8, (os.cpu_count() or 1) // at_once))
+        share = max(int(local_gpus / gpus), workers) if gpus and local_gpus else workers * at_once
+        cpus = 8 if is_remote else max(1, min(8, (os.cpu_count() or 1) // share))
     root = storage.absolute(data_root) if data_root is not None else None
     return Placement(
-        storage.absolute(options.storage), root, scale, workers, cpus, gpus, up_to, _timeout()
+        storage.absolute(options.storage),
+        root,
+        scale,
+        workers,
+        cpus,
+        gpus,
+        up_to,
+        _timeout(),
+        decodes,
     )
 
 

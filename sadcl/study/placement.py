@@ -24,6 +24,7 @@ class Placement:
             ``workers`` fixed.
         timeout: the seconds that a worker may keep the others waiting before the run is started
             again without it.
+        decodes: whether its runs decode images; if not, they read stored feature maps.
     """
 
     storage: str
@@ -34,17 +35,18 @@ class Placement:
     gpus: float = 0
     up_to: int = 0
     timeout: int = 600
+    decodes: bool = True
 
     @property
     def loader_workers(self) -> int:
         """The processes of each worker that decode images.
 
-        Next to a GPU one CPU trains and the others decode. On CPUs one decodes. At demo scale none
-        does, because images stay decoded in memory.
+        Next to a GPU one CPU trains and the others decode. On CPUs one decodes, and none where
+        feature maps are read. At demo scale none does, because images stay decoded in memory.
         """
         if self.scale != "full":
             return 0
-        return self.cpus - 1 if self.gpus else min(1, self.cpus - 1)
+        return self.cpus - 1 if self.gpus else min(int(self.decodes), self.cpus - 1)
 
     @property
     def threads(self) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from sadcl.errors import UserError
 from sadcl.launch import resources
+from sadcl.launch.datasets import MOST_AT_ONCE
 from sadcl.launch.options import StartOptions
 from sadcl.study.gpu_driver import GPUDriver
 from tests.launch.mistakes import refused
@@ -59,3 +60,18 @@ def test_a_gpu_that_cannot_be_used_is_not_passed_over_at_full_scale(monkeypatch,
     assert gpus("full", gpus_per_worker=0) == gpus("demo") == 0
     monkeypatch.setattr(resources, "read_gpu_driver", GPUDriver)
     assert gpus("full") == 0  # there is no driver, and so no GPU
+
+
+@pytest.mark.parametrize(("cores", "of_a_run"), [(1, 1), (2, 1), (8, 2), (16, 4), (64, 8)])
+def test_runs_that_read_stored_feature_maps_share_the_cpus(monkeypatch, tmp_path, cores, of_a_run):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(resources, "read_gpu_driver", GPUDriver)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    options = StartOptions(storage=str(tmp_path))
+
+    def cpus(**changes):
+        return resources.make_placement(options, "full", None, workers=1, **changes).cpus
+
+    assert cpus(decodes=False, at_once=MOST_AT_ONCE) == of_a_run
+    assert cpus() == min(cores, 8)

@@ -144,6 +144,8 @@ def test_threads_and_decoders():
     assert (placement(cpus=8).loader_workers, placement(cpus=8).threads) == (1, 7)
     assert (placement(cpus=1).loader_workers, placement(cpus=1).threads) == (0, 1)
     assert placement(cpus=2, scale="demo").loader_workers == 0
+    stored = placement(cpus=2, decodes=False)
+    assert (stored.loader_workers, stored.threads) == (0, 2)
 
 
 def test_storage_is_probed_and_left_clean(tmp_path):
