@@ -264,7 +264,7 @@ def test_trials_that_fail_are_recorded_and_the_study_goes_on(command, study_file
     assert [row["status"] for row in found if row["phase"] == "search"] == ["complete"] * 3
     assert {row["epochs_done"] for row in found if row["phase"] == "search"} == {30}
     assert next(row for row in found if row["phase"] == "final")["status"] == "complete"
-    assert "1 runs failed; the first:" in (tmp_path / "log").read_text()
+    assert "1 run failed:" in (tmp_path / "log").read_text()
 
     kept = command("python", file)
     assert "1 failed and will not run again without --retry-failed" in kept.stdout

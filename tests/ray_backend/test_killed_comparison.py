@@ -58,5 +58,6 @@ def test_killed_in_each_of_its_studies(command, tmp_path):
         rates = [json.loads(row["config"])["stage1"]["lr"] for row in arms]
         assert rates == [best["stage1.lr"]] * 3
     table = text.partition("# two-demo on scenes")[2]
-    assert table.count("pooled") == 2
+    arms = [line.partition("\t")[0] for line in table.splitlines() if "\t" in line]
+    assert [arms.count(name) for name in ("SADCL", "pooled")] == [1, 1]
     assert command("python", file).stdout.partition("# two-demo on scenes")[2] == table

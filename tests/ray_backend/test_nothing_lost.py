@@ -90,6 +90,7 @@ def kill(kind, process, mark, chance):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_killed_twenty_times_nothing_is_lost_doubled_or_left(command, study_file, tmp_path):
     file = study_file(trials=TRIALS, **{"stage1.epochs": 6, "stage2.epochs": 30})
     text = file.read_text().replace("import Float", "import ASHA, Float")
