@@ -22,7 +22,7 @@ search = Search(
         "stage1.lr": Float(5e-4, 3e-2, log=True),
         "stage1.class_loss.kind": Choice("bce", "asymmetric"),
         "model.dropout": Float(0.0, 0.7),
-        "optim.weight_decay": Float(0.1, 30.0, log=True),
+        "optim.weight_decay": Float(0.02, 30.0, log=True),
         "optim.pct_start": Float(0.1, 0.5),
     },
     n_trials=24,
