@@ -69,10 +69,15 @@ def difference_text(effect: Effect) -> str:
     return f"{effect.difference:+z.2f} ({inside})"
 
 
-def interval_text(effect: Effect) -> str:
-    """Format the bounds of the 95 % interval of a difference."""
+def interval_text(effect: Effect, name: str = "") -> str:
+    """Format the bounds of the 95 % interval of a difference, after its name.
+
+    Figures that are the same in all seeds have none, because nothing is known of the spread.
+    """
     low, high = effect.difference_interval
-    return f"{low:+z.2f} to {high:+z.2f}"
+    if low == high:
+        return f"equal in all {len(effect.pairs)} seeds"
+    return f"{name}{low:+z.2f} to {high:+z.2f}"
 
 
 def p_text(effect: Effect) -> str:
