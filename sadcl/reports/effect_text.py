@@ -12,7 +12,12 @@ SPLITS = {"test": "test images", "val": "held-out training images"}
 
 def arm_text(arm: str) -> str:
     """Name an arm; one that is called baseline is told apart from what the others compare with."""
-    return f"the arm “{arm}”" if arm.strip().lower() == "baseline" else arm
+    return f"the arm “{arm}”" if is_baseline_name(arm) else arm
+
+
+def is_baseline_name(arm: str) -> bool:
+    """Whether an arm has the name of what the others compare with, in whatever case."""
+    return arm.strip().lower() == "baseline"
 
 
 def plus_minus(mean: float, half_width: float | None) -> str:
