@@ -22,7 +22,9 @@ StudyFlag = Annotated[
 ]
 Key = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="The key of the trial, or any unique end of it."),
+    typer.Argument(
+        metavar="KEY", help="The key of the trial, or any unique end of it, or STUDY/END."
+    ),
 ]
 Baseline = Annotated[
     str | None,
@@ -36,7 +38,8 @@ Checkpoint = Annotated[
     str,
     typer.Option(
         metavar="KEY",
-        help="The key of a trial in --storage, or any unique end of it, or the path of a best.pt.",
+        help="The key of a trial in --storage, or any unique end of it, or STUDY/END, or the path "
+        "of a best.pt.",
     ),
 ]
 OptionalCheckpoint = Annotated[

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -59,13 +59,23 @@ def show_table(
         _collected.append((title, [{name: row[name] for name in columns} for row in rows]))
     else:
         is_wide = _form == "wide" and console.is_terminal
-        cells = [[cell_text(row[name], exact=_form == "raw") for name in columns] for row in rows]
+        fields = _fields_of(rows)
+        cells = [
+            [cell_text(row[name], exact=_form == "raw", fields=fields) for name in columns]
+            for row in rows
+        ]
         lines = [f"# {title}"] * bool(title)
         if is_wide:
             lines += table_lines(columns, cells, _widths(columns, cells, None))
         else:
             lines += ["\t".join(line) for line in (columns, *cells)]
         print("\n".join(lines))
+
+
+def _fields_of(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The fields of all settings in a table, so that a short name is of one field in all rows."""
+    settings = [value for row in rows for value in row.values() if isinstance(value, Mapping)]
+    return {field for one in settings for field in one}
 
 
 def _varying(rows: Sequence[Mapping[str, Any]], title: str | None) -> tuple[list[str], str | None]:
@@ -228,17 +238,18 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?[\d,.]+(e[-+]?\d+)?|[-+]?(nan|inf)|", text) is not None
 
 
-def cell_text(value: Any, exact: bool = False) -> str:
+def cell_text(value: Any, exact: bool = False, fields: Iterable[str] = ()) -> str:
     """Write a value for a table: two decimals, or three digits of what is below 0.1.
 
     Args:
         value: What the cell holds; None is empty.
         exact: Write every digit instead.
+        fields: Of the settings in other cells, as for :func:`sadcl.console.settings_text`.
     """
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return json.dumps(value) if exact else settings_text(value)
+        return json.dumps(value) if exact else settings_text(value, fields)
     if exact:
         return repr(value) if isinstance(value, float) else str(value)
     if isinstance(value, float):

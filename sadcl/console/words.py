@@ -16,9 +16,14 @@ def short_names(fields: Iterable[str]) -> dict[str, str]:
     }
 
 
-def settings_text(params: Mapping[str, Any]) -> str:
-    """Write a trial's settings in a few characters, such as ``tau=0.12 policy=slot``."""
-    names = short_names(params)
+def settings_text(params: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
+    """Write a trial's settings in a few characters, such as ``tau=0.12 policy=slot``.
+
+    Args:
+        params: The values by field.
+        fields: Those of the settings beside it, from which the names are told apart too.
+    """
+    names = short_names({*params, *fields})
     return " ".join(f"{names[field]}={setting_text(value)}" for field, value in params.items())
 
 

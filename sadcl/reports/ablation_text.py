@@ -12,6 +12,7 @@ from sadcl.reports.effect_text import (
     arm_text,
     difference_text,
     interval_text,
+    is_baseline_name,
     p_comparison,
     p_text,
     plus_minus,
@@ -42,6 +43,8 @@ def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]
     published = {
         arm: figures[dataset] for arm, figures in report.published.items() if dataset in figures
     }
+    # the word baseline would be read as an arm of that name
+    reference = {Verdict.BASELINE: "reference"} if any(map(is_baseline_name, report.arms)) else {}
     have_equal_seeds = len({len(effect.seeds) for effect in report.effects}) == 1
     rows = []
     for effect in report.on(dataset):
@@ -57,7 +60,7 @@ def ablation_table(report: AblationReport, dataset: str) -> list[dict[str, str]]
         if report.references:
             row["compared with"] = effect.reference
         row |= {
-            DIFFERENCE: difference_text(effect),
+            DIFFERENCE: reference.get(effect.verdict) or difference_text(effect),
             "p (Holm)": p_text(effect),
         }
         if published:

@@ -92,15 +92,29 @@ def compare_studies(root: str, studies: Sequence[str] = ()) -> list[ComparedStud
             raise UserError(f"There is no study {name!r} here{did_you_mean(name, names)}")
     selection = list(dict.fromkeys(studies)) or names
     curves = _curves(root, {row["key"] for row in trials if row["study"] in set(selection)})
-    results = []
+    answers = []
     for name in selection:
         description = store.study_record(root, name)
         runs = [row for row in trials if row["study"] == name]
         datasets = dict.fromkeys(row["dataset"] for row in runs if row["phase"] != "stage1")
         for dataset in datasets or [None]:
             of_dataset = [row for row in runs if row["dataset"] == dataset]
-            results.append(_result(name, dataset, description, of_dataset, curves))
-    return results
+            chosen, confirmed = comparison_answer(of_dataset, description)
+            answers.append((name, dataset, description, of_dataset, chosen, confirmed))
+    fields = {field for *_, one, _ in answers if isinstance(one, Mapping) for field in one}
+    return [
+        # a short name means the same field in all studies
+        _result(
+            name,
+            dataset,
+            description,
+            rows,
+            settings_text(one, fields) if isinstance(one, Mapping) else one,
+            runs,
+            curves,
+        )
+        for name, dataset, description, rows, one, runs in answers
+    ]
 
 
 def comparison_table(results: Iterable[ComparedStudy]) -> list[Row]:
@@ -150,9 +164,10 @@ def _result(
     dataset: str | None,
     description: Mapping[str, Any],
     rows: Sequence[Row],
+    setting: str | None,
+    runs: Sequence[Row],
     curves: Curves,
 ) -> ComparedStudy:
-    setting, runs = comparison_answer(rows, description)
     test_mAPs = [row["test_mAP"] for row in runs if is_finite(row["test_mAP"])]
     until = until_from_json(description.get("until"))
     mean, half_width = interval(test_mAPs, until=until) if test_mAPs else (None, None)
@@ -211,11 +226,11 @@ def _published_mAP(
 
 def comparison_answer(
     rows: Iterable[Row], description: Mapping[str, Any]
-) -> tuple[str | None, list[Row]]:
+) -> tuple[str | Mapping[str, Any] | None, list[Row]]:
     """Return what a study chose by its held-out images, and its runs over seeds.
 
-    Of a search, this is the setting that it ended with, once that is confirmed; of an ablation, the
-    arm with the best mean held-out mAP over the seeds that all arms have.
+    Of a search, this is the setting that it ended with, by field, once that is confirmed; of an
+    ablation, the arm with the best mean held-out mAP over the seeds that all arms have.
 
     Args:
         rows: the study's rows of the trials table.
@@ -228,7 +243,7 @@ def comparison_answer(
         runs = [
             row for row in complete if (row["phase"], row["arm"], row["params"]) == confirmation
         ]
-        return (settings_text(chosen["settings"]), runs) if runs else (None, [])
+        return (chosen["settings"], runs) if runs else (None, [])
     arms: dict[str, list[Row]] = defaultdict(list)
     for row in complete:
         if row["phase"] == "arm":

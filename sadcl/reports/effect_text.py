@@ -12,7 +12,12 @@ SPLITS = {"test": "test images", "val": "held-out training images"}
 
 def arm_text(arm: str) -> str:
     """Name an arm; one that is called baseline is told apart from what the others compare with."""
-    return f"the arm “{arm}”" if arm.strip().lower() == "baseline" else arm
+    return f"the arm “{arm}”" if is_baseline_name(arm) else arm
+
+
+def is_baseline_name(arm: str) -> bool:
+    """Whether an arm has the name of what the others compare with, in whatever case."""
+    return arm.strip().lower() == "baseline"
 
 
 def plus_minus(mean: float, half_width: float | None) -> str:
@@ -69,10 +74,15 @@ def difference_text(effect: Effect) -> str:
     return f"{effect.difference:+z.2f} ({inside})"
 
 
-def interval_text(effect: Effect) -> str:
-    """Format the bounds of the 95 % interval of a difference."""
+def interval_text(effect: Effect, name: str = "") -> str:
+    """Format the bounds of the 95 % interval of a difference, after its name.
+
+    Figures that are the same in all seeds have none, because nothing is known of the spread.
+    """
     low, high = effect.difference_interval
-    return f"{low:+z.2f} to {high:+z.2f}"
+    if low == high:
+        return f"equal in all {len(effect.pairs)} seeds"
+    return f"{name}{low:+z.2f} to {high:+z.2f}"
 
 
 def p_text(effect: Effect) -> str:

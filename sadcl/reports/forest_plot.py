@@ -19,7 +19,7 @@ from sadcl.reports.plot_style import (
     effect_axes,
     save_figure,
 )
-from sadcl.reports.statistics import ALPHA, SIGNIFICANT, Effect
+from sadcl.reports.statistics import ALPHA, SIGNIFICANT, Effect, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,6 +146,7 @@ def _legend(report: AblationReport) -> list[Line2D]:
     has_intervals = any(not math.isnan(effect.difference_half_width) for effect in effects)
     has_several = any(len(effect.pairs) > 1 for effect in effects)
     verdicts = {effect.verdict for effect in effects}
+    has_untested = any(math.isnan(effect.p_corrected) for effect in effects)
     mean = "mean with 95 % interval (Bonferroni), " if has_intervals else ""
     entries = [
         (
@@ -153,11 +154,8 @@ def _legend(report: AblationReport) -> list[Line2D]:
             f"{mean}significant (p < {ALPHA:g}, Holm)",
             bool(verdicts & SIGNIFICANT),
         ),
-        (
-            OPEN_MARK,
-            f"{mean}not significant" if mean else "not tested",
-            bool(verdicts - SIGNIFICANT),
-        ),
+        (OPEN_MARK, f"{mean}not significant", Verdict.NOT_SIGNIFICANT in verdicts),
+        (OPEN_MARK, "mean alone, not tested" if mean else "not tested", has_untested),
         (SEED_MARK, "difference of one seed", has_several),
     ]
     return [Line2D([], [], label=label, **mark) for mark, label, has in entries if has]

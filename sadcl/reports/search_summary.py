@@ -313,7 +313,7 @@ def result_sentences(result: SearchResult) -> Iterator[str]:
 
 def _gain_sentence(gain: Gain) -> str:
     split = "held-out" if gain.split == "val" else "test"
-    interval = f" (95 % interval {interval_text(gain.effect)})" if gain.is_tested else ""
+    interval = f" ({interval_text(gain.effect, '95 % interval ')})" if gain.is_tested else ""
     optimistic = " The setting was chosen on these images, so this figure is optimistic."
     return (
         f"{gain.compared}: {gain.effect.difference:+z.2f} {split} mAP over "

@@ -141,8 +141,10 @@ def baseline_trial_key(root: str, checkpoint: str) -> str | None:
     if not store.is_store(root):
         return None
     key = checkpoint.removesuffix("/best.pt").rstrip("/").rpartition("/")[2]
-    with contextlib.suppress(UserError):  # a checkpoint may be of no trial here
-        key = find_key(root, key)
+    for text in (key, checkpoint):
+        with contextlib.suppress(UserError):  # a checkpoint may be of no trial here
+            key = find_key(root, text)
+            break
     rows = _trials(root)
     trial = next((row for row in rows if row["key"] == key), None)
     if trial is None or _is_pooled(trial):

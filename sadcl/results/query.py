@@ -317,6 +317,9 @@ def show(root: str, key: str) -> dict[str, Any]:
 def find_key(root: str, text: str) -> str:
     """Return the key of the trial that a text means: the key, or an end or a part of one trial's.
 
+    Studies that try the same setting have trials whose keys end alike; ``STUDY/END`` is the one of
+    a study.
+
     Raises:
         UnknownName: if no key has it, with the three that are most like it.
         UserError: if several keys have it.
@@ -324,17 +327,23 @@ def find_key(root: str, text: str) -> str:
     store.check_store(root)
     if store.row_of(root, text) is not None:
         return text
-    keys = sorted(read(root, "trials", ["key"])["key"].to_pylist())
-    if text:
-        for matches in ([k for k in keys if k.endswith(text)], [k for k in keys if text in k]):
+    table = read(root, "trials", ["key", "study"])
+    studies = dict(sorted(zip(*(table[n].to_pylist() for n in ("key", "study")), strict=True)))
+    study, _, end = text.rpartition("/")
+    keys = [key for key in studies if study in ("", studies[key])]
+    if end:
+        for matches in ([k for k in keys if k.endswith(end)], [k for k in keys if end in k]):
             if len(matches) == 1:
-                return str(matches[0])
+                return matches[0]
             if matches:
+                first = studies[matches[0]]
+                others = [key for key in matches[1:] if studies[key] == first]
+                remedy = "" if study or others else f", or its study: '{first}/{text}'"
                 raise UserError(
                     f"{text!r} is a part of {len(matches)} keys in {str(root)!r}, such as "
-                    f"{', '.join(map(repr, matches[:3]))}. Give more of the key."
+                    f"{', '.join(map(repr, matches[:3]))}. Give more of the key{remedy}."
                 )
-    raise UnknownName("trial", text, _nearest(text, keys), repr(str(root)), SEE_TOP)
+    raise UnknownName("trial", text, _nearest(end, keys or [*studies]), repr(str(root)), SEE_TOP)
 
 
 def _nearest(text: str, keys: Sequence[str]) -> list[str]:

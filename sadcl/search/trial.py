@@ -32,19 +32,23 @@ class Phase(StrEnum):
     """A single run that belongs to no study."""
 
 
-def short_id(key: str) -> str:
-    """Return the end of a trial's key by which people know it, everywhere the same.
+DIGEST = 12
+"""Length of the digests in a run's key."""
 
-    :func:`sadcl.results.query.find_key` takes it in the place of the key.
+
+def short_id(key: str) -> str:
+    """Return the six characters of a trial's key by which people know it, everywhere the same.
+
+    :func:`sadcl.results.query.find_key` takes them in the place of the key. They end the digest of
+    the configuration, which those of the data may follow.
     """
-    return key[-6:]
+    return re.sub(rf"(-[0-9a-f]{{{DIGEST}}})(-[0-9a-f]{{{DIGEST}}})+$", r"\1", key)[-6:]
 
 
 NAME_BYTES = 150
 """Largest length of a study's name, to which seed, digests, data set and ``-demo`` are added."""
 KEY_BYTES = 210
 """Largest length of a run's key: its files have up to 45 bytes more, and 255 are possible."""
-DIGEST = 12
 
 
 @dataclass(frozen=True)

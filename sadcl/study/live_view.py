@@ -138,9 +138,10 @@ def _trial(line: TrialLine, title_width: int) -> Iterator[Text]:
 
 
 def _shortened(text: str, width: int) -> str:
-    """Cut a title before its end, which has the seed."""
+    """Cut a title before its last word, which is the seed."""
     if cell_len(text) > width:
-        text = f"{text[: width - 6]}…{text[-5:]}"
+        end = text[-min(len(text) - text.rfind(" "), width // 2) :]
+        text = f"{text[: width - len(end) - 1].rstrip()}…{end}"
     return text.ljust(width)
 
 

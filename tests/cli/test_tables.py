@@ -80,7 +80,7 @@ def test_show_studies_and_schema(command, runs):
             "There is no column 'val_mpa' in the table trials; did you mean 'val_mAP'",
         ),
         (("results", "sql", " ", "--storage", "{root}"), "The query is empty"),
-        (("results", "tpo"), "There is no command tpo; did you mean top?"),
+        (("results", "tpo"), "No such command 'tpo'. Did you mean 'top'?"),
     ],
 )
 def test_mistakes_are_one_paragraph(command, runs, words, message):

@@ -127,3 +127,12 @@ def test_names_in_a_table_are_no_markup(printed):
     text = "\n".join(printed(80, [{"[/x] [w]": "[/y] :duck:"}], ["[/x] [w]"]))
     assert "[/x] [w]" in text
     assert "[/y] :duck:" in text
+
+
+def test_a_short_name_is_of_one_field_in_all_rows(capsys):
+    show_table([{"settings": {"stage1.lr": 0.1, "loss.tau": 0.2}}, {"settings": {"stage2.lr": 1}}])
+    assert capsys.readouterr().out.splitlines() == [
+        "settings",
+        "stage1.lr=0.1 tau=0.2",
+        "stage2.lr=1",
+    ]

@@ -109,6 +109,26 @@ def test_p_is_never_rounded_onto_the_bound_that_it_is_below(tmp_path):
     assert "corrected p < 0.05: a significant gain" in words(report)
 
 
+def test_beside_an_arm_that_is_called_baseline_the_word_is_reference(tmp_path):
+    ablation(tmp_path, {"both": [50.0, 51.0, 53.0], "Baseline": [50.0, 51.0, 52.0]})
+    table = ablation_table(ablation_report(str(tmp_path), "ab"), "coco14")
+    assert [(line["arm"], line[DIFFERENCE][:9]) for line in table] == [
+        ("both", "reference"),
+        ("Baseline", "-0.33 (-1"),
+    ]
+
+
+def test_figures_that_are_equal_in_all_seeds_have_no_interval(tmp_path):
+    ablation(tmp_path, {"both": [50.0, 51.0, 52.0], "same": [50.0, 51.0, 52.0]}, scale="demo")
+    report = ablation_report(str(tmp_path), "ab")
+    line = ablation_table(report, "coco14")[1]
+    assert (line[DIFFERENCE], line["p (Holm)"]) == ("+0.00 (equal in all 3 seeds)", "1.000")
+    assert next(ablation_sentences(report)) == (
+        "On coco14, same compared with both: +0.00 mAP (equal in all 3 seeds), corrected p = "
+        "1.000: no significant difference."
+    )
+
+
 def test_seeds_without_a_partner_are_in_the_mean_only(tmp_path):
     root = ablation(tmp_path, {"stage2": [50.0, 51.0, 52.0], "a": [50.5, 51.7, 52.8, 53.0]})
     report = ablation_report(root, "ab")

@@ -83,6 +83,20 @@ def test_studies_side_by_side(root):
     )
 
 
+def test_a_short_name_is_of_one_field_in_all_studies(root):
+    """The same search, but for its field: both have an lr, of stage 1 and of stage 2."""
+    for study, field in (("one", "stage1.lr"), ("two", "stage2.lr")):
+        row = {"study": study, "arm": "tuned", "params": json.dumps({field: 0.1}), **COST}
+        for phase in ("search", "confirm"):
+            writer = RunWriter(root, f"{study}-{phase}", {**row, "phase": phase})
+            writer.finish("complete", metrics={"val_mAP": 50.0, "test_mAP": 50.0})
+        description = {"name": study, "kind": "search", "scale": "full"}
+        storage.write(f"{root}/studies/{study}.json", json.dumps(description).encode())
+    settings = [one.setting for one in compare_studies(root)]
+    assert settings == ["both", "stage1.lr=0.1", "tau=0.1", "stage2.lr=0.1"]
+    assert [one.setting for one in compare_studies(root, ["two"])] == ["lr=0.1"]
+
+
 def test_command(root):
     def sadcl(*arguments):
         done = CliRunner().invoke(app, ["results", "compare", *arguments, "--storage", root])

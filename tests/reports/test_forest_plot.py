@@ -42,6 +42,26 @@ def test_the_plot_has_a_panel_a_data_set_and_a_line_an_arm(root):
     assert "+1.00, too few pairs" in texts
 
 
+BASE, GAIN, NOISE, EQUAL = [50.0, 51.0, 52.5], [55, 56, 57.6], [50.1, 50.8, 52.6], [51, 52, 53.5]
+INTERVAL, OPEN = "mean with 95 % interval (Bonferroni), ", "mean alone, not tested"
+
+
+@pytest.mark.parametrize(
+    ("arms", "marks"),
+    [
+        ((GAIN,), [f"{INTERVAL}significant (p < 0.05, Holm)"]),
+        ((NOISE,), [f"{INTERVAL}not significant"]),
+        ((GAIN, EQUAL), [f"{INTERVAL}significant (p < 0.05, Holm)", OPEN]),
+        ((NOISE, BASE[:2]), [f"{INTERVAL}not significant", OPEN]),
+        ((BASE[:2],), ["not tested"]),
+    ],
+)
+def test_the_legend_has_the_marks_that_are_there(tmp_path, arms, marks):
+    root = ablation(tmp_path, {"base": BASE, **{f"a{i}": arm for i, arm in enumerate(arms)}})
+    (legend,) = forest_plot.forest_figure(ablation_report(root, "ab")).legends
+    assert [text.get_text() for text in legend.texts] == [*marks, "difference of one seed"]
+
+
 @pytest.mark.parametrize("shift", [5.0, -5.0])
 def test_the_zero_line_is_always_in_sight(tmp_path, shift):
     root = ablation(

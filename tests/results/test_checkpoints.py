@@ -11,6 +11,7 @@ from sadcl.errors import UserError
 from sadcl.launch.outcome import StudyResult
 from sadcl.results import checkpoints, store, verify
 from sadcl.search import Trial
+from sadcl.search.trial import short_id
 from sadcl.study import execute
 from sadcl.study.placement import Placement
 from tests.results.runs import complete_trial
@@ -24,11 +25,13 @@ def test_which_checkpoint_is_shown(two_runs):
     assert (
         checkpoints.baseline_trial_key(root, main["key"])
         == checkpoints.baseline_trial_key(root, main["checkpoint"])
+        == checkpoints.baseline_trial_key(root, f"look/{short_id(main['key'])}")
         == pooled["key"]
     )
     assert checkpoints.baseline_trial_key(root, pooled["key"]) is None
     assert checkpoints.baseline_trial_key(root, "elsewhere/best.pt") is None
-    assert checkpoints.find_checkpoint(root, main["key"]) == main["checkpoint"]
+    for text in (main["key"], f"look/{short_id(main['key'])}"):
+        assert checkpoints.find_checkpoint(root, text) == main["checkpoint"]
     with pytest.raises(UserError, match="no study 'loko' in .*; did you mean 'look'"):
         checkpoints.best_trial_key(root, "loko")
 

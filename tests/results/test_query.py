@@ -319,3 +319,22 @@ def test_a_trial_is_known_by_any_unique_end_or_part_of_its_key(tmp_path):
     assert len(nearest) == 3
     with pytest.raises(UserError, match="the nearest are"):
         query.find_key(root, "")
+
+
+def test_of_studies_that_try_the_same_setting_a_trial_is_known_by_its_study_and_an_end(tmp_path):
+    for study in ("one", "two"):
+        for arm in ("both", "none"):
+            complete_trial(tmp_path, f"{study}-{arm}-s0-{arm}1", study=study)
+    root = str(tmp_path)
+    message = r"'both1' is a part of 2 keys .*\. Give more of the key, or its study: 'one/both1'\."
+    with pytest.raises(UserError, match=message):
+        query.find_key(root, "both1")
+    assert query.find_key(root, "one/both1") == "one-both-s0-both1"
+    assert query.find_key(root, "two/both1") == "two-both-s0-both1"
+    with pytest.raises(UserError, match=r"'one/s0' is a part of 2 keys .* Give more of the key\.$"):
+        query.find_key(root, "one/s0")
+    with pytest.raises(UserError, match=r"'s0' is a part of 4 keys .* Give more of the key\.$"):
+        query.find_key(root, "s0")
+    for text in ("one/both2", "three/both1"):
+        with pytest.raises(UserError, match="no trial .* the nearest are 'one-both-s0-both1'"):
+            query.find_key(root, text)

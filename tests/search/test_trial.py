@@ -7,7 +7,7 @@ import pytest
 from sadcl import recipes
 from sadcl.errors import UserError
 from sadcl.search import Phase, Trial
-from sadcl.search.trial import study_name
+from sadcl.search.trial import short_id, study_name
 
 BASE = recipes.demo()
 
@@ -44,6 +44,13 @@ def test_titles_of_a_trial_and_of_a_stage_1_on_all_images():
     whole = BASE.override({"data.holdout": 0.0})
     assert Trial("s", "stage1", "stage1", whole).title == "stage 1 s0, all images"
     assert Trial("s", "final", "tuned", whole).title == "final tuned s0"
+
+
+def test_a_run_is_known_by_its_setting_and_not_by_its_data():
+    data, start = "2bf9a535b93a", "0123456789ab"
+    for end in ("", f"-{data}", f"-{data}-{start}"):
+        assert short_id(f"mine-s0-a0933b80f0e2{end}") == "80f0e2"
+    assert short_id("s-tuned-s0-aab1") == "0-aab1"
 
 
 def test_the_name_of_a_study_at_a_scale():

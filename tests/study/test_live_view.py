@@ -58,3 +58,12 @@ def test_the_latest_trials_stay_and_the_others_are_counted():
     assert not any("search 0000" in line for line in shown)
     ended = sum("complete" in line for line in shown)
     assert shown[0] == f"study ({20 - ended} more)"
+
+
+def test_a_long_title_is_cut_before_its_seed():
+    title = "stage 1 of no contrast, sample contrast and 2 more s1"
+    for name in (title, f"{title}{'0' * 40}"):  # and where the last word is too long itself
+        line = next(line for line in lines(80, 24, [TrialLine(name)]) if "stage 1 of" in line)
+        shown = line.strip()
+        assert len(shown) <= 80 - 8 - 20 - 8 - 8 - 8  # what is left beside the other columns
+        assert shown.endswith("…" + (" s1" if name == title else "0" * 14))

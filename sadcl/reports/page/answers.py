@@ -149,7 +149,7 @@ def _ablation_answer(report: AblationReport, dataset: str) -> str:
 
 def _difference(effect: Effect) -> str:
     is_tested = not math.isnan(effect.p)
-    interval = f", 95 % interval {interval_text(effect)}" if is_tested else ""
+    interval = f", {interval_text(effect, '95 % interval ')}" if is_tested else ""
     return f"{effect.difference:+z.2f} points{interval} over {pairs_text(effect)}"
 
 

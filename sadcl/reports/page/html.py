@@ -103,7 +103,7 @@ def _side(
         "failures": tables.failure_table(study),
         "made_by": provenance.made_by(study),
         "has_changes": any((row["revision"] or "").endswith("+") for row in study.rows),
-        "commands": provenance.commands(study, best),
+        "commands": [provenance.wrapped(line) for line in provenance.commands(study, best)],
         "shared": tables.shared_config(study),
         "recipe": recipe(best) if best else "",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -38,6 +39,10 @@ GPU_ONLY = ("cuda", "cudnn", "gpus")
 """Columns that say nothing of a study whose runs all used CPUs."""
 MAX_VALUES = 6
 """The largest number of different values that are listed for a column."""
+MAX_CHARACTERS = 80
+"""Of a line of a command, with which an option and its value still fit on paper."""
+_WORD = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""
+"""A word of a command, with its quotes."""
 PINNED = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 
 
@@ -83,6 +88,22 @@ def commands(study: StudyData, best: Row | None) -> list[str]:
             "   # computes its figures again from the images"
         )
     return lines
+
+
+def wrapped(line: str) -> str:
+    """Break a long command before its options, so that it can be copied, from paper too.
+
+    A page breaks it anywhere, also between the two hyphens of an option.
+    """
+    command, mark, comment = line.partition("   # ")
+    first, *options = re.findall(rf"(?:^|--){_WORD}(?: (?!--){_WORD})*", command)
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) < MAX_CHARACTERS:
+            lines[-1] += f" {option}"
+        else:
+            lines.append(f"    {option}")
+    return " \\\n".join(lines) + mark + comment
 
 
 def _start_command(description: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ MAX_LINES = 150
 """The largest number of lines in a chart; with more, the page says how many."""
 MAX_STRONG = 30
 """The largest number of trials that are drawn as the best."""
+UNSET = 0.15
+"""How far above the trials that do not have a field an axis begins."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _parallel(
     for field, name in names.items():
         domain = plain(space[field]) if field in space else None
         is_log = isinstance(domain, Float | Int) and domain.log
-        axes.append(_axis(name, [setting.get(field) for setting in settings], is_log))
+        axes.append(_with_unset(_axis(name, [s.get(field) for s in settings], is_log)))
     axes.append(_axis("held-out mAP", [trial.held_out_mAP for trial, _ in drawn]))
     kinds = [
         "best" if i < num_strong else "other" if trial.status == "complete" else "pruned"
@@ -212,6 +214,18 @@ def _axis(name: str, values: Sequence[Any], is_log: bool = False) -> charts.Axis
     positions = [(scale(x) - low) / (high - low) if math.isfinite(x) else math.nan for x in numbers]
     ticks = [(t, low + t * (high - low)) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     return charts.Axis(name, positions, [(t, f"{10**x if is_log else x:.3g}") for t, x in ticks])
+
+
+def _with_unset(axis: charts.Axis) -> charts.Axis:
+    """Place trials that do not have a field below those that have it, so that no line is cut."""
+    if all(map(math.isfinite, axis.positions)):
+        return axis
+
+    def place(y: float) -> float:
+        return 1 - (1 - UNSET) * (1 - y) if math.isfinite(y) else 0.0
+
+    ticks = [(0.0, "not set"), *((place(y), text) for y, text in axis.ticks)]
+    return charts.Axis(axis.name, [place(y) for y in axis.positions], ticks)
 
 
 def _categorical_axis(name: str, values: Sequence[Any]) -> charts.Axis:

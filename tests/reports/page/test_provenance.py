@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sadcl.reports.page.provenance import COLUMNS, commands, config_code, made_by
+import shlex
+
+from sadcl.reports.page.provenance import COLUMNS, commands, config_code, made_by, wrapped
 from sadcl.reports.page.study import study_data
 from sadcl.results import schema
 from tests.reports.pages import search
@@ -59,6 +61,18 @@ def test_commands_name_revision_versions_and_checkpoint(tmp_path):
     )
     assert lines[3] == f"sadcl results report s --storage {tmp_path} -o report.html"
     assert lines[4].startswith(f"sadcl evaluate --checkpoint {best['key']} --storage {tmp_path}")
+
+
+def test_a_long_command_is_broken_before_its_options_and_stays_the_same_words():
+    values = [f"data.scene_train={n}{'0' * 20}" for n in range(4)]
+    odd = "it's --quite a name"
+    words = ["python", odd, *(word for value in values for word in ("--set", value))]
+    lines = wrapped(f"{shlex.join(words)}   # DIR is where the data set is").split("\n")
+    assert len(lines) == 4
+    assert all(line.endswith(" \\") and len(line) <= 82 for line in lines[:-1])
+    assert all(line.startswith("    --set ") for line in lines[1:])
+    assert shlex.split("\n".join(lines).replace("\\\n", ""), comments=True) == words
+    assert wrapped("git checkout f00   # plus") == "git checkout f00   # plus"
 
 
 def test_a_row_without_a_configuration_has_no_code():

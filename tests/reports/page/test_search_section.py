@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from sadcl.reports import importance
 from sadcl.reports.page import html
 from sadcl.reports.page.search_charts import TrialPoint, history_chart
+from sadcl.reports.page.search_section import search_section
+from sadcl.reports.page.study import study_data
 from tests.reports.pages import search
 
 
@@ -24,6 +27,26 @@ def test_many_trials_are_thinned_and_the_page_says_so(tmp_path, monkeypatch):
     assert "the 120 of 200 labels that differ the most" in text
     compared = {f"confirm {arm}, seed {seed}" for arm in ("stage2", "tuned") for seed in (7, 8)}
     assert compared < set(re.findall(r"<title>(.*?):", text))  # none of them is thinned out
+
+
+def test_a_trial_without_a_field_has_a_line_across_all_axes(tmp_path, monkeypatch):
+    """Of a conditional field: it was cut there, so that nothing showed the field before it."""
+    monkeypatch.setattr(importance, "RESAMPLES", 10)
+    monkeypatch.setattr(importance, "PERMUTATIONS", 10)
+    search(tmp_path, 12)
+    study = study_data(str(tmp_path), "s")
+    trials = study.phase("search")
+    drawn = sum(row["status"] != "failed" for row in trials)
+    for number, row in enumerate(trials):
+        params = json.loads(row["params"])
+        if number % 2:
+            del params["bank.epsilon"]
+        row["params"] = json.dumps(params)
+    svg = search_section(study, None).parallel
+    assert sum("not set" in text for text in texts(svg)) == 1
+    lines = re.findall(r'id="parallel-trial\d+".*?<path d="([^"]*)"', svg, re.DOTALL)
+    assert len(lines) == drawn
+    assert {(line.count("M"), line.count("L")) for line in lines} == {(1, 3)}
 
 
 def texts(svg):

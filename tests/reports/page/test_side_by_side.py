@@ -103,3 +103,16 @@ def test_a_page_has_both_with_ids_of_their_own(root):
     assert page.count("<h1>Why?</h1>") == 1
     with pytest.raises(UserError, match="of two different ones, but got one, one"):
         html.study_page(str(root), "one", "one")
+
+
+def test_what_is_to_be_known_of_both_studies_is_said_once(tmp_path):
+    few = {"images": {"coco14": {"train": 90, "val": 10, "test": 60}}}
+    for study, about in (("one", {}), ("two", few)):
+        ablation(tmp_path, {"a": BASE, "b": BASE}, study=study, scale="demo", **about)
+    page = html.study_page(str(tmp_path), "one", "two")
+    banners = re.findall(r'<p class="banner" role="note">(.*?)</p>', page)
+    assert [text[:36] for text in banners] == [
+        "Demo scale: these figures only show ",
+        "WARNING: coco14 has only 10 held-out",
+    ]
+    assert page.index(banners[0]) < page.index('class="side-name">one') < page.index(banners[1])
