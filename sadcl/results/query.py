@@ -360,7 +360,10 @@ SEE_TOP = "`sadcl results top` prints keys; a unique end is enough."
 
 
 def study_overview(root: str) -> list[dict[str, Any]]:
-    """Return a row for each study: its trials by status, and its best held-out mAP in percent."""
+    """Return a row for each study: its trials by status, and its best held-out mAP in percent.
+
+    A shared stage 1 is no answer to a study's question, and left out of the best.
+    """
     counts = ", ".join(
         f"count(*) filter (status = {_literal(status)}) as {status}"
         for status in (*ENDED, Status.RUNNING)
@@ -368,7 +371,9 @@ def study_overview(root: str) -> list[dict[str, Any]]:
     query = f"""
         select study, any_value(dataset) as dataset, any_value(scale) as scale, count(*) as trials,
                {counts},
-               max(val_mAP) filter (where isfinite(val_mAP)) as best_val_mAP,
+               max(val_mAP) filter (
+                   where isfinite(val_mAP) and phase is distinct from 'stage1'
+               ) as best_val_mAP,
                min(started) as started
         from trials group by study order by started
     """

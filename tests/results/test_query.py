@@ -206,6 +206,13 @@ def test_questions(tmp_path):
     assert counts == {"s": (4, 1), "o": (1, 0)}
 
 
+def test_a_shared_stage_1_is_not_the_best_of_its_study(tmp_path):
+    complete_trial(tmp_path, "t0", mAP=50.0)
+    complete_trial(tmp_path, "t1", mAP=60.0, phase="stage1")
+    (overview,) = query.study_overview(str(tmp_path))
+    assert (overview["trials"], overview["best_val_mAP"]) == (2, 50.0)
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
