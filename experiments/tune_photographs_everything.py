@@ -1,6 +1,6 @@
 """Does a search on stored features choose what would be best with the whole network training?
 
-Half of the settings that were searched with a frozen backbone are trained again with everything
+The six best settings of the search with a frozen backbone are trained again with everything
 training. The report says how well the cheap ranking predicted the real one.
 
 python experiments/tune_photographs_everything.py                                # drawn scenes

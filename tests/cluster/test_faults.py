@@ -362,9 +362,9 @@ def test_a_full_disk_ends_a_run_with_what_to_do_and_it_goes_on_when_there_is_roo
         words, cwd=tmp_path, env=command.environment, stderr=subprocess.PIPE, text=True
     )
     until(lambda: len(epochs(root)) >= 2, process=process)
-    with open(disk / "other", "wb") as other:  # of somebody else
-        free = shutil.disk_usage(disk).free
-        other.write(bytes(free))
+    with open(disk / "other", "wb", buffering=0) as other, contextlib.suppress(OSError):
+        while other.write(bytes(1 << 20)):  # of somebody else, until nothing is left
+            pass
     _, output = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "failed: The storage is full: [Errno 28] No space left on device: " in output
