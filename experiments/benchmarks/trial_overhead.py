@@ -159,7 +159,9 @@ def stock_overheads(name: str, trials: int, placement: Placement, folder: str) -
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    work = make_worker(stage1_checkpoint(name, trials, placement), placement.threads)
+    work = make_worker(
+        stage1_checkpoint(name, trials, placement), placement.threads(BASE.stores_features)
+    )
 
     def driver(settings: dict[str, Any]) -> None:
         trial = tune.get_context().get_trial_id()

@@ -106,7 +106,6 @@ def prepare_data(
         scale,
         root,
         workers=int(options.workers),
-        decodes=not base.stores_features,
         at_once=MOST_AT_ONCE if base.stores_features else 1,
     )
     images, whole_digest = _read(base, root)

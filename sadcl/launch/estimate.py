@@ -68,7 +68,8 @@ def training_hours(
         UserError: Where not even a step of one image is possible.
     """
     on_gpu = torch.cuda.is_available() and placement.gpus > 0
-    step = step_time(config, num_labels, threads=placement.threads, on_gpu=on_gpu)
+    threads = placement.threads(config.stores_features)
+    step = step_time(config, num_labels, threads=threads, on_gpu=on_gpu)
     return TimedTraining(images * step.seconds / step.images / 3600, step)
 
 

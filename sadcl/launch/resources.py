@@ -31,7 +31,6 @@ def make_placement(
     *,
     workers: int,
     up_to: int = 0,
-    decodes: bool = True,
     at_once: int = 1,
 ) -> Placement:
     """Decide where a run runs and what each of its workers gets.
@@ -46,7 +45,6 @@ def make_placement(
         data_root: Where the run's data set is; None for the drawn scenes.
         workers: Training processes.
         up_to: Most training processes where the number is a range; 0 for a fixed number.
-        decodes: Whether the runs decode images; if not, they read stored feature maps.
         at_once: Runs that are to find room at once on the CPUs of this machine, if it has as many.
 
     Raises:
@@ -75,15 +73,7 @@ def make_placement(
         cpus = 8 if is_remote else max(1, min(8, (os.cpu_count() or 1) // share))
     root = storage.absolute(data_root) if data_root is not None else None
     return Placement(
-        storage.absolute(options.storage),
-        root,
-        scale,
-        workers,
-        cpus,
-        gpus,
-        up_to,
-        _timeout(),
-        decodes,
+        storage.absolute(options.storage), root, scale, workers, cpus, gpus, up_to, _timeout()
     )
 
 

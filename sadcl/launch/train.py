@@ -122,9 +122,7 @@ def _prepare(config: Config, options: TrainOptions, *, dry_run: bool = False) ->
     scale = scale_of(options.scale or ("demo" if dataset == "scenes" else None), root)
     environment.check_storage(options.storage, write=not dry_run)
     config = config.model_copy(update={"data": data.resolve(config.data, root)})
-    placement = resources.make_placement(
-        options, scale, root, workers=least, up_to=most, decodes=not config.stores_features
-    )
+    placement = resources.make_placement(options, scale, root, workers=least, up_to=most)
     images = read_data(config, root)
     check_parts([config], images)
     config, start = check_start(config, images.labels)

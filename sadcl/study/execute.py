@@ -105,7 +105,7 @@ def execute(
         if distributed.rank() == 0:
             writer = _open_writer(trial, placement, images)
         emit_first(TrialStarted(trial.key, trial.phase, trial.title, dict(trial.params)))
-        with _threads(placement), gpu_memory(placement):
+        with _threads(placement, trial.config.stores_features), gpu_memory(placement):
             outcome = fit(
                 trial.config,
                 images,
@@ -122,7 +122,7 @@ def execute(
                     ),
                 ),
                 device="cuda" if placement.gpus else "cpu",
-                loader_workers=placement.loader_workers,
+                loader_workers=placement.loader_workers(trial.config.stores_features),
             )
     except Rescheduled:
         raise
@@ -163,11 +163,11 @@ def _open_writer(trial: Trial, placement: Placement, images: data.MultiLabelData
 
 
 @contextlib.contextmanager
-def _threads(placement: Placement) -> Iterator[None]:
+def _threads(placement: Placement, stores_features: bool) -> Iterator[None]:
     """Compute with the placement's number of threads on CPUs for as long as the block runs."""
     before = torch.get_num_threads()
     if not placement.gpus:
-        torch.set_num_threads(placement.threads)
+        torch.set_num_threads(placement.threads(stores_features))
     try:
         yield
     finally:

@@ -24,7 +24,6 @@ class Placement:
             ``workers`` fixed.
         timeout: the seconds that a worker may keep the others waiting before the run is started
             again without it.
-        decodes: whether its runs decode images; if not, they read stored feature maps.
     """
 
     storage: str
@@ -35,23 +34,27 @@ class Placement:
     gpus: float = 0
     up_to: int = 0
     timeout: int = 600
-    decodes: bool = True
 
-    @property
-    def loader_workers(self) -> int:
-        """The processes of each worker that decode images.
+    def loader_workers(self, stores_features: bool) -> int:
+        """Return how many processes of each worker decode images.
 
-        Next to a GPU one CPU trains and the others decode. On CPUs one decodes, and none where
-        feature maps are read. At demo scale none does, because images stay decoded in memory.
+        Next to a GPU one CPU trains and the others decode. On CPUs one decodes. At demo scale none
+        does, because images stay decoded in memory.
+
+        Args:
+            stores_features: whether the run reads stored feature maps, so that on CPUs none does.
         """
         if self.scale != "full":
             return 0
-        return self.cpus - 1 if self.gpus else min(int(self.decodes), self.cpus - 1)
+        return self.cpus - 1 if self.gpus else min(int(not stores_features), self.cpus - 1)
 
-    @property
-    def threads(self) -> int:
-        """The threads of each worker that compute on CPUs."""
-        return max(1, self.cpus - self.loader_workers)
+    def threads(self, stores_features: bool) -> int:
+        """Return how many threads of each worker compute on CPUs.
+
+        Args:
+            stores_features: as for :meth:`loader_workers`.
+        """
+        return max(1, self.cpus - self.loader_workers(stores_features))
 
 
 def workers_on(placement: Placement, node: Mapping[str, float], cpus: int = 1) -> int:

@@ -73,5 +73,5 @@ def test_runs_that_read_stored_feature_maps_share_the_cpus(monkeypatch, tmp_path
     def cpus(**changes):
         return resources.make_placement(options, "full", None, workers=1, **changes).cpus
 
-    assert cpus(decodes=False, at_once=MOST_AT_ONCE) == of_a_run
+    assert cpus(at_once=MOST_AT_ONCE) == of_a_run
     assert cpus() == min(cores, 8)

@@ -140,12 +140,14 @@ def test_what_can_never_be_placed_is_refused(wanted, nodes, message):
 
 
 def test_threads_and_decoders():
-    assert (placement(cpus=8, gpus=1).loader_workers, placement(cpus=8, gpus=1).threads) == (7, 1)
-    assert (placement(cpus=8).loader_workers, placement(cpus=8).threads) == (1, 7)
-    assert (placement(cpus=1).loader_workers, placement(cpus=1).threads) == (0, 1)
-    assert placement(cpus=2, scale="demo").loader_workers == 0
-    stored = placement(cpus=2, decodes=False)
-    assert (stored.loader_workers, stored.threads) == (0, 2)
+    def split(one, stores_features=False):
+        return one.loader_workers(stores_features), one.threads(stores_features)
+
+    assert split(placement(cpus=8, gpus=1)) == (7, 1)
+    assert split(placement(cpus=8)) == (1, 7)
+    assert split(placement(cpus=1)) == (0, 1)
+    assert split(placement(cpus=2, scale="demo"))[0] == 0
+    assert split(placement(cpus=2), stores_features=True) == (0, 2)
 
 
 def test_storage_is_probed_and_left_clean(tmp_path):
