@@ -150,7 +150,7 @@ class Plan:
         return config.override({**self.search.confirm_with, "seed": seed})
 
     def confirmation_epochs(self, rows: Rows) -> int:
-        """Return the epochs of the confirmation that are still to come, those of stage 1 too."""
+        """Return the epochs with ``confirm_with`` that are still to come, those of stage 1 too."""
         seeds, base = self.search.confirm_seeds, self.base
         runs = self.search.confirm_top + ("stage2" in self.search.baselines)
         each = base.stage2.epochs or base.stage1.epochs
@@ -158,9 +158,9 @@ class Plan:
         done = sum(
             row.get("epochs_done") or 0
             for row in rows
-            if row["phase"] == Phase.CONFIRM and row["status"] != Status.RUNNING
+            if row["phase"] in (Phase.CONFIRM, Phase.FINAL) and row["status"] != Status.RUNNING
         )
-        return max(len(seeds) * (runs * each + shared) - done, 0)
+        return max(len(seeds) * (runs * each + shared) + each + shared - done, 0)
 
     def final(
         self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]
@@ -173,9 +173,12 @@ class Plan:
             params: the values that the search chose.
             stage1: the row of the stage 1 that the setting started from, with ``epoch`` and
                 ``weights``; None if there is no stage 1.
-            stage2: the row of the setting's trial, likewise; of its only stage if it has one.
+            stage2: the row of the setting's trial, likewise; of its only stage if it has one. A
+                confirming run has ``confirm_with``, and then the final run has it too.
         """
         setting = self.base.override(params)
+        if stage2.get("phase") == Phase.CONFIRM:
+            setting = setting.override(self.search.confirm_with)
         changes: dict[str, Any] = {"data.holdout": 0.0}
         alone = not setting.stage2.epochs
         for name, stage, row in (
@@ -196,24 +199,37 @@ class Plan:
     def final_of(self, rows: Rows) -> Trial | None:
         """Return the final run of the setting that is the best so far; None until one and its stage
         1 are complete, and where nothing is confirmed.
+
+        With ``confirm_with`` it trains as long as the confirming run in the middle by its epochs.
+        Where all of them have failed, it is the search's own.
         """
         if not self.search.confirm_seeds:
             return None
         winner = winning_trial(rows, self.search.confirm_top, self.search.confirm_seeds)
         if winner is None:
             return None
-        stage1 = next((row for row in rows if row["key"] == winner["stage1_key"]), None)
-        if stage1 is None and winner["stage1_key"] is not None:
+        chosen: Mapping[str, Any] = winner
+        if self.search.confirm_with:
+            keys = {trial.key for trial in self.confirmations(winner["settings"])}
+            if not ended_keys(rows) >= keys:
+                return None
+            confirming = [r for r in rows if r["key"] in keys and r["status"] == Status.COMPLETE]
+            if confirming:
+                by_epoch = sorted(confirming, key=lambda row: (row["epoch"], row["seed"]))
+                chosen = by_epoch[(len(by_epoch) - 1) // 2]
+        stage1 = next((row for row in rows if row["key"] == chosen["stage1_key"]), None)
+        if stage1 is None and chosen["stage1_key"] is not None:
             return None
-        return self.final(winner["settings"], stage1, winner)
+        return self.final(winner["settings"], stage1, chosen)
 
     def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
-        """Return the stage 1 of the final run if no setting of the space changes it; else None.
+        """Return the stage 1 of the final run if nothing of the search changes it; else None.
 
         Args:
             stage1: as for :meth:`final`.
         """
-        if not self.search.confirm_seeds or not self.shares_stage1:
+        search = self.search
+        if not search.confirm_seeds or search.confirm_with or not self.shares_stage1:
             return None
         return self.final({}, stage1, {"epoch": self.base.stage2.epochs, "weights": "raw"}).stage1
 

@@ -42,7 +42,8 @@ def _search_lines(plan: Plan) -> Iterator[str]:
         top += f", with {', '.join(f'{k} = {v}' for k, v in search.confirm_with.items())},"
     baselines = ("control" if name == "stage2" else name for name in search.baselines)
     runs = [start, " and ".join(baselines), trials]
-    runs += [f"{top} again over seeds {seeds}", "one final run"] if search.confirm_seeds else []
+    final = "one final run like these" if search.confirm_with else "one final run"
+    runs += [f"{top} again over seeds {seeds}", final] if search.confirm_seeds else []
     lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
     yield f"  {', '.join(filter(None, runs))}; {most}{lengths} epochs each"
     pruner = f"stopped early by {search.pruner}" if search.pruner else "no early stopping"

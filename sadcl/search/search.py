@@ -106,8 +106,8 @@ class Search:
         confirm_seeds: seeds that the search does not use. With none the search ends with its
             trials: nothing is confirmed, and there is no final run.
         confirm_with: fields that only the runs over ``confirm_seeds``, those of the control among
-            them, have other values of: a search with ``model.frozen = "all"`` is confirmed with
-            everything training by ``{"model.frozen": ()}``. The final run is the search's own.
+            them, and the final run have other values of: a search with ``model.frozen = "all"`` is
+            confirmed with everything training by ``{"model.frozen": ()}``.
         published: the paper's figure on the test images, for the summary.
 
     Raises:

@@ -30,7 +30,7 @@ def plan(**changes):
     return Plan(value, "demo", value.demo, 8, "d1", "d2")
 
 
-def test_only_the_confirmation_trains_with_it():
+def test_the_confirmation_trains_with_it_and_the_search_does_not():
     p = plan()
     for trial in (*p.confirmations({"loss.tau": 0.1}), *p.controls()):
         assert (trial.config.model.frozen, trial.config.model.freeze_batchnorm) == ((), False)
@@ -44,6 +44,40 @@ def test_only_the_confirmation_trains_with_it():
     )
 
 
+def test_the_final_run_is_of_what_was_confirmed():
+    p = plan(confirm_top=1)
+    known = {"status": "complete", "arm": "tuned", "val_mAP": 50.0, "params": '{"loss.tau": 0.1}'}
+    searched = known | {"key": "t", "phase": "search", "stage1_key": "s", "epoch": 1}
+    start = known | {"key": "s", "phase": "stage1", "epoch": 4, "weights": "raw"}
+    runs = p.confirmations({"loss.tau": 0.1})
+    confirming = [
+        known
+        | {"key": run.key, "phase": "confirm", "stage1_key": run.stage1.key}
+        | {"seed": run.config.seed, "epoch": epoch, "weights": "ema"}
+        for run, epoch in zip(runs, (4, 2, 3), strict=True)
+    ]
+    stages = [
+        start | {"key": run.stage1.key, "epoch": epoch, "weights": "raw"}
+        for run, epoch in zip(runs, (7, 8, 9), strict=True)
+    ]
+    rows = [searched, start, *stages, *confirming]
+    final = p.final_of(rows)
+    assert (final.config.model.frozen, final.config.loss.tau) == ((), 0.1)
+    assert (final.config.seed, final.config.data.holdout) == (p.base.seed, 0)
+    # The third one is in the middle by its epochs.
+    assert (final.config.stage1.epochs, final.config.stage2.epochs) == (9, 3)
+    assert (final.config.optim.report, final.stage1.config.optim.report) == ("ema", "raw")
+    assert final.stage1.config.model.frozen == ()
+    assert p.final_of(rows[:-1]) is None  # its epochs are not known yet
+    assert p.early_stage1(start) is None
+    failed = [run | {"status": "failed"} for run in confirming]
+    own = p.final_of([searched | {"weights": "raw"}, start, *stages, *failed])
+    assert (own.config.model.frozen, own.config.stage2.epochs) == ("all", 1)
+    one_left = p.final_of([searched, start, *stages, *failed[:2], confirming[2]])
+    assert one_left.key == final.key
+    assert "one final run like these" in " ".join(plan_lines(p))
+
+
 def test_it_is_recorded_and_makes_another_study():
     assert plan().identity()["confirm_with"] == REAL
     assert "confirm_with" not in plan(confirm_with={}).identity()
@@ -52,7 +86,7 @@ def test_it_is_recorded_and_makes_another_study():
 def test_epochs_of_the_confirmation():
     p = plan()
     stages = p.base.stage1.epochs, p.base.stage2.epochs
-    whole = 3 * (5 * stages[1] + stages[0])
+    whole = 3 * (5 * stages[1] + stages[0]) + stages[1] + stages[0]
     assert p.confirmation_epochs([]) == whole
     row = {"phase": "confirm", "status": "complete", "epochs_done": stages[1]}
     assert p.confirmation_epochs([row]) == whole - stages[1]
