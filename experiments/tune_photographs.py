@@ -21,7 +21,7 @@ search = Search(
     space={
         "stage1.lr": Float(5e-4, 3e-2, log=True),
         "stage1.class_loss.kind": Choice("bce", "asymmetric"),
-        "model.dropout": Float(0.0, 0.7),
+        "model.dropout": Choice(0.0, 0.1, 0.3, 0.5),
         "optim.weight_decay": Float(0.02, 30.0, log=True),
         "optim.pct_start": Float(0.1, 0.5),
     },

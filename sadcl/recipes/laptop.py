@@ -81,7 +81,7 @@ def photographs(variant: str = "features") -> Config:
             decoder_layers=1,
             heads=4,
             feedforward=64,
-            dropout=0.1,
+            dropout=0.0,
             projection=64,
         ),
         loss=Loss(
@@ -94,9 +94,9 @@ def photographs(variant: str = "features") -> Config:
         bank=Bank(policy="slot", start="prototypes", epsilon=0.5),
         prototypes=PrototypeConfig(policy="learned"),
         stage1=Stage(epochs=10, lr=1e-2, class_loss=asymmetric),
-        stage2=Stage(epochs=4, lr=2e-3, class_loss=asymmetric),
+        stage2=Stage(epochs=4, lr=1e-3, class_loss=asymmetric),
         optim=Optim(
-            batch_size=64, weight_decay=0.1, pct_start=0.2, ema_decay=0.99, ema_warmup=True
+            batch_size=64, weight_decay=0.3, pct_start=0.2, ema_decay=0.99, ema_warmup=True
         ),
     )
     return features if variant == "features" else features.override(EVERYTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from sadcl.model.transformer import DecoderLayer, LabelTransformer
@@ -35,6 +36,30 @@ def test_decoder_layer_adds_positions_to_keys_and_queries_only():
         + y.contract.bias
     )
     torch.testing.assert_close(layer(target, query, value + position, value)[0], expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_target_that_all_images_share_is_as_good_as_one_for_each(dropout):
+    torch.manual_seed(0)
+    layer = DecoderLayer(8, 2, 16, dropout).double()
+    query, key, value = (torch.randn(*shape).double() for shape in ((3, 8), (4, 5, 8), (4, 5, 8)))
+    results = []
+    for target in (torch.zeros(3, 8).double(), torch.zeros(4, 3, 8).double()):
+        torch.manual_seed(1)
+        features = layer(target, query, key, value)
+        gradients = torch.autograd.grad(features.pow(3).sum(), list(layer.parameters()))
+        results.append([features, *gradients])
+    torch.testing.assert_close(*results)
+
+
+def test_attention_is_that_of_torch():
+    torch.manual_seed(0)
+    transformer = LabelTransformer(4, 8, heads=2, feedforward=16, dropout=0.0)
+    layer, tokens = transformer.decoder[0], (torch.randn(2, 6, 8), torch.randn(2, 6, 8))
+    query = transformer.query_LD.expand(2, -1, -1)
+    mixed, _ = layer.attention(query, *tokens)
+    expected = layer.feedforward(layer.norm(mixed))
+    torch.testing.assert_close(layer(torch.zeros(4, 8), transformer.query_LD, *tokens), expected)
 
 
 def test_labels_do_not_attend_to_each_other():
