@@ -4,10 +4,11 @@ r"""The encoder over image positions and the decoder over label queries (section
     Q^i = FFN(CrossAttBlock(F, Q^{i-1}, PE))                   (Eq. 2, one decoder layer)
 
 F are the features of the positions (``encoded_BSD``), Q the representations of the labels
-(``target_BLD``), PE the position encoding. Layers are post-norm with ReLU, as in the released run.
+(``target``), PE the position encoding. Layers are post-norm with ReLU, as in the released run.
 Position encodings and label queries are added to attention's queries and keys, never to its values.
 
-Axes: B images, S positions of the feature map, L labels, D hidden size, H attention heads, E = D / H.
+Axes: B images, S positions of the feature map, L labels, D hidden size, H attention heads, E their
+size.
 """
 
 from __future__ import annotations
