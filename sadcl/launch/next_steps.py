@@ -11,8 +11,7 @@ from sadcl.console import print_command, print_text
 from sadcl.errors import UserError
 from sadcl.launch.datasets import roots_of
 from sadcl.results import store
-from sadcl.results.status import Status
-from sadcl.search.ranking import best_trials, chosen_trial, ranked_trials
+from sadcl.search.ranking import best_trials, chosen_trial, final_run, ranked_trials
 from sadcl.search.trial import Phase
 from sadcl.study import execute, record
 
@@ -70,9 +69,8 @@ def _runs_to_look_at(
         best = best_trials(rows, 1)[0]["key"] == chosen["key"]
         what = "the best trial of the search" if best else "the trial whose setting was chosen"
         yield f"look at {what} (held-out mAP {held_out}):", chosen
-    for row in rows:
-        if row["phase"] == Phase.FINAL and row["status"] == Status.COMPLETE:
-            yield "look at the final run, trained once on all training images:", row
+        if (final := final_run(rows, chosen["params"])) is not None:
+            yield "look at the final run, trained once on all training images:", final
             return
     for row in ranked_trials(row for row in rows if row["phase"] == Phase.ARM)[:1]:
         name = f"arm {row['arm']}, seed {row['seed']}"

@@ -90,7 +90,7 @@ class DecoderLayer(nn.Module):
         weights, biases = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
         tokens = zip((query, key_BSD, value_BSD), weights, biases, strict=True)
         projected = [functional.linear(x, weight, bias) for x, weight, bias in tokens]
-        # Contiguous, because not every kernel takes one tensor for all images.
+        # Contiguous, because not every attention kernel takes a batch axis of stride 0.
         whole = [x.expand(key_BSD.shape[0], -1, -1).contiguous() for x in projected]
         query_BHLE, key_BHSE, value_BHSE = (
             x.unflatten(2, (layer.num_heads, -1)).transpose(1, 2) for x in whole

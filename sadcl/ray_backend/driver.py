@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +140,18 @@ def _run_confirmation(study: StudyRecord[Plan], pool: tasks.TaskPool) -> Trial |
         pool.start(final)
     for trial in trials:
         pool.start(trial)
-    for trial in trials:
-        pool.result(trial)
-    final = plan.final_of(study.refresh())
+    ended = [pool.result(run) for trial in trials for run in (trial.stage1, trial) if run]
+    final = plan.final_of(_with_results(study.refresh(), ended))
     assert final is not None
     return final
+
+
+def _with_results(rows: Rows, results: Iterable[dict[str, Any]]) -> Rows:
+    """Return rows with those of runs that have ended.
+
+    A shared disk may show a file later than the run that wrote it has ended.
+    """
+    return list({row["key"]: row for row in (*rows, *results)}.values())
 
 
 @environment.restored_afterwards()
@@ -221,8 +228,7 @@ def _run_arms(
                     results[run.key] = pool.result(run)
             ended.add(key)
         if plan.ablation.until is not None:
-            # A shared disk may show a file later than the run that wrote it has ended.
-            rows = list({**{row["key"]: row for row in study.refresh()}, **results}.values())
+            rows = _with_results(study.refresh(), results.values())
             now = plan.trained_epochs(rows, before) + plan.remaining_work(rows).epochs
             live.epochs, planned = live.epochs + now - planned, now
 

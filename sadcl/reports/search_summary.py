@@ -14,7 +14,14 @@ from sadcl.reports.rank_agreement import RankAgreement, rank_agreement
 from sadcl.reports.statistics import Effect, Verdict, interval, paired_effect, with_holm
 from sadcl.results.status import Status
 from sadcl.search.plan_text import image_warnings
-from sadcl.search.ranking import best_trials, is_finite, objective, pareto_front, winning_trial
+from sadcl.search.ranking import (
+    best_trials,
+    final_run,
+    is_finite,
+    objective,
+    pareto_front,
+    winning_trial,
+)
 from sadcl.search.search import Search
 from sadcl.search.trial import Phase
 
@@ -154,9 +161,9 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
         return SearchResult(_nonempty(lines), num_pruned=num_pruned, failed=failed)
     params = winner["params"]
     tuned = _rows(complete, Phase.CONFIRM, "tuned", params=params)
-    final = _rows(complete, Phase.FINAL, "tuned", params=params)
+    final = final_run(complete, params)
     lines.append(ResultLine("tuned, confirmed", "over the same seeds", tuned))
-    lines.append(ResultLine("tuned, final", "all training images", final))
+    lines.append(ResultLine("tuned, final", "all training images", [final] if final else []))
     compared = _compared(search, winner["scale"])
     gains = (_gain(split, tuned, control, compared) for split in ("val", "test"))
     return SearchResult(
@@ -164,7 +171,7 @@ def search_result(rows: Sequence[Row], search: Search) -> SearchResult:
         settings=winner["settings"],
         confirmed=spread_of(row["test_mAP"] for row in tuned),
         gains=tuple(gain for gain in gains if gain is not None),
-        final=final[0] if final else None,
+        final=final,
         published=search.published if winner["scale"] == "full" else None,
         nothing_admitted=bool(tuned) and all(row.get("admitted") == 0 for row in tuned),
         num_pruned=num_pruned,
@@ -353,8 +360,12 @@ def _overview_cells(rows: Sequence[Row], search: Search) -> Iterator[str]:
     yield str(sum(row["phase"] == Phase.SEARCH for row in rows))
     complete = [row for row in rows if row["status"] == Status.COMPLETE]
     winner = winning_trial(complete, search.confirm_top, search.confirm_seeds)
-    for phase in (Phase.CONFIRM, Phase.FINAL):
-        tuned = _rows(complete, phase, "tuned", params=winner["params"]) if winner else []
-        yield str(spread_of(row["test_mAP"] for row in tuned) or "")
+    params = winner["params"] if winner else ""
+    tuned, final = (
+        _rows(complete, Phase.CONFIRM, "tuned", params=params),
+        final_run(complete, params),
+    )
+    yield str(spread_of(row["test_mAP"] for row in tuned) or "")
+    yield str(spread_of([final["test_mAP"]]) or "") if final else ""
     comparable = winner is not None and winner["scale"] == "full" and search.published is not None
     yield f"{search.published:.1f}" if comparable else ""

@@ -160,7 +160,7 @@ def baseline_trial_key(root: str, checkpoint: str) -> str | None:
     if not baselines:
         return None
 
-    def similarity(row: dict[str, Any]) -> tuple[list[bool], tuple[bool, bool, float]]:
+    def similarity(row: dict[str, Any]) -> tuple[list[bool], tuple[bool, bool, float, str]]:
         return [row[name] == trial[name] for name in ("data_digest", "seed")], _rank(row)
 
     return str(max(baselines, key=similarity)["key"])
@@ -180,7 +180,11 @@ def _is_pooled(row: dict[str, Any]) -> bool:
     return head.endswith(":Pooled") or row.get("model_arch") == "pooled"  # of an older version
 
 
-def _rank(row: dict[str, Any]) -> tuple[bool, bool, float]:
-    """Return what trials are ordered by: final or not, with or without prototypes, held-out mAP."""
+def _rank(row: dict[str, Any]) -> tuple[bool, bool, float, str]:
+    """Return what trials are ordered by.
+
+    It is: final or not, with or without prototypes, held-out mAP, and the start, because a study
+    that was extended has several final runs.
+    """
     prototypes = (row.get("loss_prototype_weight") or 0) > 0 and (row.get("stage2_epochs") or 0) > 0
-    return row["phase"] == "final", prototypes, row["val_mAP"] or 0.0
+    return row["phase"] == "final", prototypes, row["val_mAP"] or 0.0, row["started"]

@@ -149,23 +149,10 @@ class Plan:
     def _confirmed(self, config: Config, seed: int) -> Config:
         return config.override({**self.search.confirm_with, "seed": seed})
 
-    def confirmation_epochs(self, rows: Rows) -> int:
-        """Return the epochs with ``confirm_with`` that are still to come, those of stage 1 too."""
-        seeds, base = self.search.confirm_seeds, self.base
-        runs = self.search.confirm_top + ("stage2" in self.search.baselines)
-        each = base.stage2.epochs or base.stage1.epochs
-        shared = base.stage1.epochs * bool(base.stage2.epochs)
-        done = sum(
-            row.get("epochs_done") or 0
-            for row in rows
-            if row["phase"] in (Phase.CONFIRM, Phase.FINAL) and row["status"] != Status.RUNNING
-        )
-        return max(len(seeds) * (runs * each + shared) + each + shared - done, 0)
-
     def final(
         self, params: Mapping[str, Any], stage1: Mapping[str, Any] | None, stage2: Mapping[str, Any]
     ) -> Trial:
-        """Return the run of a setting on all training images.
+        """Return the run of a setting on all training images, with ``confirm_with``.
 
         It trains for the epochs and reports the weights that the held-out images chose.
 
@@ -173,12 +160,9 @@ class Plan:
             params: the values that the search chose.
             stage1: the row of the stage 1 that the setting started from, with ``epoch`` and
                 ``weights``; None if there is no stage 1.
-            stage2: the row of the setting's trial, likewise; of its only stage if it has one. A
-                confirming run has ``confirm_with``, and then the final run has it too.
+            stage2: the row of the setting's trial, likewise; of its only stage if it has one.
         """
-        setting = self.base.override(params)
-        if stage2.get("phase") == Phase.CONFIRM:
-            setting = setting.override(self.search.confirm_with)
+        setting = self.base.override(params).override(self.search.confirm_with)
         changes: dict[str, Any] = {"data.holdout": 0.0}
         alone = not setting.stage2.epochs
         for name, stage, row in (
@@ -200,8 +184,10 @@ class Plan:
         """Return the final run of the setting that is the best so far; None until one and its stage
         1 are complete, and where nothing is confirmed.
 
-        With ``confirm_with`` it trains as long as the confirming run in the middle by its epochs.
-        Where all of them have failed, it is the search's own.
+        It trains for the epochs of the setting's own trial. With ``confirm_with`` these are of
+        another configuration. Then it waits for the confirming runs and takes both stages' epochs
+        from the one whose epoch is the median, the lower one of two; if all have failed, from the
+        trial.
         """
         if not self.search.confirm_seeds:
             return None
@@ -213,17 +199,18 @@ class Plan:
             keys = {trial.key for trial in self.confirmations(winner["settings"])}
             if not ended_keys(rows) >= keys:
                 return None
-            confirming = [r for r in rows if r["key"] in keys and r["status"] == Status.COMPLETE]
-            if confirming:
-                by_epoch = sorted(confirming, key=lambda row: (row["epoch"], row["seed"]))
-                chosen = by_epoch[(len(by_epoch) - 1) // 2]
+            complete = [r for r in rows if r["key"] in keys and r["status"] == Status.COMPLETE]
+            by_epoch = sorted(complete, key=lambda row: (row["epoch"], row["seed"]))
+            chosen = by_epoch[(len(by_epoch) - 1) // 2] if by_epoch else winner
         stage1 = next((row for row in rows if row["key"] == chosen["stage1_key"]), None)
         if stage1 is None and chosen["stage1_key"] is not None:
             return None
         return self.final(winner["settings"], stage1, chosen)
 
     def early_stage1(self, stage1: Mapping[str, Any] | None) -> Trial | None:
-        """Return the stage 1 of the final run if nothing of the search changes it; else None.
+        """Return the stage 1 of the final run if no setting of the space changes it; else None.
+
+        With ``confirm_with`` its epochs are known after the confirmation only.
 
         Args:
             stage1: as for :meth:`final`.
@@ -308,17 +295,32 @@ class Plan:
     def remaining_work(self, rows: Rows) -> Work:
         """Return the runs and epochs that are still to come."""
         ended = ended_keys(rows)
-        trials = self.planned_trials(rows)
-        epochs = [trial.epochs for trial in trials if trial.key not in ended]
+        epochs = [t.epochs for t in self.planned_trials(rows) if t.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
         alone = self.search_trial({}).epochs
         has_own = bool(stage1 and stage2 and not self.shares_stage1)
         epochs += [alone + stage1 * has_own] * self.remaining_trials(rows)
-        if self.search.confirm_seeds and not any(t.phase == Phase.FINAL for t in trials):
-            confirmations = self.search.confirm_top * len(self.search.confirm_seeds)
-            epochs += [alone] * (confirmations + 1)
-            epochs += [stage1] * bool(stage1 and stage2)
+        epochs += self._epochs_to_plan(rows)
         return Work(len(epochs), sum(epochs))
+
+    def confirmation_epochs(self, rows: Rows) -> int:
+        """Return the epochs with ``confirm_with`` that are still to come, those of stage 1 too."""
+        ended, trials = ended_keys(rows), self.planned_trials(rows)
+        late = [trial for trial in trials if trial.phase in (Phase.CONFIRM, Phase.FINAL)]
+        keys = {run.key for trial in late for run in (trial, trial.stage1) if run is not None}
+        planned = sum(t.epochs for t in trials if t.key in keys - ended)
+        return planned + sum(self._epochs_to_plan(rows))
+
+    def _epochs_to_plan(self, rows: Rows) -> list[int]:
+        """Return the epochs of each confirming and final run that is not planned yet."""
+        planned = {(trial.phase, trial.arm) for trial in self.planned_trials(rows)}
+        if not self.search.confirm_seeds or (Phase.FINAL, "tuned") in planned:
+            return []
+        config = self.base.override(self.search.confirm_with)
+        alone, shared = config.stage2.epochs or config.stage1.epochs, config.stage1.epochs
+        runs = len(self.search.confirm_seeds) * self.search.confirm_top
+        epochs = [alone] * (runs * ((Phase.CONFIRM, "tuned") not in planned) + 1)
+        return [*epochs, shared] if shared and config.stage2.epochs else epochs
 
     def _trial(
         self, phase: Phase, arm: str, config: Config, params: Mapping[str, Any] | None = None

@@ -42,7 +42,7 @@ def _search_lines(plan: Plan) -> Iterator[str]:
         top += f", with {', '.join(f'{k} = {v}' for k, v in search.confirm_with.items())},"
     baselines = ("control" if name == "stage2" else name for name in search.baselines)
     runs = [start, " and ".join(baselines), trials]
-    final = "one final run like these" if search.confirm_with else "one final run"
+    final = "one final run with the same changes" if search.confirm_with else "one final run"
     runs += [f"{top} again over seeds {seeds}", final] if search.confirm_seeds else []
     lengths = " + ".join(str(stage.epochs) for stage in stages if stage.epochs)
     yield f"  {', '.join(filter(None, runs))}; {most}{lengths} epochs each"

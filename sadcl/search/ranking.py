@@ -105,6 +105,21 @@ def chosen_trial(
     return winning_trial(rows, description.get("confirm_top") or 1, seeds)
 
 
+def final_run(rows: Iterable[Mapping[str, Any]], params: str | None) -> Mapping[str, Any] | None:
+    """Return the complete final run of a setting; None without one.
+
+    It is the newest. An older one may be there where the study was extended since, or begun by an
+    older version.
+
+    Args:
+        rows: rows of the trials table, of one study.
+        params: of the trial whose setting the search ended with.
+    """
+    same = (Phase.FINAL, Status.COMPLETE, params)
+    runs = [row for row in rows if (row["phase"], row["status"], row["params"]) == same]
+    return max(runs, key=lambda row: row["started"], default=None)
+
+
 def pareto_front(
     rows: Iterable[Mapping[str, Any]], objectives: Sequence[str]
 ) -> list[dict[str, Any]]:

@@ -105,8 +105,8 @@ class Search:
         confirm_top: the number of best settings that are trained again over ``confirm_seeds``.
         confirm_seeds: seeds that the search does not use. With none the search ends with its
             trials: nothing is confirmed, and there is no final run.
-        confirm_with: fields that only the runs over ``confirm_seeds``, those of the control among
-            them, and the final run have other values of: a search with ``model.frozen = "all"`` is
+        confirm_with: values that replace the base's in the runs over ``confirm_seeds``, those of
+            the control among them, and in the final run: a search with ``model.frozen = "all"`` is
             confirmed with everything training by ``{"model.frozen": ()}``.
         published: the paper's figure on the test images, for the summary.
 

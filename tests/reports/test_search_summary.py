@@ -33,6 +33,7 @@ def row(key, phase, arm, val, *, seed=0, params=None, test=None, status="complet
         "cause": None,
         "admitted": None,
         "study": "s",
+        "started": "2026-02-01",
     }
     row = {"key": key, "phase": phase, "arm": arm, "val_mAP": val, "seed": seed, "test_mAP": test}
     return {**base, **row, "params": json.dumps(params or {}), "status": status, **more}
@@ -67,6 +68,7 @@ def test_summary_says_what_it_shows_and_no_more():
             "b8", "confirm", "tuned", 99.0, seed=8, params=B
         ),  # of a setting that was the best once
         row("f", "final", "tuned", None, params=A, test=65.5),
+        row("old", "final", "tuned", None, params=A, test=11.0, started="2026-01-01"),
     ]
     table, text = summary_text(rows)
     gain, half = interval([62.1 - 61.0, 61.2 - 60.0, 61.65 - 60.5])
@@ -202,6 +204,7 @@ def test_several_searches_at_a_glance():
         row("a8", "confirm", "tuned", 61.2, seed=1002, params=A, test=62.0),
         row("b8", "confirm", "tuned", 61.2, seed=1002, params=B, test=99.0),
         row("f", "final", "tuned", None, params=A, test=65.5),
+        row("old", "final", "tuned", None, params=A, test=11.0, started="2026-01-01"),
         row("o", "final", "tuned", None, params=A, test=77.7, study="other"),
     ]
     first, second = search_summary.overview(rows, {"s": SEARCH, "t": SEARCH})
@@ -230,6 +233,7 @@ def test_the_table_of_a_search_has_one_line_a_row_in_a_terminal_of_80_characters
             *confirm,
             *tuned,
             row("f", "final", "tuned", None, params=A, test=65.5),
+        row("old", "final", "tuned", None, params=A, test=11.0, started="2026-01-01"),
         ],
         SEARCH,
     )

@@ -1,5 +1,7 @@
 """A search whose best settings are confirmed in another configuration."""
 
+import json
+
 import pytest
 
 from sadcl import Search, recipes
@@ -71,11 +73,78 @@ def test_the_final_run_is_of_what_was_confirmed():
     assert p.final_of(rows[:-1]) is None  # its epochs are not known yet
     assert p.early_stage1(start) is None
     failed = [run | {"status": "failed"} for run in confirming]
-    own = p.final_of([searched | {"weights": "raw"}, start, *stages, *failed])
-    assert (own.config.model.frozen, own.config.stage2.epochs) == ("all", 1)
+    without = p.final_of([searched | {"weights": "raw"}, start, *stages, *failed])
+    assert (without.config.model.frozen, without.config.stage2.epochs) == ((), 1)
+    assert without.config.stage1.epochs == 4
     one_left = p.final_of([searched, start, *stages, *failed[:2], confirming[2]])
     assert one_left.key == final.key
-    assert "one final run like these" in " ".join(plan_lines(p))
+    lower = p.final_of([searched, start, *stages, *confirming[:2], failed[2]])
+    assert (lower.config.stage1.epochs, lower.config.stage2.epochs) == (8, 2)
+    equal = [run | {"epoch": 3} for run in confirming]
+    assert p.final_of([searched, start, *stages, *equal[::-1]]).config.stage1.epochs == 8
+    assert "one final run with the same changes" in " ".join(plan_lines(p))
+
+
+def ended(p, value=50.0):
+    """Rows of a whole search, without its confirmation, with settings that are confirmed."""
+    start = p.stage1(p.base)
+    known = {"status": "complete", "arm": "tuned", "val_mAP": value, "epoch": 1, "weights": "raw"}
+    trials = [
+        known
+        | {"key": f"t{i}", "phase": "search", "stage1_key": start.key, "val_mAP": 50.0 - i}
+        | {"params": f'{{"loss.tau": 0.{i + 1}}}'}
+        for i in range(8)
+    ]
+    others = [(start, "stage1"), *((trial, trial.phase) for trial in p.baselines())]
+    return [
+        *(known | {"key": t.key, "phase": phase, "params": "{}"} for t, phase in others),
+        *trials,
+    ]
+
+
+def rows_of_trials(trials, **more):
+    known = {"status": "complete", "arm": "tuned", "val_mAP": 50.0, "epoch": 1, "weights": "raw"}
+    return [
+        known
+        | {"key": run.key, "phase": run.phase, "seed": run.config.seed}
+        | {"params": json.dumps(dict(run.params)), "epochs_done": run.epochs}
+        | {"stage1_key": run.stage1 and run.stage1.key, **more}
+        for run in trials
+    ]
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_what_is_still_to_run_when_the_search_is_over(top):
+    p = plan(confirm_top=top)
+    s1, s2 = p.base.stage1.epochs, p.base.stage2.epochs
+    rows = ended(p)
+    # Three seeds of stage 1, the control and each setting; then the final run and its stage 1.
+    whole = (3 + 3 + 3 * top + 2, 3 * s1 + 3 * s2 + 3 * top * s2 + s1 + s2)
+    assert p.remaining_work(rows) == whole
+    assert p.confirmation_epochs(rows) == whole[1]
+    assert not p.is_complete(rows)
+    confirmations = [t for t in p.planned_trials(rows) if t.phase in ("confirm", "stage1")]
+    last = rows_of_trials(p.confirmations({"loss.tau": 0.1})[:1])[0]
+    most = [row for row in rows_of_trials(confirmations) if row["key"] != last["key"]]
+    assert p.remaining_work([*rows, *most]) == (1 + 2, last["epochs_done"] + s1 + s2)
+    assert p.confirmation_epochs([*rows, *most]) == last["epochs_done"] + s1 + s2
+    # The final run and its stage 1 train for one epoch each, as the confirming runs say.
+    assert p.remaining_work([*rows, *most, last]) == (2, 2)
+    assert p.confirmation_epochs([*rows, *most, last]) == 2
+    everything = [*rows, *most, last]
+    final = [t for t in p.planned_trials(everything) if t.key not in {r["key"] for r in everything}]
+    assert {trial.phase for trial in final} == {"stage1", "final"}
+    assert p.confirmation_epochs([*everything, *rows_of_trials(final)]) == 0
+    assert p.is_complete([*everything, *rows_of_trials(final)])
+
+
+def test_epochs_of_it_are_counted():
+    p = plan(confirm_with=REAL | {"stage2.epochs": 50}, confirm_top=1)
+    s1 = p.base.stage1.epochs
+    assert p.confirmation_epochs([]) == 3 * (s1 + 50 + 50) + s1 + 50
+    assert p.remaining_work(ended(p))[1] == 3 * (s1 + 50 + 50) + s1 + 50
+    alone = plan(confirm_with=REAL | {"stage2.epochs": 0}, confirm_top=1)
+    assert alone.confirmation_epochs([]) == 3 * (s1 + s1) + s1
 
 
 def test_it_is_recorded_and_makes_another_study():
@@ -88,8 +157,9 @@ def test_epochs_of_the_confirmation():
     stages = p.base.stage1.epochs, p.base.stage2.epochs
     whole = 3 * (5 * stages[1] + stages[0]) + stages[1] + stages[0]
     assert p.confirmation_epochs([]) == whole
-    row = {"phase": "confirm", "status": "complete", "epochs_done": stages[1]}
-    assert p.confirmation_epochs([row]) == whole - stages[1]
+    (done,) = rows_of_trials(p.controls()[:1])
+    assert p.confirmation_epochs([done]) == whole - stages[1]
+    assert p.confirmation_epochs([done | {"status": "running"}]) == whole
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sadcl.reports.effect_text import SPLITS, arm_text, plus_minus
 from sadcl.reports.page.study import Row, StudyData, complete_runs, flat_config, run_title
 from sadcl.reports.statistics import Verdict, interval
 from sadcl.results import published as paper
-from sadcl.search.ranking import is_finite, ranked_trials
+from sadcl.search.ranking import final_run, is_finite, ranked_trials
 from sadcl.search.study_file import described_space, described_stopping
 from sadcl.search.until import until_from_json
 
@@ -123,9 +123,10 @@ def _search_steps(study: StudyData) -> Cells:
     def by_key(key: str | None) -> list[Row]:
         return [row for row in study.rows if row["key"] == key]
 
-    def of_phase(phase: str) -> list[Row]:
-        return [row for row in tuned if row["phase"] == phase]
-
+    confirmed, final = (
+        [r for r in tuned if r["phase"] == "confirm"],
+        final_run(tuned, chosen["params"]),
+    )
     baseline, confirm = study.phase("baseline", "baseline"), study.phase("confirm", "stage2")
     steps = [
         ("pooled baseline", "pooled network, trained for the epochs of both stages", baseline),
@@ -133,8 +134,8 @@ def _search_steps(study: StudyData) -> Cells:
         ("control", study.control, study.phase("baseline", "stage2")),
         ("best of search", "chosen on these images: optimistic", by_key(chosen["key"])),
         ("control, confirmed", "fresh seeds, each with a stage 1 of its own", confirm),
-        ("tuned, confirmed", "the best setting, the same fresh seeds", of_phase("confirm")),
-        ("tuned, final", "trained once on all training images", of_phase("final")),
+        ("tuned, confirmed", "the best setting, the same fresh seeds", confirmed),
+        ("tuned, final", "trained once on all training images", [final] if final else []),
     ]
     return [
         _result_line(name, text, complete)
