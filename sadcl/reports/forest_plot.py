@@ -78,7 +78,6 @@ def forest_figure(report: AblationReport, width: float | None = None) -> Figure:
     figure.legend(
         handles=_legend(report),
         loc="outside lower center",
-        ncols=1 if len(datasets) == 1 else 3,
         frameon=False,
         fontsize=7.5,
     )
@@ -151,7 +150,7 @@ def _legend(report: AblationReport) -> list[Line2D]:
     entries = [
         (
             SIGNIFICANT_MARK,
-            f"{mean}significant (p < {ALPHA:g}, Holm)",
+            f"{mean}p < {ALPHA:g}",
             bool(verdicts & SIGNIFICANT),
         ),
         (OPEN_MARK, f"{mean}not significant", Verdict.NOT_SIGNIFICANT in verdicts),
