@@ -1,6 +1,6 @@
 """Which head settings serve a few thousand photographs best, on stored features of a backbone?
 
-The search that chose the values of ``recipes.photographs()``: stage 1 alone, on your own folder or
+The search that checks the values of ``recipes.photographs()``: stage 1 alone, on your own folder or
 another data set. Its best settings are confirmed over fresh seeds.
 
 python experiments/tune_photographs.py                                   # drawn scenes
