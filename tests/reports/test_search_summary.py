@@ -233,7 +233,7 @@ def test_the_table_of_a_search_has_one_line_a_row_in_a_terminal_of_80_characters
             *confirm,
             *tuned,
             row("f", "final", "tuned", None, params=A, test=65.5),
-        row("old", "final", "tuned", None, params=A, test=11.0, started="2026-01-01"),
+            row("old", "final", "tuned", None, params=A, test=11.0, started="2026-01-01"),
         ],
         SEARCH,
     )
