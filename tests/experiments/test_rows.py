@@ -11,12 +11,13 @@ from statistics import mean
 import pytest
 
 from sadcl.reports.effect_text import difference_text, p_text
+from sadcl.reports.rank_agreement import rank_agreement
 from sadcl.reports.statistics import compare_arms
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FIGURES = (EXPERIMENTS / "FIGURES.md").read_text().splitlines()
 ABLATIONS = {"corel5k": "ablate_photographs"}
-SEARCHES = ("corel5k-head", "coco-everything")
+SEARCHES = ("corel5k-contrasts", "corel5k-head", "coco-everything")
 
 
 def rows_of(study):
@@ -52,6 +53,18 @@ def test_table_of_an_ablation(study, monkeypatch):
         ]
         cells += [" and ".join(f"{100 * mean(values):.0f}" for values in shares if values)]
         assert any(all(f"| {cell} |" in line for cell in cells if cell) for line in FIGURES), cells
+
+
+def test_gradient_and_gain():
+    trials = [row for row in rows_of("corel5k-contrasts") if row["phase"] == "search"]
+    for term, words in (
+        ("sample", "Spearman {}, {} to {}; shares"),
+        ("prototype", "({}, {} to {};"),
+    ):
+        shares = [row[f"{term}_share"] for row in trials]
+        found = rank_agreement(shares, [row["val_mAP"] for row in trials])
+        figures = (f"{value:+.2f}" for value in (found.correlation, found.low, found.high))
+        assert words.format(*figures) in " ".join(FIGURES)
 
 
 @pytest.mark.parametrize("study", SEARCHES)
