@@ -181,6 +181,11 @@ class Search:
 
     def _check_confirmation(self, base: Config, space: Space) -> None:
         """Check what the confirmation changes; UserError names what is not possible."""
+        if not isinstance(self.confirm_with, Mapping):
+            raise UserError(
+                "confirm_with must be a mapping of fields to values, such as recipes.EVERYTHING, "
+                f"but got {self.confirm_with!r}."
+            )
         for name, reason in (
             ("seed", "belongs to confirm_seeds"),
             ("model.start", "belongs to the base of a study"),

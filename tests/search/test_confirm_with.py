@@ -171,6 +171,7 @@ def test_epochs_of_the_confirmation():
         ({"confirm_with": {"model.frozn": ()}}, "confirm_with: .*Did you mean 'model.frozen'"),
         ({"confirm_with": {"optim.backbone_lr": 0.1}}, "'all' and optim.backbone_lr = 0.1 cannot"),
         ({"confirm_seeds": ()}, "confirm_with needs confirm_seeds"),
+        ({"confirm_with": "everything"}, "must be a mapping .* such as .*, but got 'everything'"),
     ],
 )
 def test_what_is_not_possible_is_said(changes, words):
