@@ -16,7 +16,7 @@ from sadcl.reports.statistics import compare_arms
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FIGURES = (EXPERIMENTS / "FIGURES.md").read_text().splitlines()
-ABLATIONS = {"corel5k": "ablate_photographs"}
+ABLATIONS = {"corel5k": "ablate_photographs", "transfer": "ablate_photographs_transfer"}
 SEARCHES = ("corel5k-contrasts", "corel5k-head", "coco-everything")
 
 
@@ -42,13 +42,17 @@ def test_table_of_an_ablation(study, monkeypatch):
     ablation = importlib.import_module(ABLATIONS[study]).ablation
     rows = [row for row in rows_of(study) if row["phase"] == "arm"]
     effects = compare_arms(rows, ablation.baseline, arms=list(ablation.arms), until=ablation.seeds)
-    assert len(effects) == len(ablation.arms)
+    assert {effect.arm for effect in effects} == set(ablation.arms)
     for effect in effects:
         cells = [effect.arm, str(len(effect.seeds)), f"{effect.mean:.2f} ± {effect.half_width:.2f}"]
         if effect.reference:
             cells += [difference_text(effect), p_text(effect)]
         shares = [
-            [row[column] for row in rows if row["arm"] == effect.arm and column in row]
+            [
+                row[column]
+                for row in rows
+                if (row["arm"], row["dataset"]) == (effect.arm, effect.dataset) and column in row
+            ]
             for column in ("sample_share", "prototype_share")
         ]
         cells += [" and ".join(f"{100 * mean(values):.0f}" for values in shares if values)]
