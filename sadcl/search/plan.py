@@ -294,13 +294,13 @@ class Plan:
 
     def remaining_work(self, rows: Rows) -> Work:
         """Return the runs and epochs that are still to come."""
-        ended = ended_keys(rows)
-        epochs = [t.epochs for t in self.planned_trials(rows) if t.key not in ended]
+        ended, trials = ended_keys(rows), self.planned_trials(rows)
+        epochs = [trial.epochs for trial in trials if trial.key not in ended]
         stage1, stage2 = self.base.stage1.epochs, self.base.stage2.epochs
         alone = self.search_trial({}).epochs
         has_own = bool(stage1 and stage2 and not self.shares_stage1)
         epochs += [alone + stage1 * has_own] * self.remaining_trials(rows)
-        epochs += self._epochs_to_plan(rows)
+        epochs += self._epochs_to_plan(trials)
         return Work(len(epochs), sum(epochs))
 
     def confirmation_epochs(self, rows: Rows) -> int:
@@ -309,11 +309,11 @@ class Plan:
         late = [trial for trial in trials if trial.phase in (Phase.CONFIRM, Phase.FINAL)]
         keys = {run.key for trial in late for run in (trial, trial.stage1) if run is not None}
         planned = sum(t.epochs for t in trials if t.key in keys - ended)
-        return planned + sum(self._epochs_to_plan(rows))
+        return planned + sum(self._epochs_to_plan(trials))
 
-    def _epochs_to_plan(self, rows: Rows) -> list[int]:
-        """Return the epochs of each confirming and final run that is not planned yet."""
-        planned = {(trial.phase, trial.arm) for trial in self.planned_trials(rows)}
+    def _epochs_to_plan(self, trials: Iterable[Trial]) -> list[int]:
+        """Return the epochs of each confirming and final run that is not among the planned ones."""
+        planned = {(trial.phase, trial.arm) for trial in trials}
         if not self.search.confirm_seeds or (Phase.FINAL, "tuned") in planned:
             return []
         config = self.base.override(self.search.confirm_with)

@@ -118,15 +118,13 @@ def _arm_tables(report: AblationReport) -> dict[str, Cells]:
 def _search_steps(study: StudyData) -> Cells:
     """Format the steps of a search that have a result."""
     chosen = {"stage1_key": None, "params": None, "key": None} | dict(study.chosen_run() or {})
-    tuned = [row for row in study.rows if row["params"] == chosen["params"]]
 
     def by_key(key: str | None) -> list[Row]:
         return [row for row in study.rows if row["key"] == key]
 
-    confirmed, final = (
-        [r for r in tuned if r["phase"] == "confirm"],
-        final_run(tuned, chosen["params"]),
-    )
+    tuned = ("confirm", chosen["params"])
+    confirmed = [row for row in study.rows if (row["phase"], row["params"]) == tuned]
+    final = final_run(study.rows, chosen["params"])
     baseline, confirm = study.phase("baseline", "baseline"), study.phase("confirm", "stage2")
     steps = [
         ("pooled baseline", "pooled network, trained for the epochs of both stages", baseline),
